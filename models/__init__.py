@@ -1,0 +1,1 @@
+"""Networks and tensor mathematics; imports PyTorch and torchvision only."""

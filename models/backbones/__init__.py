@@ -1,0 +1,1 @@
+"""Backbones: feature trunks written for small images, and torchvision's classifiers."""

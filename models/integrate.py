@@ -1,0 +1,49 @@
+"""Explicit Euler integration from t = 1 to t = 0: the only place where the chain is written."""
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Velocity(Protocol):
+    """A velocity field dZ/dt."""
+
+    def __call__(self, *, x: Tensor, t: Tensor) -> Tensor:
+        """Return the velocity at states ``x`` of shape (B, ...) and times ``t`` of shape (B,), shaped like ``x``."""
+
+
+class Trajectory(NamedTuple):
+    """One Euler chain."""
+
+    states: list[Tensor]
+    """num_steps + 1 states (B, ...): the start first, the end last."""
+    velocities: list[Tensor]
+    """num_steps velocities (B, ...): entry i was evaluated at ``states[i]`` and time 1 - i / num_steps."""
+
+
+def step_times(num_steps: int) -> list[float]:
+    """Return the times that a chain of ``num_steps`` steps visits: 1 - i / num_steps, never 0.
+
+    Raises:
+        ValueError: ``num_steps`` is less than 1.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    return [1 - i / num_steps for i in range(num_steps)]
+
+
+def euler(velocity: Velocity, x: Tensor, num_steps: int) -> Trajectory:
+    """Walk Z_{i+1} = Z_i - v(Z_i, t_i) / N from Z_0 = ``x``, with t_i = 1 - i / N (FM-KT, arXiv 2402.02012, figure 4).
+
+    ``x`` has shape (B, ...). Time runs from 1 (student) towards 0 (teacher), so a step subtracts.
+
+    Raises:
+        ValueError: ``num_steps`` is less than 1.
+    """
+    states, velocities = [x], []
+    for time in step_times(num_steps):
+        v = velocity(x=x, t=x.new_full((x.shape[0],), time))
+        x = x - v / num_steps
+        states.append(x)
+        velocities.append(v)
+    return Trajectory(states, velocities)

@@ -1,0 +1,1 @@
+"""Everything reusable of the pipeline: parameters, data, training, export, runtimes, evaluation, packaging."""

@@ -1,0 +1,108 @@
+"""Images in one folder per class, with or without folders for the splits."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.archive import opened_folder
+from pipeline.data.images import EXTENSIONS, decode_image
+from pipeline.data.splits import ImageSet, ImageSource, Indices
+from pipeline.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def open_image_folder(path: Path) -> Iterator[ImageSource]:
+    """Yield the images below ``path``, a directory or an archive, one folder per class.
+
+    Layouts: ``train/<class>/...`` with ``test/<class>/...`` or ``val/<class>/...`` (with both, ``val`` becomes the
+    calibration split), or ``<class>/...`` alone, to be split later. A single folder around all of it is stepped into.
+    Classes are the sorted names of the training folders. Hidden files and files that are no images are passed over.
+
+    Raises:
+        UserError: no images, an empty class, a class that training lacks, or a fault of ``opened_folder``; names the place.
+    """
+    with opened_folder(path) as top:
+        root = _step_into(top)
+        names = _Names(shown=path, root=top)
+        folders = {folder.name: folder for folder in _subfolders(root)}
+        if "train" not in folders:
+            if "test" in folders or "val" in folders:
+                raise UserError(f"{names(root)}: has a test or val folder but no train folder")
+            folders = {"train": root}
+        if not _subfolders(folders["train"]):
+            raise UserError(f"{names(folders['train'])}: holds no class folders; expected one folder of images per class")
+        classes = tuple(folder.name for folder in _subfolders(folders["train"]))
+        roles = {"train": "train", "test": "test", "val": "calib" if "test" in folders else "test"}
+        yield ImageSource(
+            classes,
+            {
+                role: _image_set(folders[name], classes, names)
+                for name, role in roles.items()
+                if name in folders
+            },
+        )
+
+
+class _Names:
+    """Paths as the user knows them, also for files of an unpacked archive."""
+
+    def __init__(self, *, shown: Path, root: Path) -> None:
+        self.shown = shown
+        self.root = root
+
+    def __call__(self, path: Path) -> str:
+        return str(self.shown / path.relative_to(self.root))
+
+
+def _subfolders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not _hidden(entry))
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith((".", "__MACOSX"))
+
+
+def _step_into(root: Path) -> Path:
+    """Return the folder that holds the splits or classes: ``root``, or the only folder in it that itself has folders."""
+    inner = _subfolders(root)
+    if len(inner) == 1 and inner[0].name != "train" and _subfolders(inner[0]):
+        return _step_into(inner[0])
+    return root
+
+
+def _image_set(folder: Path, classes: tuple[str, ...], names: _Names) -> ImageSet:
+    unknown = [entry.name for entry in _subfolders(folder) if entry.name not in classes]
+    if unknown:
+        raise UserError(
+            f"{names(folder)}: class {unknown[0]!r} is not among the training classes ({', '.join(classes[:10])}"
+            f"{', ...' if len(classes) > 10 else ''}); add it to train or remove it"
+        )
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = _images_of_class(folder / name, names)
+        files += found
+        labels += [label] * len(found)
+
+    def read(positions: Indices) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        for position in positions:
+            file = files[position]
+            yield names(file), decode_image(names(file), file.read_bytes())
+
+    return ImageSet(np.array(labels, dtype=np.int64), read)
+
+
+def _images_of_class(folder: Path, names: _Names) -> list[Path]:
+    entries = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path)) if folder.is_dir() else []
+    images = [path for path in entries if path.suffix.lower() in EXTENSIONS]
+    if not images:
+        raise UserError(f"{names(folder)}: the class has no images ({', '.join(sorted(EXTENSIONS))}); add some or remove it")
+    if len(images) < len(entries):
+        logger.warning("%s: passed over %d file(s) that are no images", names(folder), len(entries) - len(images))
+    return images

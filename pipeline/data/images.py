@@ -1,0 +1,47 @@
+"""One image file's bytes to an RGB array."""
+
+import io
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.errors import UserError
+
+EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
+
+
+def decode_image(name: str, data: bytes) -> NDArray[np.uint8]:
+    """Return the image in ``data`` as RGB of shape (H, W, 3).
+
+    Grey, palette and CMYK images are converted to RGB; transparency is dropped; of an animation the first frame counts.
+
+    Raises:
+        UserError: ``data`` is no image, is truncated, is far too large, or has more than 8 bits a channel; names the file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data))
+            if image.mode not in EIGHT_BIT_MODES:
+                raise UserError(f"{name}: image mode {image.mode!r} has more than 8 bits a channel; convert it to 8 bits")
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"{name}: not a readable image ({error}); repair or remove the file") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{name}: damaged or truncated image ({error}); repair or remove the file") from error
+
+
+def central_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Return (size, size, 3): the shorter side resized to ``size`` (bicubic, antialiased), then the centre cut out."""
+    picture = Image.fromarray(image)
+    scale = size / min(picture.size)
+    width, height = (max(size, round(side * scale)) for side in picture.size)
+    if (width, height) != picture.size:
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    return np.asarray(picture)[top : top + size, left : left + size]

@@ -1,0 +1,62 @@
+"""Packed splits, read back as tensors."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.files import read_json
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and their labels."""
+
+    images: Tensor
+    """uint8, (N, 3, H, W)."""
+    labels: Tensor
+    """int64, (N,)."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What data.json says of the packed images."""
+
+    classes: tuple[str, ...]
+    image_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def read_info(folder: Path) -> DataInfo:
+    """Return what ``folder``/data.json says.
+
+    Raises:
+        UserError: it is missing or not as ``prepare_data`` writes it.
+    """
+    about = read_json(folder / "data.json")
+    try:
+        height, width = about["image_size"]
+        return DataInfo(tuple(about["classes"]), (height, width), tuple(about["mean"]), tuple(about["std"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'data.json'}: not as prepare_data writes it ({error!r}); run prepare_data again") from error
+
+
+def read_split(folder: Path, name: str) -> Split:
+    """Return the split ``name`` (train, calib or test) of the packed data in ``folder``.
+
+    Raises:
+        UserError: its file is missing or damaged.
+    """
+    path = folder / f"{name}.safetensors"
+    try:
+        tensors = load_file(path)
+        return Split(tensors["images"].permute(0, 3, 1, 2).contiguous(), tensors["labels"])
+    except (OSError, SafetensorError, KeyError) as error:
+        raise UserError(f"{path}: missing or damaged ({error}); run prepare_data again") from error
