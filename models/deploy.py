@@ -15,8 +15,6 @@ class UnrolledFlowStudent(nn.Module):
     Equal to ``student(images, num_steps)``; shares the student's weights.
     """
 
-    time_embeddings: Tensor
-
     def __init__(self, student: FlowStudent, num_steps: int) -> None:
         super().__init__()
         encoder = student.flow.velocity
@@ -27,14 +25,15 @@ class UnrolledFlowStudent(nn.Module):
         self.schedule = student.flow.schedule
         self.transform = student.flow.transform
         self.num_steps = num_steps
-        with torch.no_grad():
-            weight = encoder.time_embedding.project[0].weight
-            times = torch.tensor(step_times(num_steps), device=weight.device, dtype=weight.dtype)
-            self.register_buffer("time_embeddings", encoder.time_embedding(times))  # (num_steps, C)
+        weight = next(encoder.parameters())
+        for i, time in enumerate(step_times(num_steps)):
+            with torch.no_grad():
+                embedding = encoder.embed(weight.new_full((1,), time))  # (1, C, 1, 1)
+            self.register_buffer(f"time_embedding_{i}", embedding)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
-        embeddings = iter(self.time_embeddings.split(1))
+        embeddings = (self.get_buffer(f"time_embedding_{i}") for i in range(self.num_steps))
 
         def velocity(*, x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG001  (the chain calls once a step, in order)
             return self.encoder.velocity_at(x, next(embeddings))

@@ -18,11 +18,15 @@ class MetaEncoder(nn.Module):
 
     def forward(self, *, x: Tensor, t: Tensor) -> Tensor:
         """Return the velocity (B, C, H, W) at states ``x`` (B, C, H, W) and times ``t`` (B,)."""
-        return self.velocity_at(x, self.time_embedding(t))
+        return self.velocity_at(x, self.embed(t))
+
+    def embed(self, t: Tensor) -> Tensor:
+        """Return the time embedding (B, C, 1, 1) of times ``t`` (B,), ready to be added to states."""
+        return self.time_embedding(t)[:, :, None, None]  # type: ignore[no-any-return]
 
     def velocity_at(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Return the velocity for a ready time ``embedding`` of shape (B, C) or (1, C)."""
-        return self.body(x + embedding[:, :, None, None])  # type: ignore[no-any-return]
+        """Return the velocity at states ``x`` (B, C, H, W) for an ``embedding`` (B or 1, C, 1, 1) from ``embed``."""
+        return self.body(x + embedding)  # type: ignore[no-any-return]
 
 
 class ChannelLayerNorm(nn.Module):

@@ -1,5 +1,8 @@
 """Errors that end a stage with one line instead of a traceback."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class UserError(ValueError):
     """The user's input or parameters are wrong: what was got, what is allowed, how to fix it. Exit code 2."""
@@ -7,3 +10,14 @@ class UserError(ValueError):
 
 class GateError(RuntimeError):
     """The input was right, but a result is not good enough to go on (parity, accuracy, divergence). Exit code 1."""
+
+
+@contextlib.contextmanager
+def blamed_on(key: str) -> Iterator[None]:
+    """Turn a ValueError of a library into a UserError that names the parameter ``key`` it came from."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from error

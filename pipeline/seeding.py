@@ -7,6 +7,8 @@ import random
 import numpy as np
 import torch
 
+from pipeline.errors import UserError
+
 
 def derive_seed(seed: int, *names: object) -> int:
     """Return a 63-bit seed that depends on ``seed`` and every name, so that no two uses share a random stream."""
@@ -22,10 +24,16 @@ def seed_everything(seed: int, *names: object) -> None:
     torch.manual_seed(value)
 
 
-def configure_torch(*, deterministic: bool, num_threads: int | None) -> None:
-    """Fix the CPU thread count (None: all cores) and choose deterministic kernels.
+def set_up_torch(
+    stage: str, *, seed: int, device: str, deterministic: bool, num_threads: int | None
+) -> torch.device:
+    """Seed everything for ``stage``, choose kernels and threads, and return the device to work on.
 
-    Results differ in their last bits between thread counts, so the count belongs to what makes a run reproducible.
+    ``num_threads`` None leaves PyTorch its own choice. Results differ in their last bits between thread counts, so the
+    count belongs to what makes a run reproducible.
+
+    Raises:
+        UserError: CUDA is asked for and not available.
     """
     if num_threads is not None:
         torch.set_num_threads(num_threads)
@@ -33,16 +41,13 @@ def configure_torch(*, deterministic: bool, num_threads: int | None) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(deterministic)
+    seed_everything(seed, stage)
+    return _select_device(device)
 
 
-def select_device(name: str) -> torch.device:
-    """Return the device called ``name``: ``auto`` (CUDA where there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1``.
-
-    Raises:
-        ValueError: CUDA is asked for and not available.
-    """
+def _select_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"base.device: got {name!r}, but PyTorch sees no CUDA device here; use auto or cpu")
+        raise UserError(f"base.device: got {name!r}, but PyTorch sees no CUDA device here; use auto or cpu")
     return torch.device(name)

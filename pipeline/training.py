@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from pipeline.data.batches import TrainingBatches, ordered_batches
 from pipeline.data.store import Split
 from pipeline.errors import GateError
+from pipeline.files import write_csv
 from pipeline.objectives import Objective
 from pipeline.optim import build_optimizer
 from pipeline.seeding import derive_seed, seed_everything
@@ -19,7 +21,13 @@ from pipeline.seeding import derive_seed, seed_everything
 logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 256
+EMPTY_HISTORY = ("epoch", "learning_rate", "loss", "cross_entropy", "train_accuracy", "held_out_accuracy")
 Row = dict[str, Any]
+
+
+def write_history(path: Path, rows: list[Row]) -> None:
+    """Write the epochs as CSV, a header alone where there are none (nothing was trained)."""
+    write_csv(path, list(rows[0]) if rows else EMPTY_HISTORY, rows)
 
 
 def train(

@@ -1,0 +1,72 @@
+"""Methods by name: the student that each trains, and the objective it is trained with."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from models.choice import choose
+from models.networks import FlowStudent
+from pipeline.artifacts import build_network
+from pipeline.data.store import DataInfo
+from pipeline.errors import UserError, blamed_on
+from pipeline.files import Json
+from pipeline.losses import dist_loss, kd_loss
+from pipeline.objectives import FlowMatching, FrozenTeacher, Metric, MetricDistillation, Objective, Supervised
+
+LOSSES = {"kd": kd_loss, "dist": dist_loss}
+STUDENT_KINDS = {"fm_kt": "flow_student", "metric": "classifier", "none": "classifier"}
+
+
+def student_recipe(method: str, backbone: str, info: DataInfo, flow: Mapping[str, Any]) -> tuple[str, Json]:
+    """Return (kind, arguments) from which ``pipeline.artifacts.build_network`` makes the student of ``method``."""
+    kind = choose(STUDENT_KINDS, method, kind="method")
+    arguments: Json = {"backbone": backbone, "num_classes": len(info.classes)}
+    arguments |= {"mean": list(info.mean), "std": list(info.std)}
+    if kind == "flow_student":
+        arguments |= {key: flow[key] for key in ("schedule", "meta_encoder", "time_scale")}
+    return kind, arguments
+
+
+def build_student(kind: str, arguments: Json) -> nn.Module:
+    """Return the student with random weights.
+
+    Raises:
+        UserError: the backbone is unknown or has no feature map.
+    """
+    with blamed_on("distill_student.backbone"):
+        return build_network(kind, arguments)
+
+
+def build_metric(name: str, settings: Mapping[str, Mapping[str, float]]) -> Metric:
+    """Return the metric loss ``name`` with its entry of ``settings`` filled in."""
+    return functools.partial(choose(LOSSES, name, kind="loss"), **settings[name])
+
+
+def build_objective(
+    method: str,
+    student: nn.Module,
+    teacher: nn.Module | None,
+    metric: Metric,
+    *,
+    num_steps: int,
+    weight: float,
+    label_smoothing: float,
+) -> Objective:
+    """Return what ``student`` is trained with; ``teacher`` is None only where the method needs none.
+
+    Raises:
+        UserError: the method needs a teacher and there is none.
+    """
+    if method == "none":
+        return Supervised(student, label_smoothing=label_smoothing)
+    if teacher is None:
+        raise UserError(f"distill_student.method: {method!r} needs a teacher; run train_teacher (dvc repro) first")
+    frozen = FrozenTeacher(teacher)
+    if method == "metric":
+        return MetricDistillation(student, frozen, metric, weight=weight, label_smoothing=label_smoothing)
+    assert isinstance(student, FlowStudent)
+    return FlowMatching(
+        student, frozen, metric, num_steps=num_steps, weight=weight, label_smoothing=label_smoothing
+    )

@@ -1,0 +1,1 @@
+"""Exports: ONNX, and TensorRT engines built from it."""

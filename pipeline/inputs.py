@@ -1,0 +1,42 @@
+"""Facts about the user's files from which DVC knows when they changed: their paths lie outside the repository."""
+
+import hashlib
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.files import sha256
+
+
+def data_fingerprint(source: str, root: Path | None) -> str:
+    """Return a text that changes when images are added, removed, renamed or replaced.
+
+    An archive is hashed whole; of a directory the names and sizes of its files are hashed, which is quick and the same on
+    every host. Sources whose files torchvision itself verifies are known by their name.
+
+    Raises:
+        UserError: ``root`` is needed and does not exist.
+    """
+    if source != "imagefolder" or root is None:
+        return source
+    if root.is_file():
+        return f"archive {sha256(root)}"
+    if not root.is_dir():
+        raise UserError(f"prepare_data.root: no such directory or archive: {root}")
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
+    return f"directory {digest.hexdigest()}"
+
+
+def weights_fingerprint(path: Path | None) -> str | None:
+    """Return the SHA-256 of the file of weights, or None where none is given.
+
+    Raises:
+        UserError: the file does not exist.
+    """
+    if path is None:
+        return None
+    if not path.is_file():
+        raise UserError(f"train_teacher.weights: no such file: {path}")
+    return sha256(path)

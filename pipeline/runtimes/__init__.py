@@ -1,0 +1,1 @@
+"""One interface over PyTorch, ONNX Runtime and TensorRT."""

@@ -1,0 +1,67 @@
+"""The teacher: trained here, or read from a file of weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.factory import build_classifier
+from models.networks import Classifier
+from pipeline.artifacts import load_state, read_weights
+from pipeline.data.store import DataInfo, Split
+from pipeline.errors import blamed_on
+from pipeline.files import Json
+from pipeline.objectives import Supervised
+from pipeline.training import Row, train
+
+INNER = "network."  # prefix of a network's own names among a Classifier's
+
+
+def teacher_arguments(backbone: str, info: DataInfo) -> Json:
+    """Return the arguments of ``models.factory.build_classifier`` for a teacher of the data ``info``."""
+    return {"backbone": backbone, "num_classes": len(info.classes), "mean": list(info.mean), "std": list(info.std)}
+
+
+def read_teacher(arguments: Json, weights: Path) -> Classifier:
+    """Return the teacher with the weights in the file ``weights``, saved by this pipeline or for the bare network.
+
+    Raises:
+        UserError: the backbone is unknown, or the file is unreadable or does not fit.
+    """
+    with blamed_on("train_teacher.backbone"):
+        teacher = build_classifier(**arguments)
+    state = read_weights(weights)
+    bare = not all(name.startswith(INNER) for name in state)
+    load_state(teacher, {f"{INNER}{name}": value for name, value in state.items()} if bare else state, weights)
+    return teacher.eval()
+
+
+def obtain_teacher(
+    arguments: Json,
+    weights: str | None,
+    read_split: Callable[[str], Split],
+    *,
+    label_smoothing: float,
+    seed: int,
+    device: torch.device,
+    on_epoch: Callable[[list[Row]], None],
+    **settings: Any,
+) -> Classifier:
+    """Return the teacher on ``device`` in eval mode: read from the file ``weights``, or trained where that is None.
+
+    ``read_split`` returns a split by name; ``settings`` go to ``pipeline.training.train``.
+
+    Raises:
+        UserError: the backbone is unknown, or the weights are unreadable or do not fit.
+        GateError: training diverged.
+    """
+    if weights is not None:
+        return read_teacher(arguments, Path(weights)).to(device)
+    with blamed_on("train_teacher.backbone"):
+        teacher = build_classifier(**arguments)
+    objective = Supervised(teacher, label_smoothing=label_smoothing)
+    train(
+        objective, read_split("train"), read_split("calib"), seed=seed, device=device, on_epoch=on_epoch, **settings
+    )
+    return teacher.eval()

@@ -1,0 +1,49 @@
+"""What every stage's command line shares: its options, its log, its exit codes."""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec
+
+import click
+
+from pipeline.errors import GateError, UserError
+from pipeline.log import configure_logging
+
+Arguments = ParamSpec("Arguments")
+
+
+def path_option(name: str, meaning: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a required option ``name`` that takes a path."""
+    return click.option(name, type=click.Path(path_type=Path), required=True, help=meaning)
+
+
+def params_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--params``, the parameters file."""
+    return click.option(
+        "--params", "params_path", type=click.Path(path_type=Path), default=Path("params.yaml"), show_default=True,
+        help="Parameters file.",
+    )(function)  # fmt: skip
+
+
+def exit_codes(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Log to standard error; end with 2 where the user's input is wrong and 1 where a gate fails, one line each."""
+
+    @functools.wraps(function)
+    def command(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        configure_logging()
+        try:
+            function(*args, **kwargs)
+        except UserError as error:
+            _stop(error, code=2)
+        except GateError as error:
+            _stop(error, code=1)
+
+    return command
+
+
+def _stop(error: Exception, *, code: int) -> None:
+    for line in str(error).splitlines():
+        click.echo(f"error: {line}", err=True)
+    sys.exit(code)

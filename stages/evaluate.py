@@ -1,0 +1,57 @@
+"""Judge one runtime on the test split: accuracy, parity with the trained network, latency."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.artifacts import load_network, read_num_steps
+from pipeline.benchmark import benchmark
+from pipeline.data.store import read_info, read_split
+from pipeline.evaluation import evaluate, require_accuracy, trained_logits
+from pipeline.files import write_csv, write_json
+from pipeline.metrics import confusion_rows
+from pipeline.params_file import load_params
+from pipeline.runtimes.opening import RUNTIMES, open_runtime
+from pipeline.seeding import set_up_torch
+from stages.common import exit_codes, params_option, path_option
+
+
+@click.command()
+@click.argument("runtime_name", metavar="RUNTIME", type=click.Choice(sorted(RUNTIMES)))
+@params_option
+@path_option("--data", "Packed data.")
+@path_option("--student", "Folder of the trained student, the reference.")
+@path_option("--calibration", "Folder of the calibration.")
+@path_option("--artifact", "Folder of what is judged: the student, the ONNX export or the TensorRT engine.")
+@path_option("--out", "JSON report to write.")
+@path_option("--confusion", "CSV to write: actual and predicted class of each image.")
+@exit_codes
+def main(
+    runtime_name: str, params_path: Path, data: Path, student: Path, calibration: Path, artifact: Path, out: Path,
+    confusion: Path,
+) -> None:  # fmt: skip
+    """Write the report of RUNTIME; fails where it is less accurate than the trained network by more than max_drop."""
+    params = load_params(params_path)
+    settings = params.evaluate
+    device = set_up_torch("evaluate", **params.base.model_dump() | {"num_threads": settings.num_threads})
+    num_steps = read_num_steps(calibration)
+    opened = open_runtime(runtime_name, artifact, num_steps=num_steps, num_threads=settings.num_threads, device=device)
+    columns = ("actual", "predicted")
+    if isinstance(opened, str):
+        write_csv(confusion, columns, [])
+        write_json(out, {"status": "skipped", "reason": opened})
+        return
+    info, test = read_info(data), read_split(data, "test")
+    reference = trained_logits(load_network(student)[0], num_steps, test, settings.batch_size)
+    found = evaluate(opened, test, reference, settings.batch_size)
+    require_accuracy(found, reference, test.labels.numpy(), max_drop=settings.max_drop)
+    timing = benchmark(
+        opened, image_size=info.image_size, batch_sizes=settings.latency_batch_sizes,
+        warmup=settings.latency_warmup, iterations=settings.latency_iterations,
+    )  # fmt: skip
+    write_csv(confusion, columns, confusion_rows(found.logits, test.labels.numpy(), info.classes))
+    write_json(out, {"status": "evaluated", **found.report(), **timing})
+
+
+if __name__ == "__main__":
+    main()

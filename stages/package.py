@@ -1,0 +1,47 @@
+"""Put together what a consumer downloads."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.data.store import read_info
+from pipeline.files import read_json, replaced_folder
+from pipeline.packaging import write_package
+from pipeline.params_file import load_params
+from stages.common import exit_codes, params_option, path_option
+
+EVALUATED = ("accuracy", "ece", "nll", "num_images", "parity")
+"""What is read of the evaluation: the keys that do not change from run to run, as latency does."""
+
+
+@click.command()
+@params_option
+@path_option("--onnx", "Folder of the ONNX export.")
+@path_option("--calibration", "Folder of the calibration.")
+@path_option("--data", "Packed data.")
+@path_option("--evaluation", "JSON report of ONNX Runtime.")
+@path_option("--teacher", "JSON report of the teacher.")
+@path_option("--student", "JSON report of the student.")
+@path_option("--out", "Folder to write.")
+@exit_codes
+def main(
+    params_path: Path, onnx: Path, calibration: Path, data: Path, evaluation: Path, teacher: Path, student: Path, out: Path
+) -> None:
+    """Write the package."""
+    params = load_params(params_path)
+    report = read_json(evaluation)
+    with replaced_folder(out) as folder:
+        write_package(
+            folder,
+            **params.package.model_dump(),
+            onnx=onnx,
+            calibration=read_json(calibration / "calibration.json"),
+            info=read_info(data),
+            evaluation={key: report[key] for key in EVALUATED},
+            teacher=read_json(teacher),
+            student=read_json(student),
+        )
+
+
+if __name__ == "__main__":
+    main()

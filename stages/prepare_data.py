@@ -1,0 +1,43 @@
+"""Read the images, split them, and pack them."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.data.packing import make_splits, pack
+from pipeline.data.sources import open_source
+from pipeline.files import replaced_folder
+from pipeline.params_file import load_params
+from stages.common import exit_codes, params_option, path_option
+
+
+@click.command()
+@params_option
+@path_option("--out", "Folder to write: train, calib and test.safetensors, data.json.")
+@exit_codes
+def main(params_path: Path, out: Path) -> None:
+    """Pack the images of the chosen source into training, calibration and test splits."""
+    params = load_params(params_path)
+    data = params.prepare_data
+    root = Path(data.root) if data.root else None
+    with replaced_folder(out) as folder, open_source(data.source, root, download=data.download) as source:
+        splits = make_splits(
+            source,
+            test_fraction=data.test_fraction,
+            calib_fraction=data.calib_fraction,
+            max_train_images=data.max_train_images,
+            max_test_images=data.max_test_images,
+            seed=params.base.seed,
+        )
+        pack(
+            splits,
+            source.classes,
+            folder,
+            image_size=data.image_size,
+            max_packed_gib=data.max_packed_gib,
+            description={"name": data.source, "root": data.root},
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Check the parameters and the user's files, and record what this host can build: runs on every repro, in a blink."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.environment import probe_tensorrt
+from pipeline.files import write_json
+from pipeline.inputs import data_fingerprint, weights_fingerprint
+from pipeline.params_file import load_params
+from stages.common import exit_codes, params_option, path_option
+
+
+@click.command()
+@params_option
+@path_option("--out", "JSON file to write.")
+@exit_codes
+def main(params_path: Path, out: Path) -> None:
+    """Write the facts on which stages depend; stops before any stage if a parameter or a path is wrong."""
+    params = load_params(params_path)
+    data, teacher = params.prepare_data, params.train_teacher
+    facts = {
+        "inputs": {
+            "data": data_fingerprint(data.source, Path(data.root) if data.root else None),
+            "teacher": "needed" if params.distill_student.needs_teacher else "not needed",
+            "teacher_weights": weights_fingerprint(Path(teacher.weights) if teacher.weights else None),
+        },
+        "tensorrt": probe_tensorrt(),
+    }
+    write_json(out, facts)
+
+
+if __name__ == "__main__":
+    main()

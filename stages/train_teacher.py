@@ -1,0 +1,57 @@
+"""Train the teacher, or take the one that is given."""
+
+import functools
+from pathlib import Path
+
+import click
+
+from pipeline.artifacts import save_network
+from pipeline.data.store import read_info, read_split
+from pipeline.files import read_json, replaced_folder, write_json
+from pipeline.macs import count_macs
+from pipeline.params_file import load_params
+from pipeline.seeding import set_up_torch
+from pipeline.teacher import obtain_teacher, teacher_arguments
+from pipeline.training import accuracy, write_history
+from stages.common import exit_codes, params_option, path_option
+
+
+@click.command()
+@params_option
+@path_option("--environment", "Facts of the probe: whether a teacher is needed.")
+@path_option("--data", "Packed data.")
+@path_option("--out", "Folder to write: weights and description of the teacher.")
+@path_option("--metrics", "JSON report to write.")
+@path_option("--history", "CSV of the epochs to write.")
+@exit_codes
+def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: Path, history: Path) -> None:
+    """Write the teacher, trained on the training split or read from given weights, and its accuracy on the test split."""
+    params = load_params(params_path)
+    device = set_up_torch("train_teacher", **params.base.model_dump())
+    info = read_info(data)
+    arguments = teacher_arguments(params.train_teacher.backbone, info)
+    write_history(history, [])
+    with replaced_folder(out) as folder:
+        if read_json(environment)["inputs"]["teacher"] == "not needed":
+            note = {"status": "not needed", "reason": "distill_student.method learns without a teacher"}
+            write_json(folder / "note.json", note)
+            write_json(metrics, note)
+            return
+        teacher = obtain_teacher(
+            arguments,
+            params.train_teacher.weights,
+            lambda name: read_split(data, name),
+            seed=params.base.seed,
+            device=device,
+            on_epoch=functools.partial(write_history, history),
+            **params.train_teacher.training.model_dump(),
+        )
+        test_accuracy = accuracy(teacher, read_split(data, "test"), device)
+        macs = count_macs(teacher, info.image_size, device)
+        save_network(folder, teacher, "classifier", arguments, about={"weights": params.train_teacher.weights})
+    report = {"test_accuracy": test_accuracy, "macs": macs, **read_json(out / "network.json")}
+    write_json(metrics, {key: report[key] for key in ("test_accuracy", "macs", "num_parameters")})
+
+
+if __name__ == "__main__":
+    main()
