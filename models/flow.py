@@ -23,7 +23,7 @@ class FlowTransfer(nn.Module):
         self.transform = transform
 
     def estimates(self, x: Tensor, num_steps: int) -> list[Tensor]:
-        """Return the ``num_steps`` estimates of X_T along the chain that starts at ``x`` (B, ...), each shaped like ``x``.
+        """Return the ``num_steps`` estimates of X_T, each shaped like ``x`` (B, ...), along the chain from ``x``.
 
         Raises:
             ValueError: ``num_steps`` is less than 1.

@@ -9,7 +9,7 @@ from models.time_embedding import TimeEmbedding
 
 
 class MetaEncoder(nn.Module):
-    """Velocity v = body(Z + e(t)), the time embedding e broadcast over height and width (arXiv 2402.02012, figure 4)."""
+    """Velocity v = body(Z + e(t)), e broadcast over height and width (arXiv 2402.02012, figure 4)."""
 
     def __init__(self, channels: int, body: nn.Module, *, time_scale: float = 1.0) -> None:
         super().__init__()

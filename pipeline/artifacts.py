@@ -1,19 +1,20 @@
 """Networks on disk: weights as safetensors, and the names and settings from which the network is rebuilt."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from models.choice import choose
 from models.factory import build_classifier, build_flow_student, count_parameters
 from pipeline.errors import UserError
-from pipeline.files import Json, read_json, write_json
+from pipeline.files import Json, read_json, write_bytes, write_json
 
-BUILDERS = {"classifier": build_classifier, "flow_student": build_flow_student}
+BUILDERS: dict[str, Callable[..., nn.Module]] = {"classifier": build_classifier, "flow_student": build_flow_student}
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "network.json"
 
@@ -30,7 +31,7 @@ def build_network(kind: str, arguments: Json) -> nn.Module:
 def save_network(folder: Path, network: nn.Module, kind: str, arguments: Json, *, about: Json) -> None:
     """Write the weights and ``network.json`` (kind, arguments, number of parameters, and what ``about`` adds)."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(weights, folder / WEIGHTS)
+    write_bytes(folder / WEIGHTS, save(weights))
     description = {"kind": kind, "arguments": arguments, "num_parameters": count_parameters(network)}
     write_json(folder / DESCRIPTION, about | description)
 

@@ -27,13 +27,10 @@ def benchmark(
         p50, p95, p99 = np.percentile(1000 * seconds, [50, 95, 99])
         latency[str(size)] = {"p50": round(p50, 4), "p95": round(p95, 4), "p99": round(p99, 4)}
         throughput[str(size)] = round(1000 * size / p50, 1)
-    protocol = {
-        "warmup": warmup,
-        "iterations": iterations,
-        "measured": "host memory to host memory, one call at a time",
-        "host": {"machine": platform.machine(), "cpus": os.cpu_count(), "system": platform.system()},
-        **runtime.describe(),
-    }
+    protocol = (
+        f"{runtime.describe()}; images in host memory to logits in host memory, one call at a time; "
+        f"{iterations} calls after {warmup}; {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
+    )
     return {"latency_ms": latency, "throughput": throughput, "protocol": protocol}
 
 

@@ -40,7 +40,7 @@ class Choice(NamedTuple):
 
 def step_candidates(student: nn.Module, candidates: Sequence[int]) -> list[int | None]:
     """Return the numbers of steps to try, ascending; [None] for a student that takes none."""
-    return sorted(set(candidates)) if isinstance(student, FlowStudent) else [None]
+    return [*sorted(set(candidates))] if isinstance(student, FlowStudent) else [None]
 
 
 def measure_steps(student: nn.Module, num_steps: int | None, split: Split, device: torch.device) -> StepScores:
@@ -71,7 +71,9 @@ def choose_steps(
         GateError: no number of steps keeps within the budget.
     """
     affordable = [
-        point for point, spent in zip(curve, latency_ms, strict=True) if max_latency_ms is None or spent <= max_latency_ms
+        point
+        for point, spent in zip(curve, latency_ms, strict=True)
+        if max_latency_ms is None or spent <= max_latency_ms
     ]
     if not affordable:
         raise GateError(

@@ -1,10 +1,10 @@
 """Methods by name: the student that each trains, and the objective it is trained with."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from models.choice import choose
 from models.networks import FlowStudent
@@ -15,7 +15,7 @@ from pipeline.files import Json
 from pipeline.losses import dist_loss, kd_loss
 from pipeline.objectives import FlowMatching, FrozenTeacher, Metric, MetricDistillation, Objective, Supervised
 
-LOSSES = {"kd": kd_loss, "dist": dist_loss}
+LOSSES: dict[str, Callable[..., Tensor]] = {"kd": kd_loss, "dist": dist_loss}
 STUDENT_KINDS = {"fm_kt": "flow_student", "metric": "classifier", "none": "classifier"}
 
 
@@ -67,6 +67,4 @@ def build_objective(
     if method == "metric":
         return MetricDistillation(student, frozen, metric, weight=weight, label_smoothing=label_smoothing)
     assert isinstance(student, FlowStudent)
-    return FlowMatching(
-        student, frozen, metric, num_steps=num_steps, weight=weight, label_smoothing=label_smoothing
-    )
+    return FlowMatching(student, frozen, metric, num_steps=num_steps, weight=weight, label_smoothing=label_smoothing)

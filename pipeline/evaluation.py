@@ -40,7 +40,7 @@ def trained_logits(student: nn.Module, num_steps: int | None, split: Split, batc
 
 
 def evaluate(runtime: Runtime, split: Split, reference: Logits, batch_size: int) -> Evaluation:
-    """Return scores and parity of ``runtime`` on ``split``; ``reference`` (N, classes) are the trained network's logits."""
+    """Return scores and parity of ``runtime`` on ``split``; ``reference`` (N, classes): the trained logits."""
     logits = predict(runtime, split, batch_size)
     return Evaluation(score(logits, split.labels.numpy()), compare(logits, reference), logits)
 
@@ -82,7 +82,5 @@ def prove(
         require_parity(found, f"{what}, batch of {count}", max_abs_diff=max_abs_diff, min_top1_agreement=0.0)
         figures[f"batch_{count}"] = found._asdict()
     whole = compare(predict(runtime, split, max(batch_sizes)), reference)
-    require_parity(
-        whole, f"{what}, test split", max_abs_diff=max_abs_diff, min_top1_agreement=min_top1_agreement
-    )
+    require_parity(whole, f"{what}, test split", max_abs_diff=max_abs_diff, min_top1_agreement=min_top1_agreement)
     return figures | {"test_split": whole._asdict() | {"num_images": len(split)}}

@@ -10,8 +10,8 @@ from pipeline.files import sha256
 def data_fingerprint(source: str, root: Path | None) -> str:
     """Return a text that changes when images are added, removed, renamed or replaced.
 
-    An archive is hashed whole; of a directory the names and sizes of its files are hashed, which is quick and the same on
-    every host. Sources whose files torchvision itself verifies are known by their name.
+    An archive is hashed whole; of a directory the names and sizes of its files are hashed, which is quick and the
+    same on every host. Sources whose files torchvision itself verifies are known by their name.
 
     Raises:
         UserError: ``root`` is needed and does not exist.

@@ -52,6 +52,5 @@ def confusion_rows(logits: Logits, labels: Labels, classes: Sequence[str]) -> li
     """Return one row (actual, predicted) of class names per image."""
     predicted = logits.argmax(axis=1)
     return [
-        {"actual": classes[label], "predicted": classes[guess]}
-        for label, guess in zip(labels, predicted, strict=True)
+        {"actual": classes[label], "predicted": classes[guess]} for label, guess in zip(labels, predicted, strict=True)
     ]

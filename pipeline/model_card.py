@@ -17,9 +17,10 @@ $description
 | negative log-likelihood, nats | $nll | |
 | expected calibration error, 15 bins | $ece | |
 
-Backbone `$backbone`, method `$method`, sampling steps: $num_steps ($reason). Images of $image_size pixels, $num_classes classes.
-`model.onnx` (opset $opset) differs from the trained network by at most $max_abs in a logit over the test split, and agrees
-with it on the label of $agreement of the images.
+Backbone `$backbone`, method `$method`, images of $image_size pixels, $num_classes classes.
+Sampling steps: $num_steps ($reason).
+`model.onnx` (opset $opset) differs from the trained network by at most $max_abs in a logit over the test split,
+and agrees with it on the label of $agreement of the images.
 
 ## Use it
 
@@ -41,7 +42,7 @@ logits = session.run(["logits"], {"image": pixels})[0]
 print(labels[int(logits.argmax())])
 ```
 
-Normalisation is inside the graph. For images that are not square, `preprocessing.json` says how they were cut in training.
+Normalisation is inside the graph. For images that are not square, `preprocessing.json` says how they were cut.
 `sha256sum -c SHA256SUMS` tells whether the package is whole.
 
 ## Calibration of the sampling steps

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import UserError
 from pipeline.params import Params
@@ -38,7 +39,7 @@ def describe(errors: Iterable[Any]) -> list[str]:
     A misspelt key is one mistake, so the correctly spelt key is not reported missing beside it.
     """
     found = list(errors)
-    meant = {_parent(error) + (_suggestion(error),) for error in found if error["type"] == "extra_forbidden"}
+    meant = {(*_parent(error), _suggestion(error)) for error in found if error["type"] == "extra_forbidden"}
     return [_describe_one(error) for error in found if error["type"] != "missing" or error["loc"] not in meant]
 
 
@@ -49,7 +50,9 @@ def _describe_one(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         suggestion = _suggestion(error)
         hint = f"did you mean {suggestion}? " if suggestion else ""
-        return f"{key}: got {error['input']!r}, but the key is unknown; {hint}allowed here: {', '.join(_siblings(error))}"
+        return (
+            f"{key}: got {error['input']!r}, but the key is unknown; {hint}allowed here: {', '.join(_siblings(error))}"
+        )
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}"
     return f"{key}: got {error['input']!r}; {_lower_first(error['msg'])}"

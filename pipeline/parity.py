@@ -38,5 +38,5 @@ def require_parity(found: Parity, what: str, *, max_abs_diff: float, min_top1_ag
         raise GateError(f"{what}: logits differ by {found.max_abs:.3g}, allowed are {max_abs_diff:.3g}")
     if found.top1_agreement < min_top1_agreement:
         raise GateError(
-            f"{what}: {found.top1_agreement:.2%} of the images get the same label, required are {min_top1_agreement:.2%}"
+            f"{what}: {found.top1_agreement:.2%} of the images get the same label, required: {min_top1_agreement:.2%}"
         )

@@ -20,13 +20,11 @@ def seed_everything(seed: int, *names: object) -> None:
     """Seed Python, NumPy and PyTorch on every device from ``seed`` and ``names``."""
     value = derive_seed(seed, *names)
     random.seed(value)
-    np.random.seed(value % 2**32)
+    np.random.seed(value % 2**32)  # noqa: NPY002  (for libraries that draw from the global generator)
     torch.manual_seed(value)
 
 
-def set_up_torch(
-    stage: str, *, seed: int, device: str, deterministic: bool, num_threads: int | None
-) -> torch.device:
+def set_up_torch(stage: str, *, seed: int, device: str, deterministic: bool, num_threads: int | None) -> torch.device:
     """Seed everything for ``stage``, choose kernels and threads, and return the device to work on.
 
     ``num_threads`` None leaves PyTorch its own choice. Results differ in their last bits between thread counts, so the

@@ -61,7 +61,5 @@ def obtain_teacher(
     with blamed_on("train_teacher.backbone"):
         teacher = build_classifier(**arguments)
     objective = Supervised(teacher, label_smoothing=label_smoothing)
-    train(
-        objective, read_split("train"), read_split("calib"), seed=seed, device=device, on_epoch=on_epoch, **settings
-    )
+    train(objective, read_split("train"), read_split("calib"), seed=seed, device=device, on_epoch=on_epoch, **settings)
     return teacher.eval()

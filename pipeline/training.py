@@ -92,7 +92,7 @@ def _train_epoch(
     for batch in tqdm(draws, desc=f"epoch {epoch + 1}/{epochs}", total=len(batches), leave=False, disable=None):
         loss = objective(batch)
         sgd.zero_grad(set_to_none=True)
-        loss.total.backward()
+        torch.autograd.backward(loss.total)
         sgd.step()
         scheduler.step()
         correct = (loss.logits.argmax(dim=1) == batch.labels).float().mean()
@@ -101,7 +101,9 @@ def _train_epoch(
     means = {name: float(value) / len(batches) for name, value in sums.items()}
     if not all(torch.isfinite(torch.tensor(list(means.values())))):
         figures = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
-        raise GateError(f"training diverged in epoch {epoch + 1} ({figures}); lower the learning rate or the loss weight")
+        raise GateError(
+            f"training diverged in epoch {epoch + 1} ({figures}); lower the learning rate or the loss weight"
+        )
     return means
 
 

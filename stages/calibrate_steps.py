@@ -1,5 +1,6 @@
 """Choose how many sampling steps the deployed student takes."""
 
+import logging
 from pathlib import Path
 
 import click
@@ -11,6 +12,8 @@ from pipeline.files import replaced_folder, write_csv, write_json
 from pipeline.params_file import load_params
 from pipeline.seeding import set_up_torch
 from stages.common import exit_codes, params_option, path_option
+
+logger = logging.getLogger(__name__)
 
 
 @click.command()
@@ -33,6 +36,7 @@ def main(params_path: Path, data: Path, student: Path, out: Path, curve: Path) -
     choice = choose_steps(
         points, tolerance=settings.tolerance, latency_ms=latency, max_latency_ms=settings.max_latency_ms
     )
+    logger.info("sampling steps: %s; %s", choice.num_steps, choice.reason)
     rows = [point._asdict() for point in points]
     with replaced_folder(out) as folder:
         write_json(folder / "calibration.json", {**choice._asdict(), "curve": rows, "num_images": len(split)})

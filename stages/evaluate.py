@@ -1,5 +1,6 @@
 """Judge one runtime on the test split: accuracy, parity with the trained network, latency."""
 
+import logging
 from pathlib import Path
 
 import click
@@ -14,6 +15,8 @@ from pipeline.params_file import load_params
 from pipeline.runtimes.opening import RUNTIMES, open_runtime
 from pipeline.seeding import set_up_torch
 from stages.common import exit_codes, params_option, path_option
+
+logger = logging.getLogger(__name__)
 
 
 @click.command()
@@ -33,17 +36,22 @@ def main(
     """Write the report of RUNTIME; fails where it is less accurate than the trained network by more than max_drop."""
     params = load_params(params_path)
     settings = params.evaluate
-    device = set_up_torch("evaluate", **params.base.model_dump() | {"num_threads": settings.num_threads})
+    device = set_up_torch(
+        "evaluate", seed=params.base.seed, device=params.base.device, deterministic=params.base.deterministic,
+        num_threads=settings.num_threads,
+    )  # fmt: skip
     num_steps = read_num_steps(calibration)
     opened = open_runtime(runtime_name, artifact, num_steps=num_steps, num_threads=settings.num_threads, device=device)
     columns = ("actual", "predicted")
     if isinstance(opened, str):
+        logger.info("skipped: %s", opened)
         write_csv(confusion, columns, [])
         write_json(out, {"status": "skipped", "reason": opened})
         return
     info, test = read_info(data), read_split(data, "test")
     reference = trained_logits(load_network(student)[0], num_steps, test, settings.batch_size)
     found = evaluate(opened, test, reference, settings.batch_size)
+    logger.info("accuracy %.2f%%, %s", 100 * found.scores.accuracy, found.parity)
     require_accuracy(found, reference, test.labels.numpy(), max_drop=settings.max_drop)
     timing = benchmark(
         opened, image_size=info.image_size, batch_sizes=settings.latency_batch_sizes,

@@ -1,5 +1,6 @@
 """Build the TensorRT engine where the probe says that it can be built."""
 
+import logging
 from pathlib import Path
 
 import click
@@ -8,6 +9,8 @@ from pipeline.export.tensorrt import EnginePlan, build_engine, write_skipped
 from pipeline.files import read_json, replaced_folder
 from pipeline.params_file import load_params
 from stages.common import exit_codes, params_option, path_option
+
+logger = logging.getLogger(__name__)
 
 
 @click.command()
@@ -24,7 +27,7 @@ def main(params_path: Path, onnx: Path, environment: Path, out: Path) -> None:
     host = read_json(environment)["tensorrt"]
     with replaced_folder(out) as folder:
         status = build_engine(folder, plan, host) if host["buildable"] else write_skipped(folder, plan, host)
-    click.echo(f"tensorrt: {status['status']} {status.get('reason', '')}".rstrip(), err=True)
+    logger.info("%s: %s", status["status"], status.get("reason", status.get("engine")))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,14 @@ EVALUATED = ("accuracy", "ece", "nll", "num_images", "parity")
 @path_option("--out", "Folder to write.")
 @exit_codes
 def main(
-    params_path: Path, onnx: Path, calibration: Path, data: Path, evaluation: Path, teacher: Path, student: Path, out: Path
+    params_path: Path,
+    onnx: Path,
+    calibration: Path,
+    data: Path,
+    evaluation: Path,
+    teacher: Path,
+    student: Path,
+    out: Path,
 ) -> None:
     """Write the package."""
     params = load_params(params_path)

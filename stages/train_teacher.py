@@ -25,7 +25,7 @@ from stages.common import exit_codes, params_option, path_option
 @path_option("--history", "CSV of the epochs to write.")
 @exit_codes
 def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: Path, history: Path) -> None:
-    """Write the teacher, trained on the training split or read from given weights, and its accuracy on the test split."""
+    """Write the teacher, trained here or read from given weights, and its accuracy on the test split."""
     params = load_params(params_path)
     device = set_up_torch("train_teacher", **params.base.model_dump())
     info = read_info(data)

@@ -1,4 +1,4 @@
-"""Which of the project's files a module imports, directly or not: ``python -m tests.import_closure stages.evaluate``."""
+"""The project's files that a module imports, directly or not: ``python -m tests.import_closure stages.evaluate``."""
 
 import ast
 import sys

@@ -1,4 +1,4 @@
-"""ResNets for small images (He et al. 2016, section 4.2), in the widths and with the 1x1 shortcuts usual in distillation.
+"""ResNets for small images (He et al. 2016, section 4.2), with the widths and 1x1 shortcuts usual in distillation.
 
 The shapes and parameter counts are those of the CRD protocol (Tian et al. 2020).
 """

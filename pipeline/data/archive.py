@@ -19,8 +19,8 @@ def opened_folder(path: Path) -> Iterator[Path]:
     """Yield ``path`` itself where it is a directory, else a temporary directory with the archive's files.
 
     Raises:
-        UserError: there is nothing at ``path``; it is no archive of a known kind; it is damaged; or a member is a link, a
-            device, or would land outside the directory that it is unpacked to.
+        UserError: there is nothing at ``path``; it is no archive of a known kind; it is damaged; or a member is a link,
+            a device, or would land outside the directory that it is unpacked to.
     """
     if path.is_dir():
         yield path
@@ -33,7 +33,9 @@ def opened_folder(path: Path) -> Iterator[Path]:
         try:
             _unpack(path, Path(folder))
         except (tarfile.TarError, zipfile.BadZipFile, EOFError, LZMAError, zlib.error, OSError) as error:
-            raise UserError(f"{path}: the archive cannot be unpacked ({error}); fetch it again, or free disk space") from error
+            raise UserError(
+                f"{path}: the archive cannot be unpacked ({error}); fetch it again, or free disk space"
+            ) from error
         yield Path(folder)
 
 
@@ -41,14 +43,16 @@ def _unpack(path: Path, folder: Path) -> None:
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
             _check_names(path, archive.namelist())
-            archive.extractall(folder)
+            archive.extractall(folder)  # noqa: S202  (names checked above)
         return
     with tarfile.open(path) as archive:
         members = archive.getmembers()
         _check_names(path, (member.name for member in members))
         for member in members:
             if not (member.isfile() or member.isdir()):
-                raise UserError(f"{path}: member {member.name!r} is a link or a device; only files and folders are read")
+                raise UserError(
+                    f"{path}: member {member.name!r} is a link or a device; only files and folders are read"
+                )
         archive.extractall(folder, members, filter="data")
 
 
@@ -56,4 +60,6 @@ def _check_names(path: Path, names: Iterable[str]) -> None:
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or (parts.parts and parts.parts[0].endswith(":")):
-            raise UserError(f"{path}: member {name!r} would be written outside the target directory; the archive is refused")
+            raise UserError(
+                f"{path}: member {name!r} would be written outside the target directory; the archive is refused"
+            )

@@ -25,7 +25,9 @@ def to_unit_range(images: Tensor) -> Tensor:
 
 def ordered_batches(split: Split, batch_size: int, device: torch.device) -> Iterator[Batch]:
     """Yield the whole split in its order; the last batch may be smaller."""
-    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+    for images, labels in zip(
+        torch.split(split.images, batch_size), torch.split(split.labels, batch_size), strict=True
+    ):
         yield Batch(to_unit_range(images.to(device)), labels.to(device))
 
 

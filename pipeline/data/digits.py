@@ -20,4 +20,6 @@ def digits_source() -> ImageSource:
         for position in positions:
             yield f"digit {position}", np.repeat(grey[position][:, :, None], 3, axis=2)
 
-    return ImageSource(tuple(str(name) for name in data.target_names), {"train": ImageSet(data.target.astype(np.int64), read)})
+    return ImageSource(
+        tuple(str(name) for name in data.target_names), {"train": ImageSet(data.target.astype(np.int64), read)}
+    )

@@ -25,7 +25,7 @@ def open_image_folder(path: Path) -> Iterator[ImageSource]:
     Classes are the sorted names of the training folders. Hidden files and files that are no images are passed over.
 
     Raises:
-        UserError: no images, an empty class, a class that training lacks, or a fault of ``opened_folder``; names the place.
+        UserError: an empty class, a class that training lacks, or a fault of ``opened_folder``; names the place.
     """
     with opened_folder(path) as top:
         root = _step_into(top)
@@ -36,16 +36,14 @@ def open_image_folder(path: Path) -> Iterator[ImageSource]:
                 raise UserError(f"{names(root)}: has a test or val folder but no train folder")
             folders = {"train": root}
         if not _subfolders(folders["train"]):
-            raise UserError(f"{names(folders['train'])}: holds no class folders; expected one folder of images per class")
+            raise UserError(
+                f"{names(folders['train'])}: holds no class folders; expected one folder of images per class"
+            )
         classes = tuple(folder.name for folder in _subfolders(folders["train"]))
         roles = {"train": "train", "test": "test", "val": "calib" if "test" in folders else "test"}
         yield ImageSource(
             classes,
-            {
-                role: _image_set(folders[name], classes, names)
-                for name, role in roles.items()
-                if name in folders
-            },
+            {role: _image_set(folders[name], classes, names) for name, role in roles.items() if name in folders},
         )
 
 
@@ -69,7 +67,7 @@ def _hidden(path: Path) -> bool:
 
 
 def _step_into(root: Path) -> Path:
-    """Return the folder that holds the splits or classes: ``root``, or the only folder in it that itself has folders."""
+    """Return the folder that holds the splits or classes: ``root``, or the only folder in it that has folders."""
     inner = _subfolders(root)
     if len(inner) == 1 and inner[0].name != "train" and _subfolders(inner[0]):
         return _step_into(inner[0])
@@ -80,8 +78,8 @@ def _image_set(folder: Path, classes: tuple[str, ...], names: _Names) -> ImageSe
     unknown = [entry.name for entry in _subfolders(folder) if entry.name not in classes]
     if unknown:
         raise UserError(
-            f"{names(folder)}: class {unknown[0]!r} is not among the training classes ({', '.join(classes[:10])}"
-            f"{', ...' if len(classes) > 10 else ''}); add it to train or remove it"
+            f"{names(folder)}: class {unknown[0]!r} is not among the {len(classes)} training classes "
+            f"({', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}); add it to train or remove it"
         )
     files: list[Path] = []
     labels: list[int] = []
@@ -99,10 +97,14 @@ def _image_set(folder: Path, classes: tuple[str, ...], names: _Names) -> ImageSe
 
 
 def _images_of_class(folder: Path, names: _Names) -> list[Path]:
-    entries = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path)) if folder.is_dir() else []
+    entries = (
+        sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path)) if folder.is_dir() else []
+    )
     images = [path for path in entries if path.suffix.lower() in EXTENSIONS]
     if not images:
-        raise UserError(f"{names(folder)}: the class has no images ({', '.join(sorted(EXTENSIONS))}); add some or remove it")
+        raise UserError(
+            f"{names(folder)}: the class has no images ({', '.join(sorted(EXTENSIONS))}); add some or remove it"
+        )
     if len(images) < len(entries):
         logger.warning("%s: passed over %d file(s) that are no images", names(folder), len(entries) - len(images))
     return images

@@ -19,14 +19,16 @@ def decode_image(name: str, data: bytes) -> NDArray[np.uint8]:
     Grey, palette and CMYK images are converted to RGB; transparency is dropped; of an animation the first frame counts.
 
     Raises:
-        UserError: ``data`` is no image, is truncated, is far too large, or has more than 8 bits a channel; names the file.
+        UserError: ``data`` is no image, truncated, far too large, or has more than 8 bits a channel; names the file.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data))
             if image.mode not in EIGHT_BIT_MODES:
-                raise UserError(f"{name}: image mode {image.mode!r} has more than 8 bits a channel; convert it to 8 bits")
+                raise UserError(
+                    f"{name}: image mode {image.mode!r} has more than 8 bits a channel; convert it to 8 bits"
+                )
             return np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"{name}: not a readable image ({error}); repair or remove the file") from error

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from tqdm import tqdm
 
 from pipeline.data.images import central_square
 from pipeline.data.splits import ImageSet, ImageSource, hold_out, take_balanced
 from pipeline.errors import UserError
-from pipeline.files import Json, sha256, write_json
+from pipeline.files import Json, sha256, write_bytes, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def pack(
     max_packed_gib: float,
     description: Json,
 ) -> Json:
-    """Write ``<split>.safetensors`` (images uint8 (N, H, W, 3), labels int64 (N,)) and ``data.json``; return the latter.
+    """Write ``<split>.safetensors`` (images uint8 (N, H, W, 3), labels int64 (N,)) and ``data.json``; return that.
 
     Raises:
         UserError: images differ in size and ``image_size`` is None, a file is unreadable, or the pixels would not fit.
@@ -58,15 +58,15 @@ def pack(
     total = sum(len(split.labels) for split in splits.values()) * size[0] * size[1] * 3 / 2**30
     if total > max_packed_gib:
         raise UserError(
-            f"prepare_data.max_packed_gib: the images take {total:.1f} GiB packed at {size[0]} x {size[1]}, allowed are "
-            f"{max_packed_gib:g}; choose a smaller image_size or subset, or raise the limit if memory allows"
+            f"prepare_data.max_packed_gib: the images take {total:.1f} GiB packed at {size[0]} x {size[1]}, allowed "
+            f"are {max_packed_gib:g}; choose a smaller image_size or subset, or raise the limit if memory allows"
         )
     about: Json = {"task": "classification", "classes": list(classes), "image_size": list(size), "source": description}
     about |= {"sizes": {}, "sha256": {}}
     for name, split in splits.items():
         images = _read_all(split, name, size, resize=image_size is not None)
         path = folder / f"{name}.safetensors"
-        save_file({"images": images, "labels": split.labels}, path)
+        write_bytes(path, save({"images": images, "labels": split.labels}))
         about["sizes"][name] = len(split.labels)
         about["sha256"][path.name] = sha256(path)
         if name == "train":
@@ -106,8 +106,8 @@ def _read_all(split: ImageSet, name: str, size: tuple[int, int], *, resize: bool
         fitted = central_square(image, size[0]) if resize else image
         if fitted.shape[:2] != size:
             raise UserError(
-                f"{label}: is {image.shape[1]} x {image.shape[0]} pixels, the first training image is {size[1]} x {size[0]}; "
-                "set prepare_data.image_size to bring all images to one size"
+                f"{label}: is {image.shape[1]} x {image.shape[0]} pixels, the first training image is "
+                f"{size[1]} x {size[0]}; set prepare_data.image_size to bring all images to one size"
             )
         packed[position] = fitted
     logger.info("packed %s: %d images of %d x %d", name, len(packed), *size)

@@ -73,6 +73,8 @@ def take_balanced(images: ImageSet, count: int | None, *, seed: int) -> ImageSet
         return images
     num_classes = len(np.unique(images.labels))
     if count < num_classes:
-        raise UserError(f"a subset of {count} images cannot hold all {num_classes} classes; ask for at least {num_classes}")
+        raise UserError(
+            f"a subset of {count} images cannot hold all {num_classes} classes; ask for at least {num_classes}"
+        )
     ranks = class_ranks(images.labels, seed=seed)
     return images.select(np.sort(np.lexsort((images.labels, ranks))[:count]))

@@ -45,7 +45,9 @@ def read_info(folder: Path) -> DataInfo:
         height, width = about["image_size"]
         return DataInfo(tuple(about["classes"]), (height, width), tuple(about["mean"]), tuple(about["std"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / 'data.json'}: not as prepare_data writes it ({error!r}); run prepare_data again") from error
+        raise UserError(
+            f"{folder / 'data.json'}: not as prepare_data writes it ({error!r}); run prepare_data again"
+        ) from error
 
 
 def read_split(folder: Path, name: str) -> Split:

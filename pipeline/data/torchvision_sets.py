@@ -28,7 +28,9 @@ def cifar_source(name: str, root: Path, *, download: bool) -> ImageSource:
         ) from error
     except OSError as error:
         raise UserError(f"{root}: {name} could not be downloaded or read ({error})") from error
-    return ImageSource(tuple(splits["train"].classes), {split: _image_set(name, data) for split, data in splits.items()})
+    return ImageSource(
+        tuple(splits["train"].classes), {split: _image_set(name, data) for split, data in splits.items()}
+    )
 
 
 def _image_set(name: str, data: datasets.CIFAR10) -> ImageSet:

@@ -100,7 +100,9 @@ def _set_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
 def _check(model: onnx.ModelProto, opset: int, path: Path) -> None:
     written = {item.domain: item.version for item in model.opset_import}.get("")
     if written != opset:
-        raise GateError(f"{path}: asked for opset {opset}, the exporter wrote {written}; choose another export_onnx.opset")
+        raise GateError(
+            f"{path}: asked for opset {opset}, the exporter wrote {written}; choose another export_onnx.opset"
+        )
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

@@ -86,7 +86,9 @@ def build_engine(folder: Path, plan: EnginePlan, environment: Json) -> Json:
         engine = engine_from_network(NetworkFromOnnxPath(str(plan.onnx), strongly_typed=True), config=config)
         save_engine(engine, str(folder / ENGINE))
     except PolygraphyException as error:
-        raise GateError(f"{plan.onnx}: TensorRT {environment['tensorrt']} could not build the engine: {error}") from error
+        raise GateError(
+            f"{plan.onnx}: TensorRT {environment['tensorrt']} could not build the engine: {error}"
+        ) from error
     status: Json = {
         "status": "built",
         "engine": ENGINE,

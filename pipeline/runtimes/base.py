@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pipeline.data.store import Split
-from pipeline.files import Json
 from pipeline.metrics import Logits
 
 Images = NDArray[np.float32]
@@ -19,13 +19,13 @@ class Runtime(Protocol):
     def run(self, images: Images) -> Logits:
         """Return logits (B, num_classes) of RGB images (B, 3, H, W) in [0, 1]; done when it returns."""
 
-    def describe(self) -> Json:
-        """Return what ran: runtime, version, device or provider, threads."""
+    def describe(self) -> str:
+        """Return what runs, in words: runtime, version, device or provider, threads."""
 
 
 def image_batches(split: Split, batch_size: int) -> Iterator[Images]:
     """Yield the images of ``split`` in order, as float32 in [0, 1]."""
-    for images in split.images.split(batch_size):
+    for images in torch.split(split.images, batch_size):
         yield images.numpy().astype(np.float32) / np.float32(255)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import onnxruntime
 
 from pipeline.errors import UserError
-from pipeline.files import Json
 from pipeline.metrics import Logits
 from pipeline.runtimes.base import Images
 
@@ -35,11 +34,7 @@ class OnnxRuntime:
         """Return logits (B, num_classes)."""
         return self.session.run(["logits"], {"image": images})[0]  # type: ignore[no-any-return]
 
-    def describe(self) -> Json:
-        """Return runtime, version, provider and threads."""
-        return {
-            "runtime": "onnxruntime",
-            "version": onnxruntime.__version__,
-            "device": self.session.get_providers()[0],
-            "num_threads": self.num_threads,
-        }
+    def describe(self) -> str:
+        """Return runtime, version, provider and threads in words."""
+        provider = self.session.get_providers()[0]
+        return f"ONNX Runtime {onnxruntime.__version__}, {provider}, {self.num_threads} CPU threads"

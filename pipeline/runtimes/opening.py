@@ -40,9 +40,7 @@ RUNTIMES: dict[str, Callable[..., Opened]] = {
 }
 
 
-def open_runtime(
-    name: str, folder: Path, *, num_steps: int | None, num_threads: int, device: torch.device
-) -> Opened:
+def open_runtime(name: str, folder: Path, *, num_steps: int | None, num_threads: int, device: torch.device) -> Opened:
     """Return the runtime ``name`` over what the stages wrote to ``folder``, or the reason why it was skipped there.
 
     Args:

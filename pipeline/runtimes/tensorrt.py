@@ -22,6 +22,6 @@ class TensorrtRuntime:
         """Return logits (B, num_classes), copied to host memory."""
         return self.runner.infer({"image": images})["logits"].copy()  # type: ignore[no-any-return]
 
-    def describe(self) -> Json:
-        """Return runtime, version and GPU as the engine's status records them."""
-        return {"runtime": "tensorrt", "version": self.description["tensorrt"], "device": self.description["gpu"]}
+    def describe(self) -> str:
+        """Return runtime, version and GPU in words, as the engine's status records them."""
+        return f"TensorRT {self.description['tensorrt']}, {self.description['gpu']}"

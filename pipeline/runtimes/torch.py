@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from pipeline.files import Json
 from pipeline.metrics import Logits
 from pipeline.runtimes.base import Images
 
@@ -20,12 +19,7 @@ class TorchRuntime:
         with torch.inference_mode():
             return self.network(torch.from_numpy(images).to(self.device)).cpu().numpy()  # type: ignore[no-any-return]
 
-    def describe(self) -> Json:
-        """Return runtime, version, device and threads."""
-        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        return {
-            "runtime": "torch",
-            "version": torch.__version__,
-            "device": device,
-            "num_threads": torch.get_num_threads(),
-        }
+    def describe(self) -> str:
+        """Return runtime, version, device and threads in words."""
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        return f"PyTorch {torch.__version__} eager, {device}, {torch.get_num_threads()} CPU threads"

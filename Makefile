@@ -1,0 +1,63 @@
+# make help lists the targets. The first one that needs it creates .venv from requirements.lock.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help install repro summary test test-fast lint format types check lock clean distclean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED)  ## create .venv with the pinned requirements (about 6 GB)
+	@echo "ready; to use it in this shell: source $(BIN)/activate"
+
+$(INSTALLED): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
+	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1), needed is 3.11.4 or later; e.g. make PYTHON=python3.12" >&2; exit 2; }
+	@echo "creating $(VENV); the first time this downloads about 3 GB"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check -r requirements.lock
+	@touch $@
+	@echo "created $(VENV); to use it in this shell: source $(BIN)/activate"
+
+repro: $(INSTALLED)  ## run what changed of the pipeline, then print the summary
+	@dvc repro
+	@python -m stages summary
+
+summary: $(INSTALLED)  ## print the result of the last run
+	@python -m stages summary
+
+test: $(INSTALLED)  ## run all tests
+	@python -m pytest -n 2 --dist loadgroup
+
+test-fast: $(INSTALLED)  ## run the tests that do not run the whole chain
+	@python -m pytest -n 2 -m "not slow"
+
+lint: $(INSTALLED)  ## look for faults with ruff
+	@ruff check .
+	@ruff format --check .
+
+format: $(INSTALLED)  ## format the code
+	@ruff check --fix --quiet .
+	@ruff format .
+
+types: $(INSTALLED)  ## check the types with mypy
+	@mypy
+
+check: lint types test  ## lint, types and test
+
+lock: $(INSTALLED)  ## resolve requirements.lock anew from pyproject.toml
+	@python -m pip install --quiet --disable-pip-version-check uv
+	@uv pip compile pyproject.toml --extra dev --universal --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+
+clean:  ## remove caches and rendered plots; results stay
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache dvc_plots
+	@find models pipeline stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## also remove .venv
+	@rm -rf $(VENV)
