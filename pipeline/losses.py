@@ -32,11 +32,15 @@ def dist_loss(student: Tensor, teacher: Tensor, beta: float, gamma: float, tempe
     return (beta * rows + gamma * columns) * temperature**2
 
 
-def correlation(a: Tensor, b: Tensor) -> Tensor:
+def correlation(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
     """Return Pearson's correlation of each row of ``a`` with the same row of ``b``, (R, M) each to (R,).
 
-    A row without variation correlates 0 with everything, with a zero gradient.
+    A row whose deviations have a norm below ``eps`` has no direction: its correlation is 0, with a zero gradient, where
+    the formula's own gradient grows without bound.
     """
     a = a - a.mean(dim=1, keepdim=True)
     b = b - b.mean(dim=1, keepdim=True)
-    return functional.cosine_similarity(a, b, dim=1, eps=1e-8)
+    aa, bb = a.square().sum(dim=1), b.square().sum(dim=1)
+    varies = (aa > eps**2) & (bb > eps**2)
+    products = torch.where(varies, (a * b).sum(dim=1), 0)
+    return products * aa.clamp(min=eps**2).rsqrt() * bb.clamp(min=eps**2).rsqrt()

@@ -1,0 +1,57 @@
+"""Small builders for the tests."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+
+TINY = {
+    "prepare_data.max_train_images": 300,
+    "train_teacher.backbone": "resnet8",
+    "train_teacher.training.epochs": 3,
+    "train_teacher.training.schedule.warmup_epochs": 0,
+    "distill_student.training.epochs": 3,
+    "distill_student.training.schedule.warmup_epochs": 0,
+    "calibrate_steps.candidates": [1, 2],
+    "evaluate.latency_iterations": 10,
+}
+"""Changes to the default parameters with which the whole chain takes seconds."""
+
+
+def write_params(path: Path, changes: dict[str, Any], base: Path = ROOT / "params.yaml") -> Path:
+    """Write the parameters in ``base`` with ``changes`` (dotted key to value) to ``path``."""
+    yaml = YAML()
+    content = yaml.load(base.read_text())
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        target = content
+        for section in sections:
+            target = target[section]
+        target[last] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        yaml.dump(content, file)
+    return path
+
+
+def image_bytes(*, size: tuple[int, int] = (8, 6), mode: str = "RGB", kind: str = "PNG", seed: int = 0) -> bytes:
+    """Return an encoded image of random pixels; ``size`` is (width, height)."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def fill_folder(root: Path, layout: dict[str, int], **options: Any) -> Path:
+    """Write ``count`` images into each folder of ``layout`` (relative name to count)."""
+    for number, (name, count) in enumerate(layout.items()):
+        folder = root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            (folder / f"{i:03}.png").write_bytes(image_bytes(seed=1000 * number + i, **options))
+    return root

@@ -1,0 +1,121 @@
+"""Figures of merit, parity, the choice of steps, and gates."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from models.factory import build_classifier, build_flow_student
+from pipeline.calibration import StepScores, choose_steps, step_candidates
+from pipeline.errors import GateError
+from pipeline.evaluation import Evaluation, require_accuracy
+from pipeline.macs import count_macs
+from pipeline.metrics import confusion_rows, expected_calibration_error, score
+from pipeline.parity import Parity, compare, require_parity
+
+LOGITS = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]], dtype=np.float32)
+LABELS = np.array([0, 1, 1, 1])
+STATISTICS = {"mean": [0.5] * 3, "std": [0.25] * 3}
+
+
+def test_scores_of_a_small_case_by_hand() -> None:
+    found = score(LOGITS, LABELS)
+    nlls = [math.log1p(math.exp(-2)), math.log1p(math.exp(-1)), math.log1p(math.exp(3)), math.log1p(math.exp(-0.5))]
+    assert found.accuracy == 0.75
+    assert found.nll == pytest.approx(sum(nlls) / 4)
+    sigmoid = [1 / (1 + math.exp(-x)) for x in (2, 1, 3, 0.5)]
+    gaps = [1 - sigmoid[0], 1 - sigmoid[1], sigmoid[2], 1 - sigmoid[3]]  # each in a bin of its own
+    assert found.ece == pytest.approx(sum(gaps) / 4, abs=1e-6)
+
+
+def test_calibration_error_weighs_bins_by_their_images() -> None:
+    confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.65])
+    correct = np.array([True, True, True, False, False])
+    expected = (4 * abs(0.75 - 0.95) + 1 * abs(0 - 0.65)) / 5
+    assert expected_calibration_error(confidence, correct, 10) == pytest.approx(expected)
+    assert expected_calibration_error(np.ones(3), np.ones(3, dtype=bool)) == 0
+
+
+def test_extreme_logits_score_finitely() -> None:
+    found = score(np.array([[1e4, -1e4], [-1e4, 1e4]], dtype=np.float32), np.array([1, 1]))
+    assert found.nll == pytest.approx(1e4)
+
+
+def test_confusion_names_classes() -> None:
+    rows = confusion_rows(LOGITS, LABELS, ["cat", "dog"])
+    assert rows[2] == {"actual": "dog", "predicted": "cat"}
+    assert len(rows) == 4
+
+
+def test_parity_measures_both_differences() -> None:
+    other = LOGITS + np.array([[0, 0], [0, 0], [0, 0], [0.75, 0]], dtype=np.float32)
+    assert compare(other, LOGITS) == Parity(0.75, 0.75)
+
+
+@pytest.mark.parametrize("broken", [LOGITS[:2], np.full_like(LOGITS, np.nan)])
+def test_incomparable_logits_fail(broken: np.ndarray) -> None:
+    with pytest.raises(GateError, match="shape|not all finite"):
+        compare(broken, LOGITS)
+
+
+def test_parity_gates_name_the_figure() -> None:
+    with pytest.raises(GateError, match=r"model.onnx: logits differ by 0.002, allowed are 0.0001"):
+        require_parity(Parity(2e-3, 1.0), "model.onnx", max_abs_diff=1e-4, min_top1_agreement=1.0)
+    with pytest.raises(GateError, match=r"model.onnx: 99.00% of the images get the same label, required: 100.00%"):
+        require_parity(Parity(0.0, 0.99), "model.onnx", max_abs_diff=1e-4, min_top1_agreement=1.0)
+    require_parity(Parity(1e-4, 1.0), "model.onnx", max_abs_diff=1e-4, min_top1_agreement=1.0)
+
+
+def test_a_runtime_that_loses_accuracy_fails() -> None:
+    worse = LOGITS[:, ::-1]
+    found = Evaluation(score(worse, LABELS), compare(worse, LOGITS), worse)
+    with pytest.raises(GateError, match=r"accuracy 25.00% lies 50.00% below the trained network's 75.00%"):
+        require_accuracy(found, LOGITS, LABELS, max_drop=0.4)
+    require_accuracy(found, LOGITS, LABELS, max_drop=0.5)
+
+
+def curve(*accuracies: float) -> list[StepScores]:
+    return [StepScores(2**i, value, 0.0, 0.0, 1) for i, value in enumerate(accuracies)]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "tolerance", "expected"),
+    [((0.90, 0.91, 0.92), 0.0, 4), ((0.90, 0.91, 0.92), 0.01, 2), ((0.90, 0.91, 0.92), 0.05, 1), ((0.9, 0.9), 0.0, 1)],
+)
+def test_the_smallest_number_of_steps_within_the_tolerance_is_chosen(
+    accuracies: tuple[float, ...], tolerance: float, expected: int
+) -> None:
+    points = curve(*accuracies)
+    choice = choose_steps(points, tolerance=tolerance, latency_ms=[9.0] * len(points), max_latency_ms=None)
+    assert choice.num_steps == expected
+    assert "smallest number of steps" in choice.reason
+
+
+def test_a_latency_budget_decides_only_where_it_is_set() -> None:
+    points, latency = curve(0.8, 0.9, 0.95), [1.0, 2.0, 4.0]
+    assert choose_steps(points, tolerance=0, latency_ms=latency, max_latency_ms=None).num_steps == 4
+    within = choose_steps(points, tolerance=0, latency_ms=latency, max_latency_ms=2.5)
+    assert within.num_steps == 2
+    assert "2.5 ms" in within.reason
+    with pytest.raises(GateError, match=r"max_latency_ms = 0.5 \(fastest: 1 ms\)"):
+        choose_steps(points, tolerance=0, latency_ms=latency, max_latency_ms=0.5)
+
+
+def test_a_student_without_steps_has_one_candidate() -> None:
+    plain = build_classifier(backbone="resnet8", num_classes=2, **STATISTICS)
+    assert step_candidates(plain, [1, 2]) == [None]
+    names = {"backbone": "resnet8", "schedule": "rectified", "meta_encoder": "conv"}
+    assert step_candidates(build_flow_student(num_classes=2, time_scale=1.0, **names, **STATISTICS), [4, 1, 4]) == [
+        1,
+        4,
+    ]
+    choice = choose_steps([StepScores(None, 0.9, 0, 0, 1)], tolerance=0, latency_ms=[1.0], max_latency_ms=None)
+    assert choice.num_steps is None
+
+
+def test_multiply_adds_of_a_convolution_and_a_linear_layer_by_hand() -> None:
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Flatten(), torch.nn.Linear(4 * 6 * 5, 7)
+    )
+    assert count_macs(network, (6, 5), torch.device("cpu")) == 6 * 5 * 4 * 3 * 9 + 4 * 6 * 5 * 7
