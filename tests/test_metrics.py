@@ -55,7 +55,7 @@ def test_parity_measures_both_differences() -> None:
 
 @pytest.mark.parametrize("broken", [LOGITS[:2], np.full_like(LOGITS, np.nan)])
 def test_incomparable_logits_fail(broken: np.ndarray) -> None:
-    with pytest.raises(GateError, match="shape|not all finite"):
+    with pytest.raises(GateError, match=r"shape|not all finite"):
         compare(broken, LOGITS)
 
 

@@ -69,7 +69,7 @@ def _hidden(path: Path) -> bool:
 def _step_into(root: Path) -> Path:
     """Return the folder that holds the splits or classes: ``root``, or the only folder in it that has folders."""
     inner = _subfolders(root)
-    if len(inner) == 1 and inner[0].name != "train" and _subfolders(inner[0]):
+    if len(inner) == 1 and inner[0].name not in {"train", "test", "val"} and _subfolders(inner[0]):
         return _step_into(inner[0])
     return root
 

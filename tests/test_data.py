@@ -1,0 +1,309 @@
+"""Data sources and packing on real files: what is converted, what is refused, and in which words."""
+
+import io
+import json
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from torchvision import datasets
+
+from pipeline.data.images import central_square, decode_image
+from pipeline.data.packing import channel_statistics
+from pipeline.data.splits import ImageSet, class_ranks, hold_out, take_balanced
+from pipeline.data.store import read_info, read_split
+from pipeline.errors import UserError
+from stages.prepare_data import main
+from tests.helpers import fill_folder, image_bytes
+
+Prepare = Callable[..., Result]
+SPLIT_LAYOUT = {"train/cat": 12, "train/dog": 14, "test/cat": 3, "test/dog": 4}
+
+
+@pytest.fixture
+def prepare(tmp_path: Path, params_file: Callable[..., Path]) -> Prepare:
+    """Return a function that runs the stage on an image folder or archive."""
+
+    def run(root: Path | None, source: str = "imagefolder", **changes: Any) -> Result:
+        settings = {"source": source, "root": None if root is None else str(root), **changes}
+        params = params_file({f"prepare_data.{key}": value for key, value in settings.items()})
+        return CliRunner().invoke(main, ["--params", str(params), "--out", str(tmp_path / "out")])
+
+    return run
+
+
+def refused(result: Result, *words: str) -> None:
+    """Assert one error line with ``words`` and exit code 2."""
+    assert result.exit_code == 2, result.output
+    errors = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert all(word in errors[0] for word in words), errors[0]
+
+
+def test_digits_are_split_by_class_and_packed(prepare: Prepare, tmp_path: Path) -> None:
+    assert prepare(None, "digits").exit_code == 0
+    about = json.loads((tmp_path / "out/data.json").read_text())
+    assert about["sizes"] == {"train": 1222, "calib": 216, "test": 359}
+    assert about["classes"] == [str(i) for i in range(10)]
+    info, train = read_info(tmp_path / "out"), read_split(tmp_path / "out", "train")
+    assert train.images.shape == (1222, 3, 8, 8)
+    assert train.images.max() == 255
+    pixels = train.images.double() / 255
+    assert info.mean == pytest.approx(pixels.mean(dim=(0, 2, 3)).tolist(), abs=1e-6)
+    assert info.std == pytest.approx(pixels.std(dim=(0, 2, 3), correction=0).tolist(), abs=1e-6)
+
+
+def test_the_splits_share_no_image(prepare: Prepare, tmp_path: Path) -> None:
+    fill_folder(tmp_path / "images", {"cat": 20, "dog": 10})
+    assert prepare(tmp_path / "images").exit_code == 0
+    seen = [
+        image.numpy().tobytes()
+        for name in ("train", "calib", "test")
+        for image in read_split(tmp_path / "out", name).images
+    ]
+    assert len(seen) == len(set(seen)) == 30
+    test = read_split(tmp_path / "out", "test")
+    assert test.labels.bincount().tolist() == [4, 2]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz", "tar.xz", "nested.tar.gz"])
+def test_a_folder_and_its_archives_give_the_same_bytes(kind: str, prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", SPLIT_LAYOUT)
+    expected = tmp_path / "expected"
+    assert prepare(images).exit_code == 0
+    (tmp_path / "out").rename(expected)
+    assert prepare(images if kind == "folder" else make_archive(images, kind)).exit_code == 0
+    for name in ("train", "calib", "test"):
+        file = f"{name}.safetensors"
+        assert (tmp_path / "out" / file).read_bytes() == (expected / file).read_bytes()
+
+
+def make_archive(images: Path, kind: str) -> Path:
+    path = images.parent / f"images.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in sorted(images.rglob("*"), reverse=True):
+                archive.write(file, file.relative_to(images))
+    else:
+        with tarfile.open(path, f"w:{kind.rpartition('.')[2]}" if "." in kind else "w") as archive:
+            archive.add(images, "some/where" if kind.startswith("nested") else ".")
+    return path
+
+
+def test_val_is_the_test_split_unless_there_is_one(prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", {"train/cat": 8, "train/dog": 8, "val/cat": 5, "val/dog": 5})
+    prepare(images)
+    assert len(read_split(tmp_path / "out", "test")) == 10
+    fill_folder(images, {"test/cat": 2, "test/dog": 2})
+    prepare(images)
+    sizes = {name: len(read_split(tmp_path / "out", name)) for name in ("train", "calib", "test")}
+    assert sizes == {"train": 16, "calib": 10, "test": 4}
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_grey_and_palette_images_become_rgb(mode: str, prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", SPLIT_LAYOUT)
+    data = image_bytes(mode=mode, seed=5)
+    (images / "test/cat/000.png").write_bytes(data)
+    assert prepare(images).exit_code == 0
+    packed = read_split(tmp_path / "out", "test").images[0].permute(1, 2, 0).numpy()
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    np.testing.assert_array_equal(packed, expected)
+
+
+def test_cmyk_jpeg_files_are_read() -> None:
+    assert decode_image("a.jpg", image_bytes(mode="CMYK", kind="JPEG")).shape == (6, 8, 3)
+
+
+def test_images_of_more_than_eight_bits_are_refused(prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", SPLIT_LAYOUT)
+    Image.fromarray(np.zeros((6, 8), dtype=np.uint16)).save(images / "train/cat/003.png")
+    refused(prepare(images), "train/cat/003.png", "8 bits")
+
+
+def test_mixed_sizes_need_an_image_size(prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", SPLIT_LAYOUT)
+    (images / "train/dog/002.png").write_bytes(image_bytes(size=(20, 10)))
+    refused(prepare(images), "train/dog/002.png", "20 x 10", "8 x 6", "prepare_data.image_size")
+    assert prepare(images, image_size=5).exit_code == 0
+    assert read_info(tmp_path / "out").image_size == (5, 5)
+
+
+def test_resizing_keeps_the_central_square() -> None:
+    image = np.zeros((10, 30, 3), dtype=np.uint8)
+    image[:, 10:20] = 200
+    np.testing.assert_array_equal(central_square(image, 10), np.full((10, 10, 3), 200))
+    assert central_square(image, 4).shape == (4, 4, 3)
+    assert central_square(image[:3, :3], 8).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no image at all", image_bytes()[:60], image_bytes(kind="JPEG", size=(64, 64))[:900]]
+)
+def test_unreadable_and_truncated_images_are_named(data: bytes, prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", SPLIT_LAYOUT)
+    (images / "train/cat/004.png").write_bytes(data)
+    refused(prepare(images, image_size=6), "train/cat/004.png", "repair or remove")
+
+
+def test_an_image_in_an_archive_is_named_below_the_archive(prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", SPLIT_LAYOUT)
+    (images / "train/cat/004.png").write_bytes(b"?")
+    refused(prepare(make_archive(images, "tar.gz")), "images.tar.gz/train/cat/004.png")
+
+
+def test_wrong_paths_are_refused(prepare: Prepare, tmp_path: Path) -> None:
+    refused(prepare(tmp_path / "nowhere"), "nowhere", "no such directory or archive")
+    (tmp_path / "file.txt").write_text("x")
+    refused(prepare(tmp_path / "file.txt"), "file.txt", "neither a directory nor an archive")
+    (tmp_path / "empty").mkdir()
+    refused(prepare(tmp_path / "empty"), "no class folders")
+
+
+def test_an_empty_class_is_named(prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", SPLIT_LAYOUT)
+    (images / "train/horse").mkdir()
+    (images / "train/horse/notes.txt").write_text("none yet")
+    refused(prepare(images), "train/horse", "the class has no images")
+
+
+def test_a_class_that_training_lacks_is_named(prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", {**SPLIT_LAYOUT, "test/horse": 2})
+    refused(prepare(images), "test", "'horse' is not among the 2 training classes (cat, dog)")
+
+
+def test_a_test_folder_alone_is_refused(prepare: Prepare, tmp_path: Path) -> None:
+    refused(prepare(fill_folder(tmp_path / "images", {"test/cat": 3, "test/dog": 3})), "no train folder")
+
+
+def test_a_class_too_small_to_split_is_named(prepare: Prepare, tmp_path: Path) -> None:
+    refused(prepare(fill_folder(tmp_path / "images", {"cat": 9, "dog": 1})), "'dog' has 1 image(s) to split")
+
+
+def test_other_files_are_passed_over(prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", SPLIT_LAYOUT)
+    (images / "train/cat/readme.txt").write_text("x")
+    (images / "train/cat/.DS_Store").write_text("x")
+    (images / ".git").mkdir()
+    assert prepare(images).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "/etc/evil.png", "train/../../evil.png", "C:\\evil.png"])
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_archives_that_reach_outside_are_refused(name: str, kind: str, prepare: Prepare, tmp_path: Path) -> None:
+    path = tmp_path / f"evil.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, image_bytes())
+    else:
+        with tarfile.open(path, "w") as tar:
+            member = tarfile.TarInfo(name)
+            member.size = len(image_bytes())
+            tar.addfile(member, io.BytesIO(image_bytes()))
+    refused(prepare(path), f"evil.{kind}", "outside the target directory")
+    assert not list(tmp_path.rglob("evil.png"))
+
+
+def test_links_in_archives_are_refused(prepare: Prepare, tmp_path: Path) -> None:
+    path = tmp_path / "links.tar"
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("train/cat/a.png")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(member)
+    refused(prepare(path), "train/cat/a.png", "link or a device")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.xz"])
+def test_a_truncated_archive_is_refused(kind: str, prepare: Prepare, tmp_path: Path) -> None:
+    path = make_archive(fill_folder(tmp_path / "images", SPLIT_LAYOUT), kind)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    refused(prepare(path), path.name, "cannot be unpacked")
+
+
+def test_a_failed_run_leaves_the_earlier_output_untouched(prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", SPLIT_LAYOUT)
+    prepare(images)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (images / "test/dog/001.png").write_bytes(b"?")  # packed after train has been written
+    refused(prepare(images), "test/dog/001.png")
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_too_many_pixels_are_refused_before_they_are_read(prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", SPLIT_LAYOUT)
+    refused(
+        prepare(images, image_size=4096, max_packed_gib=1.0), "prepare_data.max_packed_gib", "1.5 GiB", "4096 x 4096"
+    )
+
+
+def test_subsets_are_balanced(prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", {"train/cat": 30, "train/dog": 10, "test/cat": 9, "test/dog": 3})
+    prepare(images, max_train_images=10, max_test_images=4)
+    assert read_split(tmp_path / "out", "train").labels.bincount().tolist() == [5, 5]
+    assert read_split(tmp_path / "out", "test").labels.bincount().tolist() == [2, 2]
+    refused(prepare(images, max_test_images=1), "cannot hold all 2 classes")
+
+
+def test_splits_depend_on_the_seed_alone() -> None:
+    labels = np.repeat(np.arange(3), [50, 20, 4])
+    images = ImageSet(labels, lambda positions: ((str(p), np.full((1, 1, 3), p, np.uint8)) for p in positions))
+    (kept, held), (_, again), (_, other) = (hold_out(images, ("a", "b", "c"), fraction=0.2, seed=s) for s in (0, 0, 1))
+    names = [[name for name, _ in split.read(np.arange(len(split.labels)))] for split in (held, again, other, kept)]
+    assert names[0] == names[1] != names[2]
+    assert not set(names[0]) & set(names[3])
+    assert np.bincount(held.labels).tolist() == [10, 4, 1]
+    assert sorted(class_ranks(labels, seed=0)[:50]) == list(range(50))
+    assert take_balanced(images, None, seed=0) is images
+
+
+def test_statistics_of_a_constant_channel_are_defined() -> None:
+    images = np.zeros((2, 3, 3, 3), dtype=np.uint8)
+    images[..., 0] = 255
+    assert channel_statistics(images) == ([1.0, 0.0, 0.0], [1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
+def test_cifar_in_its_original_form(
+    name: str, classes: int, prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files in the published format with few images, so their checksums are not the published ones."""
+    dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    monkeypatch.setattr(dataset, "_check_integrity", lambda _: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    folder = tmp_path / "cifar" / dataset.base_folder
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    key = "labels" if classes == 10 else "fine_labels"
+    for file, _ in dataset.train_list + dataset.test_list:
+        labels = list(range(classes)) * 3
+        content = {"data": generator.integers(0, 256, (len(labels), 3072), dtype=np.uint8), key: labels}
+        (folder / file).write_bytes(pickle.dumps(content))
+    (folder / dataset.meta["filename"]).write_bytes(
+        pickle.dumps({dataset.meta["key"]: [f"c{i}" for i in range(classes)]})
+    )
+    assert prepare(tmp_path / "cifar", name).exit_code == 0
+    assert read_info(tmp_path / "out").classes[:2] == ("c0", "c1")
+    assert read_split(tmp_path / "out", "test").images.shape == (3 * classes, 3, 32, 32)
+
+
+def test_missing_cifar_says_how_to_get_it(prepare: Prepare, tmp_path: Path) -> None:
+    refused(
+        prepare(tmp_path, "cifar10"), str(tmp_path), "cifar10 is missing or damaged", "prepare_data.download to true"
+    )
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_damaged_packed_data_is_named(damage: str, prepare: Prepare, tmp_path: Path) -> None:
+    prepare(fill_folder(tmp_path / "images", SPLIT_LAYOUT))
+    path = tmp_path / "out/train.safetensors"
+    path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"train.safetensors: missing or damaged .*run prepare_data again"):
+        read_split(tmp_path / "out", "train")

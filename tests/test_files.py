@@ -1,0 +1,88 @@
+"""Files are whole or absent, also when the process is killed while it writes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.files import read_json, replaced_folder, write_bytes, write_csv, write_json
+from tests.helpers import ROOT
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from pipeline.files import replaced_folder
+with replaced_folder(Path(sys.argv[1])) as folder:
+    (folder / "weights").write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_writer_leaves_the_earlier_folder(tmp_path: Path) -> None:
+    target = tmp_path / "student"
+    target.mkdir()
+    (target / "weights").write_text("whole")
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(target)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"writing\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (target / "weights").read_text() == "whole"
+    with replaced_folder(target) as folder:
+        (folder / "weights").write_text("new")
+    assert (target / "weights").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["student"], "the leftover goes with the next run"
+
+
+def test_a_folder_appears_only_when_it_is_done(tmp_path: Path) -> None:
+    target = tmp_path / "deep/out"
+    with replaced_folder(target) as folder:
+        (folder / "a").write_text("1")
+        assert not target.exists()
+    assert (target / "a").read_text() == "1"
+    with pytest.raises(RuntimeError, match="broken"), replaced_folder(target) as folder:
+        raise RuntimeError("broken")
+    assert (target / "a").read_text() == "1"
+    assert [path.name for path in target.parent.iterdir()] == ["out"]
+
+
+def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"b": 1, "a": [1.5, None, "é"]})
+    before = path.read_bytes()
+    assert before.decode().splitlines()[1].strip().startswith('"a"')
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    with pytest.raises(TypeError):
+        write_bytes(path, "text")  # type: ignore[arg-type]
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_csv_quotes_what_needs_it(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", ("name", "value"), [{"name": 'a,"b"', "value": 0.1 + 0.2}])
+    assert (tmp_path / "a.csv").read_text() == 'name,value\n"a,""b""",0.3\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "no such file"), (b"{", "not valid JSON"), (b"[]", "holds a JSON list")]
+)
+def test_bad_json_is_named(content: bytes | None, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"report.json: {words}"):
+        read_json(path)
+
+
+def test_importing_the_pipeline_sets_up_no_logging() -> None:
+    code = "import logging, pipeline.training, stages.train_teacher; assert not logging.getLogger().handlers"
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert time.monotonic() - started < 60

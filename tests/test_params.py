@@ -1,0 +1,163 @@
+"""Parameters: strict, typed, and wrong ones answered with one line that names section.key."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.errors import UserError
+from pipeline.params_file import load_params
+from pipeline.presets import apply_preset, list_presets
+from stages.__main__ import main as stages_main
+from stages.probe_environment import main as probe
+from tests.helpers import ROOT, fill_folder
+
+WriteParams = Callable[[dict[str, Any]], Path]
+
+
+def refusal(path: Path) -> str:
+    """Return what ``load_params`` says, which must be one line."""
+    with pytest.raises(UserError) as caught:
+        load_params(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("base.seed", "zero", "got 'zero'; input should be a valid integer"),
+        ("base.seed", 1.5, "got 1.5; input should be a valid integer"),
+        ("base.seed", True, "got True; input should be a valid integer"),
+        ("base.device", "gpu", "got 'gpu'"),
+        ("prepare_data.calib_fraction", 1.0, "got 1.0; input should be less than 1"),
+        ("train_teacher.training.epochs", 0, "got 0; input should be greater than or equal to 1"),
+        ("train_teacher.training.optimizer.learning_rate", float("nan"), "got nan"),
+        ("distill_student.method", "fmkt", "input should be 'fm_kt', 'metric' or 'none'"),
+        ("distill_student.loss", None, "got None; input should be 'kd' or 'dist'"),
+        ("calibrate_steps.candidates", [], "at least 1 item"),
+        ("export_onnx.opset", 17, "got 17; input should be greater than or equal to 18"),
+        ("package.name", "My Model", "got 'My Model'"),
+    ],
+)
+def test_an_ill_typed_or_forbidden_value_is_named(
+    key: str, value: object, words: str, params_file: WriteParams
+) -> None:
+    message = refusal(params_file({key: value}))
+    assert f"{key}: " in message
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("distill_student.training.epoch", "got 3, but the key is unknown; allowed here: epochs, batch_size"),
+        ("base.sead", "got 3, but the key is unknown; did you mean seed? allowed here: seed, device"),
+        ("prepare_dta", "got 3, but the key is unknown; did you mean prepare_data? allowed here: base"),
+    ],
+)
+def test_an_unknown_key_is_named_with_those_allowed(key: str, words: str, params_file: WriteParams) -> None:
+    message = refusal(params_file({key: 3}))
+    assert f"{key}: " in message
+    assert words.replace("unknown; allowed", "unknown; did you mean epochs? allowed") in message or words in message
+
+
+def test_a_misspelt_key_is_one_mistake_not_two(params_file: WriteParams) -> None:
+    path = params_file({})
+    path.write_text(path.read_text().replace("  seed: 0", "  sead: 0"))
+    assert "base.sead: got 0, but the key is unknown; did you mean seed?" in refusal(path)
+
+
+def test_a_missing_key_is_named(params_file: WriteParams) -> None:
+    path = params_file({})
+    path.write_text(re.sub(r"  tolerance: .*\n", "", path.read_text()))
+    assert "calibrate_steps.tolerance: missing" in refusal(path)
+
+
+def test_several_mistakes_are_all_named(params_file: WriteParams) -> None:
+    with pytest.raises(UserError) as caught:
+        load_params(params_file({"base.seed": -1, "evaluate.num_threads": 0}))
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["base.seed", "evaluate.num_threads"]
+
+
+def test_rules_between_keys(params_file: WriteParams) -> None:
+    assert "export_tensorrt: min_batch, opt_batch and max_batch must not decrease" in refusal(
+        params_file({"export_tensorrt.min_batch": 9})
+    )
+    assert "prepare_data: source imagefolder needs root" in refusal(params_file({"prepare_data.source": "imagefolder"}))
+    assert "prepare_data: source digits comes with the pipeline" in refusal(params_file({"prepare_data.root": "x"}))
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "a: [", "base: {}\nbase: {}", "\x00"])
+def test_what_is_no_parameters_file_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"params.yaml"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert "nothing.yaml: cannot be read" in refusal(tmp_path / "nothing.yaml")
+
+
+def test_numbers_are_read_as_yaml_1_2_writes_them(params_file: WriteParams) -> None:
+    path = params_file({})
+    path.write_text(path.read_text().replace("max_abs_diff: 1.0e-4", "max_abs_diff: 1e-4"))
+    assert load_params(path).export_onnx.max_abs_diff == 1e-4
+
+
+def test_the_probe_ends_with_two_and_one_line_and_writes_nothing(tmp_path: Path, params_file: WriteParams) -> None:
+    out = tmp_path / "environment.json"
+    for changes in (
+        {"base.seed": "x"},
+        {"prepare_data.source": "imagefolder", "prepare_data.root": str(tmp_path / "nowhere")},
+        {"train_teacher.weights": str(tmp_path / "no.pt")},
+    ):
+        result = CliRunner().invoke(probe, ["--params", str(params_file(changes)), "--out", str(out)])
+        assert result.exit_code == 2
+        assert len(result.output.splitlines()) == 1
+        assert not out.exists()
+
+
+def test_the_probe_notices_changed_images(tmp_path: Path, params_file: WriteParams) -> None:
+    images = fill_folder(tmp_path / "images", {"cat": 2, "dog": 2})
+    params = params_file({"prepare_data.source": "imagefolder", "prepare_data.root": str(images)})
+    facts = []
+    for _ in range(2):
+        out = tmp_path / "environment.json"
+        assert CliRunner().invoke(probe, ["--params", str(params), "--out", str(out)]).exit_code == 0
+        facts.append(out.read_text())
+        (images / "cat/new.png").write_bytes(b"new")
+    assert facts[0] != facts[1]
+
+
+@pytest.mark.parametrize("name", sorted(list_presets(ROOT / "presets")))
+def test_every_preset_is_complete(name: str) -> None:
+    load_params(ROOT / f"presets/{name}.yaml")
+
+
+def test_the_default_parameters_are_the_digits_preset() -> None:
+    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "presets/digits.yaml").read_bytes()
+
+
+def test_a_preset_is_put_in_place_and_an_edited_file_is_kept(tmp_path: Path, params_file: WriteParams) -> None:
+    path = params_file({"base.seed": 7})
+    edited = path.read_bytes()
+    kept = apply_preset(ROOT / "presets", "cifar100", path)
+    assert kept is not None
+    assert kept.read_bytes() == edited
+    assert path.read_bytes() == (ROOT / "presets/cifar100.yaml").read_bytes()
+    kept.unlink()
+    assert apply_preset(ROOT / "presets", "digits", path) is None
+    assert not kept.exists()
+    with pytest.raises(UserError, match=r"unknown preset 'imagenet'; known: cifar10, cifar100"):
+        apply_preset(ROOT / "presets", "imagenet", tmp_path / "p.yaml")
+
+
+def test_the_preset_command_lists_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    output = CliRunner().invoke(stages_main, ["preset"]).output
+    assert all(name in output for name in list_presets(ROOT / "presets"))
