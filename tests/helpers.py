@@ -13,9 +13,11 @@ ROOT = Path(__file__).parent.parent
 TINY = {
     "prepare_data.max_train_images": 300,
     "train_teacher.backbone": "resnet8",
-    "train_teacher.training.epochs": 3,
+    "train_teacher.training.epochs": 6,
+    "train_teacher.training.batch_size": 32,
     "train_teacher.training.schedule.warmup_epochs": 0,
-    "distill_student.training.epochs": 3,
+    "distill_student.training.epochs": 6,
+    "distill_student.training.batch_size": 32,
     "distill_student.training.schedule.warmup_epochs": 0,
     "calibrate_steps.candidates": [1, 2],
     "evaluate.latency_iterations": 10,

@@ -1,0 +1,119 @@
+"""Networks and weights on disk."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from models.factory import build_classifier, build_flow_student
+from pipeline.artifacts import load_network, read_num_steps, read_weights, save_network
+from pipeline.data.store import DataInfo
+from pipeline.distillation import build_student, student_recipe
+from pipeline.errors import UserError
+from pipeline.teacher import read_teacher, teacher_arguments
+
+INFO = DataInfo(("a", "b", "c"), (8, 8), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+ARGUMENTS = teacher_arguments("resnet8", INFO)
+FLOW = {"schedule": "rectified", "meta_encoder": "conv", "time_scale": 1.0, "num_steps": 4}
+
+
+def test_a_saved_network_comes_back_the_same(tmp_path: Path) -> None:
+    kind, arguments = student_recipe("fm_kt", "resnet8", INFO, FLOW)
+    student = build_student(kind, arguments)
+    save_network(tmp_path, student, kind, arguments, about={"method": "fm_kt"})
+    loaded, about = load_network(tmp_path)
+    assert about["method"] == "fm_kt"
+    assert about["num_parameters"] == sum(p.numel() for p in student.parameters())
+    assert not loaded.training
+    images = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(loaded(images, 2), student.eval()(images, 2), rtol=0, atol=0)
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o044, "readable as other files are"
+
+
+@pytest.mark.parametrize("form", ["plain", "state_dict", "model", "data_parallel", "safetensors", "own"])
+def test_teacher_weights_are_read_in_every_usual_form(form: str, tmp_path: Path) -> None:
+    teacher = build_classifier(**ARGUMENTS).eval()
+    weights = {name: tensor.clone() for name, tensor in teacher.network.state_dict().items()}
+    path = tmp_path / ("weights.safetensors" if form in {"safetensors", "own"} else "weights.pt")
+    if form == "safetensors":
+        save_file(weights, path)
+    elif form == "own":
+        save_file({name: tensor.clone() for name, tensor in teacher.state_dict().items()}, path)
+    else:
+        wrapped = {f"module.{name}": tensor for name, tensor in weights.items()} if form == "data_parallel" else weights
+        torch.save({form: wrapped} if form in {"state_dict", "model"} else wrapped, path)
+    images = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(read_teacher(ARGUMENTS, path)(images), teacher(images), rtol=0, atol=0)
+
+
+def test_weights_of_another_network_are_refused_with_the_differences(tmp_path: Path) -> None:
+    other = build_classifier(**{**ARGUMENTS, "num_classes": 5})
+    torch.save(other.state_dict(), tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"w.pt: the weights do not fit .*\(5, 64\) where \(3, 64\) is needed.*classes"):
+        read_teacher(ARGUMENTS, tmp_path / "w.pt")
+    deeper = build_classifier(**{**ARGUMENTS, "backbone": "resnet20"})
+    torch.save(deeper.state_dict(), tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"w.pt: the weights do not fit the network: \d+ unknown \(network.0.layer1.1"):
+        read_teacher(ARGUMENTS, tmp_path / "w.pt")
+
+
+class Harmful:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("harmed"),))
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Harmful()}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"w.pt: no readable weights"):
+        read_weights(tmp_path / "w.pt")
+    assert not (tmp_path / "harmed").exists()
+
+
+@pytest.mark.parametrize(("name", "content"), [("w.pt", b"?"), ("w.safetensors", b"?"), ("w.pt", b""), ("w.pt", None)])
+def test_files_that_hold_no_weights_are_named(name: str, content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: no readable weights"):
+        read_weights(tmp_path / name)
+
+
+def test_a_damaged_network_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"network.json: no such file"):
+        load_network(tmp_path)
+    save_network(tmp_path, build_classifier(**ARGUMENTS), "classifier", ARGUMENTS, about={})
+    about = json.loads((tmp_path / "network.json").read_text())
+    (tmp_path / "network.json").write_text(json.dumps({**about, "kind": "robot"}))
+    with pytest.raises(UserError, match=r"describes no network .*unknown network 'robot'; known: classifier"):
+        load_network(tmp_path)
+    (tmp_path / "network.json").write_text(json.dumps(about))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"model.safetensors: no readable weights"):
+        load_network(tmp_path)
+
+
+def test_an_unknown_backbone_is_blamed_on_its_parameter() -> None:
+    with pytest.raises(UserError, match=r"distill_student.backbone: unknown backbone 'resnet9'; known: resnet8"):
+        build_student(*student_recipe("fm_kt", "resnet9", INFO, FLOW))
+    with pytest.raises(UserError, match=r"distill_student.backbone: backbone 'vit_b_16' has no global average pooling"):
+        build_student(*student_recipe("fm_kt", "vit_b_16", INFO, FLOW))
+    with pytest.raises(UserError, match=r"train_teacher.backbone: unknown backbone 'resnet9'"):
+        read_teacher({**ARGUMENTS, "backbone": "resnet9"}, Path("any"))
+
+
+def test_calibration_without_steps_is_named(tmp_path: Path) -> None:
+    (tmp_path / "calibration.json").write_text("{}")
+    with pytest.raises(UserError, match=r"calibration.json: has no num_steps"):
+        read_num_steps(tmp_path)
+
+
+def test_deployable_weights_are_all_that_is_saved(tmp_path: Path) -> None:
+    kind, arguments = student_recipe("fm_kt", "resnet8", INFO, FLOW)
+    save_network(tmp_path, build_flow_student(**arguments), kind, arguments, about={})
+    names = {name.split(".")[0] for name in read_weights(tmp_path / "model.safetensors")}
+    assert names == {"trunk", "flow"}

@@ -1,0 +1,274 @@
+"""The whole chain as users run it: real DVC, real processes, a project of its own with small parameters."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import ROOT, TINY, fill_folder, image_bytes, write_params
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chain")]
+
+PROJECT = ["models", "pipeline", "stages", "presets", "dvc.yaml", "params.yaml", ".dvc/config", ".dvc/.gitignore"]
+PROJECT += [".dvcignore", ".gitignore"]
+ALL_STAGES = ["probe_environment", "prepare_data", "train_teacher", "distill_student", "calibrate_steps", "export_onnx"]
+ALL_STAGES += ["export_tensorrt", "evaluate@torch", "evaluate@onnx", "evaluate@tensorrt", "package"]
+EVALUATIONS = {"evaluate@torch", "evaluate@onnx", "evaluate@tensorrt"}
+
+
+class Project:
+    """A copy of this repository in a folder of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in PROJECT:
+            source, target = ROOT / name, root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copyfile(source, target)
+        self.change(TINY)
+        self.call("git", "init", "--quiet")
+        self.commit("start")
+
+    def call(self, *command: str, expect: int = 0) -> str:
+        """Return standard output and error of a command run in the project, which must end with ``expect``."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        names = {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org"}
+        names |= {"GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@example.org"}
+        result = subprocess.run(
+            command,
+            cwd=self.root,
+            env={**os.environ, **names, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == expect, result.stdout + result.stderr
+        return result.stdout + result.stderr
+
+    def commit(self, message: str) -> None:
+        self.call("git", "add", "--all")
+        self.call("git", "commit", "--quiet", "--message", message)
+
+    def change(self, changes: dict[str, Any]) -> None:
+        write_params(self.root / "params.yaml", changes, base=self.root / "params.yaml")
+
+    def repro(self, *arguments: str) -> list[str]:
+        """Run ``dvc repro`` and return the stages that ran."""
+        return re.findall(r"Running stage '(.*?)'", self.call("dvc", "repro", *arguments))
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.root / name).read_text())
+
+    def files(self, name: str) -> dict[str, bytes]:
+        return {str(path.relative_to(self.root)): path.read_bytes() for path in sorted((self.root / name).rglob("*.*"))}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a project in which the chain has run once."""
+    project = Project(tmp_path_factory.mktemp("chain") / "project")
+    assert project.repro() == ALL_STAGES
+    project.commit("first run")
+    return project
+
+
+@pytest.fixture(autouse=True)
+def restored(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Bring the shared project back to its first run after each test."""
+    yield
+    if "project" in request.fixturenames:
+        project: Project = request.getfixturevalue("project")
+        project.call("git", "checkout", "--quiet", "HEAD", "--", ".")
+        project.call("dvc", "checkout", "--quiet")
+
+
+def test_a_second_run_runs_the_probe_alone(project: Project) -> None:
+    assert project.repro() == ["probe_environment"]
+
+
+def test_the_documented_files_are_there(project: Project) -> None:
+    calibration = project.json("artifacts/calibration/calibration.json")
+    assert calibration["num_steps"] in {1, 2}
+    assert [set(point) for point in calibration["curve"]] == [{"num_steps", "accuracy", "nll", "ece", "macs"}] * 2
+    report = project.json("reports/evaluation/onnx.json")
+    assert set(report["parity"]) == {"max_abs", "top1_agreement"}
+    assert set(report["latency_ms"]["1"]) == {"p50", "p95", "p99"}
+    assert report["parity"]["max_abs"] < 1e-4
+    assert report["accuracy"] == project.json("reports/evaluation/torch.json")["accuracy"] > 0.3
+    assert project.json("artifacts/environment.json")["inputs"]["teacher"] == "needed"
+
+
+def test_tensorrt_is_built_or_honestly_skipped(project: Project) -> None:
+    status = project.json("artifacts/tensorrt/status.json")
+    report = project.json("reports/evaluation/tensorrt.json")
+    if project.json("artifacts/environment.json")["tensorrt"]["buildable"]:
+        assert (status["status"], report["status"]) == ("built", "evaluated")
+    else:
+        assert (status["status"], report["status"]) == ("skipped", "skipped")
+        assert status["reason"] == report["reason"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"evaluate.latency_iterations": 11}, EVALUATIONS),
+        ({"package.description": "Another text."}, {"package"}),
+        ({"export_tensorrt.max_batch": 65}, {"export_tensorrt"}),
+        ({"calibrate_steps.tolerance": 0.5}, {"calibrate_steps"}),
+        ({"distill_student.loss": "kd"}, {"distill_student"}),
+        ({"train_teacher.training.epochs": 7}, {"train_teacher"}),
+        ({"base.seed": 1}, set(ALL_STAGES) - {"probe_environment", "export_tensorrt", "package"}),
+    ],
+)
+def test_a_changed_parameter_reruns_what_depends_on_it(
+    project: Project, changes: dict[str, Any], expected: set[str]
+) -> None:
+    """A dry run lists the stages whose own dependencies changed; what they write decides about those after them."""
+    project.change(changes)
+    assert set(project.repro("--dry")) == {"probe_environment"} | expected
+
+
+def test_metrics_params_and_plots_show(project: Project) -> None:
+    metrics = json.loads(project.call("dvc", "metrics", "show", "--json"))[""]["data"]
+    assert metrics["reports/evaluation/onnx.json"]["data"]["accuracy"] > 0.3
+    project.change({"distill_student.loss_weight": 0.5})
+    diff = json.loads(project.call("dvc", "params", "diff", "--json"))
+    assert diff["params.yaml"]["distill_student.loss_weight"] == {"old": 1.0, "new": 0.5, "diff": -0.5}
+    project.call("dvc", "plots", "show")
+    page = (project.root / "dvc_plots/index.html").read_text()
+    for title in ("Training loss", "Accuracy on held-out images", "Accuracy against number of sampling steps"):
+        assert title in page
+    assert "confusion" in page
+
+
+def test_an_experiment_changes_a_parameter_and_keeps_the_teacher(project: Project) -> None:
+    output = project.call(
+        "dvc",
+        "exp",
+        "run",
+        "-S",
+        "distill_student.method=metric",
+        "-S",
+        "distill_student.loss=kd",
+        "--name",
+        "classical",
+    )
+    assert "Running stage 'distill_student'" in output
+    assert "Running stage 'train_teacher'" not in output
+    assert project.json("artifacts/calibration/calibration.json")["num_steps"] is None
+    assert project.json("artifacts/student/network.json")["method"] == "metric"
+    assert "classical" in project.call("dvc", "exp", "show", "--csv")
+    assert "backbone resnet8" in project.call("python", "-m", "stages", "summary")
+
+
+def test_a_student_without_a_teacher_trains_none(project: Project) -> None:
+    project.change({"distill_student.method": "none"})
+    ran = project.repro("package")
+    assert ran == [name for name in ALL_STAGES if name in ran]
+    assert set(ALL_STAGES) - set(ran) == {"prepare_data", "export_tensorrt", "evaluate@torch", "evaluate@tensorrt"}
+    assert project.json("reports/teacher.json")["status"] == "not needed"
+    assert "no teacher" in (project.root / "artifacts/package/README.md").read_text()
+    project.call("git", "checkout", "--quiet", "HEAD", "--", ".")
+    assert project.repro() == ["probe_environment"], "the earlier results come back from DVC's cache"
+    assert project.json("artifacts/student/network.json")["method"] == "fm_kt"
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"distill_student.training.epochs": "many"}, "distill_student.training.epochs: got 'many'"),
+        ({"prepare_data.source": "imagefolder", "prepare_data.root": "nowhere"}, "prepare_data.root: no such"),
+    ],
+)
+def test_a_wrong_parameter_stops_before_anything_is_touched(
+    project: Project, changes: dict[str, Any], line: str
+) -> None:
+    before = project.files("artifacts")
+    project.change(changes)
+    output = project.call("dvc", "repro", expect=255)
+    assert sum(text.startswith("error: ") for text in output.splitlines()) == 1
+    assert line in output
+    assert "Traceback" not in output
+    assert project.files("artifacts") == before
+
+
+def test_a_stage_killed_in_the_middle_leaves_its_earlier_output(project: Project) -> None:
+    before = project.files("artifacts/student")
+    params = write_params(
+        project.root / "long.yaml", {"distill_student.training.epochs": 500}, base=project.root / "params.yaml"
+    )
+    history = project.root / "killed.csv"
+    command = f"-m stages.distill_student --params {params} --data artifacts/data --teacher artifacts/teacher"
+    command += f" --out artifacts/student --metrics killed.json --history {history}"
+    process = subprocess.Popen([sys.executable, *command.split()], cwd=project.root, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not history.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert project.files("artifacts/student") == before
+    assert len(list(csv.DictReader(history.open()))) >= 1
+    assert not (project.root / "killed.json").exists()
+    assert project.repro() == ["probe_environment"]
+
+
+def test_the_package_is_whole_and_its_card_works_as_written(project: Project, tmp_path: Path) -> None:
+    shutil.copytree(project.root / "artifacts/package", tmp_path / "package")
+    (tmp_path / "package/image.png").write_bytes(image_bytes(size=(8, 8)))
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "package/README.md").read_text(), re.DOTALL)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "package", capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() in project.json("artifacts/package/labels.json")["labels"]
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "package", check=True)
+    listed = {line.split()[1] for line in (tmp_path / "package/SHA256SUMS").read_text().splitlines()}
+    assert listed == {path.name for path in (project.root / "artifacts/package").iterdir()} - {"SHA256SUMS"}
+
+
+def test_the_package_can_be_fetched_by_its_tag(project: Project, tmp_path: Path) -> None:
+    project.call("gto", "register", "fmkt-student", "--version", "v1.0.0")
+    subprocess.run(["git", "init", "--quiet", str(tmp_path / "consumer")], check=True)
+    target = tmp_path / "consumer/model"
+    project.call("dvc", "artifacts", "get", str(project.root), "fmkt-student", "--out", str(target))
+    assert (target / "model.onnx").read_bytes() == (project.root / "artifacts/package/model.onnx").read_bytes()
+
+
+def test_the_same_inputs_give_the_same_bytes_in_another_clone(project: Project, tmp_path: Path) -> None:
+    """Everything that DVC stores, from data to package, is bit-identical; measured latency alone may differ."""
+    clone = tmp_path / "a/clone/elsewhere"
+    clone.parent.mkdir(parents=True)
+    project.call("git", "clone", "--quiet", str(project.root), str(clone))
+    twin = Project.__new__(Project)
+    twin.root = clone
+    assert {"prepare_data", "train_teacher", "distill_student", "export_onnx", "package"} <= set(twin.repro())
+    for folder in ("data", "teacher", "student", "calibration", "onnx", "package"):
+        assert twin.files(f"artifacts/{folder}") == project.files(f"artifacts/{folder}"), folder
+
+
+def test_the_summary_shows_every_runtime(project: Project) -> None:
+    output = project.call("python", "-m", "stages", "summary")
+    assert all(word in output for word in ("teacher", "student, torch", "student, onnx", "top-1 accuracy", "batch 32"))
+
+
+def test_own_images_are_known_by_their_content(tmp_path: Path) -> None:
+    project = Project(tmp_path / "own")
+    images = fill_folder(project.root / "data/images", {"train/cat": 20, "train/dog": 30, "val/cat": 5, "val/dog": 5})
+    project.change({"prepare_data.source": "imagefolder", "prepare_data.root": "data/images"})
+    assert project.repro("prepare_data") == ["probe_environment", "prepare_data"]
+    assert project.json("artifacts/data/data.json")["classes"] == ["cat", "dog"]
+    assert project.repro("prepare_data") == ["probe_environment"]
+    (images / "train/cat/more.png").write_bytes(image_bytes(seed=99))
+    assert project.repro("prepare_data") == ["probe_environment", "prepare_data"]
