@@ -1,0 +1,108 @@
+"""Every path, command, parameter and preset that the documents name exists."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from ruamel.yaml import YAML
+
+from pipeline.presets import list_presets
+from stages.__main__ import main
+from tests.helpers import ROOT
+
+README = (ROOT / "README.md").read_text()
+PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CODE = re.findall(r"`([^`\n]+)`", README)
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [part.strip() for line in COMMANDS for part in line.split("#")[0].split("&&") if part.strip()]
+COMMANDS += [
+    code for code in CODE if code.split()[0] in {"make", "dvc", "python", "gto", "pip", "source"} and " " in code
+]
+
+
+def generated() -> set[str]:
+    """Return the paths that the pipeline writes."""
+    text = (ROOT / "dvc.yaml").read_text()
+    return set(re.findall(r"(?:artifacts|reports)/[\w./]*[\w/]", text)) | {"artifacts/package/README.md"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", document.read_text())
+    assert all(target.startswith("https://") or (document.parent / target).exists() for target in targets)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_paths_exist_or_are_written_by_the_pipeline(document: Path) -> None:
+    outs = generated()
+    for code in re.findall(r"`([^`\n]+)`", document.read_text()):
+        if re.fullmatch(r"[\w.-]+(/[\w.-]*)+", code) and not code.startswith("/"):
+            written = any(
+                code == out or code.startswith(f"{out}/") or out.startswith(f"{code.rstrip('/')}/") for out in outs
+            )
+            assert (ROOT / code).exists() or written, code
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_parameters_exist(document: Path) -> None:
+    for section, rest in re.findall(rf"\b({'|'.join(PARAMS)})\.([a-z_.]*[a-z_])\b", document.read_text()):
+        value = PARAMS[section]
+        if rest in {"json", "py"}:
+            continue
+        for key in rest.split("."):
+            assert key in value, f"{section}.{rest}"
+            value = value[key]
+
+
+def test_commands_are_named() -> None:
+    assert len(COMMANDS) > 15
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_exist(command: str) -> None:
+    words = shlex.split(command)
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elif words[:3] == ["python", "-m", "stages"]:
+        assert CliRunner().invoke(main, [words[3], "--help"]).exit_code == 0
+        assert words[3] != "preset" or len(words) == 4 or words[4] in list_presets(ROOT / "presets")
+    elif words[:2] == ["python", "-m"]:
+        assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").exists()
+    elif words[0] in {"dvc", "gto"}:
+        subcommand = [word for word in words[1:3] if re.fullmatch("[a-z]+", word) and word != "fmkt"]
+        options = [word for word in words if word.startswith("-")]
+        text = subprocess.run([words[0], *subcommand, "--help"], capture_output=True, text=True, check=True).stdout
+        assert all(option in text for option in options)
+    elif words[0] == "source":
+        assert words[1] == ".venv/bin/activate"
+    else:
+        assert words[:2] in (["git", "add"], ["pip", "install"], ["git", "commit"]), command
+
+
+def test_every_stage_and_no_other_stands_in_the_table() -> None:
+    table = README[README.index("| stage | does") : README.index("A stage ends with 0")]
+    assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == list(DVC["stages"])
+
+
+def test_the_artifact_that_the_readme_fetches_is_declared() -> None:
+    assert re.search(r"dvc artifacts get \S+ ([\w-]+)", README).group(1) in DVC["artifacts"]  # type: ignore[union-attr]
+
+
+def test_every_decision_is_listed() -> None:
+    listed = re.findall(r"\((\d{4}-[\w-]+\.md)\)", (ROOT / "docs/decisions/README.md").read_text())
+    assert listed == sorted(path.name for path in (ROOT / "docs/decisions").glob("0*.md"))
+
+
+def test_make_help_lists_every_target() -> None:
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [line.split()[0] for line in listed.splitlines()] == targets
+
+
+def test_the_continuous_check_runs_what_the_readme_says() -> None:
+    assert "make lint types test" in (ROOT / ".ci/run").read_text()
