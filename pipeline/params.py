@@ -9,6 +9,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Counts = Annotated[tuple[Annotated[Count, Strict()], ...], Strict(strict=False), Field(min_length=1)]
+PerChannel = Annotated[tuple[float, float, float], Strict(strict=False)]
 
 
 class Section(BaseModel):
@@ -89,7 +90,15 @@ class TrainTeacher(Section):
 
     backbone: str
     weights: str | None
+    mean: PerChannel | None
+    std: PerChannel | None
     training: Training
+
+    @model_validator(mode="after")
+    def _mean_with_std(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std belong together: give both, or null for both")
+        return self
 
 
 class KdLoss(Section):

@@ -1,6 +1,6 @@
 """The teacher: trained here, or read from a file of weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,15 @@ from pipeline.training import Row, train
 INNER = "network."  # prefix of a network's own names among a Classifier's
 
 
-def teacher_arguments(backbone: str, info: DataInfo) -> Json:
-    """Return the arguments of ``models.factory.build_classifier`` for a teacher of the data ``info``."""
-    return {"backbone": backbone, "num_classes": len(info.classes), "mean": list(info.mean), "std": list(info.std)}
+def teacher_arguments(
+    backbone: str, info: DataInfo, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> Json:
+    """Return the arguments of ``models.factory.build_classifier`` for a teacher of the data ``info``.
+
+    ``mean`` and ``std`` are the normalisation of each channel; None: that of the training images.
+    """
+    arguments: Json = {"backbone": backbone, "num_classes": len(info.classes)}
+    return arguments | {"mean": list(mean or info.mean), "std": list(std or info.std)}
 
 
 def read_teacher(arguments: Json, weights: Path) -> Classifier:

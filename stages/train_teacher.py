@@ -29,7 +29,8 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
     params = load_params(params_path)
     device = set_up_torch("train_teacher", **params.base.model_dump())
     info = read_info(data)
-    arguments = teacher_arguments(params.train_teacher.backbone, info)
+    teacher_params = params.train_teacher
+    arguments = teacher_arguments(teacher_params.backbone, info, mean=teacher_params.mean, std=teacher_params.std)
     write_history(history, [])
     with replaced_folder(out) as folder:
         if read_json(environment)["inputs"]["teacher"] == "not needed":
@@ -39,16 +40,16 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
             return
         teacher = obtain_teacher(
             arguments,
-            params.train_teacher.weights,
+            teacher_params.weights,
             lambda name: read_split(data, name),
             seed=params.base.seed,
             device=device,
             on_epoch=functools.partial(write_history, history),
-            **params.train_teacher.training.model_dump(),
+            **teacher_params.training.model_dump(),
         )
         test_accuracy = accuracy(teacher, read_split(data, "test"), device)
         macs = count_macs(teacher, info.image_size, device)
-        save_network(folder, teacher, "classifier", arguments, about={"weights": params.train_teacher.weights})
+        save_network(folder, teacher, "classifier", arguments, about={"weights": teacher_params.weights})
     report = {"test_accuracy": test_accuracy, "macs": macs, **read_json(out / "network.json")}
     write_json(metrics, {key: report[key] for key in ("test_accuracy", "macs", "num_parameters")})
 

@@ -48,6 +48,12 @@ def test_teacher_weights_are_read_in_every_usual_form(form: str, tmp_path: Path)
     torch.testing.assert_close(read_teacher(ARGUMENTS, path)(images), teacher(images), rtol=0, atol=0)
 
 
+def test_given_weights_keep_their_own_normalisation() -> None:
+    arguments = teacher_arguments("resnet8", INFO, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
+    assert build_classifier(**arguments).normalize.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert ARGUMENTS["mean"] == list(INFO.mean)
+
+
 def test_weights_of_another_network_are_refused_with_the_differences(tmp_path: Path) -> None:
     other = build_classifier(**{**ARGUMENTS, "num_classes": 5})
     torch.save(other.state_dict(), tmp_path / "w.pt")

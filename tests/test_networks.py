@@ -48,7 +48,7 @@ def test_impossible_depths_are_refused(network: type, depth: int) -> None:
         network(depth=depth, **options)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "efficientnet_b0"])
+@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet18", "mobilenet_v2", "shufflenet_v2_x0_5"])
 def test_a_torchvision_trunk_is_what_its_classifier_pools(name: str) -> None:
     trunk = TorchvisionTrunk(name).eval()
     classifier = build_torchvision_classifier(name, 2).eval()

@@ -89,6 +89,9 @@ def test_rules_between_keys(params_file: WriteParams) -> None:
         params_file({"export_tensorrt.min_batch": 9})
     )
     assert "prepare_data: source imagefolder needs root" in refusal(params_file({"prepare_data.source": "imagefolder"}))
+    assert "train_teacher: mean and std belong together" in refusal(
+        params_file({"train_teacher.mean": [0.5, 0.5, 0.5]})
+    )
     assert "prepare_data: source digits comes with the pipeline" in refusal(params_file({"prepare_data.root": "x"}))
 
 

@@ -10,7 +10,6 @@ from torchvision import models, ops
 from torchvision.models.feature_extraction import NodePathTracer, create_feature_extractor
 
 PROBE_SIZE = 224
-TRACING: dict[str, Any] = {"autowrap_modules": (math, ops)}  # one way to trace, so that node names agree
 
 
 @functools.cache
@@ -38,7 +37,7 @@ class TorchvisionTrunk(nn.Module):
         super().__init__()
         classifier = build_torchvision_classifier(name, num_classes=2)
         node = _pooled_node(name, classifier)
-        self.extractor = create_feature_extractor(classifier, {node: "features"}, tracer_kwargs=TRACING)
+        self.extractor = create_feature_extractor(classifier, {node: "features"}, tracer_kwargs=_tracing())
         with torch.no_grad():
             probe = self.extractor.eval()(torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE))["features"]
         self.extractor.train()
@@ -51,7 +50,7 @@ class TorchvisionTrunk(nn.Module):
 
 def _pooled_node(name: str, classifier: nn.Module) -> str:
     """Return torchvision's name of the graph node that feeds the last global average pooling of ``classifier``."""
-    tracer = NodePathTracer(**TRACING)
+    tracer = NodePathTracer(**_tracing())
     graph = tracer.trace(classifier.eval())
     classifier.train()
     pooled = [node.args[0] for node in graph.nodes if _is_global_pooling(node, classifier)]
@@ -61,6 +60,15 @@ def _pooled_node(name: str, classifier: nn.Module) -> str:
             "from; choose a convolutional backbone, or method none or metric"
         )
     return str(tracer.node_to_qualname[pooled[-1]])
+
+
+def _tracing() -> dict[str, Any]:
+    """Return how both tracers work, so that they name nodes alike: torchvision's own operators are not looked into.
+
+    A new dictionary each time, since ``create_feature_extractor`` writes to the one that it is given.
+    """
+    operators = [item for item in vars(ops).values() if isinstance(item, type) and issubclass(item, nn.Module)]
+    return {"autowrap_modules": (math, ops), "leaf_modules": operators}
 
 
 def _is_global_pooling(node: fx.Node, root: nn.Module) -> bool:
