@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from models.flow import flow_estimates
+from models.flow import flow_step_outputs
+from models.flow_student import FlowStudent
 from models.integrate import step_times
 from models.meta_encoders import MetaEncoder
-from models.networks import FlowStudent
 
 
 class UnrolledFlowStudent(nn.Module):
@@ -39,8 +39,8 @@ class UnrolledFlowStudent(nn.Module):
             return self.encoder.velocity_at(x, next(embeddings))
 
         features = self.trunk(self.normalize(images))
-        estimates = flow_estimates(velocity, self.schedule, features, self.num_steps)
-        return torch.stack([self.transform(estimate) for estimate in estimates]).mean(dim=0)
+        steps = flow_step_outputs(velocity, self.schedule, self.transform, features, self.num_steps)
+        return torch.stack(steps).mean(dim=0)
 
 
 def deployable(student: nn.Module, num_steps: int | None) -> nn.Module:

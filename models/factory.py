@@ -7,10 +7,7 @@ from torch import nn
 from models.backbones.cifar_resnet import CifarResNet
 from models.backbones.torchvision_trunk import TorchvisionTrunk, build_torchvision_classifier, torchvision_names
 from models.backbones.wide_resnet import WideResNet
-from models.flow import FlowTransfer
-from models.meta_encoders import build_meta_encoder
-from models.networks import Classifier, FlowStudent
-from models.schedules import get_schedule
+from models.networks import Classifier
 from models.shape_transform import LogitTransform
 
 
@@ -64,38 +61,14 @@ def build_classifier(*, backbone: str, num_classes: int, mean: Sequence[float], 
     check_backbone(backbone)
     if backbone in SMALL_IMAGE_TRUNKS:
         trunk = build_trunk(backbone)
-        network: nn.Module = nn.Sequential(trunk, LogitTransform(_channels(trunk), num_classes))
+        network: nn.Module = nn.Sequential(trunk, LogitTransform(trunk_channels(trunk), num_classes))
     else:
         network = build_torchvision_classifier(backbone, num_classes)
     return Classifier(network, mean=mean, std=std)
 
 
-def build_flow_student(
-    *,
-    backbone: str,
-    num_classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    schedule: str,
-    meta_encoder: str,
-    time_scale: float,
-) -> FlowStudent:
-    """Return a logit-based FM-KT student with random weights.
-
-    Raises:
-        ValueError: a name is unknown, or the backbone has no feature map.
-    """
-    trunk = build_trunk(backbone)
-    channels = _channels(trunk)
-    flow = FlowTransfer(
-        velocity=build_meta_encoder(meta_encoder, channels, time_scale=time_scale),
-        schedule=get_schedule(schedule),
-        transform=LogitTransform(channels, num_classes),
-    )
-    return FlowStudent(trunk, flow, mean=mean, std=std)
-
-
-def _channels(trunk: nn.Module) -> int:
+def trunk_channels(trunk: nn.Module) -> int:
+    """Return the number of channels of the features of ``trunk``."""
     channels = trunk.channels
     assert isinstance(channels, int)
     return channels

@@ -32,7 +32,7 @@ class FlowTransfer(nn.Module):
 
     def step_outputs(self, x: Tensor, num_steps: int) -> list[Tensor]:
         """Return T(X_T_hat_i) for each of ``num_steps`` steps, each in the teacher's space (B, ...)."""
-        return [self.transform(estimate) for estimate in self.estimates(x, num_steps)]
+        return flow_step_outputs(self.velocity, self.schedule, self.transform, x, num_steps)
 
     def forward(self, x: Tensor, num_steps: int) -> Tensor:
         """Return mean_i T(X_T_hat_i), the implicit ensemble of the steps, in the teacher's space (B, ...)."""
@@ -51,3 +51,10 @@ def flow_estimates(velocity: Velocity, schedule: Schedule, x: Tensor, num_steps:
         schedule.recover_target(state=state, velocity=v, source=x, t=x.new_full((x.shape[0],), time))
         for time, state, v in steps
     ]
+
+
+def flow_step_outputs(
+    velocity: Velocity, schedule: Schedule, transform: nn.Module, x: Tensor, num_steps: int
+) -> list[Tensor]:
+    """Return T(X_T_hat_i) for each of ``num_steps`` steps, each in the teacher's space (B, ...)."""
+    return [transform(estimate) for estimate in flow_estimates(velocity, schedule, x, num_steps)]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from models.deploy import deployable
-from models.networks import FlowStudent
+from models.flow_student import FlowStudent
 from pipeline.benchmark import benchmark
 from pipeline.data.store import Split
 from pipeline.errors import GateError

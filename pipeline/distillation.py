@@ -7,13 +7,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.choice import choose
-from models.networks import FlowStudent
+from models.flow_student import FlowStudent
 from pipeline.artifacts import build_network
 from pipeline.data.store import DataInfo
 from pipeline.errors import UserError, blamed_on
 from pipeline.files import Json
 from pipeline.losses import dist_loss, kd_loss
-from pipeline.objectives import FlowMatching, FrozenTeacher, Metric, MetricDistillation, Objective, Supervised
+from pipeline.objectives import Objective, Supervised
+from pipeline.transfer import FlowMatching, FrozenTeacher, Metric, MetricDistillation
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"kd": kd_loss, "dist": dist_loss}
 STUDENT_KINDS = {"fm_kt": "flow_student", "metric": "classifier", "none": "classifier"}

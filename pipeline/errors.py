@@ -12,6 +12,10 @@ class GateError(RuntimeError):
     """The input was right, but a result is not good enough to go on (parity, accuracy, divergence). Exit code 1."""
 
 
+class BusyError(RuntimeError):
+    """Another process is at the same work. Exit code 1."""
+
+
 @contextlib.contextmanager
 def blamed_on(key: str) -> Iterator[None]:
     """Turn a ValueError of a library into a UserError that names the parameter ``key`` it came from."""

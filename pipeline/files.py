@@ -2,17 +2,17 @@
 
 import contextlib
 import csv
+import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import BusyError, UserError
 
 Json = dict[str, Any]
 
@@ -21,20 +21,39 @@ Json = dict[str, Any]
 def replaced_folder(target: Path) -> Iterator[Path]:
     """Yield a fresh folder beside ``target`` that takes its place when the block ends well, and is removed otherwise.
 
-    A killed run leaves ``target`` as it was; the leftover ``.<name>.<random>`` folder goes with the next run.
+    A killed run leaves ``target`` whole: as it was, or, in the instant between two renames, to be put back by the next
+    run. What a killed run left behind goes with the next one.
+
+    Raises:
+        BusyError: another process is writing the same folder.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in target.parent.glob(f".{target.name}.partial-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    try:
-        yield work
-        work.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        work.rename(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    work, old = (target.with_name(f".{target.name}.{role}") for role in ("partial", "replaced"))
+    with _exclusive(target):
+        if old.exists() and not target.exists():
+            old.rename(target)
+        for leftover in (work, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        work.mkdir()
+        try:
+            yield work
+            if target.exists():
+                target.rename(old)
+            work.rename(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _exclusive(target: Path) -> Iterator[None]:
+    """Hold a lock beside ``target``; the system releases it when the process ends, however it ends."""
+    with target.with_name(f".{target.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(f"{target}: another run is still writing it; wait for it to end, or stop it") from error
+        yield
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -7,4 +7,3 @@ import sys
 def configure_logging() -> None:
     """Send messages of level INFO and above to standard error."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    logging.captureWarnings(capture=False)

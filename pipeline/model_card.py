@@ -29,20 +29,25 @@ import json
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 preprocessing = json.load(open("preprocessing.json"))
 labels = json.load(open("labels.json"))["labels"]
 height, width = preprocessing["image_size"]
 
-image = Image.open("image.png").convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+image = ImageOps.exif_transpose(Image.open("image.png")).convert("RGB")
+scale = max(width / image.width, height / image.height)  # cover the input, then cut out the centre
+covering = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+image = image.resize(covering, Image.Resampling.BICUBIC)
+left, top = (image.width - width) // 2, (image.height - height) // 2
+image = image.crop((left, top, left + width, top + height))
 pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)[None] / 255  # (1, 3, H, W), RGB in [0, 1]
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 logits = session.run(["logits"], {"image": pixels})[0]
 print(labels[int(logits.argmax())])
 ```
 
-Normalisation is inside the graph. For images that are not square, `preprocessing.json` says how they were cut.
+Normalisation is inside the graph.
 `sha256sum -c SHA256SUMS` tells whether the package is whole.
 
 ## Calibration of the sampling steps

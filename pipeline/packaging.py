@@ -9,6 +9,10 @@ from pipeline.files import Json, read_json, sha256, write_json, write_text
 from pipeline.model_card import model_card
 
 SUMS = "SHA256SUMS"
+RESIZING = {
+    "none": "none: the training images had image_size already",
+    "central_square": "scaled to cover image_size (bicubic), then the centre cut out",
+}
 
 
 def write_package(
@@ -53,6 +57,6 @@ def preprocessing(info: DataInfo) -> Json:
         "input": {"name": "image", "dtype": "float32", "layout": "NCHW", "color": "RGB", "range": [0, 1]},
         "output": {"name": "logits", "dtype": "float32"},
         "image_size": list(info.image_size),
-        "resize": "shorter side to image_size (bicubic), then the central square",
+        "resize": RESIZING[info.resize],
         "normalization": {"inside_the_graph": True, "mean": list(info.mean), "std": list(info.std)},
     }

@@ -8,12 +8,12 @@ import torch
 
 from models.factory import build_classifier
 from models.networks import Classifier
-from pipeline.artifacts import load_state, read_weights
 from pipeline.data.store import DataInfo, Split
 from pipeline.errors import blamed_on
 from pipeline.files import Json
 from pipeline.objectives import Supervised
 from pipeline.training import Row, train
+from pipeline.weights import load_state, read_weights
 
 INNER = "network."  # prefix of a network's own names among a Classifier's
 

@@ -8,7 +8,7 @@ from typing import ParamSpec
 
 import click
 
-from pipeline.errors import GateError, UserError
+from pipeline.errors import BusyError, GateError, UserError
 from pipeline.log import configure_logging
 
 Arguments = ParamSpec("Arguments")
@@ -28,7 +28,7 @@ def params_option(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def exit_codes(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Log to standard error; end with 2 where the user's input is wrong and 1 where a gate fails, one line each."""
+    """Log to standard error; end with 2 at wrong input and 1 at a failed gate or a busy folder, one line each."""
 
     @functools.wraps(function)
     def command(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
@@ -37,7 +37,7 @@ def exit_codes(function: Callable[Arguments, None]) -> Callable[Arguments, None]
             function(*args, **kwargs)
         except UserError as error:
             _stop(error, code=2)
-        except GateError as error:
+        except (BusyError, GateError) as error:
             _stop(error, code=1)
 
     return command

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
-from pipeline.artifacts import load_network, save_network
+from pipeline.artifacts import load_network
 from pipeline.data.store import read_info, read_split
 from pipeline.distillation import build_metric, build_objective, build_student, student_recipe
-from pipeline.files import read_json, replaced_folder, write_json
+from pipeline.files import replaced_folder, write_json
 from pipeline.params_file import load_params
 from pipeline.seeding import set_up_torch
 from pipeline.training import train, write_history
+from pipeline.weights import save_network
 from stages.common import exit_codes, params_option, path_option
 
 
@@ -47,9 +48,9 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
             seed=params.base.seed, device=device, on_epoch=write_rows, **settings,
         )  # fmt: skip
         about = {"method": distill.method, "loss": distill.loss, "backbone": distill.backbone}
-        save_network(folder, student, kind, arguments, about=about)
-    num_parameters = read_json(out / "network.json")["num_parameters"]
-    write_json(metrics, {"held_out_accuracy": rows[-1]["held_out_accuracy"], "num_parameters": num_parameters})
+        about = save_network(folder, student, kind, arguments, about=about)
+    last = rows[-1]["held_out_accuracy"]
+    write_json(metrics, {"held_out_accuracy": last, "num_parameters": about["num_parameters"]})
 
 
 if __name__ == "__main__":

@@ -33,9 +33,9 @@ def main(params_path: Path, out: Path) -> None:
             splits,
             source.classes,
             folder,
+            source=data.source,
             image_size=data.image_size,
             max_packed_gib=data.max_packed_gib,
-            description={"name": data.source, "root": data.root},
         )
 
 

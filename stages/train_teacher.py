@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from pipeline.artifacts import save_network
 from pipeline.data.store import read_info, read_split
 from pipeline.files import read_json, replaced_folder, write_json
 from pipeline.macs import count_macs
@@ -13,6 +12,7 @@ from pipeline.params_file import load_params
 from pipeline.seeding import set_up_torch
 from pipeline.teacher import obtain_teacher, teacher_arguments
 from pipeline.training import accuracy, write_history
+from pipeline.weights import save_network
 from stages.common import exit_codes, params_option, path_option
 
 
@@ -49,9 +49,8 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
         )
         test_accuracy = accuracy(teacher, read_split(data, "test"), device)
         macs = count_macs(teacher, info.image_size, device)
-        save_network(folder, teacher, "classifier", arguments, about={"weights": teacher_params.weights})
-    report = {"test_accuracy": test_accuracy, "macs": macs, **read_json(out / "network.json")}
-    write_json(metrics, {key: report[key] for key in ("test_accuracy", "macs", "num_parameters")})
+        about = save_network(folder, teacher, "classifier", arguments, about={})
+    write_json(metrics, {"test_accuracy": test_accuracy, "macs": macs, "num_parameters": about["num_parameters"]})
 
 
 if __name__ == "__main__":

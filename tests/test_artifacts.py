@@ -7,14 +7,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.factory import build_classifier, build_flow_student
-from pipeline.artifacts import load_network, read_num_steps, read_weights, save_network
+from models.factory import build_classifier
+from models.flow_student import build_flow_student
+from pipeline.artifacts import load_network, read_num_steps
 from pipeline.data.store import DataInfo
 from pipeline.distillation import build_student, student_recipe
 from pipeline.errors import UserError
 from pipeline.teacher import read_teacher, teacher_arguments
+from pipeline.weights import read_weights, save_network
 
-INFO = DataInfo(("a", "b", "c"), (8, 8), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+INFO = DataInfo(("a", "b", "c"), (8, 8), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "none")
 ARGUMENTS = teacher_arguments("resnet8", INFO)
 FLOW = {"schedule": "rectified", "meta_encoder": "conv", "time_scale": 1.0, "num_steps": 4}
 
@@ -80,7 +82,18 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "harmed").exists()
 
 
-@pytest.mark.parametrize(("name", "content"), [("w.pt", b"?"), ("w.safetensors", b"?"), ("w.pt", b""), ("w.pt", None)])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("w.pt", b"?"),
+        ("w.safetensors", b"?"),
+        ("w.pt", b""),
+        ("w.pt", None),
+        ("w.pt", b"hello world\n"),
+        ("w.csv", b"a,b\n1,2\n"),
+        ("w.pt", b"<html>"),
+    ],
+)
 def test_files_that_hold_no_weights_are_named(name: str, content: bytes | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)

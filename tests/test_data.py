@@ -20,6 +20,7 @@ from pipeline.data.packing import channel_statistics
 from pipeline.data.splits import ImageSet, class_ranks, hold_out, take_balanced
 from pipeline.data.store import read_info, read_split
 from pipeline.errors import UserError
+from pipeline.inputs import data_fingerprint
 from stages.prepare_data import main
 from tests.helpers import fill_folder, image_bytes
 
@@ -164,7 +165,71 @@ def test_wrong_paths_are_refused(prepare: Prepare, tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("x")
     refused(prepare(tmp_path / "file.txt"), "file.txt", "neither a directory nor an archive")
     (tmp_path / "empty").mkdir()
-    refused(prepare(tmp_path / "empty"), "no class folders")
+    refused(prepare(tmp_path / "empty"), "holds 0 class folder(s)")
+
+
+@pytest.mark.parametrize("layout", [{"Train/cat": 3, "Test/cat": 3}, {"train/a": 4, "train/b": 4, "valid/a": 1}])
+def test_splits_of_another_spelling_are_not_taken_for_classes(
+    layout: dict[str, int], prepare: Prepare, tmp_path: Path
+) -> None:
+    refused(prepare(fill_folder(tmp_path / "images", layout)), "split", "test and val")
+
+
+def test_one_class_is_no_classification(prepare: Prepare, tmp_path: Path) -> None:
+    refused(prepare(fill_folder(tmp_path / "images", {"train/cat": 9})), "holds 1 class folder(s)")
+
+
+def test_a_camera_orientation_is_applied() -> None:
+    picture = Image.fromarray(np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned a quarter
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", exif=exif)
+    np.testing.assert_array_equal(decode_image("a.png", buffer.getvalue()), np.rot90(np.asarray(picture), -1))
+
+
+def test_linked_folders_are_read_and_watched(prepare: Prepare, tmp_path: Path) -> None:
+    real = fill_folder(tmp_path / "real", {"cat": 5, "dog": 5})
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/train").symlink_to(real)
+    assert prepare(tmp_path / "images").exit_code == 0
+    before = data_fingerprint("imagefolder", tmp_path / "images")
+    assert data_fingerprint("imagefolder", tmp_path / "images") == before
+    fill_folder(real, {"cat": 6})
+    assert data_fingerprint("imagefolder", tmp_path / "images") != before
+
+
+def test_an_image_replaced_by_one_of_the_same_size_is_noticed(tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", {"cat": 2, "dog": 2})
+    before = data_fingerprint("imagefolder", images)
+    file = images / "cat/000.png"
+    file.write_bytes(bytes(reversed(file.read_bytes())))
+    assert data_fingerprint("imagefolder", images) != before
+
+
+def test_the_place_of_the_images_leaves_no_trace(prepare: Prepare, tmp_path: Path) -> None:
+    contents = []
+    for place in ("here", "over/there"):
+        assert prepare(fill_folder(tmp_path / place, SPLIT_LAYOUT)).exit_code == 0
+        contents.append({path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()})
+    assert contents[0] == contents[1]
+
+
+def test_links_and_passwords_in_zip_archives_are_refused(prepare: Prepare, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "links.zip", "w") as archive:
+        item = zipfile.ZipInfo("train/cat/a.png")
+        item.external_attr = 0o120777 << 16
+        archive.writestr(item, "/etc/passwd")
+    refused(prepare(tmp_path / "links.zip"), "train/cat/a.png", "link or a device")
+    path = make_archive(fill_folder(tmp_path / "images", SPLIT_LAYOUT), "zip")
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # set the bit that says: encrypted
+        start = content.find(signature)
+        while start >= 0:
+            content[start + offset] |= 1
+            start = content.find(signature, start + 1)
+    path.write_bytes(content)
+    refused(prepare(path), "images.zip", "cannot be unpacked", "encrypted")
 
 
 def test_an_empty_class_is_named(prepare: Prepare, tmp_path: Path) -> None:
@@ -191,7 +256,7 @@ def test_other_files_are_passed_over(prepare: Prepare, tmp_path: Path) -> None:
     images = fill_folder(tmp_path / "images", SPLIT_LAYOUT)
     (images / "train/cat/readme.txt").write_text("x")
     (images / "train/cat/.DS_Store").write_text("x")
-    (images / ".git").mkdir()
+    fill_folder(images, {"train/cat/.ipynb_checkpoints": 1, ".git": 1})
     assert prepare(images).exit_code == 0
 
 
@@ -234,7 +299,7 @@ def test_a_failed_run_leaves_the_earlier_output_untouched(prepare: Prepare, tmp_
     (images / "test/dog/001.png").write_bytes(b"?")  # packed after train has been written
     refused(prepare(images), "test/dog/001.png")
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
-    assert not list(tmp_path.glob(".out*"))
+    assert [path.name for path in tmp_path.glob(".out*")] == [".out.lock"]
 
 
 def test_too_many_pixels_are_refused_before_they_are_read(prepare: Prepare, tmp_path: Path) -> None:
@@ -246,10 +311,11 @@ def test_too_many_pixels_are_refused_before_they_are_read(prepare: Prepare, tmp_
 
 def test_subsets_are_balanced(prepare: Prepare, tmp_path: Path) -> None:
     images = fill_folder(tmp_path / "images", {"train/cat": 30, "train/dog": 10, "test/cat": 9, "test/dog": 3})
-    prepare(images, max_train_images=10, max_test_images=4)
+    prepare(images, max_train_images=12, max_test_images=4)
     assert read_split(tmp_path / "out", "train").labels.bincount().tolist() == [5, 5]
+    assert read_split(tmp_path / "out", "calib").labels.bincount().tolist() == [1, 1]
     assert read_split(tmp_path / "out", "test").labels.bincount().tolist() == [2, 2]
-    refused(prepare(images, max_test_images=1), "cannot hold all 2 classes")
+    refused(prepare(images, max_test_images=1), "prepare_data.max_test_images", "cannot hold all 2 classes")
 
 
 def test_splits_depend_on_the_seed_alone() -> None:

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from models.deploy import deployable
-from models.factory import build_classifier, build_flow_student
+from models.factory import build_classifier
+from models.flow_student import build_flow_student
 from pipeline.data.store import DataInfo, Split
 from pipeline.errors import GateError, UserError
 from pipeline.evaluation import evaluate, prove, trained_logits
@@ -100,7 +101,7 @@ def test_the_same_network_gives_the_same_bytes_in_another_process_and_place(tmp_
     code = """
 import sys, torch
 from pathlib import Path
-from models.factory import build_flow_student
+from models.flow_student import build_flow_student
 from models.deploy import deployable
 from pipeline.export.onnx import export_onnx
 torch.manual_seed(0)
@@ -123,7 +124,7 @@ export_onnx(deployable(student, 2), Path(sys.argv[1]), image_size=(8, 8), opset=
 
 
 def test_metadata_are_json_texts() -> None:
-    info = DataInfo(("cat", 'do"g'), (8, 8), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    info = DataInfo(("cat", 'do"g'), (8, 8), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "none")
     metadata = onnx_metadata({"method": "fm_kt", "backbone": "resnet8"}, info, 4)
     assert json.loads(metadata["classes"]) == ["cat", 'do"g']
     assert json.loads(metadata["num_steps"]) == 4

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.factory import build_classifier, build_flow_student
+from models.factory import build_classifier
+from models.flow_student import build_flow_student
 from pipeline.calibration import StepScores, choose_steps, step_candidates
 from pipeline.errors import GateError
 from pipeline.evaluation import Evaluation, require_accuracy

@@ -8,7 +8,8 @@ from models.backbones.cifar_resnet import CifarResNet
 from models.backbones.torchvision_trunk import TorchvisionTrunk, build_torchvision_classifier
 from models.backbones.wide_resnet import WideResNet
 from models.deploy import deployable
-from models.factory import build_classifier, build_flow_student, build_trunk, count_parameters
+from models.factory import build_classifier, build_trunk, count_parameters
+from models.flow_student import build_flow_student
 
 STATISTICS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
 PUBLISHED_PARAMETERS = {  # 100 classes; CRD's networks (Tian et al. 2020)

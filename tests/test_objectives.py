@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.factory import build_classifier, build_flow_student
+from models.factory import build_classifier
+from models.flow_student import build_flow_student
 from pipeline.data.batches import Batch
 from pipeline.distillation import build_metric, build_objective
 from pipeline.errors import UserError
 from pipeline.losses import kd_loss
-from pipeline.objectives import FlowMatching, FrozenTeacher, MetricDistillation, Supervised
+from pipeline.objectives import Supervised
+from pipeline.transfer import FlowMatching, FrozenTeacher, MetricDistillation
 
 STATISTICS = {"mean": [0.5] * 3, "std": [0.25] * 3}
 LOSS_SETTINGS = {"kd": {"temperature": 4.0}, "dist": {"beta": 2.0, "gamma": 2.0, "temperature": 1.0}}

@@ -1,17 +1,21 @@
 """A directory, or an archive unpacked for as long as it is read."""
 
 import contextlib
+import shutil
+import stat
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import UserError
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip")
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, LZMAError, zlib.error, OSError, RuntimeError)
+"""What the standard library raises at damaged, encrypted (RuntimeError) or oddly compressed archives."""
 
 
 @contextlib.contextmanager
@@ -32,7 +36,7 @@ def opened_folder(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="fmkt-images-") as folder:
         try:
             _unpack(path, Path(folder))
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, LZMAError, zlib.error, OSError) as error:
+        except DAMAGE as error:
             raise UserError(
                 f"{path}: the archive cannot be unpacked ({error}); fetch it again, or free disk space"
             ) from error
@@ -42,21 +46,27 @@ def opened_folder(path: Path) -> Iterator[Path]:
 def _unpack(path: Path, folder: Path) -> None:
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
-            _check_names(path, archive.namelist())
-            archive.extractall(folder)  # noqa: S202  (names checked above)
+            items = archive.infolist()
+            links = [item.filename for item in items if stat.S_ISLNK(item.external_attr >> 16)]
+            _check_members(path, [item.filename for item in items], links, sum(item.file_size for item in items))
+            archive.extractall(folder)  # noqa: S202  (members checked above)
         return
     with tarfile.open(path) as archive:
         members = archive.getmembers()
-        _check_names(path, (member.name for member in members))
-        for member in members:
-            if not (member.isfile() or member.isdir()):
-                raise UserError(
-                    f"{path}: member {member.name!r} is a link or a device; only files and folders are read"
-                )
+        links = [member.name for member in members if not (member.isfile() or member.isdir())]
+        _check_members(path, [member.name for member in members], links, sum(member.size for member in members))
         archive.extractall(folder, members, filter="data")
 
 
-def _check_names(path: Path, names: Iterable[str]) -> None:
+def _check_members(path: Path, names: Sequence[str], links: Sequence[str], size: int) -> None:
+    if links:
+        raise UserError(f"{path}: member {links[0]!r} is a link or a device; only files and folders are read")
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if size > free:
+        raise UserError(
+            f"{path}: unpacks to {size / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free in {tempfile.gettempdir()}; "
+            "free some, or set TMPDIR"
+        )
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or (parts.parts and parts.parts[0].endswith(":")):

@@ -10,10 +10,15 @@ from numpy.typing import NDArray
 
 from pipeline.data.archive import opened_folder
 from pipeline.data.images import EXTENSIONS, decode_image
+from pipeline.data.listing import files_below, is_hidden
 from pipeline.data.splits import ImageSet, ImageSource, Indices
 from pipeline.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+
+SPLITS = ("train", "test", "val")
+LIKE_SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "eval"}
 
 
 @contextlib.contextmanager
@@ -25,26 +30,46 @@ def open_image_folder(path: Path) -> Iterator[ImageSource]:
     Classes are the sorted names of the training folders. Hidden files and files that are no images are passed over.
 
     Raises:
-        UserError: an empty class, a class that training lacks, or a fault of ``opened_folder``; names the place.
+        UserError: folders that are neither of these layouts, an empty class, a class that training lacks, or a fault of
+            ``opened_folder``; names the place.
     """
     with opened_folder(path) as top:
         root = _step_into(top)
         names = _Names(shown=path, root=top)
-        folders = {folder.name: folder for folder in _subfolders(root)}
-        if "train" not in folders:
-            if "test" in folders or "val" in folders:
-                raise UserError(f"{names(root)}: has a test or val folder but no train folder")
-            folders = {"train": root}
-        if not _subfolders(folders["train"]):
-            raise UserError(
-                f"{names(folders['train'])}: holds no class folders; expected one folder of images per class"
-            )
-        classes = tuple(folder.name for folder in _subfolders(folders["train"]))
+        folders = _split_folders(root, names)
+        classes = _class_names(folders["train"], names)
         roles = {"train": "train", "test": "test", "val": "calib" if "test" in folders else "test"}
-        yield ImageSource(
-            classes,
-            {role: _image_set(folders[name], classes, names) for name, role in roles.items() if name in folders},
+        splits = {roles[name]: _image_set(folder, classes, names) for name, folder in folders.items()}
+        yield ImageSource(classes, splits)
+
+
+def _split_folders(root: Path, names: "_Names") -> dict[str, Path]:
+    """Return the folder of each split that ``root`` has; ``root`` itself is train where it holds classes."""
+    folders = {folder.name: folder for folder in _subfolders(root)}
+    if not set(SPLITS) & set(folders):
+        alike = [name for name in folders if name.lower() in LIKE_SPLITS]
+        if alike:
+            raise UserError(f"{names(folders[alike[0]])}: looks like a split; name the splits train, test and val")
+        return {"train": root}
+    if "train" not in folders:
+        raise UserError(f"{names(root)}: has a test or val folder but no train folder")
+    others = [name for name in folders if name not in SPLITS]
+    if others:
+        raise UserError(f"{names(folders[others[0]])}: is no split; beside train only test and val are read, remove it")
+    return folders
+
+
+def _class_names(train: Path, names: "_Names") -> tuple[str, ...]:
+    classes = tuple(folder.name for folder in _subfolders(train))
+    if len(classes) < 2:
+        raise UserError(
+            f"{names(train)}: holds {len(classes)} class folder(s); expected one folder of images for each of two or "
+            "more classes"
         )
+    unreadable = [name for name in classes if not name.isprintable()]
+    if unreadable:
+        raise UserError(f"{names(train)}: the class name {unreadable[0]!r} is not printable UTF-8; rename the folder")
+    return classes
 
 
 class _Names:
@@ -59,17 +84,13 @@ class _Names:
 
 
 def _subfolders(path: Path) -> list[Path]:
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not _hidden(entry))
-
-
-def _hidden(path: Path) -> bool:
-    return path.name.startswith((".", "__MACOSX"))
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not is_hidden(entry.name))
 
 
 def _step_into(root: Path) -> Path:
     """Return the folder that holds the splits or classes: ``root``, or the only folder in it that has folders."""
     inner = _subfolders(root)
-    if len(inner) == 1 and inner[0].name not in {"train", "test", "val"} and _subfolders(inner[0]):
+    if len(inner) == 1 and inner[0].name not in SPLITS and _subfolders(inner[0]):
         return _step_into(inner[0])
     return root
 
@@ -97,9 +118,7 @@ def _image_set(folder: Path, classes: tuple[str, ...], names: _Names) -> ImageSe
 
 
 def _images_of_class(folder: Path, names: _Names) -> list[Path]:
-    entries = (
-        sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path)) if folder.is_dir() else []
-    )
+    entries = files_below(folder)
     images = [path for path in entries if path.suffix.lower() in EXTENSIONS]
     if not images:
         raise UserError(

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import UserError
 
@@ -16,20 +16,19 @@ EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "
 def decode_image(name: str, data: bytes) -> NDArray[np.uint8]:
     """Return the image in ``data`` as RGB of shape (H, W, 3).
 
-    Grey, palette and CMYK images are converted to RGB; transparency is dropped; of an animation the first frame counts.
+    Grey, palette and CMYK images are converted to RGB; transparency is dropped; of an animation the first frame counts;
+    an orientation noted by a camera is applied; colours of 16 bits are cut to 8, as Pillow reads them.
 
     Raises:
-        UserError: ``data`` is no image, truncated, far too large, or has more than 8 bits a channel; names the file.
+        UserError: ``data`` is no image, truncated, far too large, or of 16-bit grey or float values; names the file.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data))
             if image.mode not in EIGHT_BIT_MODES:
-                raise UserError(
-                    f"{name}: image mode {image.mode!r} has more than 8 bits a channel; convert it to 8 bits"
-                )
-            return np.asarray(image.convert("RGB"))
+                raise UserError(f"{name}: image mode {image.mode!r} has no 8-bit form; convert it to 8 bits a channel")
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"{name}: not a readable image ({error}); repair or remove the file") from error
     except (OSError, SyntaxError, ValueError) as error:

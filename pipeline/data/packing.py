@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
+from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from pipeline.data.images import central_square
 from pipeline.data.splits import ImageSet, ImageSource, hold_out, take_balanced
-from pipeline.errors import UserError
-from pipeline.files import Json, sha256, write_bytes, write_json
+from pipeline.errors import UserError, blamed_on
+from pipeline.files import Json, sha256, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +32,18 @@ def make_splits(
         UserError: a class is too small to be split, or a subset too small to hold every class.
     """
     splits = dict(source.splits)
-    for name, fraction, limit in (("test", test_fraction, max_test_images), ("calib", calib_fraction, None)):
-        if name not in splits:
-            splits["train"], splits[name] = hold_out(splits["train"], source.classes, fraction=fraction, seed=seed)
-        splits[name] = take_balanced(splits[name], limit, seed=seed)
-    splits["train"] = take_balanced(splits["train"], max_train_images, seed=seed)
+    if "test" not in splits:
+        splits["train"], splits["test"] = hold_out(splits["train"], source.classes, fraction=test_fraction, seed=seed)
+    splits["test"] = _subset(splits["test"], "max_test_images", max_test_images, seed)
+    splits["train"] = _subset(splits["train"], "max_train_images", max_train_images, seed)
+    if "calib" not in splits:
+        splits["train"], splits["calib"] = hold_out(splits["train"], source.classes, fraction=calib_fraction, seed=seed)
     return splits
+
+
+def _subset(images: ImageSet, key: str, count: int | None, seed: int) -> ImageSet:
+    with blamed_on(f"prepare_data.{key}"):
+        return take_balanced(images, count, seed=seed)
 
 
 def pack(
@@ -45,9 +51,9 @@ def pack(
     classes: tuple[str, ...],
     folder: Path,
     *,
+    source: str,
     image_size: int | None,
     max_packed_gib: float,
-    description: Json,
 ) -> Json:
     """Write ``<split>.safetensors`` (images uint8 (N, H, W, 3), labels int64 (N,)) and ``data.json``; return that.
 
@@ -61,12 +67,13 @@ def pack(
             f"prepare_data.max_packed_gib: the images take {total:.1f} GiB packed at {size[0]} x {size[1]}, allowed "
             f"are {max_packed_gib:g}; choose a smaller image_size or subset, or raise the limit if memory allows"
         )
-    about: Json = {"task": "classification", "classes": list(classes), "image_size": list(size), "source": description}
-    about |= {"sizes": {}, "sha256": {}}
+    about: Json = {"task": "classification", "classes": list(classes), "image_size": list(size), "source": source}
+    about |= {"resize": "none" if image_size is None else "central_square", "sizes": {}, "sha256": {}}
     for name, split in splits.items():
         images = _read_all(split, name, size, resize=image_size is not None)
         path = folder / f"{name}.safetensors"
-        write_bytes(path, save({"images": images, "labels": split.labels}))
+        save_file({"images": images, "labels": split.labels}, path)
+        path.chmod(0o644)  # safetensors leaves it to the owner alone
         about["sizes"][name] = len(split.labels)
         about["sha256"][path.name] = sha256(path)
         if name == "train":
@@ -80,7 +87,10 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[list[float], list[flo
 
     A channel without variation gets standard deviation 1, so that normalising it is defined.
     """
-    counts = np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(3)])  # (3, 256)
+    counts = np.zeros((3, 256), dtype=np.int64)
+    for start in range(0, len(images), 256):  # a few at a time, since counting widens the pixels to 64 bits
+        chunk = images[start : start + 256]
+        counts += np.stack([np.bincount(chunk[..., channel].ravel(), minlength=256) for channel in range(3)])
     weights = counts / counts.sum(axis=1, keepdims=True)
     values = np.arange(256) / 255
     mean = weights @ values

@@ -67,13 +67,13 @@ def take_balanced(images: ImageSet, count: int | None, *, seed: int) -> ImageSet
     """Return ``count`` images spread evenly over the classes (None, or at least as many as there are: all of them).
 
     Raises:
-        UserError: ``count`` is smaller than the number of classes.
+        ValueError: ``count`` is smaller than the number of classes.
     """
     if count is None or count >= len(images.labels):
         return images
     num_classes = len(np.unique(images.labels))
     if count < num_classes:
-        raise UserError(
+        raise ValueError(
             f"a subset of {count} images cannot hold all {num_classes} classes; ask for at least {num_classes}"
         )
     ranks = class_ranks(images.labels, seed=seed)

@@ -32,6 +32,8 @@ class DataInfo:
     image_size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resize: str
+    """``none``, or ``central_square``: the shorter side to the image size, then the centre cut out."""
 
 
 def read_info(folder: Path) -> DataInfo:
@@ -43,7 +45,9 @@ def read_info(folder: Path) -> DataInfo:
     about = read_json(folder / "data.json")
     try:
         height, width = about["image_size"]
-        return DataInfo(tuple(about["classes"]), (height, width), tuple(about["mean"]), tuple(about["std"]))
+        return DataInfo(
+            tuple(about["classes"]), (height, width), tuple(about["mean"]), tuple(about["std"]), about["resize"]
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{folder / 'data.json'}: not as prepare_data writes it ({error!r}); run prepare_data again"
