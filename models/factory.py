@@ -1,36 +1,16 @@
 """Networks by name: the one place where names from a params file become modules."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from models.backbones.cifar_resnet import CifarResNet
+from models.backbones.shapes import RESNETS, SMALL_IMAGE_BACKBONES, WIDE_RESNETS
 from models.backbones.torchvision_trunk import TorchvisionTrunk, build_torchvision_classifier, torchvision_names
 from models.backbones.wide_resnet import WideResNet
 from models.networks import Classifier
 from models.shape_transform import LogitTransform
-
-
-def _resnet(depth: int, widths: tuple[int, int, int, int] = (16, 16, 32, 64)) -> Callable[[], nn.Module]:
-    return lambda: CifarResNet(depth=depth, widths=widths)
-
-
-def _wide_resnet(depth: int, widen_factor: int) -> Callable[[], nn.Module]:
-    return lambda: WideResNet(depth=depth, widen_factor=widen_factor)
-
-
-SMALL_IMAGE_TRUNKS: dict[str, Callable[[], nn.Module]] = {
-    "resnet8": _resnet(8),
-    "resnet20": _resnet(20),
-    "resnet32": _resnet(32),
-    "resnet56": _resnet(56),
-    "resnet110": _resnet(110),
-    "resnet8x4": _resnet(8, (32, 64, 128, 256)),
-    "resnet32x4": _resnet(32, (32, 64, 128, 256)),
-    "wrn_16_2": _wide_resnet(16, 2),
-    "wrn_40_1": _wide_resnet(40, 1),
-    "wrn_40_2": _wide_resnet(40, 2),
-}
 
 
 def build_trunk(backbone: str) -> nn.Module:
@@ -40,14 +20,18 @@ def build_trunk(backbone: str) -> nn.Module:
         ValueError: the name is unknown, or the network has no feature map to pool.
     """
     check_backbone(backbone)
-    return SMALL_IMAGE_TRUNKS[backbone]() if backbone in SMALL_IMAGE_TRUNKS else TorchvisionTrunk(backbone)
+    if backbone in RESNETS:
+        return CifarResNet(**RESNETS[backbone])
+    if backbone in WIDE_RESNETS:
+        return WideResNet(**WIDE_RESNETS[backbone])
+    return TorchvisionTrunk(backbone)
 
 
 def check_backbone(name: str) -> None:
     """Raise ValueError, listing the known names, where no backbone is called ``name``."""
-    if name not in SMALL_IMAGE_TRUNKS and name not in torchvision_names():
+    if name not in SMALL_IMAGE_BACKBONES and name not in torchvision_names():
         raise ValueError(
-            f"unknown backbone {name!r}; known: {', '.join(SMALL_IMAGE_TRUNKS)} (small images), "
+            f"unknown backbone {name!r}; known: {', '.join(SMALL_IMAGE_BACKBONES)} (small images), "
             f"and torchvision's classifiers: {', '.join(sorted(torchvision_names()))}"
         )
 
@@ -59,12 +43,27 @@ def build_classifier(*, backbone: str, num_classes: int, mean: Sequence[float], 
         ValueError: the backbone's name is unknown.
     """
     check_backbone(backbone)
-    if backbone in SMALL_IMAGE_TRUNKS:
+    if backbone in SMALL_IMAGE_BACKBONES:
         trunk = build_trunk(backbone)
         network: nn.Module = nn.Sequential(trunk, LogitTransform(trunk_channels(trunk), num_classes))
     else:
         network = build_torchvision_classifier(backbone, num_classes)
     return Classifier(network, mean=mean, std=std)
+
+
+def check_image_size(network: nn.Module, image_size: Sequence[int], *arguments: int) -> None:
+    """Run ``network`` once in eval mode on a black image (1, 3, H, W) with its further ``arguments``.
+
+    Raises:
+        ValueError: the network cannot take images of this size.
+    """
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, *image_size), *arguments)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        size = " x ".join(map(str, image_size))
+        raise ValueError(f"cannot take images of {size} pixels ({error}); choose another, or set image_size") from error
+    network.train()
 
 
 def trunk_channels(trunk: nn.Module) -> int:

@@ -45,7 +45,7 @@ def step_candidates(student: nn.Module, candidates: Sequence[int]) -> list[int |
 
 def measure_steps(student: nn.Module, num_steps: int | None, split: Split, device: torch.device) -> StepScores:
     """Return the scores of ``student`` with ``num_steps`` on ``split``."""
-    network = deployable(student, num_steps)
+    network = deployable(student, num_steps).to(device)
     logits = predict(TorchRuntime(network, device=device), split, BATCH_SIZE)
     scores = score(logits, split.labels.numpy())
     macs = count_macs(network, split.images.shape[2:], device)
@@ -54,7 +54,7 @@ def measure_steps(student: nn.Module, num_steps: int | None, split: Split, devic
 
 def measure_latency(student: nn.Module, num_steps: int | None, split: Split, device: torch.device) -> float:
     """Return the median milliseconds of one image in eager PyTorch, over 30 calls after 5."""
-    runtime = TorchRuntime(deployable(student, num_steps), device=device)
+    runtime = TorchRuntime(deployable(student, num_steps).to(device), device=device)
     height, width = split.images.shape[2:]
     figures = benchmark(runtime, image_size=(height, width), batch_sizes=[1], warmup=5, iterations=30)
     return float(figures["latency_ms"]["1"]["p50"])

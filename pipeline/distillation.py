@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.choice import choose
+from models.factory import check_image_size
 from models.flow_student import FlowStudent
 from pipeline.artifacts import build_network
 from pipeline.data.store import DataInfo
@@ -30,14 +31,16 @@ def student_recipe(method: str, backbone: str, info: DataInfo, flow: Mapping[str
     return kind, arguments
 
 
-def build_student(kind: str, arguments: Json) -> nn.Module:
+def build_student(kind: str, arguments: Json, image_size: tuple[int, int]) -> nn.Module:
     """Return the student with random weights.
 
     Raises:
-        UserError: the backbone is unknown or has no feature map.
+        UserError: the backbone is unknown, has no feature map, or cannot take images of ``image_size``.
     """
     with blamed_on("distill_student.backbone"):
-        return build_network(kind, arguments)
+        student = build_network(kind, arguments)
+        check_image_size(student, image_size, *([1] if isinstance(student, FlowStudent) else []))
+    return student
 
 
 def build_metric(name: str, settings: Mapping[str, Mapping[str, float]]) -> Metric:

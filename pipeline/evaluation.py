@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -13,6 +12,7 @@ from pipeline.files import Json
 from pipeline.metrics import Labels, Logits, Scores, score
 from pipeline.parity import Parity, compare, require_parity
 from pipeline.runtimes.base import Runtime, image_batches, predict
+from pipeline.runtimes.torch import TorchRuntime
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,8 @@ def trained_logits(student: nn.Module, num_steps: int | None, split: Split, batc
     Every deployed form is compared with these.
     """
     steps = () if num_steps is None else (num_steps,)
-    with torch.inference_mode():
-        batches = [student(torch.from_numpy(images), *steps).numpy() for images in image_batches(split, batch_size)]
-    return np.concatenate(batches)
+    runtime = TorchRuntime(lambda images: student(images, *steps), device=torch.device("cpu"))
+    return predict(runtime, split, batch_size)
 
 
 def evaluate(runtime: Runtime, split: Split, reference: Logits, batch_size: int) -> Evaluation:
@@ -45,8 +44,19 @@ def evaluate(runtime: Runtime, split: Split, reference: Logits, batch_size: int)
     return Evaluation(score(logits, split.labels.numpy()), compare(logits, reference), logits)
 
 
-def require_accuracy(found: Evaluation, reference: Logits, labels: Labels, *, max_drop: float) -> None:
-    """Raise GateError where the runtime is less accurate than the trained network by more than ``max_drop``."""
+def require_equal(
+    found: Evaluation,
+    reference: Logits,
+    labels: Labels,
+    *,
+    max_drop: float,
+    max_abs_diff: float,
+    min_top1_agreement: float,
+) -> None:
+    """Raise GateError where the runtime is less accurate than the trained network by more than ``max_drop``.
+
+    Likewise where its logits differ by more than ``max_abs_diff``, or its labels agree too rarely.
+    """
     trained = score(reference, labels).accuracy
     drop = trained - found.scores.accuracy
     if drop > max_drop:
@@ -54,6 +64,7 @@ def require_accuracy(found: Evaluation, reference: Logits, labels: Labels, *, ma
             f"accuracy {found.scores.accuracy:.2%} lies {drop:.2%} below the trained network's {trained:.2%}; "
             f"allowed is {max_drop:.2%} (evaluate.max_drop)"
         )
+    require_parity(found.parity, "test split", max_abs_diff=max_abs_diff, min_top1_agreement=min_top1_agreement)
 
 
 def prove(

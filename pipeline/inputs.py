@@ -2,14 +2,17 @@
 
 import hashlib
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from models.backbones.shapes import SMALL_IMAGE_BACKBONES
+from pipeline.data.archive import ARCHIVE_SUFFIXES
 from pipeline.data.listing import files_below
-from pipeline.errors import UserError
+from pipeline.errors import UserError, blamed_on
 from pipeline.files import sha256
 
 
-def data_fingerprint(source: str, root: Path | None) -> str:
+def data_fingerprint(source: str, root: Path | None, *, download: bool = False) -> str:
     """Return a text that changes when images are added, removed, renamed or replaced.
 
     An archive is hashed whole; of a directory the names, sizes and times of its files, which is quick and may find a
@@ -19,8 +22,18 @@ def data_fingerprint(source: str, root: Path | None) -> str:
     Raises:
         UserError: ``root`` is needed and does not exist.
     """
-    if source != "imagefolder" or root is None:
+    if root is None:
         return source
+    if source != "imagefolder":
+        if not download and not root.is_dir():
+            raise UserError(
+                f"prepare_data.root: no such directory: {root}; give that of {source}, or set download to true"
+            )
+        return source
+    if root.is_file() and not root.name.endswith(ARCHIVE_SUFFIXES):
+        raise UserError(
+            f"prepare_data.root: neither a directory nor an archive ({', '.join(ARCHIVE_SUFFIXES)}): {root}"
+        )
     if root.is_file():
         return f"archive {sha256(root)}"
     if not root.is_dir():
@@ -43,3 +56,16 @@ def weights_fingerprint(path: Path | None) -> str | None:
     if not path.is_file():
         raise UserError(f"train_teacher.weights: no such file: {path}")
     return sha256(path)
+
+
+def check_backbones(backbones: Mapping[str, str], *, known: Iterable[str]) -> None:
+    """Raise UserError, blamed on its parameter, at the first of ``backbones`` (parameter to name) that does not exist.
+
+    PyTorch, which takes seconds, is imported only for names that are neither for small images nor in ``known``.
+    """
+    for key, name in backbones.items():
+        if name not in SMALL_IMAGE_BACKBONES and name not in known:
+            from models.factory import check_backbone  # noqa: PLC0415
+
+            with blamed_on(key):
+                check_backbone(name)

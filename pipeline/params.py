@@ -2,20 +2,19 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import Field, model_validator
 
-Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Counts = Annotated[tuple[Annotated[Count, Strict()], ...], Strict(strict=False), Field(min_length=1)]
-PerChannel = Annotated[tuple[float, float, float], Strict(strict=False)]
-
-
-class Section(BaseModel):
-    """A group of keys: every key must be there, no other may be, and each has its type exactly."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+from pipeline.params_training import (
+    Count,
+    Counts,
+    Fraction,
+    NonNegative,
+    PathText,
+    PerChannel,
+    Positive,
+    Section,
+    Training,
+)
 
 
 class Base(Section):
@@ -24,14 +23,14 @@ class Base(Section):
     seed: Annotated[int, Field(ge=0)]
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     deterministic: bool
-    num_threads: Count | None
+    num_threads: Annotated[int, Field(ge=1, le=1024)] | None
 
 
 class PrepareData(Section):
     """Where the images come from and how they are split."""
 
     source: Literal["digits", "imagefolder", "cifar10", "cifar100"]
-    root: str | None
+    root: PathText | None
     download: bool
     image_size: Annotated[int, Field(ge=4)] | None
     test_fraction: Fraction
@@ -49,47 +48,11 @@ class PrepareData(Section):
         return self
 
 
-class Optimizer(Section):
-    """Stochastic gradient descent."""
-
-    learning_rate: Positive
-    momentum: Annotated[float, Field(ge=0, lt=1)]
-    nesterov: bool
-    weight_decay: NonNegative
-
-
-class LearningRate(Section):
-    """Linear warm-up, then a cosine to zero or steps by ``gamma`` at ``milestones`` (epochs)."""
-
-    name: Literal["cosine", "multistep"]
-    warmup_epochs: Annotated[int, Field(ge=0)]
-    milestones: Annotated[tuple[Annotated[Count, Strict()], ...], Strict(strict=False)]
-    gamma: Annotated[float, Field(gt=0, le=1)]
-
-
-class Augment(Section):
-    """Random changes of the training images."""
-
-    crop_padding: Annotated[int, Field(ge=0)]
-    horizontal_flip: bool
-
-
-class Training(Section):
-    """Settings of one training run."""
-
-    epochs: Count
-    batch_size: Annotated[int, Field(ge=2)]
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    optimizer: Optimizer
-    schedule: LearningRate
-    augment: Augment
-
-
 class TrainTeacher(Section):
     """The network to learn from: trained here, or given as a file of weights."""
 
     backbone: str
-    weights: str | None
+    weights: PathText | None
     mean: PerChannel | None
     std: PerChannel | None
     training: Training
@@ -188,6 +151,8 @@ class Evaluate(Section):
     batch_size: Count
     num_threads: Count
     max_drop: NonNegative
+    max_abs_diff: Positive
+    min_top1_agreement: Annotated[float, Field(gt=0, le=1)]
     latency_batch_sizes: Counts
     latency_warmup: Count
     latency_iterations: Annotated[int, Field(ge=10)]

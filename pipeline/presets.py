@@ -25,7 +25,8 @@ def apply_preset(folder: Path, name: str, params: Path) -> Path | None:
         chosen = choose(presets, name, kind="preset").read_bytes()
     kept = None
     if params.exists() and params.read_bytes() not in {path.read_bytes() for path in presets.values()}:
-        kept = params.with_name(f"{params.name}.bak")
+        taken = len(list(params.parent.glob(f"{params.name}.bak*")))
+        kept = params.with_name(f"{params.name}.bak{taken or ''}")
         write_bytes(kept, params.read_bytes())
     write_bytes(params, chosen)
     return kept

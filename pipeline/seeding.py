@@ -39,6 +39,7 @@ def set_up_torch(stage: str, *, seed: int, device: str, deterministic: bool, num
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on the GPU as on the CPU
     seed_everything(seed, stage)
     return _select_device(device)
 
@@ -46,6 +47,8 @@ def set_up_torch(stage: str, *, seed: int, device: str, deterministic: bool, num
 def _select_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"base.device: got {name!r}, but PyTorch sees no CUDA device here; use auto or cpu")
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise UserError(f"base.device: got {name!r}, but PyTorch sees {count} CUDA device(s) here; use auto or cpu")
+    return device

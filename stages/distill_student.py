@@ -10,7 +10,7 @@ from pipeline.data.store import read_info, read_split
 from pipeline.distillation import build_metric, build_objective, build_student, student_recipe
 from pipeline.files import replaced_folder, write_json
 from pipeline.params_file import load_params
-from pipeline.seeding import set_up_torch
+from pipeline.seeding import derive_seed, set_up_torch
 from pipeline.training import train, write_history
 from pipeline.weights import save_network
 from stages.common import exit_codes, params_option, path_option
@@ -29,8 +29,9 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
     params = load_params(params_path)
     distill = params.distill_student
     device = set_up_torch("distill_student", **params.base.model_dump())
-    kind, arguments = student_recipe(distill.method, distill.backbone, read_info(data), distill.flow.model_dump())
-    student = build_student(kind, arguments)
+    info = read_info(data)
+    kind, arguments = student_recipe(distill.method, distill.backbone, info, distill.flow.model_dump())
+    student = build_student(kind, arguments, info.image_size)
     settings = distill.training.model_dump()
     objective = build_objective(
         distill.method,
@@ -45,7 +46,7 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
     with replaced_folder(out) as folder:
         rows = train(
             objective, read_split(data, "train"), read_split(data, "calib"),
-            seed=params.base.seed, device=device, on_epoch=write_rows, **settings,
+            seed=derive_seed(params.base.seed, "distill_student"), device=device, on_epoch=write_rows, **settings,
         )  # fmt: skip
         about = {"method": distill.method, "loss": distill.loss, "backbone": distill.backbone}
         about = save_network(folder, student, kind, arguments, about=about)

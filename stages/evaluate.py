@@ -8,11 +8,11 @@ import click
 from pipeline.artifacts import load_network, read_num_steps
 from pipeline.benchmark import benchmark
 from pipeline.data.store import read_info, read_split
-from pipeline.evaluation import evaluate, require_accuracy, trained_logits
+from pipeline.evaluation import evaluate, require_equal, trained_logits
 from pipeline.files import write_csv, write_json
 from pipeline.metrics import confusion_rows
 from pipeline.params_file import load_params
-from pipeline.runtimes.opening import RUNTIMES, open_runtime
+from pipeline.runtimes.opening import RUNTIMES, Options, open_runtime
 from pipeline.seeding import set_up_torch
 from stages.common import exit_codes, params_option, path_option
 
@@ -41,7 +41,7 @@ def main(
         num_threads=settings.num_threads,
     )  # fmt: skip
     num_steps = read_num_steps(calibration)
-    opened = open_runtime(runtime_name, artifact, num_steps=num_steps, num_threads=settings.num_threads, device=device)
+    opened = open_runtime(runtime_name, artifact, Options(num_steps, settings.num_threads, device))
     columns = ("actual", "predicted")
     if isinstance(opened, str):
         logger.info("skipped: %s", opened)
@@ -52,7 +52,10 @@ def main(
     reference = trained_logits(load_network(student)[0], num_steps, test, settings.batch_size)
     found = evaluate(opened, test, reference, settings.batch_size)
     logger.info("accuracy %.2f%%, %s", 100 * found.scores.accuracy, found.parity)
-    require_accuracy(found, reference, test.labels.numpy(), max_drop=settings.max_drop)
+    require_equal(
+        found, reference, test.labels.numpy(), max_drop=settings.max_drop,
+        max_abs_diff=settings.max_abs_diff, min_top1_agreement=settings.min_top1_agreement,
+    )  # fmt: skip
     timing = benchmark(
         opened, image_size=info.image_size, batch_sizes=settings.latency_batch_sizes,
         warmup=settings.latency_warmup, iterations=settings.latency_iterations,

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from pipeline.environment import probe_tensorrt
-from pipeline.files import write_json
-from pipeline.inputs import data_fingerprint, weights_fingerprint
+from pipeline.files import read_json, write_json
+from pipeline.inputs import check_backbones, data_fingerprint, weights_fingerprint
 from pipeline.params_file import load_params
 from stages.common import exit_codes, params_option, path_option
 
@@ -18,11 +18,15 @@ from stages.common import exit_codes, params_option, path_option
 def main(params_path: Path, out: Path) -> None:
     """Write the facts on which stages depend; stops before any stage if a parameter or a path is wrong."""
     params = load_params(params_path)
-    data, teacher = params.prepare_data, params.train_teacher
+    data, teacher, student = params.prepare_data, params.train_teacher, params.distill_student
+    backbones = {"train_teacher.backbone": teacher.backbone, "distill_student.backbone": student.backbone}
+    earlier = read_json(out) if out.exists() else {"inputs": {"backbones": []}}
+    check_backbones(backbones, known=earlier["inputs"]["backbones"])
     facts = {
         "inputs": {
-            "data": data_fingerprint(data.source, Path(data.root) if data.root else None),
-            "teacher": "needed" if params.distill_student.needs_teacher else "not needed",
+            "backbones": list(backbones.values()),
+            "data": data_fingerprint(data.source, Path(data.root) if data.root else None, download=data.download),
+            "teacher": "needed" if student.needs_teacher else "not needed",
             "teacher_weights": weights_fingerprint(Path(teacher.weights) if teacher.weights else None),
         },
         "tensorrt": probe_tensorrt(),

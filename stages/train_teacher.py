@@ -42,6 +42,7 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
             arguments,
             teacher_params.weights,
             lambda name: read_split(data, name),
+            image_size=info.image_size,
             seed=params.base.seed,
             device=device,
             on_epoch=functools.partial(write_history, history),

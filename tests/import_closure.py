@@ -1,8 +1,13 @@
-"""The project's files that a module imports, directly or not: ``python -m tests.import_closure stages.evaluate``."""
+"""The project's files that a module imports, directly or not.
+
+``python -m tests.import_closure stages.evaluate`` prints them; without a name, dvc.yaml is brought up to date.
+"""
 
 import ast
 import sys
 from pathlib import Path
+
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("models", "pipeline", "stages")
@@ -40,5 +45,22 @@ def import_closure(module: str) -> list[str]:
     return sorted(path.relative_to(ROOT).as_posix() for path in done)
 
 
+def update_dvc_yaml() -> None:
+    """Give each stage in dvc.yaml the code that it imports, before the files that it lists besides."""
+    yaml = YAML()
+    yaml.width = 120
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    path = ROOT / "dvc.yaml"
+    content = yaml.load(path.read_text(encoding="utf-8"))
+    for name, entry in content["stages"].items():
+        stage = entry.get("do", entry)
+        others = [dep for dep in stage["deps"] if dep.split("/")[0] not in PACKAGES]
+        stage["deps"][:] = [*import_closure(f"stages.{name}"), *others]
+    yaml.dump(content, path)
+
+
 if __name__ == "__main__":
-    print(*import_closure(sys.argv[1]), sep="\n")
+    if len(sys.argv) > 1:
+        print(*import_closure(sys.argv[1]), sep="\n")
+    else:
+        update_dvc_yaml()

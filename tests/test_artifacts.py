@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.teacher import read_teacher, teacher_arguments
 from pipeline.weights import read_weights, save_network
 
+SIZE = (8, 8)
 INFO = DataInfo(("a", "b", "c"), (8, 8), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "none")
 ARGUMENTS = teacher_arguments("resnet8", INFO)
 FLOW = {"schedule": "rectified", "meta_encoder": "conv", "time_scale": 1.0, "num_steps": 4}
@@ -23,7 +24,7 @@ FLOW = {"schedule": "rectified", "meta_encoder": "conv", "time_scale": 1.0, "num
 
 def test_a_saved_network_comes_back_the_same(tmp_path: Path) -> None:
     kind, arguments = student_recipe("fm_kt", "resnet8", INFO, FLOW)
-    student = build_student(kind, arguments)
+    student = build_student(kind, arguments, SIZE)
     save_network(tmp_path, student, kind, arguments, about={"method": "fm_kt"})
     loaded, about = load_network(tmp_path)
     assert about["method"] == "fm_kt"
@@ -47,7 +48,7 @@ def test_teacher_weights_are_read_in_every_usual_form(form: str, tmp_path: Path)
         wrapped = {f"module.{name}": tensor for name, tensor in weights.items()} if form == "data_parallel" else weights
         torch.save({form: wrapped} if form in {"state_dict", "model"} else wrapped, path)
     images = torch.rand(2, 3, 8, 8)
-    torch.testing.assert_close(read_teacher(ARGUMENTS, path)(images), teacher(images), rtol=0, atol=0)
+    torch.testing.assert_close(read_teacher(ARGUMENTS, path, SIZE)(images), teacher(images), rtol=0, atol=0)
 
 
 def test_given_weights_keep_their_own_normalisation() -> None:
@@ -60,11 +61,11 @@ def test_weights_of_another_network_are_refused_with_the_differences(tmp_path: P
     other = build_classifier(**{**ARGUMENTS, "num_classes": 5})
     torch.save(other.state_dict(), tmp_path / "w.pt")
     with pytest.raises(UserError, match=r"w.pt: the weights do not fit .*\(5, 64\) where \(3, 64\) is needed.*classes"):
-        read_teacher(ARGUMENTS, tmp_path / "w.pt")
+        read_teacher(ARGUMENTS, tmp_path / "w.pt", SIZE)
     deeper = build_classifier(**{**ARGUMENTS, "backbone": "resnet20"})
     torch.save(deeper.state_dict(), tmp_path / "w.pt")
     with pytest.raises(UserError, match=r"w.pt: the weights do not fit the network: \d+ unknown \(network.0.layer1.1"):
-        read_teacher(ARGUMENTS, tmp_path / "w.pt")
+        read_teacher(ARGUMENTS, tmp_path / "w.pt", SIZE)
 
 
 class Harmful:
@@ -118,11 +119,11 @@ def test_a_damaged_network_folder_is_named(tmp_path: Path) -> None:
 
 def test_an_unknown_backbone_is_blamed_on_its_parameter() -> None:
     with pytest.raises(UserError, match=r"distill_student.backbone: unknown backbone 'resnet9'; known: resnet8"):
-        build_student(*student_recipe("fm_kt", "resnet9", INFO, FLOW))
-    with pytest.raises(UserError, match=r"distill_student.backbone: backbone 'vit_b_16' has no global average pooling"):
-        build_student(*student_recipe("fm_kt", "vit_b_16", INFO, FLOW))
+        build_student(*student_recipe("fm_kt", "resnet9", INFO, FLOW), SIZE)
+    with pytest.raises(UserError, match=r"distill_student.backbone: backbone 'vit_b_16' pools no feature map"):
+        build_student(*student_recipe("fm_kt", "vit_b_16", INFO, FLOW), SIZE)
     with pytest.raises(UserError, match=r"train_teacher.backbone: unknown backbone 'resnet9'"):
-        read_teacher({**ARGUMENTS, "backbone": "resnet9"}, Path("any"))
+        read_teacher({**ARGUMENTS, "backbone": "resnet9"}, Path("any"), SIZE)
 
 
 def test_calibration_without_steps_is_named(tmp_path: Path) -> None:
@@ -136,3 +137,9 @@ def test_deployable_weights_are_all_that_is_saved(tmp_path: Path) -> None:
     save_network(tmp_path, build_flow_student(**arguments), kind, arguments, about={})
     names = {name.split(".")[0] for name in read_weights(tmp_path / "model.safetensors")}
     assert names == {"trunk", "flow"}
+
+
+@pytest.mark.parametrize("backbone", ["vit_b_16", "vgg11", "inception_v3"])
+def test_a_backbone_for_larger_images_is_named(backbone: str) -> None:
+    with pytest.raises(UserError, match=r"distill_student.backbone: cannot take images of 8 x 8 pixels \("):
+        build_student(*student_recipe("none", backbone, INFO, FLOW), SIZE)

@@ -10,7 +10,7 @@ from models.factory import build_classifier
 from models.flow_student import build_flow_student
 from pipeline.calibration import StepScores, choose_steps, step_candidates
 from pipeline.errors import GateError
-from pipeline.evaluation import Evaluation, require_accuracy
+from pipeline.evaluation import Evaluation, require_equal
 from pipeline.macs import count_macs
 from pipeline.metrics import confusion_rows, expected_calibration_error, score
 from pipeline.parity import Parity, compare, require_parity
@@ -72,8 +72,10 @@ def test_a_runtime_that_loses_accuracy_fails() -> None:
     worse = LOGITS[:, ::-1]
     found = Evaluation(score(worse, LABELS), compare(worse, LOGITS), worse)
     with pytest.raises(GateError, match=r"accuracy 25.00% lies 50.00% below the trained network's 75.00%"):
-        require_accuracy(found, LOGITS, LABELS, max_drop=0.4)
-    require_accuracy(found, LOGITS, LABELS, max_drop=0.5)
+        require_equal(found, LOGITS, LABELS, max_drop=0.4, max_abs_diff=9, min_top1_agreement=0.0)
+    require_equal(found, LOGITS, LABELS, max_drop=0.5, max_abs_diff=9, min_top1_agreement=0.0)
+    with pytest.raises(GateError, match=r"test split: logits differ by 3, allowed are 0.1"):
+        require_equal(found, LOGITS, LABELS, max_drop=0.5, max_abs_diff=0.1, min_top1_agreement=0.0)
 
 
 def curve(*accuracies: float) -> list[StepScores]:

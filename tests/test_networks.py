@@ -68,10 +68,11 @@ def test_a_torchvision_trunk_trains() -> None:
     assert all(p.grad is not None for p in student.trunk.parameters())  # type: ignore[union-attr]
 
 
-def test_a_transformer_is_refused_as_a_trunk_and_taken_as_a_classifier() -> None:
-    with pytest.raises(ValueError, match="'vit_b_16' has no global average pooling"):
-        build_trunk("vit_b_16")
-    assert build_classifier(backbone="vit_b_16", num_classes=3, **STATISTICS)
+@pytest.mark.parametrize("name", ["vit_b_16", "squeezenet1_1"])
+def test_a_classifier_without_a_pooled_feature_is_refused_as_a_trunk_only(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' pools no feature map before its classifier"):
+        build_trunk(name)
+    assert build_classifier(backbone=name, num_classes=3, **STATISTICS)
 
 
 def test_an_unknown_backbone_lists_the_known_ones() -> None:

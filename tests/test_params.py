@@ -88,6 +88,12 @@ def test_rules_between_keys(params_file: WriteParams) -> None:
     assert "export_tensorrt: min_batch, opt_batch and max_batch must not decrease" in refusal(
         params_file({"export_tensorrt.min_batch": 9})
     )
+    assert "train_teacher.training.optimizer: nesterov needs a momentum above 0" in refusal(
+        params_file({"train_teacher.training.optimizer.momentum": 0.0})
+    )
+    assert "distill_student.training: schedule.warmup_epochs must be fewer than epochs, got 2 of 2" in refusal(
+        params_file({"distill_student.training.epochs": 2})
+    )
     assert "prepare_data: source imagefolder needs root" in refusal(params_file({"prepare_data.source": "imagefolder"}))
     assert "train_teacher: mean and std belong together" in refusal(
         params_file({"train_teacher.mean": [0.5, 0.5, 0.5]})
@@ -118,6 +124,10 @@ def test_the_probe_ends_with_two_and_one_line_and_writes_nothing(tmp_path: Path,
         {"base.seed": "x"},
         {"prepare_data.source": "imagefolder", "prepare_data.root": str(tmp_path / "nowhere")},
         {"train_teacher.weights": str(tmp_path / "no.pt")},
+        {"distill_student.backbone": "resnet9"},
+        {"train_teacher.backbone": "resnet19"},
+        {"prepare_data.source": "imagefolder", "prepare_data.root": str(tmp_path / "params.yaml")},
+        {"prepare_data.source": "cifar10", "prepare_data.root": str(tmp_path / "nowhere")},
     ):
         result = CliRunner().invoke(probe, ["--params", str(params_file(changes)), "--out", str(out)])
         assert result.exit_code == 2

@@ -80,7 +80,7 @@ def test_wrong_weights_and_backbones_end_with_two_and_touch_nothing(bench: Bench
     for changes, words in (
         ({"train_teacher.weights": str(bench.folder / "given.pt")}, "given.pt: no readable weights"),
         ({"train_teacher.backbone": "resnet9"}, "train_teacher.backbone: unknown backbone 'resnet9'"),
-        ({"base.device": "cuda:0"}, "base.device: got 'cuda:0', but PyTorch sees no CUDA device"),
+        ({"base.device": "cuda:0"}, "base.device: got 'cuda:0', but PyTorch sees 0 CUDA device(s)"),
     ):
         if "cuda" in words and torch.cuda.is_available():
             continue

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pynvml
 import pytest
 import torch
@@ -23,8 +24,8 @@ from pipeline.environment import probe_tensorrt
 from pipeline.evaluation import evaluate, trained_logits
 from pipeline.export.onnx import export_onnx
 from pipeline.export.tensorrt import EnginePlan, build_engine, trtexec_command
-from pipeline.runtimes.opening import open_runtime
-from pipeline.runtimes.tensorrt import TensorrtRuntime
+from pipeline.runtimes.opening import Options, open_runtime
+from pipeline.runtimes.tensorrt import TensorrtRuntime, run_within
 from stages.export_tensorrt import main
 
 PLAN = EnginePlan(Path("artifacts/onnx/model.onnx"), (32, 24), 1, 8, 64, 3, 1024)
@@ -81,8 +82,8 @@ def test_where_no_engine_can_be_built_the_stage_says_why_and_how(stage: Callable
     assert status["reason"] == "no NVIDIA driver on this host"
     assert status["on_the_target_device"].startswith("trtexec --onnx=model.onnx")
     assert "image:64x3x8x6" in status["on_the_target_device"]
-    device = torch.device("cpu")
-    assert open_runtime("tensorrt", out, num_steps=1, num_threads=1, device=device) == "no NVIDIA driver on this host"
+    options = Options(num_steps=1, num_threads=1, device=torch.device("cpu"))
+    assert open_runtime("tensorrt", out, options) == "no NVIDIA driver on this host"
 
 
 class FakeNvml:
@@ -152,6 +153,20 @@ def test_the_probe_gives_the_same_facts_twice() -> None:
     assert probe_tensorrt() == probe_tensorrt()
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 20])
+def test_batches_are_brought_within_the_engines_profile(count: int) -> None:
+    sizes = []
+
+    def infer(images: np.ndarray) -> np.ndarray:
+        sizes.append(len(images))
+        return images.sum(axis=(1, 2, 3))[:, None]
+
+    images = np.random.default_rng(0).random((count, 3, 2, 2), dtype=np.float32)
+    logits = run_within(infer, images, smallest=2, largest=7)
+    np.testing.assert_array_equal(logits, images.sum(axis=(1, 2, 3))[:, None])
+    assert all(2 <= size <= 7 for size in sizes)
+
+
 @pytest.mark.gpu
 @pytest.mark.tensorrt
 @pytest.mark.skipif(not HAS_TENSORRT, reason="needs the package tensorrt and a CUDA device")
@@ -160,8 +175,8 @@ def test_an_engine_agrees_with_the_trained_network(tmp_path: Path) -> None:
     student = build_classifier(backbone="resnet8", num_classes=4, mean=[0.5] * 3, std=[0.2] * 3).eval()
     export_onnx(deployable(student, None), tmp_path / "m.onnx", image_size=(8, 8), opset=20, metadata={})
     status = build_engine(tmp_path, EnginePlan(tmp_path / "m.onnx", (8, 8), 1, 4, 16, 3, 256), probe_tensorrt())
-    images = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8)
-    split = Split(images, torch.zeros(16, dtype=torch.int64))
-    reference = trained_logits(student, None, split, 16)
+    images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+    split = Split(images, torch.zeros(40, dtype=torch.int64))
+    reference = trained_logits(student, None, split, 40)
     runtime = TensorrtRuntime(tmp_path / status["engine"], description=status)
-    assert evaluate(runtime, split, reference, 16).parity.max_abs < 1e-3
+    assert evaluate(runtime, split, reference, 40).parity.max_abs < 1e-3

@@ -10,6 +10,10 @@ from torchvision import models, ops
 from torchvision.models.feature_extraction import NodePathTracer, create_feature_extractor
 
 PROBE_SIZE = 224
+NO_FEATURES = (
+    "pools no feature map before its classifier, so the flow has nothing to start from; "
+    "choose another convolutional backbone, or method none or metric"
+)
 
 
 @functools.cache
@@ -27,10 +31,13 @@ def build_torchvision_classifier(name: str, num_classes: int) -> nn.Module:
 
 
 class TorchvisionTrunk(nn.Module):
-    """The part of torchvision's classifier ``name`` before its global pooling: images to features (B, C, H', W').
+    """Torchvision's classifier ``name`` up to its last adaptive pooling: images to features (B, C, H', W').
+
+    What follows the pooling is left out, also the fully connected layers of AlexNet and VGG.
 
     Raises:
-        ValueError: the classifier has no global average pooling over a feature map (vision transformers).
+        ValueError: the classifier pools no feature map (vision transformers), or nothing is learnt after its pooling,
+            so that the map already holds the classes (SqueezeNet).
     """
 
     def __init__(self, name: str) -> None:
@@ -38,6 +45,8 @@ class TorchvisionTrunk(nn.Module):
         classifier = build_torchvision_classifier(name, num_classes=2)
         node = _pooled_node(name, classifier)
         self.extractor = create_feature_extractor(classifier, {node: "features"}, tracer_kwargs=_tracing())
+        if len(list(self.extractor.parameters())) == len(list(classifier.parameters())):
+            raise ValueError(f"backbone {name!r} {NO_FEATURES}")
         with torch.no_grad():
             probe = self.extractor.eval()(torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE))["features"]
         self.extractor.train()
@@ -49,16 +58,13 @@ class TorchvisionTrunk(nn.Module):
 
 
 def _pooled_node(name: str, classifier: nn.Module) -> str:
-    """Return torchvision's name of the graph node that feeds the last global average pooling of ``classifier``."""
+    """Return torchvision's name of the graph node that feeds the last adaptive pooling of ``classifier``."""
     tracer = NodePathTracer(**_tracing())
     graph = tracer.trace(classifier.eval())
     classifier.train()
     pooled = [node.args[0] for node in graph.nodes if _is_global_pooling(node, classifier)]
     if not pooled:
-        raise ValueError(
-            f"backbone {name!r} has no global average pooling over a feature map, so the flow has no feature to start "
-            "from; choose a convolutional backbone, or method none or metric"
-        )
+        raise ValueError(f"backbone {name!r} {NO_FEATURES}")
     return str(tracer.node_to_qualname[pooled[-1]])
 
 

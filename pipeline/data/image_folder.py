@@ -39,7 +39,7 @@ def open_image_folder(path: Path) -> Iterator[ImageSource]:
         folders = _split_folders(root, names)
         classes = _class_names(folders["train"], names)
         roles = {"train": "train", "test": "test", "val": "calib" if "test" in folders else "test"}
-        splits = {roles[name]: _image_set(folder, classes, names) for name, folder in folders.items()}
+        splits = {role: _image_set(folders[name], classes, names) for name, role in roles.items() if name in folders}
         yield ImageSource(classes, splits)
 
 

@@ -1,6 +1,7 @@
 """Runtimes by name."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,39 +19,46 @@ Opened = Runtime | str
 """A runtime, or the reason why there is none on this host."""
 
 
-def _open_torch(folder: Path, *, num_steps: int | None, num_threads: int, device: torch.device) -> Opened:  # noqa: ARG001
-    return TorchRuntime(deployable(load_network(folder)[0], num_steps), device=device)
+@dataclass(frozen=True)
+class Options:
+    """What opening a runtime may need."""
+
+    num_steps: int | None
+    """Sampling steps of the torch student; the other runtimes have theirs built in."""
+    num_threads: int
+    """CPU threads of an ONNX Runtime session; PyTorch's are set for the whole process."""
+    device: torch.device
+    """Where PyTorch runs."""
 
 
-def _open_onnx(folder: Path, *, num_steps: int | None, num_threads: int, device: torch.device) -> Opened:  # noqa: ARG001
-    return OnnxRuntime(folder / "model.onnx", num_threads=num_threads)
+def _open_torch(folder: Path, options: Options) -> Opened:
+    network = deployable(load_network(folder)[0], options.num_steps).to(options.device)
+    return TorchRuntime(network, device=options.device)
 
 
-def _open_tensorrt(folder: Path, *, num_steps: int | None, num_threads: int, device: torch.device) -> Opened:  # noqa: ARG001
+def _open_onnx(folder: Path, options: Options) -> Opened:
+    return OnnxRuntime(folder / "model.onnx", num_threads=options.num_threads)
+
+
+def _open_tensorrt(folder: Path, _: Options) -> Opened:
     status = read_json(folder / "status.json")
     if status["status"] == "skipped":
         return str(status["reason"])
     return TensorrtRuntime(folder / status["engine"], description=status)
 
 
-RUNTIMES: dict[str, Callable[..., Opened]] = {
+RUNTIMES: dict[str, Callable[[Path, Options], Opened]] = {
     "torch": _open_torch,
     "onnx": _open_onnx,
     "tensorrt": _open_tensorrt,
 }
 
 
-def open_runtime(name: str, folder: Path, *, num_steps: int | None, num_threads: int, device: torch.device) -> Opened:
+def open_runtime(name: str, folder: Path, options: Options) -> Opened:
     """Return the runtime ``name`` over what the stages wrote to ``folder``, or the reason why it was skipped there.
-
-    Args:
-        num_steps: sampling steps of the torch student; the other runtimes have theirs built in.
-        num_threads: CPU threads of an ONNX Runtime session; PyTorch's are set for the whole process.
-        device: where PyTorch runs.
 
     Raises:
         ValueError: the name is unknown.
         UserError: files are missing or damaged.
     """
-    open_one = choose(RUNTIMES, name, kind="runtime")
-    return open_one(folder, num_steps=num_steps, num_threads=num_threads, device=device)
+    return choose(RUNTIMES, name, kind="runtime")(folder, options)

@@ -1,23 +1,25 @@
 """PyTorch in eager mode."""
 
+from collections.abc import Callable
+
 import torch
-from torch import nn
+from torch import Tensor
 
 from pipeline.metrics import Logits
 from pipeline.runtimes.base import Images
 
 
 class TorchRuntime:
-    """A network in eval mode on ``device``."""
+    """A function of images (B, 3, H, W) on ``device``, as a network there in eval mode is."""
 
-    def __init__(self, network: nn.Module, *, device: torch.device) -> None:
-        self.network = network.eval().to(device)
+    def __init__(self, forward: Callable[[Tensor], Tensor], *, device: torch.device) -> None:
+        self.forward = forward
         self.device = device
 
     def run(self, images: Images) -> Logits:
         """Return logits (B, num_classes)."""
         with torch.inference_mode():
-            return self.network(torch.from_numpy(images).to(self.device)).cpu().numpy()  # type: ignore[no-any-return]
+            return self.forward(torch.from_numpy(images).to(self.device)).cpu().numpy()
 
     def describe(self) -> str:
         """Return runtime, version, device and threads in words."""

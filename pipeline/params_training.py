@@ -1,0 +1,68 @@
+"""The parts of params.yaml that training stages share, and the strictness of all of it."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Counts = Annotated[tuple[Annotated[Count, Strict()], ...], Strict(strict=False), Field(min_length=1)]
+PathText = Annotated[str, Field(min_length=1)]
+PerChannel = Annotated[tuple[float, float, float], Strict(strict=False)]
+
+
+class Section(BaseModel):
+    """A group of keys: every key must be there, no other may be, and each has its type exactly."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Optimizer(Section):
+    """Stochastic gradient descent."""
+
+    learning_rate: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    nesterov: bool
+    weight_decay: NonNegative
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0; set nesterov to false, or a momentum")
+        return self
+
+
+class LearningRate(Section):
+    """Linear warm-up, then a cosine to zero or steps by ``gamma`` at ``milestones`` (epochs)."""
+
+    name: Literal["cosine", "multistep"]
+    warmup_epochs: Annotated[int, Field(ge=0)]
+    milestones: Annotated[tuple[Annotated[Count, Strict()], ...], Strict(strict=False)]
+    gamma: Annotated[float, Field(gt=0, le=1)]
+
+
+class Augment(Section):
+    """Random changes of the training images."""
+
+    crop_padding: Annotated[int, Field(ge=0)]
+    horizontal_flip: bool
+
+
+class Training(Section):
+    """Settings of one training run."""
+
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=2)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    optimizer: Optimizer
+    schedule: LearningRate
+    augment: Augment
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> Self:
+        if self.schedule.warmup_epochs >= self.epochs:
+            got = f"{self.schedule.warmup_epochs} of {self.epochs}"
+            raise ValueError(f"schedule.warmup_epochs must be fewer than epochs, got {got}; lower it, or train longer")
+        return self
