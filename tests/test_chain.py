@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pipeline.data.images import central_square, decode_image
 from tests.helpers import ROOT, TINY, fill_folder, image_bytes, write_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chain")]
@@ -227,12 +229,16 @@ def test_a_stage_killed_in_the_middle_leaves_its_earlier_output(project: Project
 
 def test_the_package_is_whole_and_its_card_works_as_written(project: Project, tmp_path: Path) -> None:
     shutil.copytree(project.root / "artifacts/package", tmp_path / "package")
-    (tmp_path / "package/image.png").write_bytes(image_bytes(size=(8, 8)))
+    picture = image_bytes(size=(30, 10))
+    (tmp_path / "package/image.png").write_bytes(picture)
     (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "package/README.md").read_text(), re.DOTALL)
+    code += 'np.save("pixels.npy", pixels)'
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path / "package", capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() in project.json("artifacts/package/labels.json")["labels"]
+    trained_on = central_square(decode_image("image.png", picture), 8).transpose(2, 0, 1)
+    np.testing.assert_allclose(np.load(tmp_path / "package/pixels.npy")[0] * 255, trained_on, atol=1e-4)
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "package", check=True)
     listed = {line.split()[1] for line in (tmp_path / "package/SHA256SUMS").read_text().splitlines()}
     assert listed == {path.name for path in (project.root / "artifacts/package").iterdir()} - {"SHA256SUMS"}
