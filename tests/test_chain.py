@@ -207,6 +207,16 @@ def test_a_wrong_parameter_stops_before_anything_is_touched(
     assert project.files("artifacts") == before
 
 
+def test_a_failed_gate_stops_the_chain_and_the_earlier_output_can_be_restored(project: Project) -> None:
+    before = project.files("artifacts")
+    project.change({"export_onnx.max_abs_diff": 1e-30})
+    output = project.call("dvc", "repro", expect=255)
+    assert "error: model.onnx, batch of 1: logits differ by" in output
+    assert "Traceback" not in output
+    project.call("dvc", "checkout")
+    assert project.files("artifacts") == before
+
+
 def test_a_stage_killed_in_the_middle_leaves_its_earlier_output(project: Project) -> None:
     before = project.files("artifacts/student")
     params = write_params(
