@@ -1,5 +1,6 @@
 """Networks by name: the one place where names from a params file become modules."""
 
+import difflib
 from collections.abc import Sequence
 
 import torch
@@ -28,12 +29,12 @@ def build_trunk(backbone: str) -> nn.Module:
 
 
 def check_backbone(name: str) -> None:
-    """Raise ValueError, listing the known names, where no backbone is called ``name``."""
-    if name not in SMALL_IMAGE_BACKBONES and name not in torchvision_names():
-        raise ValueError(
-            f"unknown backbone {name!r}; known: {', '.join(SMALL_IMAGE_BACKBONES)} (small images), "
-            f"and torchvision's classifiers: {', '.join(sorted(torchvision_names()))}"
-        )
+    """Raise ValueError, with the nearest names first among the known, where no backbone is called ``name``."""
+    known = [*SMALL_IMAGE_BACKBONES, *sorted(torchvision_names())]
+    if name not in known:
+        near = difflib.get_close_matches(name, known)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"unknown backbone {name!r}; {hint}known: {', '.join(known)}")
 
 
 def build_classifier(*, backbone: str, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> Classifier:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from models.choice import choose
 from models.factory import check_image_size
 from models.flow_student import FlowStudent
-from pipeline.artifacts import build_network
+from pipeline.artifacts import build_network, load_network
 from pipeline.data.store import DataInfo
 from pipeline.errors import UserError, blamed_on
 from pipeline.files import Json
@@ -41,6 +42,18 @@ def build_student(kind: str, arguments: Json, image_size: tuple[int, int]) -> nn
         student = build_network(kind, arguments)
         check_image_size(student, image_size, *([1] if isinstance(student, FlowStudent) else []))
     return student
+
+
+def load_teacher(folder: Path) -> nn.Module:
+    """Return the teacher in ``folder``.
+
+    Raises:
+        UserError: there is no teacher, or something else.
+    """
+    network, about = load_network(folder)
+    if about["kind"] != "classifier":
+        raise UserError(f"{folder}: holds a {about['kind']}, a teacher is a classifier; give the teacher's folder")
+    return network
 
 
 def build_metric(name: str, settings: Mapping[str, Mapping[str, float]]) -> Metric:

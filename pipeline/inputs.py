@@ -9,7 +9,7 @@ from models.backbones.shapes import SMALL_IMAGE_BACKBONES
 from pipeline.data.archive import ARCHIVE_SUFFIXES
 from pipeline.data.listing import files_below
 from pipeline.errors import UserError, blamed_on
-from pipeline.files import sha256
+from pipeline.files import read_json, sha256
 
 
 def data_fingerprint(source: str, root: Path | None, *, download: bool = False) -> str:
@@ -69,3 +69,17 @@ def check_backbones(backbones: Mapping[str, str], *, known: Iterable[str]) -> No
 
             with blamed_on(key):
                 check_backbone(name)
+
+
+def earlier_backbones(facts: Path) -> list[str]:
+    """Return the backbones that the last probe found to exist, from its file ``facts``; none where that is no help."""
+    try:
+        return [str(name) for name in read_json(facts)["inputs"]["backbones"]]
+    except (KeyError, TypeError, UserError):
+        return []
+
+
+def check_device(device: str, *, gpu: str | None) -> None:
+    """Raise UserError where ``device`` is a CUDA device and the host has no ``gpu``."""
+    if device.startswith("cuda") and gpu is None:
+        raise UserError(f"base.device: got {device!r}, but this host has no NVIDIA GPU; use auto or cpu")

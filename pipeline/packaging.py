@@ -32,7 +32,7 @@ def write_package(
     Args:
         onnx: the folder of the ONNX export.
         calibration: content of calibration.json.
-        evaluation: accuracy, nll, ece, num_images and parity of ONNX Runtime on the test split.
+        evaluation: what ``pipeline.evaluation`` reports of ONNX Runtime on the test split.
         teacher, student: reports of the training stages.
     """
     manifest = read_json(onnx / "manifest.json")

@@ -50,9 +50,8 @@ def _describe_one(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         suggestion = _suggestion(error)
         hint = f"did you mean {suggestion}? " if suggestion else ""
-        return (
-            f"{key}: got {error['input']!r}, but the key is unknown; {hint}allowed here: {', '.join(_siblings(error))}"
-        )
+        got = "" if isinstance(error["input"], dict) else f"got {error['input']!r}, but "
+        return f"{key}: {got}the key is unknown; {hint}allowed here: {', '.join(_siblings(error))}"
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}"
     return f"{key}: got {error['input']!r}; {_lower_first(error['msg'])}"

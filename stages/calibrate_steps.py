@@ -36,7 +36,7 @@ def main(params_path: Path, data: Path, student: Path, out: Path, curve: Path) -
     choice = choose_steps(
         points, tolerance=settings.tolerance, latency_ms=latency, max_latency_ms=settings.max_latency_ms
     )
-    logger.info("sampling steps: %s; %s", choice.num_steps, choice.reason)
+    logger.info("sampling steps: %s (%s)", choice.num_steps or "none", choice.reason)
     rows = [point._asdict() for point in points]
     with replaced_folder(out) as folder:
         write_json(folder / "calibration.json", {**choice._asdict(), "curve": rows, "num_images": len(split)})

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import click
 
-from pipeline.artifacts import load_network
 from pipeline.data.store import read_info, read_split
-from pipeline.distillation import build_metric, build_objective, build_student, student_recipe
+from pipeline.distillation import build_metric, build_objective, build_student, load_teacher, student_recipe
 from pipeline.files import replaced_folder, write_json
 from pipeline.params_file import load_params
 from pipeline.seeding import derive_seed, set_up_torch
@@ -36,7 +35,7 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
     objective = build_objective(
         distill.method,
         student,
-        load_network(teacher)[0].to(device) if distill.needs_teacher else None,
+        load_teacher(teacher).to(device) if distill.needs_teacher else None,
         build_metric(distill.loss, distill.losses.model_dump()),
         num_steps=distill.flow.num_steps,
         weight=distill.loss_weight,

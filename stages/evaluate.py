@@ -27,11 +27,12 @@ logger = logging.getLogger(__name__)
 @path_option("--calibration", "Folder of the calibration.")
 @path_option("--artifact", "Folder of what is judged: the student, the ONNX export or the TensorRT engine.")
 @path_option("--out", "JSON report to write.")
+@path_option("--scores", "JSON to write: what of the report is the same in every run, for the stages that follow.")
 @path_option("--confusion", "CSV to write: actual and predicted class of each image.")
 @exit_codes
 def main(
     runtime_name: str, params_path: Path, data: Path, student: Path, calibration: Path, artifact: Path, out: Path,
-    confusion: Path,
+    scores: Path, confusion: Path,
 ) -> None:  # fmt: skip
     """Write the report of RUNTIME; fails where it is less accurate than the trained network by more than max_drop."""
     params = load_params(params_path)
@@ -46,12 +47,13 @@ def main(
     if isinstance(opened, str):
         logger.info("skipped: %s", opened)
         write_csv(confusion, columns, [])
-        write_json(out, {"status": "skipped", "reason": opened})
+        for path in (scores, out):
+            write_json(path, {"status": "skipped", "reason": opened})
         return
     info, test = read_info(data), read_split(data, "test")
     reference = trained_logits(load_network(student)[0], num_steps, test, settings.batch_size)
     found = evaluate(opened, test, reference, settings.batch_size)
-    logger.info("accuracy %.2f%%, %s", 100 * found.scores.accuracy, found.parity)
+    logger.info("accuracy %.2f%%, logits differ by at most %.2g", 100 * found.scores.accuracy, found.parity.max_abs)
     require_equal(
         found, reference, test.labels.numpy(), max_drop=settings.max_drop,
         max_abs_diff=settings.max_abs_diff, min_top1_agreement=settings.min_top1_agreement,
@@ -61,7 +63,9 @@ def main(
         warmup=settings.latency_warmup, iterations=settings.latency_iterations,
     )  # fmt: skip
     write_csv(confusion, columns, confusion_rows(found.logits, test.labels.numpy(), info.classes))
-    write_json(out, {"status": "evaluated", **found.report(), **timing})
+    report = {"status": "evaluated", **found.report()}
+    write_json(scores, report)
+    write_json(out, report | timing)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,13 @@ from pipeline.packaging import write_package
 from pipeline.params_file import load_params
 from stages.common import exit_codes, params_option, path_option
 
-EVALUATED = ("accuracy", "ece", "nll", "num_images", "parity")
-"""What is read of the evaluation: the keys that do not change from run to run, as latency does."""
-
 
 @click.command()
 @params_option
 @path_option("--onnx", "Folder of the ONNX export.")
 @path_option("--calibration", "Folder of the calibration.")
 @path_option("--data", "Packed data.")
-@path_option("--evaluation", "JSON report of ONNX Runtime.")
+@path_option("--evaluation", "JSON scores of ONNX Runtime.")
 @path_option("--teacher", "JSON report of the teacher.")
 @path_option("--student", "JSON report of the student.")
 @path_option("--out", "Folder to write.")
@@ -36,7 +33,6 @@ def main(
 ) -> None:
     """Write the package."""
     params = load_params(params_path)
-    report = read_json(evaluation)
     with replaced_folder(out) as folder:
         write_package(
             folder,
@@ -44,7 +40,7 @@ def main(
             onnx=onnx,
             calibration=read_json(calibration / "calibration.json"),
             info=read_info(data),
-            evaluation={key: report[key] for key in EVALUATED},
+            evaluation=read_json(evaluation),
             teacher=read_json(teacher),
             student=read_json(student),
         )

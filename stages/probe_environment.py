@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from pipeline.environment import probe_tensorrt
-from pipeline.files import read_json, write_json
-from pipeline.inputs import check_backbones, data_fingerprint, weights_fingerprint
+from pipeline.files import write_json
+from pipeline.inputs import check_backbones, check_device, data_fingerprint, earlier_backbones, weights_fingerprint
 from pipeline.params_file import load_params
 from stages.common import exit_codes, params_option, path_option
 
@@ -20,8 +20,9 @@ def main(params_path: Path, out: Path) -> None:
     params = load_params(params_path)
     data, teacher, student = params.prepare_data, params.train_teacher, params.distill_student
     backbones = {"train_teacher.backbone": teacher.backbone, "distill_student.backbone": student.backbone}
-    earlier = read_json(out) if out.exists() else {"inputs": {"backbones": []}}
-    check_backbones(backbones, known=earlier["inputs"]["backbones"])
+    check_backbones(backbones, known=earlier_backbones(out))
+    tensorrt = probe_tensorrt()
+    check_device(params.base.device, gpu=tensorrt["gpu"])
     facts = {
         "inputs": {
             "backbones": list(backbones.values()),
@@ -29,7 +30,7 @@ def main(params_path: Path, out: Path) -> None:
             "teacher": "needed" if student.needs_teacher else "not needed",
             "teacher_weights": weights_fingerprint(Path(teacher.weights) if teacher.weights else None),
         },
-        "tensorrt": probe_tensorrt(),
+        "tensorrt": tensorrt,
     }
     write_json(out, facts)
 

@@ -9,7 +9,6 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from pipeline.params import Params
-from stages.package import EVALUATED
 from tests.import_closure import PACKAGES, ROOT, import_closure
 
 PIPELINE: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
@@ -120,8 +119,12 @@ def test_the_probe_depends_on_the_whole_parameters_file() -> None:
     assert PIPELINE["stages"][WHOLE_FILE]["always_changed"] is True
 
 
-def test_the_package_reads_what_it_declares_of_the_evaluation() -> None:
-    assert declared_params("package")[1] == {"reports/evaluation/onnx.json": list(EVALUATED)}
+def test_no_report_is_also_a_parameters_file() -> None:
+    """``dvc exp show`` puts the values of a file that is both under the wrong columns."""
+    reports = {next(iter(m)) for entry in STAGES.values() for kind in ("metrics", "plots") for m in entry.get(kind, [])}
+    parameters = {path for name in STAGES for path in declared_params(name)[1]}
+    assert parameters == {"artifacts/environment.json"}
+    assert not parameters & reports
 
 
 @pytest.mark.parametrize("name", STAGES)

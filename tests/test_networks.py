@@ -77,7 +77,8 @@ def test_a_classifier_without_a_pooled_feature_is_refused_as_a_trunk_only(name: 
 
 def test_an_unknown_backbone_lists_the_known_ones() -> None:
     with pytest.raises(
-        ValueError, match=r"unknown backbone 'resnet9'; known: resnet8, .*wrn_40_2.*torchvision.*resnet18"
+        ValueError,
+        match=r"unknown backbone 'resnet9'; did you mean resnet\d+ or .*\? known: resnet8, .*wrn_40_2, .*vgg11",
     ):
         build_trunk("resnet9")
 

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.errors import UserError
+from pipeline.inputs import check_device, earlier_backbones
 from pipeline.params_file import load_params
 from pipeline.presets import apply_preset, list_presets
 from stages.__main__ import main as stages_main
@@ -110,6 +111,35 @@ def test_what_is_no_parameters_file_is_refused(text: str, tmp_path: Path) -> Non
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "nothing.yaml: cannot be read" in refusal(tmp_path / "nothing.yaml")
+
+
+def test_a_home_directory_is_expanded(params_file: WriteParams) -> None:
+    assert load_params(params_file({"train_teacher.weights": "~/w.pt"})).train_teacher.weights == str(
+        Path.home() / "w.pt"
+    )
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"inputs": {}}'])
+def test_the_probe_outlives_a_damaged_or_older_file_of_facts(
+    content: str, tmp_path: Path, params_file: WriteParams
+) -> None:
+    out = tmp_path / "environment.json"
+    out.write_text(content)
+    assert CliRunner().invoke(probe, ["--params", str(params_file({})), "--out", str(out)]).exit_code == 0
+    assert earlier_backbones(out) == ["resnet8x4", "resnet8"]
+
+
+def test_a_gpu_that_is_not_there_is_noticed_at_once() -> None:
+    with pytest.raises(UserError, match=r"base.device: got 'cuda:1', but this host has no NVIDIA GPU; use auto or cpu"):
+        check_device("cuda:1", gpu=None)
+    check_device("cuda:1", gpu="NVIDIA H200")
+    check_device("auto", gpu=None)
+
+
+def test_an_unknown_section_is_named_without_its_content(params_file: WriteParams) -> None:
+    assert "distil_student: the key is unknown; did you mean distill_student?" in refusal(
+        params_file({"distil_student": {"method": "fm_kt"}})
+    )
 
 
 def test_numbers_are_read_as_yaml_1_2_writes_them(params_file: WriteParams) -> None:

@@ -97,6 +97,17 @@ def test_a_missing_teacher_ends_with_two(bench: Bench) -> None:
     assert "teacher/network.json: no such file; run the stage that writes it" in result.output
 
 
+def test_a_student_is_no_teacher(bench: Bench) -> None:
+    assert bench.teach({}).exit_code == 0
+    assert bench.distill({}).exit_code == 0
+    (bench.folder / "student").rename(bench.folder / "taken")
+    (bench.folder / "teacher").rename(bench.folder / "old")
+    (bench.folder / "taken").rename(bench.folder / "teacher")
+    result = bench.distill({})
+    assert result.exit_code == 2
+    assert "teacher: holds a flow_student, a teacher is a classifier" in result.output
+
+
 def test_a_failing_gate_ends_with_one_and_leaves_no_export(bench: Bench) -> None:
     assert bench.distill({"distill_student.method": "none"}).exit_code == 0
     paths = {"data": "data", "student": "student"}
@@ -120,7 +131,9 @@ def test_an_export_of_another_student_fails_the_evaluation(bench: Bench) -> None
     assert bench.distill({"distill_student.method": "none", "base.seed": 3}).exit_code == 0
     assert bench.run(export_onnx.main, {}, **paths, out="onnx").exit_code == 0
     assert bench.distill(learn).exit_code == 0
-    result = bench.run(evaluate.main, {}, "onnx", **paths, artifact="onnx", out="onnx.json", confusion="confusion.csv")
+    result = bench.run(
+        evaluate.main, {}, "onnx", **paths, artifact="onnx", out="onnx.json", scores="s.json", confusion="c.csv"
+    )
     assert result.exit_code == 1
     assert "below the trained network's" in result.output
     assert not (bench.folder / "onnx.json").exists()
