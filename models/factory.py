@@ -1,4 +1,4 @@
-"""Networks by name: the one place where names from a params file become modules."""
+"""Plain networks and feature trunks by name."""
 
 import difflib
 from collections.abc import Sequence

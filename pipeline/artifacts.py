@@ -16,7 +16,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {"classifier": build_classifier,
 
 
 def build_network(kind: str, arguments: Json) -> nn.Module:
-    """Return the network ``kind`` (classifier, flow_student) built by ``models.factory`` from ``arguments``.
+    """Return the network ``kind`` (classifier, flow_student) built from ``arguments``.
 
     Raises:
         ValueError: a name in ``arguments`` is unknown.

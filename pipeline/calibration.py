@@ -17,6 +17,7 @@ from pipeline.runtimes.base import predict
 from pipeline.runtimes.torch import TorchRuntime
 
 BATCH_SIZE = 256
+ROUNDING = 1e-9  # of accuracies, which are fractions of whole images
 
 
 class StepScores(NamedTuple):
@@ -81,7 +82,7 @@ def choose_steps(
             f"{min(latency_ms):.3g} ms); raise the budget, choose a smaller backbone, or set it to null"
         )
     best = max(affordable, key=lambda point: point.accuracy)
-    chosen = next(point for point in affordable if point.accuracy >= best.accuracy - tolerance)
+    chosen = next(point for point in affordable if point.accuracy >= best.accuracy - tolerance - ROUNDING)
     if chosen.num_steps is None:
         return Choice(None, "the method has no sampling steps")
     budget = "" if max_latency_ms is None else f" among those within {max_latency_ms:g} ms"

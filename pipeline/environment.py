@@ -1,7 +1,9 @@
 """What this host can build, found without importing PyTorch or TensorRT."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
+from collections.abc import Iterator
 
 import pynvml
 
@@ -30,20 +32,31 @@ def probe_tensorrt() -> Json:
     }
 
 
+def count_gpus() -> int:
+    """Return the number of NVIDIA GPUs that the driver knows; 0 without a driver."""
+    try:
+        with _driver():
+            return int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return 0
+
+
 def _first_gpu() -> tuple[str | None, str | None, str]:
     """Return (name, compute capability, "") of the first GPU, or (None, None, why there is none)."""
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None, None, "no NVIDIA driver on this host"
-    try:
-        if pynvml.nvmlDeviceGetCount() == 0:
-            return None, None, "no NVIDIA GPU on this host"
+    if count_gpus() == 0:
+        return None, None, "no NVIDIA GPU on this host, or no driver for it"
+    with _driver():
         handle = pynvml.nvmlDeviceGetHandleByIndex(0)
         major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
         return str(pynvml.nvmlDeviceGetName(handle)), f"{major}.{minor}", ""
-    except pynvml.NVMLError as error:
-        return None, None, f"the NVIDIA driver does not answer ({error})"
+
+
+@contextlib.contextmanager
+def _driver() -> Iterator[None]:
+    """Talk to the NVIDIA driver; raises ``pynvml.NVMLError`` where there is none."""
+    pynvml.nvmlInit()
+    try:
+        yield
     finally:
         pynvml.nvmlShutdown()
 

@@ -25,3 +25,12 @@ def blamed_on(key: str) -> Iterator[None]:
         raise
     except ValueError as error:
         raise UserError(f"{key}: {error}") from error
+
+
+@contextlib.contextmanager
+def files_of_the_user(place: object) -> Iterator[None]:
+    """Turn an OSError into a UserError that names the file, or ``place`` where the error names none."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or place}: cannot be read ({error.strerror})") from error

@@ -14,6 +14,8 @@ from pipeline.parity import Parity, compare, require_parity
 from pipeline.runtimes.base import Runtime, image_batches, predict
 from pipeline.runtimes.torch import TorchRuntime
 
+ROUNDING = 1e-9  # of accuracies, which are fractions of whole images
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -59,12 +61,14 @@ def require_equal(
     """
     trained = score(reference, labels).accuracy
     drop = trained - found.scores.accuracy
-    if drop > max_drop:
+    if drop > max_drop + ROUNDING:
         raise GateError(
             f"accuracy {found.scores.accuracy:.2%} lies {drop:.2%} below the trained network's {trained:.2%}; "
             f"allowed is {max_drop:.2%} (evaluate.max_drop)"
         )
-    require_parity(found.parity, "test split", max_abs_diff=max_abs_diff, min_top1_agreement=min_top1_agreement)
+    require_parity(
+        found.parity, "evaluate, test split", max_abs_diff=max_abs_diff, min_top1_agreement=min_top1_agreement
+    )
 
 
 def prove(

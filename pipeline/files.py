@@ -40,9 +40,11 @@ def replaced_folder(target: Path) -> Iterator[Path]:
             if target.exists():
                 target.rename(old)
             work.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+            if old.exists() and not target.exists():
+                old.rename(target)
 
 
 @contextlib.contextmanager

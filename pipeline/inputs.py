@@ -8,7 +8,7 @@ from pathlib import Path
 from models.backbones.shapes import SMALL_IMAGE_BACKBONES
 from pipeline.data.archive import ARCHIVE_SUFFIXES
 from pipeline.data.listing import files_below
-from pipeline.errors import UserError, blamed_on
+from pipeline.errors import UserError, blamed_on, files_of_the_user
 from pipeline.files import read_json, sha256
 
 
@@ -20,7 +20,7 @@ def data_fingerprint(source: str, root: Path | None, *, download: bool = False) 
     verifies are known by their name.
 
     Raises:
-        UserError: ``root`` is needed and does not exist.
+        UserError: ``root`` does not exist, is no archive of a known kind, or cannot be read.
     """
     if root is None:
         return source
@@ -35,12 +35,14 @@ def data_fingerprint(source: str, root: Path | None, *, download: bool = False) 
             f"prepare_data.root: neither a directory nor an archive ({', '.join(ARCHIVE_SUFFIXES)}): {root}"
         )
     if root.is_file():
-        return f"archive {sha256(root)}"
+        with files_of_the_user(root):
+            return f"archive {sha256(root)}"
     if not root.is_dir():
         raise UserError(f"prepare_data.root: no such directory or archive: {root}")
     digest = hashlib.sha256()
     for path in files_below(root):
-        facts = path.stat()
+        with files_of_the_user(path):
+            facts = path.stat()
         digest.update(os.fsencode(path.relative_to(root)) + f"\0{facts.st_size} {facts.st_mtime_ns}\0".encode())
     return f"directory {digest.hexdigest()}"
 
@@ -49,13 +51,14 @@ def weights_fingerprint(path: Path | None) -> str | None:
     """Return the SHA-256 of the file of weights, or None where none is given.
 
     Raises:
-        UserError: the file does not exist.
+        UserError: the file does not exist or cannot be read.
     """
     if path is None:
         return None
     if not path.is_file():
         raise UserError(f"train_teacher.weights: no such file: {path}")
-    return sha256(path)
+    with files_of_the_user(path):
+        return sha256(path)
 
 
 def check_backbones(backbones: Mapping[str, str], *, known: Iterable[str]) -> None:
@@ -79,7 +82,8 @@ def earlier_backbones(facts: Path) -> list[str]:
         return []
 
 
-def check_device(device: str, *, gpu: str | None) -> None:
-    """Raise UserError where ``device`` is a CUDA device and the host has no ``gpu``."""
-    if device.startswith("cuda") and gpu is None:
-        raise UserError(f"base.device: got {device!r}, but this host has no NVIDIA GPU; use auto or cpu")
+def check_device(device: str, *, num_gpus: int) -> None:
+    """Raise UserError where ``device`` is a CUDA device that a host with ``num_gpus`` does not have."""
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and int(index or 0) >= num_gpus:
+        raise UserError(f"base.device: got {device!r}, but this host has {num_gpus} NVIDIA GPU(s); use auto or cpu")

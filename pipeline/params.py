@@ -8,11 +8,13 @@ from pipeline.params_training import (
     Count,
     Counts,
     Fraction,
+    Mean,
     NonNegative,
+    NumThreads,
     PathText,
-    PerChannel,
     Positive,
     Section,
+    Std,
     Training,
 )
 
@@ -23,7 +25,7 @@ class Base(Section):
     seed: Annotated[int, Field(ge=0)]
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     deterministic: bool
-    num_threads: Annotated[int, Field(ge=1, le=1024)] | None
+    num_threads: NumThreads | None
 
 
 class PrepareData(Section):
@@ -53,8 +55,8 @@ class TrainTeacher(Section):
 
     backbone: str
     weights: PathText | None
-    mean: PerChannel | None
-    std: PerChannel | None
+    mean: Mean | None
+    std: Std | None
     training: Training
 
     @model_validator(mode="after")
@@ -149,7 +151,7 @@ class Evaluate(Section):
     """How every runtime is judged and timed."""
 
     batch_size: Count
-    num_threads: Count
+    num_threads: NumThreads
     max_drop: NonNegative
     max_abs_diff: Positive
     min_top1_agreement: Annotated[float, Field(gt=0, le=1)]

@@ -10,8 +10,20 @@ Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Counts = Annotated[tuple[Annotated[Count, Strict()], ...], Strict(strict=False), Field(min_length=1)]
-PathText = Annotated[str, Field(min_length=1), AfterValidator(lambda text: str(Path(text).expanduser()))]
-PerChannel = Annotated[tuple[float, float, float], Strict(strict=False)]
+NumThreads = Annotated[int, Field(ge=1, le=1024)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Mean = Annotated[tuple[Finite, Finite, Finite], Strict(strict=False)]
+Std = Annotated[tuple[Positive, Positive, Positive], Strict(strict=False)]
+
+
+def _expanded(path: str) -> str:
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError as error:
+        raise ValueError(f"got {path!r}, whose home directory is not known ({error})") from error
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_expanded)]
 
 
 class Section(BaseModel):

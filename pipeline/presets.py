@@ -1,5 +1,6 @@
 """Complete parameter files for known settings."""
 
+import itertools
 from pathlib import Path
 
 from models.choice import choose
@@ -25,8 +26,8 @@ def apply_preset(folder: Path, name: str, params: Path) -> Path | None:
         chosen = choose(presets, name, kind="preset").read_bytes()
     kept = None
     if params.exists() and params.read_bytes() not in {path.read_bytes() for path in presets.values()}:
-        taken = len(list(params.parent.glob(f"{params.name}.bak*")))
-        kept = params.with_name(f"{params.name}.bak{taken or ''}")
+        names = (params.with_name(f"{params.name}.bak{number or ''}") for number in itertools.count())
+        kept = next(name for name in names if not name.exists())
         write_bytes(kept, params.read_bytes())
     write_bytes(params, chosen)
     return kept

@@ -1,8 +1,9 @@
 """The training loop: any objective, any network."""
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from pipeline.data.batches import TrainingBatches, ordered_batches
 from pipeline.data.store import Split
-from pipeline.errors import GateError
+from pipeline.errors import GateError, UserError
 from pipeline.files import write_csv
 from pipeline.objectives import Objective
 from pipeline.optim import build_optimizer
@@ -55,6 +56,7 @@ def train(
 
     Raises:
         GateError: the loss is not finite.
+        UserError: deterministic training is asked for, and the network has a layer without it on this device.
     """
     network = objective.network.to(device)
     batches = TrainingBatches(train_split, batch_size=batch_size, device=device, **augment)
@@ -66,7 +68,8 @@ def train(
         seed_everything(seed, "epoch", epoch)
         started = time.perf_counter()
         row = {"epoch": epoch + 1, "learning_rate": sgd.param_groups[0]["lr"]}
-        row |= _train_epoch(objective, batches, sgd, scheduler, epoch=epoch, epochs=epochs, seed=seed)
+        with _nondeterminism_explained():
+            row |= _train_epoch(objective, batches, sgd, scheduler, epoch=epoch, epochs=epochs, seed=seed)
         network.eval()
         row["held_out_accuracy"] = accuracy(objective.predict, held_out, device)
         rows.append(row)
@@ -105,6 +108,16 @@ def _train_epoch(
             f"training diverged in epoch {epoch + 1} ({figures}); lower the learning rate or the loss weight"
         )
     return means
+
+
+@contextlib.contextmanager
+def _nondeterminism_explained() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "does not have a deterministic implementation" not in str(error):
+            raise
+        raise UserError(f"base.deterministic: got True, but {str(error).split('.')[0]}; set it to false") from error
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ def main(
     runtime_name: str, params_path: Path, data: Path, student: Path, calibration: Path, artifact: Path, out: Path,
     scores: Path, confusion: Path,
 ) -> None:  # fmt: skip
-    """Write the report of RUNTIME; fails where it is less accurate than the trained network by more than max_drop."""
+    """Write the report of RUNTIME; fails where it differs from the trained network by more than the gates allow."""
     params = load_params(params_path)
     settings = params.evaluate
     device = set_up_torch(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.environment import probe_tensorrt
+from pipeline.environment import count_gpus, probe_tensorrt
 from pipeline.files import write_json
 from pipeline.inputs import check_backbones, check_device, data_fingerprint, earlier_backbones, weights_fingerprint
 from pipeline.params_file import load_params
@@ -21,8 +21,7 @@ def main(params_path: Path, out: Path) -> None:
     data, teacher, student = params.prepare_data, params.train_teacher, params.distill_student
     backbones = {"train_teacher.backbone": teacher.backbone, "distill_student.backbone": student.backbone}
     check_backbones(backbones, known=earlier_backbones(out))
-    tensorrt = probe_tensorrt()
-    check_device(params.base.device, gpu=tensorrt["gpu"])
+    check_device(params.base.device, num_gpus=count_gpus())
     facts = {
         "inputs": {
             "backbones": list(backbones.values()),
@@ -30,7 +29,7 @@ def main(params_path: Path, out: Path) -> None:
             "teacher": "needed" if student.needs_teacher else "not needed",
             "teacher_weights": weights_fingerprint(Path(teacher.weights) if teacher.weights else None),
         },
-        "tensorrt": tensorrt,
+        "tensorrt": probe_tensorrt(),
     }
     write_json(out, facts)
 

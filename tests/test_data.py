@@ -315,7 +315,10 @@ def test_subsets_are_balanced(prepare: Prepare, tmp_path: Path) -> None:
     assert read_split(tmp_path / "out", "train").labels.bincount().tolist() == [5, 5]
     assert read_split(tmp_path / "out", "calib").labels.bincount().tolist() == [1, 1]
     assert read_split(tmp_path / "out", "test").labels.bincount().tolist() == [2, 2]
-    refused(prepare(images, max_test_images=1), "prepare_data.max_test_images", "cannot hold all 2 classes")
+    refused(prepare(images, max_test_images=1), "prepare_data.max_test_images: got 1, but 2 classes need 2 images")
+    refused(
+        prepare(images, max_train_images=3), "prepare_data.max_train_images: got 3, but 2 classes need 4 images, 2 of"
+    )
 
 
 def test_splits_depend_on_the_seed_alone() -> None:
@@ -327,7 +330,7 @@ def test_splits_depend_on_the_seed_alone() -> None:
     assert not set(names[0]) & set(names[3])
     assert np.bincount(held.labels).tolist() == [10, 4, 1]
     assert sorted(class_ranks(labels, seed=0)[:50]) == list(range(50))
-    assert take_balanced(images, None, seed=0) is images
+    assert take_balanced(images, None, at_least=1, seed=0) is images
 
 
 def test_statistics_of_a_constant_channel_are_defined() -> None:

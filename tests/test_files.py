@@ -115,6 +115,23 @@ def test_a_kill_between_the_renames_loses_neither_folder(renames: int, kept: str
     assert {path.name for path in tmp_path.iterdir()} == {"student", ".student.lock"}
 
 
+def test_a_failed_rename_loses_neither_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "student"
+    with replaced_folder(target) as folder:
+        (folder / "weights").write_text("old")
+    rename = Path.rename
+
+    def fail_at_the_second(self: Path, to: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise KeyboardInterrupt
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", fail_at_the_second)
+    with pytest.raises(KeyboardInterrupt), replaced_folder(target) as folder:
+        (folder / "weights").write_text("new")
+    assert (target / "weights").read_text() == "old"
+
+
 def test_two_runs_do_not_write_the_same_folder(tmp_path: Path) -> None:
     with replaced_folder(tmp_path / "out") as folder:
         (folder / "a").write_text("first")

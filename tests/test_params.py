@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.errors import UserError
-from pipeline.inputs import check_device, earlier_backbones
+from pipeline.inputs import check_device, data_fingerprint, earlier_backbones
 from pipeline.params_file import load_params
 from pipeline.presets import apply_preset, list_presets
 from stages.__main__ import main as stages_main
@@ -42,13 +42,16 @@ def refusal(path: Path) -> str:
         ("calibrate_steps.candidates", [], "at least 1 item"),
         ("export_onnx.opset", 17, "got 17; input should be greater than or equal to 18"),
         ("package.name", "My Model", "got 'My Model'"),
+        ("train_teacher.std", [0.2, 0.0, 0.2], "got 0.0; input should be greater than 0"),
+        ("train_teacher.weights", "~no-such-user/w.pt", "home directory"),
+        ("evaluate.num_threads", 10**12, "less than or equal to 1024"),
     ],
 )
 def test_an_ill_typed_or_forbidden_value_is_named(
     key: str, value: object, words: str, params_file: WriteParams
 ) -> None:
     message = refusal(params_file({key: value}))
-    assert f"{key}: " in message
+    assert f"params.yaml: {key}" in message
     assert words in message
 
 
@@ -62,7 +65,7 @@ def test_an_ill_typed_or_forbidden_value_is_named(
 )
 def test_an_unknown_key_is_named_with_those_allowed(key: str, words: str, params_file: WriteParams) -> None:
     message = refusal(params_file({key: 3}))
-    assert f"{key}: " in message
+    assert f"params.yaml: {key}" in message
     assert words.replace("unknown; allowed", "unknown; did you mean epochs? allowed") in message or words in message
 
 
@@ -130,10 +133,19 @@ def test_the_probe_outlives_a_damaged_or_older_file_of_facts(
 
 
 def test_a_gpu_that_is_not_there_is_noticed_at_once() -> None:
-    with pytest.raises(UserError, match=r"base.device: got 'cuda:1', but this host has no NVIDIA GPU; use auto or cpu"):
-        check_device("cuda:1", gpu=None)
-    check_device("cuda:1", gpu="NVIDIA H200")
-    check_device("auto", gpu=None)
+    with pytest.raises(
+        UserError, match=r"base.device: got 'cuda:1', but this host has 1 NVIDIA GPU\(s\); use auto or cpu"
+    ):
+        check_device("cuda:1", num_gpus=1)
+    check_device("cuda:1", num_gpus=2)
+    check_device("auto", num_gpus=0)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", {"cat": 2, "dog": 2})
+    (images / "cat/gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(UserError, match=r"cat/gone.png: cannot be read \(No such file or directory\)"):
+        data_fingerprint("imagefolder", images)
 
 
 def test_an_unknown_section_is_named_without_its_content(params_file: WriteParams) -> None:
@@ -193,6 +205,8 @@ def test_a_preset_is_put_in_place_and_an_edited_file_is_kept(tmp_path: Path, par
     assert kept is not None
     assert kept.read_bytes() == edited
     assert path.read_bytes() == (ROOT / "presets/cifar100.yaml").read_bytes()
+    path.write_bytes(edited)
+    assert apply_preset(ROOT / "presets", "digits", path) not in {None, kept}, "an earlier copy is never overwritten"
     kept.unlink()
     assert apply_preset(ROOT / "presets", "digits", path) is None
     assert not kept.exists()

@@ -76,14 +76,14 @@ def stage(tmp_path: Path, params_file: Callable[..., Path]) -> Callable[[dict[st
 
 
 def test_where_no_engine_can_be_built_the_stage_says_why_and_how(stage: Callable[[dict[str, object]], Path]) -> None:
-    out = stage({"buildable": False, "reason": "no NVIDIA driver on this host"})
+    out = stage({"buildable": False, "reason": "no NVIDIA GPU on this host, or no driver for it"})
     status = json.loads((out / "status.json").read_text())
     assert status["status"] == "skipped"
-    assert status["reason"] == "no NVIDIA driver on this host"
+    assert status["reason"] == "no NVIDIA GPU on this host, or no driver for it"
     assert status["on_the_target_device"].startswith("trtexec --onnx=model.onnx")
     assert "image:64x3x8x6" in status["on_the_target_device"]
     options = Options(num_steps=1, num_threads=1, device=torch.device("cpu"))
-    assert open_runtime("tensorrt", out, options) == "no NVIDIA driver on this host"
+    assert open_runtime("tensorrt", out, options) == "no NVIDIA GPU on this host, or no driver for it"
 
 
 class FakeNvml:
@@ -119,8 +119,8 @@ class FakeNvml:
     [
         (FakeNvml(), "11.4.1", True, ""),
         (FakeNvml(), None, False, "the Python package tensorrt is not installed"),
-        (FakeNvml(0), "11.4.1", False, "no NVIDIA GPU on this host"),
-        (FakeNvml(driver=False), "11.4.1", False, "no NVIDIA driver on this host"),
+        (FakeNvml(0), "11.4.1", False, "no NVIDIA GPU on this host, or no driver for it"),
+        (FakeNvml(driver=False), "11.4.1", False, "no NVIDIA GPU on this host, or no driver for it"),
     ],
 )
 def test_the_probe_tells_what_is_missing(

@@ -11,7 +11,7 @@ from torch import nn
 from models.networks import Classifier
 from pipeline.data.batches import TrainingBatches, ordered_batches, random_crop
 from pipeline.data.store import Split
-from pipeline.errors import GateError
+from pipeline.errors import GateError, UserError
 from pipeline.objectives import Supervised
 from pipeline.optim import learning_rate_factor
 from pipeline.seeding import derive_seed, seed_everything
@@ -62,6 +62,19 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
 def test_a_diverging_run_stops_and_says_where() -> None:
     with pytest.raises(GateError, match=r"training diverged in epoch \d .*loss .*lower the learning rate"):
         run(optimizer={**SETTINGS["optimizer"], "learning_rate": 1e30})
+
+
+def test_a_layer_without_determinism_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def backward(loss: torch.Tensor) -> None:  # noqa: ARG001
+        raise RuntimeError(
+            "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set"
+        )
+
+    monkeypatch.setattr(torch.autograd, "backward", backward)
+    with pytest.raises(
+        UserError, match=r"base.deterministic: got True, but adaptive_avg_pool2d_backward_cuda does not"
+    ):
+        run()
 
 
 def test_history_is_written_whole_and_a_header_where_nothing_was_trained(tmp_path: Path) -> None:

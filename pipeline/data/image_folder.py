@@ -12,7 +12,7 @@ from pipeline.data.archive import opened_folder
 from pipeline.data.images import EXTENSIONS, decode_image
 from pipeline.data.listing import files_below, is_hidden
 from pipeline.data.splits import ImageSet, ImageSource, Indices
-from pipeline.errors import UserError
+from pipeline.errors import UserError, files_of_the_user
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,8 @@ class _Names:
 
 
 def _subfolders(path: Path) -> list[Path]:
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not is_hidden(entry.name))
+    with files_of_the_user(path):
+        return sorted(entry for entry in path.iterdir() if entry.is_dir() and not is_hidden(entry.name))
 
 
 def _step_into(root: Path) -> Path:
@@ -112,7 +113,9 @@ def _image_set(folder: Path, classes: tuple[str, ...], names: _Names) -> ImageSe
     def read(positions: Indices) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         for position in positions:
             file = files[position]
-            yield names(file), decode_image(names(file), file.read_bytes())
+            with files_of_the_user(file):
+                data = file.read_bytes()
+            yield names(file), decode_image(names(file), data)
 
     return ImageSet(np.array(labels, dtype=np.int64), read)
 

@@ -1,6 +1,7 @@
 """One image file's bytes to an RGB array."""
 
 import io
+import struct
 import warnings
 
 import numpy as np
@@ -31,7 +32,7 @@ def decode_image(name: str, data: bytes) -> NDArray[np.uint8]:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"{name}: not a readable image ({error}); repair or remove the file") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{name}: damaged or truncated image ({error}); repair or remove the file") from error

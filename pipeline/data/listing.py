@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from pipeline.errors import files_of_the_user
+
 
 def is_hidden(name: str) -> bool:
     """Return whether a file or folder of this name is passed over."""
@@ -10,9 +12,18 @@ def is_hidden(name: str) -> bool:
 
 
 def files_below(root: Path) -> list[Path]:
-    """Return the files below ``root``, sorted; links are followed, hidden files and folders are passed over."""
+    """Return the files below ``root``, sorted; links are followed, hidden files and folders are passed over.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
     found = []
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not is_hidden(name)]
-        found += [Path(folder, name) for name in names if not is_hidden(name)]
+    with files_of_the_user(root):
+        for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise):
+            subfolders[:] = [name for name in subfolders if not is_hidden(name)]
+            found += [Path(folder, name) for name in names if not is_hidden(name)]
     return sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise error

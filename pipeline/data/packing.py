@@ -34,16 +34,17 @@ def make_splits(
     splits = dict(source.splits)
     if "test" not in splits:
         splits["train"], splits["test"] = hold_out(splits["train"], source.classes, fraction=test_fraction, seed=seed)
-    splits["test"] = _subset(splits["test"], "max_test_images", max_test_images, seed)
-    splits["train"] = _subset(splits["train"], "max_train_images", max_train_images, seed)
+    each = 1 if "calib" in splits else 2  # training images of a class: calib takes one
+    splits["test"] = _subset(splits["test"], "max_test_images", max_test_images, 1, seed)
+    splits["train"] = _subset(splits["train"], "max_train_images", max_train_images, each, seed)
     if "calib" not in splits:
         splits["train"], splits["calib"] = hold_out(splits["train"], source.classes, fraction=calib_fraction, seed=seed)
     return splits
 
 
-def _subset(images: ImageSet, key: str, count: int | None, seed: int) -> ImageSet:
+def _subset(images: ImageSet, key: str, count: int | None, each: int, seed: int) -> ImageSet:
     with blamed_on(f"prepare_data.{key}"):
-        return take_balanced(images, count, seed=seed)
+        return take_balanced(images, count, at_least=each, seed=seed)
 
 
 def pack(

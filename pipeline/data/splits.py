@@ -63,18 +63,17 @@ def hold_out(images: ImageSet, classes: tuple[str, ...], *, fraction: float, see
     return images.select(np.flatnonzero(~held)), images.select(np.flatnonzero(held))
 
 
-def take_balanced(images: ImageSet, count: int | None, *, seed: int) -> ImageSet:
+def take_balanced(images: ImageSet, count: int | None, *, at_least: int, seed: int) -> ImageSet:
     """Return ``count`` images spread evenly over the classes (None, or at least as many as there are: all of them).
 
     Raises:
-        ValueError: ``count`` is smaller than the number of classes.
+        ValueError: ``count`` leaves a class with fewer than ``at_least`` images.
     """
     if count is None or count >= len(images.labels):
         return images
     num_classes = len(np.unique(images.labels))
-    if count < num_classes:
-        raise ValueError(
-            f"a subset of {count} images cannot hold all {num_classes} classes; ask for at least {num_classes}"
-        )
+    needed = at_least * num_classes
+    if count < needed:
+        raise ValueError(f"got {count}, but {num_classes} classes need {needed} images, {at_least} of each, or more")
     ranks = class_ranks(images.labels, seed=seed)
     return images.select(np.sort(np.lexsort((images.labels, ranks))[:count]))
