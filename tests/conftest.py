@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner, Result
 
+from stages.prepare_data import main
 from tests.helpers import write_params
 
 torch.set_num_threads(1)
@@ -15,3 +18,15 @@ torch.set_num_threads(1)
 def params_file(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes the default parameters with changes, e.g. ``{"base.seed": 1}``, to a file."""
     return lambda changes: write_params(tmp_path / "params.yaml", changes)
+
+
+@pytest.fixture
+def prepare(tmp_path: Path, params_file: Callable[..., Path]) -> Callable[..., Result]:
+    """Return a function that runs the stage on an image folder or archive."""
+
+    def run(root: Path | None, source: str = "imagefolder", **changes: Any) -> Result:
+        settings = {"source": source, "root": None if root is None else str(root), **changes}
+        params = params_file({f"prepare_data.{key}": value for key, value in settings.items()})
+        return CliRunner().invoke(main, ["--params", str(params), "--out", str(tmp_path / "out")])
+
+    return run

@@ -1,10 +1,13 @@
 """Small builders for the tests."""
 
 import io
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from click.testing import Result
 from PIL import Image
 from ruamel.yaml import YAML
 
@@ -23,6 +26,8 @@ TINY = {
     "evaluate.latency_iterations": 10,
 }
 """Changes to the default parameters with which the whole chain takes seconds."""
+
+SPLIT_LAYOUT = {"train/cat": 12, "train/dog": 14, "test/cat": 3, "test/dog": 4}
 
 
 def write_params(path: Path, changes: dict[str, Any], base: Path = ROOT / "params.yaml") -> Path:
@@ -57,3 +62,23 @@ def fill_folder(root: Path, layout: dict[str, int], **options: Any) -> Path:
         for i in range(count):
             (folder / f"{i:03}.png").write_bytes(image_bytes(seed=1000 * number + i, **options))
     return root
+
+
+def refused(result: Result, *words: str) -> None:
+    """Assert one error line with ``words`` and exit code 2."""
+    assert result.exit_code == 2, result.output
+    errors = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert all(word in errors[0] for word in words), errors[0]
+
+
+def make_archive(images: Path, kind: str) -> Path:
+    path = images.parent / f"images.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in sorted(images.rglob("*"), reverse=True):
+                archive.write(file, file.relative_to(images))
+    else:
+        with tarfile.open(path, f"w:{kind.rpartition('.')[2]}" if "." in kind else "w") as archive:
+            archive.add(images, "some/where" if kind.startswith("nested") else ".")
+    return path

@@ -1,0 +1,81 @@
+"""Archives of images: read like folders, and refused where they are damaged or reach outside."""
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from tests.helpers import SPLIT_LAYOUT, fill_folder, image_bytes, make_archive, refused
+
+Prepare = Callable[..., Result]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz", "tar.xz", "nested.tar.gz"])
+def test_a_folder_and_its_archives_give_the_same_bytes(kind: str, prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", SPLIT_LAYOUT)
+    expected = tmp_path / "expected"
+    assert prepare(images).exit_code == 0
+    (tmp_path / "out").rename(expected)
+    assert prepare(images if kind == "folder" else make_archive(images, kind)).exit_code == 0
+    for name in ("train", "calib", "test"):
+        file = f"{name}.safetensors"
+        assert (tmp_path / "out" / file).read_bytes() == (expected / file).read_bytes()
+
+
+def test_an_image_in_an_archive_is_named_below_the_archive(prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", SPLIT_LAYOUT)
+    (images / "train/cat/004.png").write_bytes(b"?")
+    refused(prepare(make_archive(images, "tar.gz")), "images.tar.gz/train/cat/004.png")
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "/etc/evil.png", "train/../../evil.png", "C:\\evil.png"])
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_archives_that_reach_outside_are_refused(name: str, kind: str, prepare: Prepare, tmp_path: Path) -> None:
+    path = tmp_path / f"evil.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, image_bytes())
+    else:
+        with tarfile.open(path, "w") as tar:
+            member = tarfile.TarInfo(name)
+            member.size = len(image_bytes())
+            tar.addfile(member, io.BytesIO(image_bytes()))
+    refused(prepare(path), f"evil.{kind}", "outside the target directory")
+    assert not list(tmp_path.rglob("evil.png"))
+
+
+def test_links_in_archives_are_refused(prepare: Prepare, tmp_path: Path) -> None:
+    path = tmp_path / "links.tar"
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("train/cat/a.png")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(member)
+    refused(prepare(path), "train/cat/a.png", "link or a device")
+
+
+def test_links_and_passwords_in_zip_archives_are_refused(prepare: Prepare, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "links.zip", "w") as archive:
+        item = zipfile.ZipInfo("train/cat/a.png")
+        item.external_attr = 0o120777 << 16
+        archive.writestr(item, "/etc/passwd")
+    refused(prepare(tmp_path / "links.zip"), "train/cat/a.png", "link or a device")
+    path = make_archive(fill_folder(tmp_path / "images", SPLIT_LAYOUT), "zip")
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # set the bit that says: encrypted
+        start = content.find(signature)
+        while start >= 0:
+            content[start + offset] |= 1
+            start = content.find(signature, start + 1)
+    path.write_bytes(content)
+    refused(prepare(path), "images.zip", "cannot be unpacked", "encrypted")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.xz"])
+def test_a_truncated_archive_is_refused(kind: str, prepare: Prepare, tmp_path: Path) -> None:
+    path = make_archive(fill_folder(tmp_path / "images", SPLIT_LAYOUT), kind)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    refused(prepare(path), path.name, "cannot be unpacked")
