@@ -12,12 +12,11 @@ from pipeline.benchmark import benchmark
 from pipeline.data.store import Split
 from pipeline.errors import GateError
 from pipeline.macs import count_macs
-from pipeline.metrics import score
+from pipeline.metrics import ROUNDING, score
 from pipeline.runtimes.base import predict
 from pipeline.runtimes.torch import TorchRuntime
 
 BATCH_SIZE = 256
-ROUNDING = 1e-9  # of accuracies, which are fractions of whole images
 
 
 class StepScores(NamedTuple):

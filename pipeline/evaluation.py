@@ -9,12 +9,10 @@ from torch import nn
 from pipeline.data.store import Split
 from pipeline.errors import GateError
 from pipeline.files import Json
-from pipeline.metrics import Labels, Logits, Scores, score
+from pipeline.metrics import ROUNDING, Labels, Logits, Scores, score
 from pipeline.parity import Parity, compare, require_parity
 from pipeline.runtimes.base import Runtime, image_batches, predict
 from pipeline.runtimes.torch import TorchRuntime
-
-ROUNDING = 1e-9  # of accuracies, which are fractions of whole images
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,8 @@ def test_a_plain_torchvision_student_exports(export: Export) -> None:
     student = build_classifier(backbone="mobilenet_v3_small", num_classes=4, **STATISTICS).eval()
     split = make_split(5)
     path = export(deployable(student, None))
-    prove(OnnxRuntime(path, num_threads=1), split, trained_logits(student, None, split, 4), **GATES)  # type: ignore[arg-type]
+    gates = prove(OnnxRuntime(path, num_threads=1), split, trained_logits(student, None, split, 4), **GATES)  # type: ignore[arg-type]
+    assert gates["test_split"]["top1_agreement"] == 1.0
 
 
 def test_onnx_runtime_names_a_file_that_it_cannot_load(tmp_path: Path, export: Export) -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.errors import UserError
-from pipeline.inputs import check_device, data_fingerprint, earlier_backbones
+from pipeline.inputs import check_backbones, check_device, data_fingerprint, earlier_backbones
 from pipeline.params_file import load_params
 from pipeline.presets import apply_preset, list_presets
 from stages.__main__ import main as stages_main
@@ -191,7 +191,11 @@ def test_the_probe_notices_changed_images(tmp_path: Path, params_file: WritePara
 
 @pytest.mark.parametrize("name", sorted(list_presets(ROOT / "presets")))
 def test_every_preset_is_complete(name: str) -> None:
-    load_params(ROOT / f"presets/{name}.yaml")
+    params = load_params(ROOT / f"presets/{name}.yaml")
+    backbones = {"train_teacher.backbone": params.train_teacher.backbone}
+    backbones |= {"distill_student.backbone": params.distill_student.backbone}
+    check_backbones(backbones, known=[])
+    assert (ROOT / f"presets/{name}.yaml").read_text().startswith("# "), "its first line says what it is for"
 
 
 def test_the_default_parameters_are_the_digits_preset() -> None:

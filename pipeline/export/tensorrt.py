@@ -28,19 +28,15 @@ class EnginePlan(NamedTuple):
         return (batch, 3, *self.image_size)
 
 
-def trtexec_command(plan: EnginePlan, onnx: str = "model.onnx") -> str:
-    """Return the shell command that builds the same FP32 engine with NVIDIA's trtexec, next to ``onnx``.
+def trtexec_command(plan: EnginePlan) -> str:
+    """Return the shell command that builds the same FP32 engine with NVIDIA's trtexec, beside the ONNX file.
 
     The file's types decide the precision (``--stronglyTyped``), and TF32 stays off as polygraphy leaves it.
     """
-    shapes = {
-        "min": plan.min_batch,
-        "opt": plan.opt_batch,
-        "max": plan.max_batch,
-    }
+    shapes = {"min": plan.min_batch, "opt": plan.opt_batch, "max": plan.max_batch}
     words = [
         "trtexec",
-        f"--onnx={onnx}",
+        f"--onnx={plan.onnx.name}",
         f"--saveEngine={ENGINE}",
         "--stronglyTyped",
         "--noTF32",
@@ -69,6 +65,7 @@ def build_engine(folder: Path, plan: EnginePlan, environment: Json) -> Json:
     Raises:
         GateError: TensorRT does not accept the network or cannot build it.
     """
+    import tensorrt
     from polygraphy.backend.trt import CreateConfig, NetworkFromOnnxPath, Profile, engine_from_network, save_engine
     from polygraphy.exception import PolygraphyException
 
@@ -76,8 +73,6 @@ def build_engine(folder: Path, plan: EnginePlan, environment: Json) -> Json:
         INPUT, min=plan.shape(plan.min_batch), opt=plan.shape(plan.opt_batch), max=plan.shape(plan.max_batch)
     )
     try:
-        import tensorrt
-
         config = CreateConfig(
             profiles=[profile],
             builder_optimization_level=plan.optimization_level,
