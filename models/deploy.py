@@ -3,44 +3,55 @@
 import torch
 from torch import Tensor, nn
 
-from models.flow import flow_step_outputs
-from models.flow_student import FlowStudent
-from models.integrate import step_times
-from models.meta_encoders import MetaEncoder
+from models.flow import FlowTransfer
+from models.flow_student import SampledStudent
+from models.integrate import Velocity, step_times
+from models.meta_encoders import Conditioning, MetaEncoder
 
 
-class UnrolledFlowStudent(nn.Module):
-    """A flow student with ``num_steps`` steps; the time embeddings, which depend on the steps alone, are constants.
+class UnrolledFlow(FlowTransfer):
+    """A flow of ``num_steps`` steps whose time embeddings, which depend on the steps alone, are constants.
 
-    Equal to ``student(images, num_steps)``; shares the student's weights.
+    Shares the weights of ``flow``.
     """
 
-    def __init__(self, student: FlowStudent, num_steps: int) -> None:
-        super().__init__()
-        encoder = student.flow.velocity
-        assert isinstance(encoder, MetaEncoder)
-        self.normalize = student.normalize
-        self.trunk = student.trunk
-        self.encoder = encoder
-        self.schedule = student.flow.schedule
-        self.transform = student.flow.transform
+    def __init__(self, flow: FlowTransfer, num_steps: int) -> None:
+        assert isinstance(flow.velocity, MetaEncoder)
+        super().__init__(velocity=flow.velocity, schedule=flow.schedule, transform=flow.transform)
+        self.encoder = flow.velocity
         self.num_steps = num_steps
-        weight = next(encoder.parameters())
+        weight = next(flow.velocity.parameters())
         for i, time in enumerate(step_times(num_steps)):
             with torch.no_grad():
-                embedding = encoder.embed(weight.new_full((1,), time))  # (1, C, 1, 1)
-            self.register_buffer(f"time_embedding_{i}", embedding)
+                conditioning = flow.velocity.condition(weight.new_full((1,), time))
+            self.register_buffer(f"time_shift_{i}", conditioning.shift)  # (1, C, 1, 1)
+            self.register_buffer(f"velocity_norm_{i}", conditioning.norm)  # (1, 1, 1, 1) or None
+
+    def field(self, num_steps: int) -> Velocity:
+        """Return the velocity of one walk of ``num_steps`` steps."""
+        assert num_steps == self.num_steps
+        constants = (
+            Conditioning(getattr(self, f"time_shift_{i}"), getattr(self, f"velocity_norm_{i}"))
+            for i in range(num_steps)
+        )
+
+        def velocity(*, x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG001  (the chain calls once a step, in order)
+            return self.encoder.velocity_at(x, next(constants))
+
+        return velocity
+
+
+class FixedSteps(nn.Module):
+    """A student with its number of steps fixed: images to logits, with no other argument."""
+
+    def __init__(self, student: SampledStudent, num_steps: int) -> None:
+        super().__init__()
+        self.student = student.with_flows(lambda flow: UnrolledFlow(flow, num_steps))
+        self.num_steps = num_steps
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
-        embeddings = (self.get_buffer(f"time_embedding_{i}") for i in range(self.num_steps))
-
-        def velocity(*, x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG001  (the chain calls once a step, in order)
-            return self.encoder.velocity_at(x, next(embeddings))
-
-        features = self.trunk(self.normalize(images))
-        steps = flow_step_outputs(velocity, self.schedule, self.transform, features, self.num_steps)
-        return torch.stack(steps).mean(dim=0)
+        return self.student(images, self.num_steps)  # type: ignore[no-any-return]
 
 
 def deployable(student: nn.Module, num_steps: int | None) -> nn.Module:
@@ -50,5 +61,5 @@ def deployable(student: nn.Module, num_steps: int | None) -> nn.Module:
     """
     if num_steps is None:
         return student.eval()
-    assert isinstance(student, FlowStudent)
-    return UnrolledFlowStudent(student, num_steps).eval()
+    assert isinstance(student, SampledStudent)
+    return FixedSteps(student, num_steps).eval()

@@ -1,31 +1,60 @@
 """Plain networks and feature trunks by name."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
+from models.backbones.bottleneck_resnet import BottleneckResNet
+from models.backbones.cifar_mobilenet_v2 import CifarMobileNetV2
 from models.backbones.cifar_resnet import CifarResNet
-from models.backbones.shapes import RESNETS, SMALL_IMAGE_BACKBONES, WIDE_RESNETS
-from models.backbones.torchvision_trunk import TorchvisionTrunk, build_torchvision_classifier, torchvision_names
+from models.backbones.cifar_shufflenet import CifarShuffleNetV1, CifarShuffleNetV2
+from models.backbones.cifar_vgg import CifarVgg
+from models.backbones.shapes import SMALL_IMAGE_BACKBONES
+from models.backbones.torchvision_trunk import NO_FEATURES, cut_torchvision_classifier, torchvision_names
+from models.backbones.trunk import Parts, Trunk
 from models.backbones.wide_resnet import WideResNet
+from models.choice import choose
+from models.meta_encoders import LayerEncoder
 from models.networks import Classifier
 from models.shape_transform import LogitTransform
 
+FAMILIES: dict[str, Callable[..., Trunk]] = {
+    "bottleneck_resnet": BottleneckResNet,
+    "mobilenet_v2": CifarMobileNetV2,
+    "resnet": CifarResNet,
+    "shufflenet_v1": CifarShuffleNetV1,
+    "shufflenet_v2": CifarShuffleNetV2,
+    "vgg": CifarVgg,
+    "wide_resnet": WideResNet,
+}
 
-def build_trunk(backbone: str) -> nn.Module:
-    """Return the feature trunk of ``backbone``, with its width as ``channels``: images to features (B, C, H', W').
+
+def build_parts(backbone: str, num_classes: int) -> Parts:
+    """Return the trunk and the head of ``backbone`` with random weights.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    check_backbone(backbone)
+    if backbone not in SMALL_IMAGE_BACKBONES:
+        return cut_torchvision_classifier(backbone, num_classes)
+    shape = SMALL_IMAGE_BACKBONES[backbone]
+    trunk = choose(FAMILIES, shape.family, kind="family")(**shape.arguments)
+    return Parts(trunk, LogitTransform(trunk.channels, num_classes))
+
+
+def build_transfer_parts(backbone: str, num_classes: int) -> Parts:
+    """Return the trunk and the head of ``backbone``, whose feature maps can be transferred.
 
     Raises:
         ValueError: the name is unknown, or the network has no feature map to pool.
     """
-    check_backbone(backbone)
-    if backbone in RESNETS:
-        return CifarResNet(**RESNETS[backbone])
-    if backbone in WIDE_RESNETS:
-        return WideResNet(**WIDE_RESNETS[backbone])
-    return TorchvisionTrunk(backbone)
+    parts = build_parts(backbone, num_classes)
+    if not parts.trunk.widths:
+        raise ValueError(f"backbone {backbone!r} {NO_FEATURES}")
+    return parts
 
 
 def check_backbone(name: str) -> None:
@@ -37,19 +66,23 @@ def check_backbone(name: str) -> None:
         raise ValueError(f"unknown backbone {name!r}; {hint}known: {', '.join(known)}")
 
 
-def build_classifier(*, backbone: str, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> Classifier:
+def build_classifier(
+    *, backbone: str, num_classes: int, mean: Sequence[float], std: Sequence[float], layers: str | None = None
+) -> Classifier:
     """Return a plain network with random weights.
 
+    ``layers`` names a meta-encoder that stands as ordinary layers between trunk and a pooled linear head.
+
     Raises:
-        ValueError: the backbone's name is unknown.
+        ValueError: a name is unknown, or the backbone has no feature map to put the layers on.
     """
-    check_backbone(backbone)
-    if backbone in SMALL_IMAGE_BACKBONES:
-        trunk = build_trunk(backbone)
-        network: nn.Module = nn.Sequential(trunk, LogitTransform(trunk_channels(trunk), num_classes))
-    else:
-        network = build_torchvision_classifier(backbone, num_classes)
-    return Classifier(network, mean=mean, std=std)
+    if layers is None:
+        trunk, head = build_parts(backbone, num_classes)
+        return Classifier(trunk, head, mean=mean, std=std)
+    trunk = build_transfer_parts(backbone, num_classes).trunk
+    encoder = LayerEncoder(layers, trunk.channels)
+    head = nn.Sequential(encoder, LogitTransform(trunk.channels, num_classes))
+    return Classifier(trunk, head, mean=mean, std=std)
 
 
 def check_image_size(network: nn.Module, image_size: Sequence[int], *arguments: int) -> None:
@@ -65,13 +98,6 @@ def check_image_size(network: nn.Module, image_size: Sequence[int], *arguments: 
         size = " x ".join(map(str, image_size))
         raise ValueError(f"cannot take images of {size} pixels ({error}); choose another, or set image_size") from error
     network.train()
-
-
-def trunk_channels(trunk: nn.Module) -> int:
-    """Return the number of channels of the features of ``trunk``."""
-    channels = trunk.channels
-    assert isinstance(channels, int)
-    return channels
 
 
 def count_parameters(network: nn.Module) -> int:

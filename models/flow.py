@@ -1,17 +1,33 @@
 """Flow transfer: velocity, schedule and shape transform put together."""
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from models.integrate import Velocity, euler, step_times
-from models.schedules import Schedule
+from models.meta_encoders import build_meta_encoder
+from models.schedules import Schedule, get_schedule
+from models.shape_transform import LogitTransform
+
+
+class FlowPath(NamedTuple):
+    """One walk from the student's feature towards the teacher's."""
+
+    states: list[Tensor]
+    """num_steps + 1 states (B, ...): the start first, the end last."""
+    velocities: list[Tensor]
+    """num_steps velocities (B, ...)."""
+    estimates: list[Tensor]
+    """num_steps estimates (B, ...) of X_T, one at each state but the last."""
 
 
 class FlowTransfer(nn.Module):
     """Move a student's feature towards the teacher by Euler steps (FM-KT, arXiv 2402.02012, figure 4).
 
     Args:
-        velocity: called as ``velocity(x=states, t=times)``, states (B, ...), times (B,).
+        velocity: called as ``velocity(x=states, t=times)``, states (B, ...), times (B,). The states are those that the
+            schedule walks: divided by the norm of the weights for ``ve``, as they are for the others.
         schedule: the path; see ``models.schedules``.
         transform: maps an estimate (B, ...) to the teacher's space (B, ...).
     """
@@ -22,39 +38,49 @@ class FlowTransfer(nn.Module):
         self.schedule = schedule
         self.transform = transform
 
-    def estimates(self, x: Tensor, num_steps: int) -> list[Tensor]:
-        """Return the ``num_steps`` estimates of X_T, each shaped like ``x`` (B, ...), along the chain from ``x``.
+    def walk(self, x: Tensor, num_steps: int) -> FlowPath:
+        """Return the chain of ``num_steps`` steps from X_S = ``x`` (B, ...) and the estimate of X_T at each.
 
         Raises:
             ValueError: ``num_steps`` is less than 1.
         """
-        return flow_estimates(self.velocity, self.schedule, x, num_steps)
+        chain = euler(self.field(num_steps), self.schedule.start(x), num_steps)
+        estimates = [
+            self.schedule.recover_target(state=state, velocity=v, source=x, time=time)
+            for time, state, v in zip(step_times(num_steps), chain.states[:-1], chain.velocities, strict=True)
+        ]
+        return FlowPath(chain.states, chain.velocities, estimates)
+
+    def estimates(self, x: Tensor, num_steps: int) -> list[Tensor]:
+        """Return the ``num_steps`` estimates of X_T, each shaped like ``x`` (B, ...), along the chain from ``x``."""
+        return self.walk(x, num_steps).estimates
 
     def step_outputs(self, x: Tensor, num_steps: int) -> list[Tensor]:
         """Return T(X_T_hat_i) for each of ``num_steps`` steps, each in the teacher's space (B, ...)."""
-        return flow_step_outputs(self.velocity, self.schedule, self.transform, x, num_steps)
+        return [self.transform(estimate) for estimate in self.estimates(x, num_steps)]
 
     def forward(self, x: Tensor, num_steps: int) -> Tensor:
         """Return mean_i T(X_T_hat_i), the implicit ensemble of the steps, in the teacher's space (B, ...)."""
         return torch.stack(self.step_outputs(x, num_steps)).mean(dim=0)
 
+    def field(self, num_steps: int) -> Velocity:  # noqa: ARG002  (an unrolled flow depends on it)
+        """Return the velocity for a chain of ``num_steps`` steps."""
+        return self.velocity
 
-def flow_estimates(velocity: Velocity, schedule: Schedule, x: Tensor, num_steps: int) -> list[Tensor]:
-    """Return the estimate of X_T at each step of the chain that starts at X_S = ``x`` (B, ...).
+
+def build_flow(
+    *, channels: int, schedule: str, meta_encoder: str, time_scale: float, transform: nn.Module
+) -> FlowTransfer:
+    """Return a flow for features of ``channels`` channels, its meta-encoder with random weights.
 
     Raises:
-        ValueError: ``num_steps`` is less than 1.
+        ValueError: a name is unknown.
     """
-    chain = euler(velocity, x, num_steps)
-    steps = zip(step_times(num_steps), chain.states[:-1], chain.velocities, strict=True)
-    return [
-        schedule.recover_target(state=state, velocity=v, source=x, t=x.new_full((x.shape[0],), time))
-        for time, state, v in steps
-    ]
+    path = get_schedule(schedule)
+    encoder = build_meta_encoder(meta_encoder, channels, time_scale=time_scale, velocity_norm=path.velocity_norm)
+    return FlowTransfer(velocity=encoder, schedule=path, transform=transform)
 
 
-def flow_step_outputs(
-    velocity: Velocity, schedule: Schedule, transform: nn.Module, x: Tensor, num_steps: int
-) -> list[Tensor]:
-    """Return T(X_T_hat_i) for each of ``num_steps`` steps, each in the teacher's space (B, ...)."""
-    return [transform(estimate) for estimate in flow_estimates(velocity, schedule, x, num_steps)]
+def build_logit_flow(*, channels: int, num_classes: int, **flow: Any) -> FlowTransfer:
+    """Return a flow from features of ``channels`` channels to logits; ``flow`` as for ``build_flow``."""
+    return build_flow(channels=channels, transform=LogitTransform(channels, num_classes), **flow)

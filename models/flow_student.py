@@ -1,26 +1,45 @@
-"""The student of logit-based FM-KT: a feature trunk, and the flow whose averaged estimates are the logits."""
+"""Students that take sampling steps: the flow at the logits, or at feature maps on the way."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 from torch import Tensor, nn
 
-from models.factory import build_trunk, trunk_channels
-from models.flow import FlowTransfer
-from models.meta_encoders import build_meta_encoder
+from models.backbones.trunk import Trunk
+from models.factory import build_transfer_parts
+from models.flow import FlowPath, FlowTransfer, build_flow, build_logit_flow
 from models.normalize import Normalize
-from models.schedules import get_schedule
-from models.shape_transform import LogitTransform
 
 
-class FlowStudent(nn.Module):
+class SampledStudent(nn.Module):
+    """A student whose logits depend on a number of sampling steps."""
+
+    def forward(self, images: Tensor, num_steps: int) -> Tensor:
+        """Return logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
+        raise NotImplementedError
+
+    def step_logits(self, images: Tensor, num_steps: int) -> list[Tensor]:
+        """Return the logits (B, num_classes) that each of ``num_steps`` steps leads to."""
+        raise NotImplementedError
+
+    def paths(self, images: Tensor, num_steps: int) -> list[FlowPath]:
+        """Return the walk of each flow."""
+        raise NotImplementedError
+
+    def with_flows(self, changed: Callable[[FlowTransfer], FlowTransfer]) -> Self:
+        """Return a student of the same weights with ``changed`` of each flow in its place."""
+        raise NotImplementedError
+
+
+class FlowStudent(SampledStudent):
     """Normalisation, feature trunk, and the flow whose averaged estimates are the logits.
 
     There is no separate head: the flow's shape transform is the classifier (arXiv 2402.02012, logit-based FM-KT).
     """
 
-    def __init__(self, trunk: nn.Module, flow: FlowTransfer, *, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, normalize: Normalize, trunk: Trunk, flow: FlowTransfer) -> None:
         super().__init__()
-        self.normalize = Normalize(mean, std)
+        self.normalize = normalize
         self.trunk = trunk
         self.flow = flow
 
@@ -28,35 +47,112 @@ class FlowStudent(nn.Module):
         """Return X_S, the last feature map (B, C, H', W')."""
         return self.trunk(self.normalize(images))  # type: ignore[no-any-return]
 
-    def step_logits(self, images: Tensor, num_steps: int) -> list[Tensor]:
-        """Return the logits (B, num_classes) that each of ``num_steps`` steps estimates."""
-        return self.flow.step_outputs(self.features(images), num_steps)
-
     def forward(self, images: Tensor, num_steps: int) -> Tensor:
         """Return the mean over the steps of their logits (B, num_classes)."""
         return self.flow(self.features(images), num_steps)  # type: ignore[no-any-return]
 
+    def step_logits(self, images: Tensor, num_steps: int) -> list[Tensor]:
+        """Return the logits (B, num_classes) that each of ``num_steps`` steps estimates."""
+        return self.flow.step_outputs(self.features(images), num_steps)
+
+    def paths(self, images: Tensor, num_steps: int) -> list[FlowPath]:
+        """Return the walk of the one flow."""
+        return [self.flow.walk(self.features(images), num_steps)]
+
+    def with_flows(self, changed: Callable[[FlowTransfer], FlowTransfer]) -> Self:
+        """Return a student of the same weights with ``changed`` of the flow in its place."""
+        return type(self)(self.normalize, self.trunk, changed(self.flow))
+
+
+class FeatureFlowStudent(SampledStudent):
+    """A plain network in which flows refine the feature maps of some stages (feature-based FM-KT).
+
+    The state after the last step takes the place of the stage's feature map and flows on into the next stage.
+
+    Args:
+        flows: from the stage, counted from 1, to its flow.
+    """
+
+    def __init__(self, normalize: Normalize, trunk: Trunk, head: nn.Module, flows: Mapping[int, FlowTransfer]) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.trunk = trunk
+        self.head = head
+        self.flows = nn.ModuleDict({str(stage): flow for stage, flow in sorted(flows.items())})
+
+    def forward(self, images: Tensor, num_steps: int) -> Tensor:
+        """Return logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
+        return self.walk(images, num_steps)[0]
+
+    def walk(self, images: Tensor, num_steps: int, *, stop: int | None = None) -> tuple[Tensor, list[FlowPath]]:
+        """Return logits (B, num_classes) and the walk of each flow, in the order of the stages.
+
+        ``stop`` lets the state after so many of the ``num_steps`` steps flow on; None: the last.
+        """
+        x, paths = self.normalize(images), []
+        for number, stage in enumerate(self.trunk.stages(), start=1):
+            x = stage(x)
+            if str(number) in self.flows:
+                flow = self.flows[str(number)]
+                assert isinstance(flow, FlowTransfer)
+                paths.append(flow.walk(x, num_steps))
+                x = paths[-1].states[num_steps if stop is None else stop]
+        return self.head(x), paths
+
+    def step_logits(self, images: Tensor, num_steps: int) -> list[Tensor]:
+        """Return the logits (B, num_classes) with the state after each step flowing on."""
+        return [self.walk(images, num_steps, stop=i + 1)[0] for i in range(num_steps)]
+
+    def paths(self, images: Tensor, num_steps: int) -> list[FlowPath]:
+        """Return the walk of each flow, in the order of the stages."""
+        return self.walk(images, num_steps)[1]
+
+    def with_flows(self, changed: Callable[[FlowTransfer], FlowTransfer]) -> Self:
+        """Return a student of the same weights with ``changed`` of each flow in its place."""
+        flows = {int(stage): changed(flow) for stage, flow in self.flows.items()}  # type: ignore[arg-type]
+        return type(self)(self.normalize, self.trunk, self.head, flows)
+
 
 def build_flow_student(
+    *, backbone: str, num_classes: int, mean: Sequence[float], std: Sequence[float], **flow: Any
+) -> FlowStudent:
+    """Return a logit-based FM-KT student with random weights.
+
+    ``flow`` holds schedule, meta_encoder and time_scale.
+
+    Raises:
+        ValueError: a name is unknown, or the backbone has no feature map.
+    """
+    trunk = build_transfer_parts(backbone, num_classes).trunk
+    transfer = build_logit_flow(channels=trunk.channels, num_classes=num_classes, **flow)
+    return FlowStudent(Normalize(mean, std), trunk, transfer)
+
+
+def build_feature_flow_student(
     *,
     backbone: str,
     num_classes: int,
     mean: Sequence[float],
     std: Sequence[float],
-    schedule: str,
-    meta_encoder: str,
-    time_scale: float,
-) -> FlowStudent:
-    """Return a logit-based FM-KT student with random weights.
+    stages: Sequence[int],
+    **flow: Any,
+) -> FeatureFlowStudent:
+    """Return a feature-based FM-KT student with random weights and a flow at each of ``stages``, counted from 1.
+
+    ``flow`` holds schedule, meta_encoder and time_scale.
 
     Raises:
-        ValueError: a name is unknown, or the backbone has no feature map.
+        ValueError: a name is unknown, the backbone has no feature map, or no such stage.
     """
-    trunk = build_trunk(backbone)
-    channels = trunk_channels(trunk)
-    flow = FlowTransfer(
-        velocity=build_meta_encoder(meta_encoder, channels, time_scale=time_scale),
-        schedule=get_schedule(schedule),
-        transform=LogitTransform(channels, num_classes),
-    )
-    return FlowStudent(trunk, flow, mean=mean, std=std)
+    trunk, head = build_transfer_parts(backbone, num_classes)
+    check_stages(backbone, trunk, stages)
+    flows = {stage: build_flow(channels=trunk.widths[stage - 1], transform=nn.Identity(), **flow) for stage in stages}
+    return FeatureFlowStudent(Normalize(mean, std), trunk, head, flows)
+
+
+def check_stages(backbone: str, trunk: Trunk, stages: Sequence[int]) -> None:
+    """Raise ValueError, with the stages that there are, at the first of ``stages`` that ``trunk`` lacks."""
+    for stage in stages:
+        if not 1 <= stage <= len(trunk.widths):
+            found = ", ".join(f"{number} ({width} channels)" for number, width in enumerate(trunk.widths, start=1))
+            raise ValueError(f"backbone {backbone!r} has no stage {stage}; its stages: {found or 'none'}")

@@ -1,20 +1,52 @@
 """Plain networks: images (B, 3, H, W) in [0, 1] to logits (B, num_classes)."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
+from models.backbones.trunk import Trunk
 from models.normalize import Normalize
+
+HEADS = r"^(fc|linear|classifier(\.0)?)\.(weight|bias)$"
+"""Names that published networks for small images give their linear classifier."""
 
 
 class Classifier(nn.Module):
-    """Normalisation and a plain network."""
+    """Normalisation, feature trunk and head."""
 
-    def __init__(self, network: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, trunk: Trunk, head: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.normalize = Normalize(mean, std)
-        self.network = network
+        self.trunk = trunk
+        self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes)."""
-        return self.network(self.normalize(images))  # type: ignore[no-any-return]
+        return self.head(self.features(images))  # type: ignore[no-any-return]
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the last feature map (B, C, H', W'), which the head takes."""
+        return self.trunk(self.normalize(images))  # type: ignore[no-any-return]
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """Return what each stage of the trunk returns, (B, C, H, W) each."""
+        x = self.normalize(images)
+        return [x := stage(x) for stage in self.trunk.stages()]
+
+    def own_names(self, published: Iterable[str]) -> dict[str, str]:
+        """Return the name used here for each of the ``published`` names of weights; names used here stay.
+
+        Torchvision's names stand here behind the part that holds them; those of networks for small images (Tian et al.
+        2020, CRD) differ by the trunk's ``published_names``.
+        """
+        own = {name: name for name in self.state_dict()}
+        behind = {re.sub(r"^(trunk\.parts\.\d+|head)\.", "", name): name for name in own}
+        return {name: own.get(name) or behind.get(name) or self._from_small(name) for name in published}
+
+    def _from_small(self, name: str) -> str:
+        if re.match(HEADS, name):
+            return "head.linear." + name.rpartition(".")[2]
+        for pattern, replacement in self.trunk.published_names:
+            name = re.sub(pattern, replacement, name)
+        return f"trunk.{name}"

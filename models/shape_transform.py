@@ -1,5 +1,7 @@
 """Shape transforms T: from the student's feature space to the space in which the teacher is compared."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 
@@ -13,3 +15,30 @@ class LogitTransform(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (B, num_classes)."""
         return self.linear(features.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+
+class FeatureTransform(nn.Module):
+    """1x1 convolution to the teacher's channels, then bilinear interpolation where the teacher's map has another size.
+
+    Maps features (B, C, H, W) to (B, C', H', W').
+    """
+
+    def __init__(self, channels: int, teacher_channels: int, teacher_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(channels, teacher_channels, 1)
+        self.size = teacher_size
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return ``features`` in the teacher's shape (B, C', H', W')."""
+        projected = self.project(features)  # (B, C', H, W)
+        if projected.shape[2:] == self.size:
+            return projected  # type: ignore[no-any-return]
+        return nn.functional.interpolate(projected, self.size, mode="bilinear", align_corners=False)
+
+
+def build_feature_transforms(*, shapes: Sequence[tuple[int, int, Sequence[int]]]) -> nn.ModuleList:
+    """Return a ``FeatureTransform`` with random weights for each pair of stages.
+
+    ``shapes`` holds the channels of the student's map, and channels and size (H, W) of the teacher's.
+    """
+    return nn.ModuleList(FeatureTransform(own, theirs, (size[0], size[1])) for own, theirs, size in shapes)

@@ -7,16 +7,27 @@ from torch import nn
 
 from models.choice import choose
 from models.factory import build_classifier
-from models.flow_student import build_flow_student
+from models.flow import build_logit_flow
+from models.flow_student import build_feature_flow_student, build_flow_student
+from models.shape_transform import build_feature_transforms
 from pipeline.errors import UserError
 from pipeline.files import Json, read_json
 from pipeline.weights import DESCRIPTION, WEIGHTS, load_state, read_weights
 
-BUILDERS: dict[str, Callable[..., nn.Module]] = {"classifier": build_classifier, "flow_student": build_flow_student}
+HELPER = "helper"
+"""Folder beside a student's weights for what was trained with it and does not deploy."""
+
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "classifier": build_classifier,
+    "feature_flow_student": build_feature_flow_student,
+    "feature_transforms": build_feature_transforms,
+    "flow_student": build_flow_student,
+    "logit_flow": build_logit_flow,
+}
 
 
 def build_network(kind: str, arguments: Json) -> nn.Module:
-    """Return the network ``kind`` (classifier, flow_student) built from ``arguments``.
+    """Return the network ``kind`` (a key of ``BUILDERS``) built from ``arguments``.
 
     Raises:
         ValueError: a name in ``arguments`` is unknown.

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from models.deploy import deployable
-from models.flow_student import FlowStudent
+from models.flow_student import SampledStudent
 from pipeline.benchmark import benchmark
 from pipeline.data.store import Split
 from pipeline.errors import GateError
@@ -40,7 +40,7 @@ class Choice(NamedTuple):
 
 def step_candidates(student: nn.Module, candidates: Sequence[int]) -> list[int | None]:
     """Return the numbers of steps to try, ascending; [None] for a student that takes none."""
-    return [*sorted(set(candidates))] if isinstance(student, FlowStudent) else [None]
+    return [*sorted(set(candidates))] if isinstance(student, SampledStudent) else [None]
 
 
 def measure_steps(student: nn.Module, num_steps: int | None, split: Split, device: torch.device) -> StepScores:

@@ -1,87 +1,92 @@
-"""Methods by name: the student that each trains, and the objective it is trained with."""
+"""Methods put together: what a student is trained with."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from models.choice import choose
-from models.factory import check_image_size
-from models.flow_student import FlowStudent
-from pipeline.artifacts import build_network, load_network
-from pipeline.data.store import DataInfo
-from pipeline.errors import UserError, blamed_on
-from pipeline.files import Json
-from pipeline.losses import dist_loss, kd_loss
+from models.flow import FlowTransfer
+from models.flow_student import FeatureFlowStudent, FlowStudent
+from models.networks import Classifier
+from pipeline.artifacts import load_network
+from pipeline.errors import UserError
+from pipeline.feature_transfer import FeatureDistillation, FeatureFlowMatching
+from pipeline.logit_transfer import FlowMatching, LogitDistillation, OnlineFlowMatching, ThetaFlowMatching
+from pipeline.methods import METHODS
+from pipeline.metric import build_metric
 from pipeline.objectives import Objective, Supervised
-from pipeline.transfer import FlowMatching, FrozenTeacher, Metric, MetricDistillation
+from pipeline.teaching import FrozenTeacher, StepPlan, Teaching
 
-LOSSES: dict[str, Callable[..., Tensor]] = {"kd": kd_loss, "dist": dist_loss}
-STUDENT_KINDS = {"fm_kt": "flow_student", "metric": "classifier", "none": "classifier"}
-
-
-def student_recipe(method: str, backbone: str, info: DataInfo, flow: Mapping[str, Any]) -> tuple[str, Json]:
-    """Return (kind, arguments) from which ``pipeline.artifacts.build_network`` makes the student of ``method``."""
-    kind = choose(STUDENT_KINDS, method, kind="method")
-    arguments: Json = {"backbone": backbone, "num_classes": len(info.classes)}
-    arguments |= {"mean": list(info.mean), "std": list(info.std)}
-    if kind == "flow_student":
-        arguments |= {key: flow[key] for key in ("schedule", "meta_encoder", "time_scale")}
-    return kind, arguments
+Settings = Mapping[str, Any]
 
 
-def build_student(kind: str, arguments: Json, image_size: tuple[int, int]) -> nn.Module:
-    """Return the student with random weights.
-
-    Raises:
-        UserError: the backbone is unknown, has no feature map, or cannot take images of ``image_size``.
-    """
-    with blamed_on("distill_student.backbone"):
-        student = build_network(kind, arguments)
-        check_image_size(student, image_size, *([1] if isinstance(student, FlowStudent) else []))
-    return student
-
-
-def load_teacher(folder: Path) -> nn.Module:
+def load_teacher(folder: Path) -> Classifier:
     """Return the teacher in ``folder``.
 
     Raises:
         UserError: there is no teacher, or something else.
     """
     network, about = load_network(folder)
-    if about["kind"] != "classifier":
+    if not isinstance(network, Classifier):
         raise UserError(f"{folder}: holds a {about['kind']}, a teacher is a classifier; give the teacher's folder")
     return network
 
 
-def build_metric(name: str, settings: Mapping[str, Mapping[str, float]]) -> Metric:
-    """Return the metric loss ``name`` with its entry of ``settings`` filled in."""
-    return functools.partial(choose(LOSSES, name, kind="loss"), **settings[name])
-
-
 def build_objective(
-    method: str,
+    distill: Settings,
     student: nn.Module,
-    teacher: nn.Module | None,
-    metric: Metric,
+    helper: nn.Module | None,
+    teacher: Classifier | None,
     *,
-    num_steps: int,
-    weight: float,
     label_smoothing: float,
 ) -> Objective:
-    """Return what ``student`` is trained with; ``teacher`` is None only where the method needs none.
+    """Return what ``student`` is trained with under ``distill``, the parameters distill_student.
+
+    ``student`` and ``helper`` are made by the recipes of the same parameters; see ``pipeline.recipes``.
 
     Raises:
         UserError: the method needs a teacher and there is none.
     """
+    method, flow = distill["method"], distill["flow"]
+    common: dict[str, Any] = {"label_smoothing": label_smoothing}
     if method == "none":
-        return Supervised(student, label_smoothing=label_smoothing)
+        return Supervised(student, **common)
+    common["weight"] = distill["loss_weight"]
+    metric = build_metric(distill["loss"], distill["losses"])
+    steps = StepPlan(flow["num_steps"], flow["num_steps_warmup"])
+    if not METHODS[method].needs_teacher:
+        assert isinstance(student, FlowStudent)
+        return OnlineFlowMatching(student, metric, steps=steps, **common)
     if teacher is None:
         raise UserError(f"distill_student.method: {method!r} needs a teacher; run train_teacher (dvc repro) first")
-    frozen = FrozenTeacher(teacher)
-    if method == "metric":
-        return MetricDistillation(student, frozen, metric, weight=weight, label_smoothing=label_smoothing)
-    assert isinstance(student, FlowStudent)
-    return FlowMatching(student, frozen, metric, num_steps=num_steps, weight=weight, label_smoothing=label_smoothing)
+    pair_ratio = flow["pair_ratio"] if method.startswith("fm_kt") else 1.0
+    if distill["transfer"] == "features":
+        stages = [pair[1] for pair in distill["feature_pairs"]]
+        teaching = Teaching(FrozenTeacher(teacher, stages), metric, pair_ratio=pair_ratio)
+        return _feature_objective(distill, student, helper, teaching, steps, common)
+    teaching = Teaching(FrozenTeacher(teacher), metric, pair_ratio=pair_ratio)
+    return _logit_objective(distill, student, helper, teaching, steps, common)
+
+
+def _logit_objective(
+    distill: Settings, student: nn.Module, helper: nn.Module | None, teaching: Teaching, steps: StepPlan, common: Any
+) -> Objective:
+    if isinstance(student, FlowStudent):
+        return FlowMatching(student, teaching, steps=steps, **common)
+    assert isinstance(student, Classifier)
+    if isinstance(helper, FlowTransfer):
+        theta = {f"theta_{key}": value for key, value in distill["theta"].items()}
+        return ThetaFlowMatching(student, helper, teaching, steps=steps, **theta, **common)
+    return LogitDistillation(student, teaching, **common)
+
+
+def _feature_objective(
+    distill: Settings, student: nn.Module, helper: nn.Module | None, teaching: Teaching, steps: StepPlan, common: Any
+) -> Objective:
+    assert isinstance(helper, nn.ModuleList)
+    if isinstance(student, FeatureFlowStudent):
+        return FeatureFlowMatching(student, helper, teaching, steps=steps, **common)
+    assert isinstance(student, Classifier)
+    stages = [pair[0] for pair in distill["feature_pairs"]]
+    return FeatureDistillation(student, helper, teaching, stages=stages, **common)

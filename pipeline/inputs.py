@@ -10,6 +10,7 @@ from pipeline.data.archive import ARCHIVE_SUFFIXES
 from pipeline.data.listing import files_below
 from pipeline.errors import UserError, blamed_on, files_of_the_user
 from pipeline.files import read_json, sha256
+from pipeline.published_weights import is_published
 
 
 def data_fingerprint(source: str, root: Path | None, *, download: bool = False) -> str:
@@ -47,14 +48,15 @@ def data_fingerprint(source: str, root: Path | None, *, download: bool = False) 
     return f"directory {digest.hexdigest()}"
 
 
-def weights_fingerprint(path: Path | None) -> str | None:
-    """Return the SHA-256 of the file of weights, or None where none is given.
+def weights_fingerprint(weights: str | None) -> str | None:
+    """Return the SHA-256 of the file of weights, the name of torchvision's, or None where none are given.
 
     Raises:
         UserError: the file does not exist or cannot be read.
     """
-    if path is None:
-        return None
+    if weights is None or is_published(weights):
+        return weights
+    path = Path(weights)
     if not path.is_file():
         raise UserError(f"train_teacher.weights: no such file: {path}")
     with files_of_the_user(path):

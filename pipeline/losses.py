@@ -1,4 +1,4 @@
-"""Metric losses L(student, teacher): pure functions of logits, computed in float32 at least."""
+"""Metric losses L(student, teacher): pure functions of logits or feature maps, computed in float32 at least."""
 
 import torch
 from torch import Tensor
@@ -19,6 +19,43 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
+def dkd_loss(student: Tensor, teacher: Tensor, target: Tensor, alpha: float, beta: float, temperature: float) -> Tensor:
+    """Return T^2 (alpha TCKD + beta NCKD), batch mean: decoupled distillation (Zhao et al. 2022).
+
+    TCKD is the divergence of (target class, all others), NCKD that of the classes among the others. Logits have shape
+    (B, C), ``target`` holds the labels, int64 (B,).
+    """
+    scaled_student = _at_least_float32(student) / temperature
+    scaled_teacher = _at_least_float32(teacher) / temperature
+    binary = functional.kl_div(
+        _log_target_and_rest(scaled_student, target),
+        _log_target_and_rest(scaled_teacher, target),
+        reduction="batchmean",
+        log_target=True,
+    )
+    others = functional.kl_div(
+        functional.log_softmax(_without_target(scaled_student, target), dim=1),
+        functional.log_softmax(_without_target(scaled_teacher, target), dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return (alpha * binary + beta * others) * temperature**2
+
+
+def _without_target(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the logits (B, C - 1) of all classes but each row's target."""
+    columns = torch.arange(logits.shape[1] - 1, device=logits.device)
+    return logits.gather(1, columns + (columns >= target[:, None]).long())
+
+
+def _log_target_and_rest(logits: Tensor, target: Tensor) -> Tensor:
+    """Return [log p_target, log (1 - p_target)] for each row, (B, 2), without taking 1 - p."""
+    ends = torch.stack(
+        [logits.gather(1, target[:, None])[:, 0], _without_target(logits, target).logsumexp(dim=1)], dim=1
+    )  # (B, 2)
+    return functional.log_softmax(ends, dim=1)
+
+
 def dist_loss(student: Tensor, teacher: Tensor, beta: float, gamma: float, temperature: float) -> Tensor:
     """Return T^2 [beta (1 - mean row correlation) + gamma (1 - mean column correlation)] of the softened probabilities.
 
@@ -30,6 +67,22 @@ def dist_loss(student: Tensor, teacher: Tensor, beta: float, gamma: float, tempe
     rows = 1 - correlation(p_student, p_teacher).mean()
     columns = 1 - correlation(p_student.T, p_teacher.T).mean()
     return (beta * rows + gamma * columns) * temperature**2
+
+
+def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean over the channels of 1 - Pearson's correlation over batch, height and width.
+
+    Source: Cao et al. 2022 (PKD). It equals half the mean squared error of features standardised per channel. Feature
+    maps have shape (B, C, H, W).
+    """
+    rows_student = _at_least_float32(student).transpose(0, 1).flatten(1)  # (C, B * H * W)
+    rows_teacher = _at_least_float32(teacher).transpose(0, 1).flatten(1)
+    return 1 - correlation(rows_student, rows_teacher).mean()
+
+
+def mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean squared difference; logits or feature maps of one shape."""
+    return functional.mse_loss(_at_least_float32(student), _at_least_float32(teacher))
 
 
 def correlation(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:

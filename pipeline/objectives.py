@@ -1,7 +1,8 @@
 """Objectives: what one batch costs, as a total and its named parts; the training loop knows no more than this."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,33 +20,43 @@ class Loss(NamedTuple):
     """What the network predicted, (B, num_classes)."""
 
 
-class Objective(Protocol):
-    """A network and how it is judged in training."""
+class Objective:
+    """A student and how it is judged in training.
 
-    @property
-    def network(self) -> nn.Module:
-        """Return the network whose parameters are trained."""
+    Args:
+        student: what deploys.
+        helper: what is trained beside it and does not deploy, or None.
+        label_smoothing: of every cross-entropy with the labels.
+    """
 
-    def __call__(self, batch: Batch) -> Loss:
-        """Return the cost of ``batch``."""
+    def __init__(self, student: nn.Module, *, helper: nn.Module | None = None, label_smoothing: float) -> None:
+        self.student = student
+        self.helper = helper
+        self.label_smoothing = label_smoothing
+        self.network = nn.ModuleList([student] if helper is None else [student, helper])
+
+    def __call__(self, batch: Batch, epoch: int) -> Loss:
+        """Return the cost of ``batch`` in ``epoch``, counted from 0."""
+        raise NotImplementedError
 
     def predict(self, images: Tensor) -> Tensor:
-        """Return the logits (B, num_classes) by which progress is measured."""
+        """Return the logits (B, num_classes) by which progress is measured: those of the student."""
+        return self.student(images)  # type: ignore[no-any-return]
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy of ``logits`` (B, num_classes) with the labels."""
+        return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def mean_cross_entropy(self, steps: list[Tensor], labels: Tensor) -> Tensor:
+        """Return the cross-entropy averaged over the logits of each step."""
+        return torch.stack([self.cross_entropy(logits, labels) for logits in steps]).mean()
 
 
-class Supervised:
+class Supervised(Objective):
     """Cross-entropy with the labels: trains teachers, and students of method ``none``."""
 
-    def __init__(self, network: nn.Module, *, label_smoothing: float) -> None:
-        self.network = network
-        self.label_smoothing = label_smoothing
-
-    def __call__(self, batch: Batch) -> Loss:
+    def __call__(self, batch: Batch, epoch: int) -> Loss:  # noqa: ARG002
         """Return CE(network(images), labels)."""
-        logits = self.network(batch.images)
-        cross_entropy = functional.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        logits = self.student(batch.images)
+        cross_entropy = self.cross_entropy(logits, batch.labels)
         return Loss(cross_entropy, {"cross_entropy": cross_entropy}, logits)
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Return the network's logits."""
-        return self.network(images)  # type: ignore[no-any-return]

@@ -4,6 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from models.backbones.shapes import SMALL_IMAGE_BACKBONES
+from pipeline.params_distill import DistillStudent
 from pipeline.params_training import (
     Count,
     Counts,
@@ -17,6 +19,7 @@ from pipeline.params_training import (
     Std,
     Training,
 )
+from pipeline.published_weights import is_published
 
 
 class Base(Section):
@@ -65,52 +68,11 @@ class TrainTeacher(Section):
             raise ValueError("mean and std belong together: give both, or null for both")
         return self
 
-
-class KdLoss(Section):
-    """Hinton et al. 2015."""
-
-    temperature: Positive
-
-
-class DistLoss(Section):
-    """Huang et al. 2022."""
-
-    beta: NonNegative
-    gamma: NonNegative
-    temperature: Positive
-
-
-class Losses(Section):
-    """Settings of each metric loss; ``distill_student.loss`` chooses one."""
-
-    kd: KdLoss
-    dist: DistLoss
-
-
-class Flow(Section):
-    """Settings of the flow from student to teacher."""
-
-    schedule: Literal["rectified"]
-    num_steps: Count
-    meta_encoder: Literal["conv", "mlp"]
-    time_scale: Positive
-
-
-class DistillStudent(Section):
-    """The student and how it learns."""
-
-    method: Literal["fm_kt", "metric", "none"]
-    backbone: str
-    loss: Literal["kd", "dist"]
-    loss_weight: Positive
-    losses: Losses
-    flow: Flow
-    training: Training
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether the method learns from a teacher."""
-        return self.method != "none"
+    @model_validator(mode="after")
+    def _published_weights_exist(self) -> Self:
+        if is_published(self.weights) and self.backbone in SMALL_IMAGE_BACKBONES:
+            raise ValueError(f"torchvision has no weights of {self.backbone!r}; give a file, or null to train")
+        return self
 
 
 class CalibrateSteps(Section):

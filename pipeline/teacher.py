@@ -12,34 +12,50 @@ from pipeline.data.store import DataInfo, Split
 from pipeline.errors import blamed_on
 from pipeline.files import Json
 from pipeline.objectives import Supervised
+from pipeline.published_weights import fetch_weights, find_weights, is_published, published_statistics
 from pipeline.seeding import derive_seed
 from pipeline.training import Row, train
 from pipeline.weights import load_state, read_weights
 
-INNER = "network."  # prefix of a network's own names among a Classifier's
-
 
 def teacher_arguments(
-    backbone: str, info: DataInfo, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    backbone: str,
+    info: DataInfo,
+    *,
+    weights: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Json:
     """Return the arguments of ``models.factory.build_classifier`` for a teacher of the data ``info``.
 
-    ``mean`` and ``std`` are the normalisation of each channel; None: that of the training images.
-    """
-    arguments: Json = {"backbone": backbone, "num_classes": len(info.classes)}
-    return arguments | {"mean": list(mean or info.mean), "std": list(std or info.std)}
-
-
-def read_teacher(arguments: Json, weights: Path, image_size: tuple[int, int]) -> Classifier:
-    """Return the teacher with the weights in the file ``weights``, saved by this pipeline or for the bare network.
+    ``mean`` and ``std`` are the normalisation of each channel; None: that of torchvision's ``weights`` where those are
+    used, else that of the training images.
 
     Raises:
-        UserError: the backbone is unknown or cannot take ``image_size``, or the file is unreadable or does not fit.
+        UserError: torchvision has no such weights.
+    """
+    arguments: Json = {"backbone": backbone, "num_classes": len(info.classes)}
+    default: tuple[Sequence[float], Sequence[float]] = (info.mean, info.std)
+    if weights is not None and is_published(weights):
+        default = published_statistics(find_weights(backbone, weights))
+    return arguments | {"mean": list(mean or default[0]), "std": list(std or default[1])}
+
+
+def read_teacher(arguments: Json, weights: str, image_size: tuple[int, int]) -> Classifier:
+    """Return the teacher with the given ``weights``: a file's, or torchvision's own (``torchvision:NAME``).
+
+    A file's names may be this pipeline's, or those of the published networks; see ``Classifier.own_names``.
+
+    Raises:
+        UserError: the backbone is unknown or cannot take ``image_size``, or the weights are not there or do not fit.
     """
     teacher = _build(arguments, image_size)
-    state = read_weights(weights)
-    bare = not all(name.startswith(INNER) for name in state)
-    load_state(teacher, {f"{INNER}{name}": value for name, value in state.items()} if bare else state, weights)
+    if is_published(weights):
+        state = fetch_weights(find_weights(arguments["backbone"], weights))
+    else:
+        state = read_weights(Path(weights))
+    names = teacher.own_names(state)
+    load_state(teacher, {names[name]: value for name, value in state.items()}, weights)
     return teacher.eval()
 
 
@@ -55,7 +71,7 @@ def obtain_teacher(
     on_epoch: Callable[[list[Row]], None],
     **settings: Any,
 ) -> Classifier:
-    """Return the teacher on ``device`` in eval mode: read from the file ``weights``, or trained where that is None.
+    """Return the teacher on ``device`` in eval mode: with the given ``weights``, or trained where that is None.
 
     ``read_split`` returns a split by name; ``settings`` go to ``pipeline.training.train``.
 
@@ -64,7 +80,7 @@ def obtain_teacher(
         GateError: training diverged.
     """
     if weights is not None:
-        return read_teacher(arguments, Path(weights), image_size).to(device)
+        return read_teacher(arguments, weights, image_size).to(device)
     teacher = _build(arguments, image_size)
     objective = Supervised(teacher, label_smoothing=label_smoothing)
     splits = read_split("train"), read_split("calib")

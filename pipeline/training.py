@@ -93,7 +93,7 @@ def _train_epoch(
     sums: dict[str, Tensor] = {}
     draws = batches.epoch(derive_seed(seed, "batches", epoch))
     for batch in tqdm(draws, desc=f"epoch {epoch + 1}/{epochs}", total=len(batches), leave=False, disable=None):
-        loss = objective(batch)
+        loss = objective(batch, epoch)
         sgd.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.total)
         sgd.step()

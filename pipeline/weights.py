@@ -47,8 +47,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
-def load_state(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """Put ``weights`` into ``network``; every name and shape must agree.
+def load_state(network: nn.Module, weights: dict[str, Tensor], source: object) -> None:
+    """Put ``weights`` from ``source`` into ``network``; every name and shape must agree.
 
     Raises:
         UserError: names are missing or left over, or a shape differs; gives the first few.
@@ -64,5 +64,5 @@ def load_state(network: nn.Module, weights: dict[str, Tensor], path: Path) -> No
     if missing or unknown or shapes:
         faults = {"missing": missing, "unknown": unknown, "of another shape": shapes}
         found = "; ".join(f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in faults.items() if names)
-        raise UserError(f"{path}: the weights do not fit the network: {found}; check the backbone and the classes")
+        raise UserError(f"{source}: the weights do not fit the network: {found}; check the backbone and the classes")
     network.load_state_dict(weights)

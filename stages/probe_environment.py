@@ -27,7 +27,7 @@ def main(params_path: Path, out: Path) -> None:
             "backbones": list(backbones.values()),
             "data": data_fingerprint(data.source, Path(data.root) if data.root else None, download=data.download),
             "teacher": "needed" if student.needs_teacher else "not needed",
-            "teacher_weights": weights_fingerprint(Path(teacher.weights) if teacher.weights else None),
+            "teacher_weights": weights_fingerprint(teacher.weights),
         },
         "tensorrt": probe_tensorrt(),
     }

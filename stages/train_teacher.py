@@ -30,7 +30,13 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
     device = set_up_torch("train_teacher", **params.base.model_dump())
     info = read_info(data)
     teacher_params = params.train_teacher
-    arguments = teacher_arguments(teacher_params.backbone, info, mean=teacher_params.mean, std=teacher_params.std)
+    arguments = teacher_arguments(
+        teacher_params.backbone,
+        info,
+        weights=teacher_params.weights,
+        mean=teacher_params.mean,
+        std=teacher_params.std,
+    )
     write_history(history, [])
     with replaced_folder(out) as folder:
         if read_json(environment)["inputs"]["teacher"] == "not needed":

@@ -1,18 +1,38 @@
-"""Metric losses against independent derivations in numpy, and at the edges."""
+"""Metric losses against independent derivations in numpy, by their invariances, at the edges, and by name."""
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from pipeline.distillation import LOSSES
-from pipeline.losses import dist_loss, kd_loss
+from pipeline.losses import correlation, dist_loss, dkd_loss, kd_loss, mse_loss, pkd_loss
+from pipeline.metric import LOSSES, build_metric
 
-SETTINGS = {"kd": {"temperature": 4.0}, "dist": {"beta": 2.0, "gamma": 0.5, "temperature": 1.5}}
+FUNCTIONS = {"kd": kd_loss, "dkd": dkd_loss, "dist": dist_loss, "pkd": pkd_loss, "mse": mse_loss}
+SETTINGS = {
+    "kd": {"temperature": 4.0},
+    "dkd": {"alpha": 0.7, "beta": 2.0, "temperature": 3.0},
+    "dist": {"beta": 2.0, "gamma": 0.5, "temperature": 1.5},
+}
+LABELS = torch.tensor([0, 2, 4, 1, 3, 2])
+LOGITS, FEATURES = (6, 5), (6, 3, 2, 2)
+every_loss = pytest.mark.parametrize(
+    ("name", "shape"),
+    [("kd", LOGITS), ("dkd", LOGITS), ("dist", LOGITS), ("mse", LOGITS), ("mse", FEATURES), ("pkd", FEATURES)],
+)
 
 
-def logits(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*(shape or (6, 5)), generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3
+
+
+def loss(name: str, student: Tensor, teacher: Tensor) -> Tensor:
+    labels = (LABELS[: len(student)],) if name == "dkd" else ()
+    return FUNCTIONS[name](student, teacher, *labels, **SETTINGS.get(name, {}))
+
+
+def pair(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    return normal(0, *shape), normal(1, *shape)
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -20,47 +40,205 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return e / e.sum(axis=1, keepdims=True)
 
 
-def test_kd_is_the_temperature_scaled_divergence() -> None:
-    student, teacher = logits(0), logits(1)
+def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    return (p * (np.log(p) - np.log(q))).sum(axis=-1)
+
+
+def decoupled(s: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return TCKD, NCKD and the teacher's p_target of each image, from the probabilities."""
+    rows, others = np.arange(len(s)), np.arange(s.shape[1]) != LABELS.numpy()[:, None]
+    of_target = [p[rows, LABELS.numpy()] for p in (t, s)]
+    binary = [np.stack([p, 1 - p], axis=1) for p in of_target]
+    rest = [p[others].reshape(len(s), -1) / (1 - of)[:, None] for p, of in zip((t, s), of_target, strict=True)]
+    return divergence(*binary), divergence(*rest), of_target[0]
+
+
+def expected_kd(s: np.ndarray, t: np.ndarray, temperature: float) -> float:
+    return temperature**2 * divergence(softmax(t / temperature), softmax(s / temperature)).mean()
+
+
+def expected_dkd(s: np.ndarray, t: np.ndarray, alpha: float, beta: float, temperature: float) -> float:
+    target, rest, _ = decoupled(softmax(s / temperature), softmax(t / temperature))
+    return temperature**2 * (alpha * target + beta * rest).mean()
+
+
+def expected_dist(s: np.ndarray, t: np.ndarray, beta: float, gamma: float, temperature: float) -> float:
+    p, q = softmax(s / temperature), softmax(t / temperature)
+    rows = np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(p, q, strict=True)])
+    columns = np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(p.T, q.T, strict=True)])
+    return temperature**2 * (beta * (1 - rows) + gamma * (1 - columns))
+
+
+def expected_pkd(s: np.ndarray, t: np.ndarray) -> float:
+    a, b = ((x - x.mean(axis=(0, 2, 3), keepdims=True)) / x.std(axis=(0, 2, 3), keepdims=True) for x in (s, t))
+    return ((a - b) ** 2).mean() / 2
+
+
+def expected_mse(s: np.ndarray, t: np.ndarray) -> float:
+    return np.square(s - t).mean()
+
+
+DEFINITIONS = dict(zip(FUNCTIONS, (expected_kd, expected_dkd, expected_dist, expected_pkd, expected_mse), strict=True))
+
+
+@every_loss
+def test_a_loss_has_the_value_of_its_published_definition(name: str, shape: tuple[int, ...]) -> None:
+    student, teacher = pair(shape)
+    expected = DEFINITIONS[name](student.numpy(), teacher.numpy(), **SETTINGS.get(name, {}))
+    assert loss(name, student, teacher).item() == pytest.approx(expected, rel=1e-9)
+    assert loss(name, student.float(), teacher.float()).item() == pytest.approx(expected, rel=1e-5)
+
+
+@every_loss
+def test_gradients_agree_with_finite_differences(name: str, shape: tuple[int, ...]) -> None:
+    student, teacher = normal(0, *shape).requires_grad_(), normal(1, *shape)
+    assert torch.autograd.gradcheck(lambda s: loss(name, s, teacher), student)
+
+
+def test_divergence_splits_into_the_targets_and_the_others_by_the_teachers_uncertainty() -> None:
+    student, teacher = pair(LOGITS)
     p, q = softmax(teacher.numpy() / 4), softmax(student.numpy() / 4)
-    expected = 16 * (p * (np.log(p) - np.log(q))).sum(axis=1).mean()
-    assert kd_loss(student, teacher, 4.0).item() == pytest.approx(expected, rel=1e-12)
+    target, rest, p_target = decoupled(q, p)
+    np.testing.assert_allclose(target + (1 - p_target) * rest, divergence(p, q), rtol=1e-9)
+    for i, p_i in enumerate(p_target):
+        image = student[i : i + 1], teacher[i : i + 1]
+        split = dkd_loss(*image, LABELS[i : i + 1], alpha=1.0, beta=1 - p_i, temperature=4.0)
+        torch.testing.assert_close(split, kd_loss(*image, 4.0))
 
 
-def test_dist_is_made_of_row_and_column_correlations() -> None:
-    student, teacher = logits(0), logits(1)
-    p, q = softmax(student.numpy() / 1.5), softmax(teacher.numpy() / 1.5)
-    rows = 1 - np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(p, q, strict=True)])
-    columns = 1 - np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(p.T, q.T, strict=True)])
-    expected = (2 * rows + 0.5 * columns) * 1.5**2
-    assert dist_loss(student, teacher, 2.0, 0.5, 1.5).item() == pytest.approx(expected, rel=1e-9)
+def test_two_classes_leave_only_the_targets_divergence() -> None:
+    student, teacher = normal(0, 6, 2).requires_grad_(), normal(1, 6, 2)
+    full = dkd_loss(student, teacher, LABELS % 2, alpha=1.0, beta=2.0, temperature=4.0)
+    torch.testing.assert_close(full, kd_loss(student, teacher, 4.0))
+    assert dkd_loss(student, teacher, LABELS % 2, alpha=0.0, beta=2.0, temperature=4.0).item() == 0
+    full.backward()
+    assert torch.isfinite(student.grad).all()
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_equal_logits_cost_nothing(name: str) -> None:
-    assert LOSSES[name](logits(0), logits(0), **SETTINGS[name]).item() == pytest.approx(0, abs=1e-12)
+def test_decoupled_distillation_stays_exact_where_one_minus_p_rounds_to_zero() -> None:
+    student, teacher = pair(LOGITS)
+    teacher[torch.arange(6), LABELS] = 60.0  # at temperature 3, 1 - p_target is about 1e-8: 0 in float32, not in numpy
+    for a, b in ((student, teacher), (teacher, student)):
+        expected = expected_dkd(a.numpy(), b.numpy(), **SETTINGS["dkd"])
+        assert loss("dkd", a.float(), b.float()).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
+@every_loss
+def test_only_equal_inputs_cost_nothing_and_the_teacher_is_a_constant(name: str, shape: tuple[int, ...]) -> None:
+    student, teacher = normal(0, *shape).requires_grad_(), normal(1, *shape)
+    assert loss(name, student, student.detach()).item() == pytest.approx(0, abs=1e-12)
+    value = loss(name, student, teacher)
+    assert value > 0.01
+    assert abs(loss(name, student, teacher.roll(1, dims=0)) - value) > 1e-3
+    assert torch.autograd.grad(value, student)[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["kd", "dkd", "dist"])
 def test_a_shift_of_an_images_logits_changes_nothing(name: str) -> None:
-    student, teacher = logits(0), logits(1)
-    shifted = student + torch.arange(6, dtype=torch.float64)[:, None]
-    expected = LOSSES[name](student, teacher, **SETTINGS[name])
-    torch.testing.assert_close(LOSSES[name](shifted, teacher, **SETTINGS[name]), expected)
+    student, teacher, shift = normal(0, *LOGITS), normal(1, *LOGITS), torch.arange(6, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(loss(name, student + shift, teacher - 2 * shift), loss(name, student, teacher))
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_gradients_agree_with_finite_differences(name: str) -> None:
-    student = logits(0).requires_grad_()
-    assert torch.autograd.gradcheck(lambda s: LOSSES[name](s, logits(1), **SETTINGS[name]), student)
+def mixed_with_uniform(logits: Tensor, slope: float) -> Tensor:
+    """Return logits whose probabilities are 1/C + slope (p - 1/C) at the temperature of DIST: affine in p."""
+    temperature = SETTINGS["dist"]["temperature"]
+    p = (logits / temperature).softmax(dim=1)
+    return temperature * (1 / p.shape[1] + slope * (p - 1 / p.shape[1])).log()
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_dist_sees_probabilities_up_to_a_positive_affine_map_and_is_largest_at_a_negative_one() -> None:
+    student, teacher = pair(LOGITS)
+    expected = loss("dist", student, teacher)
+    torch.testing.assert_close(loss("dist", mixed_with_uniform(student, 0.3), teacher), expected)
+    torch.testing.assert_close(loss("dist", student, mixed_with_uniform(teacher, 0.6)), expected)
+    assert loss("dist", student, mixed_with_uniform(student, 0.3)).item() == pytest.approx(0, abs=1e-9)
+    assert loss("dist", student, mixed_with_uniform(student, -0.2)).item() == pytest.approx(1.5**2 * 2 * (2 + 0.5))
+
+
+def test_pkd_sees_channels_up_to_a_positive_affine_map_and_is_largest_at_a_negative_one() -> None:
+    student, teacher = pair(FEATURES)
+    scale, shift = torch.tensor([0.01, 1.0, 50.0])[:, None, None], torch.tensor([-3.0, 7.0, 0.5])[:, None, None]
+    torch.testing.assert_close(loss("pkd", student * scale + shift, teacher), loss("pkd", student, teacher))
+    torch.testing.assert_close(loss("pkd", student, teacher * scale + shift), loss("pkd", student, teacher))
+    assert loss("pkd", student, shift - student * scale).item() == pytest.approx(2)
+
+
+@every_loss
+@pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_extreme_logits_stay_finite(name: str, dtype: torch.dtype) -> None:
-    extreme = torch.tensor([[1e4, -1e4, 0.0], [-1e4, 1e4, 1e4], [0.0, 0.0, 0.0]], dtype=dtype, requires_grad=True)
-    loss = LOSSES[name](extreme, extreme.detach().flip(0), **SETTINGS[name])
-    loss.backward()
-    assert loss.dtype == torch.float32
-    assert torch.isfinite(loss)
-    assert torch.isfinite(extreme.grad).all()  # type: ignore[arg-type]
+def test_extreme_inputs_stay_finite_in_float32(
+    name: str, shape: tuple[int, ...], dtype: torch.dtype, *, autocast: bool
+) -> None:
+    student, teacher = (1e4 * normal(seed, *shape).clamp(-1, 1).round().to(dtype) for seed in (0, 1))
+    student[0] = 0
+    student.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        value = loss(name, student, teacher)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert value.item() == loss(name, student.float(), teacher.float()).item() > 0
+    assert torch.isfinite(value)
+    assert torch.isfinite(student.grad).all()
+
+
+@pytest.mark.parametrize("constant", [0.0, 10.1])
+@pytest.mark.parametrize("where", [np.s_[:1], np.s_[:, :1], np.s_[:]])  # an image, a class or channel, everything
+@pytest.mark.parametrize(("name", "shape"), [("dist", LOGITS), ("pkd", FEATURES)])
+def test_input_without_variation_has_finite_gradients(
+    name: str, shape: tuple[int, ...], where: slice | tuple[slice, ...], constant: float
+) -> None:
+    varied, flat = normal(0, *shape).float(), normal(1, *shape).float()
+    flat[where] = constant
+    for student, teacher in ((varied, flat), (flat, varied), (flat, flat)):
+        leaf = student.clone().requires_grad_()
+        value = loss(name, leaf, teacher)
+        value.backward()
+        assert torch.isfinite(value)
+        assert torch.isfinite(leaf.grad).all()
+
+
+@pytest.mark.parametrize(
+    "constant", [0.0, pytest.param(10.1, marks=pytest.mark.xfail(strict=True, reason="absolute eps"))]
+)
+def test_what_does_not_vary_is_uncorrelated_with_zero_gradient(constant: float) -> None:
+    rows = torch.full((4, 128), constant, requires_grad=True)  # the mean of 128 times 10.1 is not 10.1 in float32
+    for other in (normal(0, 4, 128).float(), rows.detach()):
+        value = correlation(rows, other)
+        assert torch.autograd.grad(value.sum(), rows)[0].count_nonzero() == 0
+        assert value.count_nonzero() == 0
+
+
+def test_an_unknown_loss_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unknown loss 'l1'; known: dist, dkd, kd, mse, pkd"):
+        build_metric("l1", SETTINGS)
+
+
+@every_loss
+def test_a_metric_is_its_loss_with_every_setting_filled_in(name: str, shape: tuple[int, ...]) -> None:
+    student, teacher = pair(shape)
+    expected = loss(name, student, teacher)
+    assert LOSSES[name].function is FUNCTIONS[name]
+    assert build_metric(name, SETTINGS)(student, teacher, labels=LABELS, epoch=0) == expected
+    for key, value in SETTINGS.get(name, {}).items():
+        other = build_metric(name, {name: {**SETTINGS.get(name, {}), key: 2 * value}})
+        assert other(student, teacher, labels=LABELS, epoch=0) != expected
+
+
+@every_loss
+def test_labels_matter_to_decoupled_distillation_only(name: str, shape: tuple[int, ...]) -> None:
+    metric, student, teacher = build_metric(name, SETTINGS), normal(0, *shape), normal(1, *shape)
+    values = [metric(student, teacher, labels=labels, epoch=0).item() for labels in (LABELS, (LABELS + 1) % 5)]
+    assert (values[0] != values[1]) == (name == "dkd")
+
+
+@every_loss
+@pytest.mark.parametrize(("epoch", "factor"), [(0, 0.05), (9, 0.5), (18, 0.95), (19, 1.0), (20, 1.0), (500, 1.0)])
+def test_warm_up_grows_linearly_to_the_full_weight(
+    name: str, shape: tuple[int, ...], epoch: int, factor: float
+) -> None:
+    student, teacher = normal(0, *shape), normal(1, *shape)
+    for warmup_epochs, expected in ((20, factor), (0, 1.0)):
+        settings = {name: {**SETTINGS.get(name, {}), "warmup_epochs": warmup_epochs}}
+        value = build_metric(name, settings)(student, teacher, labels=LABELS, epoch=epoch)
+        torch.testing.assert_close(value, expected * loss(name, student, teacher))
+        assert settings[name]["warmup_epochs"] == warmup_epochs  # the caller's settings stay as they were

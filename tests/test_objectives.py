@@ -5,6 +5,7 @@ import functools
 
 import pytest
 import torch
+from pipeline.transfer import FlowMatching, FrozenTeacher, MetricDistillation
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,7 +16,6 @@ from pipeline.distillation import build_metric, build_objective
 from pipeline.errors import UserError
 from pipeline.losses import kd_loss
 from pipeline.objectives import Supervised
-from pipeline.transfer import FlowMatching, FrozenTeacher, MetricDistillation
 
 STATISTICS = {"mean": [0.5] * 3, "std": [0.25] * 3}
 LOSS_SETTINGS = {"kd": {"temperature": 4.0}, "dist": {"beta": 2.0, "gamma": 2.0, "temperature": 1.0}}

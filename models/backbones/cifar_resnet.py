@@ -3,7 +3,11 @@
 The shapes and parameter counts are those of the CRD protocol (Tian et al. 2020).
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
+
+from models.backbones.trunk import Stage, Trunk
 
 
 class BasicBlock(nn.Module):
@@ -28,8 +32,8 @@ class BasicBlock(nn.Module):
         return self.relu(self.bn2(self.conv2(y)) + self.downsample(x))  # type: ignore[no-any-return]
 
 
-class CifarResNet(nn.Module):
-    """Stem and three stages of (depth - 2) / 6 basic blocks; images (B, 3, H, W) to features (B, C, H / 4, W / 4).
+class CifarResNet(Trunk):
+    """Three stages of (depth - 2) / 6 basic blocks, the stem in the first; maps of 1, 1/2 and 1/4 of the image's size.
 
     Args:
         depth: 6 n + 2 layers.
@@ -51,15 +55,17 @@ class CifarResNet(nn.Module):
         self.layer1 = _stage(stem, widths[1], blocks, stride=1)
         self.layer2 = _stage(widths[1], widths[2], blocks, stride=2)
         self.layer3 = _stage(widths[2], widths[3], blocks, stride=2)
-        self.channels = widths[3]
+        self.widths = widths[1:]
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the last feature map."""
-        x = self.relu(self.bn1(self.conv1(images)))  # (B, stem, H, W)
-        return self.layer3(self.layer2(self.layer1(x)))  # type: ignore[no-any-return]
+    def stages(self) -> Sequence[Stage]:
+        """Return stem with layer1, layer2 and layer3."""
+        return self._first, self.layer2, self.layer3
+
+    def _first(self, images: Tensor) -> Tensor:
+        return self.layer1(self.relu(self.bn1(self.conv1(images))))  # type: ignore[no-any-return]
 
 
 def _stage(in_channels: int, out_channels: int, blocks: int, *, stride: int) -> nn.Sequential:

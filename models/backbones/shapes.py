@@ -1,37 +1,45 @@
 """The networks for small images by name, as plain data: names can be checked without importing PyTorch."""
 
-from typing import TypedDict
+from typing import Any, NamedTuple
 
 
-class ResNetShape(TypedDict):
-    """Arguments of ``CifarResNet``."""
+class Shape(NamedTuple):
+    """How a named network is built."""
 
-    depth: int
-    widths: tuple[int, int, int, int]
-
-
-class WideResNetShape(TypedDict):
-    """Arguments of ``WideResNet``."""
-
-    depth: int
-    widen_factor: int
+    family: str
+    """Key of ``models.factory.FAMILIES``."""
+    arguments: dict[str, Any]
+    """Arguments of the family's class."""
 
 
-NARROW = (16, 16, 32, 64)
-WIDE = (32, 64, 128, 256)
+def _resnet(depth: int, *widths: int) -> Shape:
+    return Shape("resnet", {"depth": depth, "widths": widths})
 
-RESNETS: dict[str, ResNetShape] = {
-    "resnet8": {"depth": 8, "widths": NARROW},
-    "resnet20": {"depth": 20, "widths": NARROW},
-    "resnet32": {"depth": 32, "widths": NARROW},
-    "resnet56": {"depth": 56, "widths": NARROW},
-    "resnet110": {"depth": 110, "widths": NARROW},
-    "resnet8x4": {"depth": 8, "widths": WIDE},
-    "resnet32x4": {"depth": 32, "widths": WIDE},
+
+def _wide_resnet(depth: int, widen_factor: int) -> Shape:
+    return Shape("wide_resnet", {"depth": depth, "widen_factor": widen_factor})
+
+
+SMALL_IMAGE_BACKBONES: dict[str, Shape] = {
+    "resnet8_x0_25": _resnet(8, 4, 4, 8, 16),
+    "resnet8_x0_5": _resnet(8, 8, 8, 16, 32),
+    "resnet8": _resnet(8, 16, 16, 32, 64),
+    "resnet14": _resnet(14, 16, 16, 32, 64),
+    "resnet20": _resnet(20, 16, 16, 32, 64),
+    "resnet32": _resnet(32, 16, 16, 32, 64),
+    "resnet56": _resnet(56, 16, 16, 32, 64),
+    "resnet110": _resnet(110, 16, 16, 32, 64),
+    "resnet8x4": _resnet(8, 32, 64, 128, 256),
+    "resnet32x4": _resnet(32, 32, 64, 128, 256),
+    "wrn_16_1": _wide_resnet(16, 1),
+    "wrn_16_2": _wide_resnet(16, 2),
+    "wrn_40_1": _wide_resnet(40, 1),
+    "wrn_40_2": _wide_resnet(40, 2),
+    "cifar_vgg8": Shape("vgg", {"blocks": ((64,), (128,), (256,), (512,), (512,))}),
+    "cifar_vgg13": Shape("vgg", {"blocks": ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512))}),
+    "cifar_resnet50": Shape("bottleneck_resnet", {"blocks": (3, 4, 6, 3)}),
+    "cifar_mobilenet_v2": Shape("mobilenet_v2", {"width": 0.5, "expansion": 6}),
+    "cifar_shufflenet_v1": Shape("shufflenet_v1", {"blocks": (4, 8, 4), "widths": (240, 480, 960), "groups": 3}),
+    "cifar_shufflenet_v2": Shape("shufflenet_v2", {"blocks": (3, 7, 3), "widths": (116, 232, 464), "last": 1024}),
 }
-WIDE_RESNETS: dict[str, WideResNetShape] = {
-    "wrn_16_2": {"depth": 16, "widen_factor": 2},
-    "wrn_40_1": {"depth": 40, "widen_factor": 1},
-    "wrn_40_2": {"depth": 40, "widen_factor": 2},
-}
-SMALL_IMAGE_BACKBONES = (*RESNETS, *WIDE_RESNETS)
+"""Names with ``cifar_`` would otherwise mean torchvision's network for large images."""

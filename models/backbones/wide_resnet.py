@@ -1,6 +1,10 @@
 """Wide residual networks for small images (Zagoruyko and Komodakis 2016): pre-activation blocks."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
+
+from models.backbones.trunk import Stage, Trunk
 
 
 class PreActivationBlock(nn.Module):
@@ -24,8 +28,10 @@ class PreActivationBlock(nn.Module):
         return y + (x if self.shortcut is None else self.shortcut(activated))  # type: ignore[no-any-return]
 
 
-class WideResNet(nn.Module):
-    """Stem and three stages of (depth - 4) / 6 blocks; images (B, 3, H, W) to features (B, 64 k, H / 4, W / 4).
+class WideResNet(Trunk):
+    """Three stages of (depth - 4) / 6 blocks, the stem in the first; maps of 1, 1/2 and 1/4 of the image's size.
+
+    The last stage ends with batch normalisation and ReLU.
 
     Args:
         depth: 6 n + 4 layers.
@@ -34,6 +40,8 @@ class WideResNet(nn.Module):
     Raises:
         ValueError: ``depth`` is not 6 n + 4.
     """
+
+    published_names = ((r"^block(\d)\.layer\.", r"layer\1."), (r"\.convShortcut\.", ".shortcut."))
 
     def __init__(self, *, depth: int, widen_factor: int) -> None:
         super().__init__()
@@ -47,15 +55,20 @@ class WideResNet(nn.Module):
         self.layer3 = _stage(widths[2], widths[3], blocks, stride=2)
         self.bn1 = nn.BatchNorm2d(widths[3])
         self.relu = nn.ReLU(inplace=True)
-        self.channels = widths[3]
+        self.widths = (widths[1], widths[2], widths[3])
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the last feature map, normalised and activated."""
-        x = self.layer3(self.layer2(self.layer1(self.conv1(images))))
-        return self.relu(self.bn1(x))  # type: ignore[no-any-return]
+    def stages(self) -> Sequence[Stage]:
+        """Return stem with layer1, layer2, and layer3 with the last normalisation and activation."""
+        return self._first, self.layer2, self._last
+
+    def _first(self, images: Tensor) -> Tensor:
+        return self.layer1(self.conv1(images))  # type: ignore[no-any-return]
+
+    def _last(self, x: Tensor) -> Tensor:
+        return self.relu(self.bn1(self.layer3(x)))  # type: ignore[no-any-return]
 
 
 def _stage(in_channels: int, out_channels: int, blocks: int, *, stride: int) -> nn.Sequential:

@@ -1,0 +1,44 @@
+"""Feature trunks: networks cut into stages, whose outputs are the feature maps at which knowledge is transferred."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+Stage = Callable[[Tensor], Tensor]
+"""A part of a trunk: feature map (B, C, H, W) to feature map (B, C', H', W')."""
+
+
+class Trunk(nn.Module):
+    """A chain of stages from images (B, 3, H, W) to the last feature map (B, C, H', W').
+
+    Who needs a feature map on the way walks ``stages`` himself; there are no hooks.
+    """
+
+    widths: tuple[int, ...]
+    """Channels that each stage returns."""
+    published_names: tuple[tuple[str, str], ...] = ()
+    """(pattern, replacement) pairs that turn the names of weights published for this family into those used here."""
+
+    def stages(self) -> Sequence[Stage]:
+        """Return the stages in order; their composition is the trunk."""
+        raise NotImplementedError
+
+    @property
+    def channels(self) -> int:
+        """Return the channels of the last feature map."""
+        return self.widths[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the last feature map (B, C, H', W')."""
+        x = images
+        for stage in self.stages():
+            x = stage(x)
+        return x
+
+
+class Parts(NamedTuple):
+    """A classifier in two parts: ``head(trunk(images))`` are its logits."""
+
+    trunk: Trunk
+    head: nn.Module

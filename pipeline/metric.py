@@ -1,0 +1,52 @@
+"""Metric losses by name, with their settings filled in."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from models.choice import choose
+from pipeline.losses import dist_loss, dkd_loss, kd_loss, mse_loss, pkd_loss
+
+
+class Metric(Protocol):
+    """L(student, teacher) of one batch."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, *, labels: Tensor, epoch: int) -> Tensor:
+        """Return a scalar; ``student`` and ``teacher`` share one shape, ``labels`` (B,), ``epoch`` counts from 0."""
+
+
+class Entry(NamedTuple):
+    """A metric loss in the table."""
+
+    function: Callable[..., Tensor]
+    takes_labels: bool = False
+
+
+LOSSES = {
+    "kd": Entry(kd_loss),
+    "dkd": Entry(dkd_loss, takes_labels=True),
+    "dist": Entry(dist_loss),
+    "pkd": Entry(pkd_loss),
+    "mse": Entry(mse_loss),
+}
+
+
+def build_metric(name: str, settings: Mapping[str, Mapping[str, Any]]) -> Metric:
+    """Return the metric loss ``name`` with its entry of ``settings`` filled in.
+
+    An entry may have ``warmup_epochs``: over so many epochs the loss grows linearly to its full weight.
+
+    Raises:
+        ValueError: the name is unknown; the message lists the known ones.
+    """
+    function, takes_labels = choose(LOSSES, name, kind="loss")
+    options = dict(settings.get(name, {}))
+    warmup_epochs = options.pop("warmup_epochs", 0)
+
+    def metric(student: Tensor, teacher: Tensor, *, labels: Tensor, epoch: int) -> Tensor:
+        tensors = (student, teacher, labels) if takes_labels else (student, teacher)
+        weight = min((epoch + 1) / warmup_epochs, 1.0) if warmup_epochs else 1.0
+        return weight * function(*tensors, **options)
+
+    return metric

@@ -1,0 +1,95 @@
+"""The networks of a method: the student that deploys, and what is trained beside it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from models.backbones.trunk import Trunk
+from models.factory import check_image_size
+from models.flow_student import SampledStudent, check_stages
+from models.networks import Classifier
+from pipeline.artifacts import build_network
+from pipeline.data.store import DataInfo
+from pipeline.errors import blamed_on
+from pipeline.files import Json
+from pipeline.methods import METHODS
+
+
+class Recipe(NamedTuple):
+    """From what ``pipeline.artifacts.build_network`` makes a network."""
+
+    kind: str
+    arguments: Json
+
+
+def student_recipe(distill: Mapping[str, Any], info: DataInfo) -> Recipe:
+    """Return how the student of the parameters ``distill`` is made."""
+    arguments: Json = {"backbone": distill["backbone"], "num_classes": len(info.classes)}
+    arguments |= {"mean": list(info.mean), "std": list(info.std)}
+    kind = METHODS[distill["method"]].student
+    if distill["method"] == "metric_meta":
+        return Recipe(kind, arguments | {"layers": distill["flow"]["meta_encoder"]})
+    if kind == "flow_student":
+        arguments |= _flow_arguments(distill)
+        if distill["transfer"] == "features":
+            stages = [pair[0] for pair in distill["feature_pairs"]]
+            return Recipe("feature_flow_student", arguments | {"stages": stages})
+    return Recipe(kind, arguments)
+
+
+def _flow_arguments(distill: Mapping[str, Any]) -> Json:
+    return {key: distill["flow"][key] for key in ("schedule", "meta_encoder", "time_scale")}
+
+
+def helper_recipe(
+    distill: Mapping[str, Any], info: DataInfo, student: nn.Module, teacher: Classifier | None
+) -> Recipe | None:
+    """Return how that is made which is trained beside ``student`` and does not deploy; None where nothing is.
+
+    Raises:
+        UserError: the student or the teacher has no stage that is to be paired.
+    """
+    if distill["method"] == "fm_kt_theta":
+        assert isinstance(student, Classifier)
+        sizes = {"channels": student.trunk.channels, "num_classes": len(info.classes)}
+        return Recipe("logit_flow", sizes | _flow_arguments(distill))
+    if distill["transfer"] == "logits" or distill["method"] == "none" or teacher is None:
+        return None
+    pairs = distill["feature_pairs"]
+    with blamed_on("distill_student.feature_pairs"):
+        check_pairs(distill["backbone"], _trunk(student), "the teacher's backbone", teacher.trunk, pairs)
+    device = next(teacher.parameters()).device
+    with torch.no_grad():
+        maps = teacher.eval().feature_maps(torch.zeros(1, 3, *info.image_size, device=device))
+    own = _trunk(student).widths
+    shapes = [[own[i - 1], maps[j - 1].shape[1], list(maps[j - 1].shape[2:])] for i, j in pairs]
+    return Recipe("feature_transforms", {"shapes": shapes})
+
+
+def _trunk(student: nn.Module) -> Trunk:
+    assert isinstance(student, Classifier | SampledStudent)
+    trunk = student.trunk
+    assert isinstance(trunk, Trunk)
+    return trunk
+
+
+def check_pairs(
+    backbone: str, trunk: Trunk, teacher_backbone: str, teacher_trunk: Trunk, pairs: Sequence[Sequence[int]]
+) -> None:
+    """Raise ValueError where the student's or the teacher's trunk lacks a stage of ``pairs``."""
+    check_stages(backbone, trunk, [pair[0] for pair in pairs])
+    check_stages(teacher_backbone, teacher_trunk, [pair[1] for pair in pairs])
+
+
+def build_student(recipe: Recipe, image_size: tuple[int, int]) -> nn.Module:
+    """Return the student with random weights.
+
+    Raises:
+        UserError: the backbone is unknown, has no feature map or stage, or cannot take images of ``image_size``.
+    """
+    with blamed_on("distill_student.backbone"):
+        student = build_network(recipe.kind, recipe.arguments)
+        check_image_size(student, image_size, *([1] if isinstance(student, SampledStudent) else []))
+    return student
