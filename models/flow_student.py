@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from models.backbones.trunk import Trunk
@@ -20,6 +21,10 @@ class SampledStudent(nn.Module):
 
     def step_logits(self, images: Tensor, num_steps: int) -> list[Tensor]:
         """Return the logits (B, num_classes) that each of ``num_steps`` steps leads to."""
+        raise NotImplementedError
+
+    def combine(self, steps: Sequence[Tensor]) -> Tensor:
+        """Return the logits (B, num_classes) of a student that took ``steps``, given those that each led to."""
         raise NotImplementedError
 
     def paths(self, images: Tensor, num_steps: int) -> list[FlowPath]:
@@ -54,6 +59,10 @@ class FlowStudent(SampledStudent):
     def step_logits(self, images: Tensor, num_steps: int) -> list[Tensor]:
         """Return the logits (B, num_classes) that each of ``num_steps`` steps estimates."""
         return self.flow.step_outputs(self.features(images), num_steps)
+
+    def combine(self, steps: Sequence[Tensor]) -> Tensor:
+        """Return the mean over the steps: the implicit ensemble."""
+        return torch.stack(list(steps)).mean(dim=0)
 
     def paths(self, images: Tensor, num_steps: int) -> list[FlowPath]:
         """Return the walk of the one flow."""
@@ -102,6 +111,10 @@ class FeatureFlowStudent(SampledStudent):
     def step_logits(self, images: Tensor, num_steps: int) -> list[Tensor]:
         """Return the logits (B, num_classes) with the state after each step flowing on."""
         return [self.walk(images, num_steps, stop=i + 1)[0] for i in range(num_steps)]
+
+    def combine(self, steps: Sequence[Tensor]) -> Tensor:
+        """Return the last: its state is what flows on."""
+        return steps[-1]
 
     def paths(self, images: Tensor, num_steps: int) -> list[FlowPath]:
         """Return the walk of each flow, in the order of the stages."""

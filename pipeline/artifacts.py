@@ -50,6 +50,15 @@ def load_network(folder: Path) -> tuple[nn.Module, Json]:
     return network.eval(), about
 
 
+def load_helper(folder: Path) -> nn.Module | None:
+    """Return what was trained beside the student in ``folder`` and does not deploy; None where nothing was.
+
+    Raises:
+        UserError: its files are damaged or do not fit each other.
+    """
+    return load_network(folder / HELPER)[0] if (folder / HELPER).is_dir() else None
+
+
 def read_num_steps(folder: Path) -> int | None:
     """Return the calibrated number of steps; None for a student without sampling steps.
 

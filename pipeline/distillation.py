@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from models.flow import FlowTransfer
@@ -12,6 +13,7 @@ from models.networks import Classifier
 from pipeline.artifacts import load_network
 from pipeline.errors import UserError
 from pipeline.feature_transfer import FeatureDistillation, FeatureFlowMatching
+from pipeline.files import Json
 from pipeline.logit_transfer import FlowMatching, LogitDistillation, OnlineFlowMatching, ThetaFlowMatching
 from pipeline.methods import METHODS
 from pipeline.metric import build_metric
@@ -31,6 +33,16 @@ def load_teacher(folder: Path) -> Classifier:
     if not isinstance(network, Classifier):
         raise UserError(f"{folder}: holds a {about['kind']}, a teacher is a classifier; give the teacher's folder")
     return network
+
+
+def frozen_teacher(folder: Path, about: Json, device: torch.device) -> FrozenTeacher | None:
+    """Return what the student described by ``about`` was taught by, on ``device``; None where it had no teacher.
+
+    Raises:
+        UserError: the teacher is missing, or something else.
+    """
+    stages = about["teacher_stages"]
+    return None if stages is None else FrozenTeacher(load_teacher(folder), stages).to(device)
 
 
 def build_objective(

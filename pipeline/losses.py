@@ -88,12 +88,20 @@ def mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
 def correlation(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
     """Return Pearson's correlation of each row of ``a`` with the same row of ``b``, (R, M) each to (R,).
 
-    A row whose deviations have a norm below ``eps`` has no direction: its correlation is 0, with a zero gradient, where
-    the formula's own gradient grows without bound.
+    A row that is constant but for rounding has no direction: its correlation is 0, with a zero gradient, where the
+    formula's own gradient grows without bound. Constant means that its deviations have a norm below ``eps``, or below
+    16 units in the last place of its values.
     """
+    floor_a, floor_b = _constant_below(a, eps), _constant_below(b, eps)
     a = a - a.mean(dim=1, keepdim=True)
     b = b - b.mean(dim=1, keepdim=True)
     aa, bb = a.square().sum(dim=1), b.square().sum(dim=1)
-    varies = (aa > eps**2) & (bb > eps**2)
+    varies = (aa > floor_a) & (bb > floor_b)
     products = torch.where(varies, (a * b).sum(dim=1), 0)
-    return products * aa.clamp(min=eps**2).rsqrt() * bb.clamp(min=eps**2).rsqrt()
+    return products * torch.maximum(aa, floor_a).rsqrt() * torch.maximum(bb, floor_b).rsqrt()
+
+
+def _constant_below(x: Tensor, eps: float) -> Tensor:
+    """Return the squared norm (R,) of deviations up to which a row of ``x`` (R, M) counts as constant."""
+    rounding = 16 * torch.finfo(x.dtype).eps
+    return eps**2 + rounding**2 * x.detach().square().sum(dim=1)

@@ -83,6 +83,17 @@ def check_pairs(
     check_stages(teacher_backbone, teacher_trunk, [pair[1] for pair in pairs])
 
 
+def taught(distill: Mapping[str, Any]) -> Json:
+    """Return ``teacher_stages``, to be kept with the student: what it learnt of the teacher.
+
+    None: nothing; empty: the logits; else the teacher's stages, counted from 1.
+    """
+    if not METHODS[distill["method"]].needs_teacher:
+        return {"teacher_stages": None}
+    features = distill["transfer"] == "features"
+    return {"teacher_stages": [pair[1] for pair in distill["feature_pairs"]] if features else []}
+
+
 def build_student(recipe: Recipe, image_size: tuple[int, int]) -> nn.Module:
     """Return the student with random weights.
 

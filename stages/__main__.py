@@ -1,4 +1,4 @@
-"""The user's commands: ``python -m stages summary`` and ``python -m stages preset``."""
+"""The user's commands: ``python -m stages summary``, ``preset`` and ``compare``."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import click
 
 from pipeline.presets import apply_preset, list_presets
 from pipeline.summary import summarize
-from stages.common import exit_codes, params_option
+from stages.common import exit_codes, params_option, path_option
 
 
 @click.group()
@@ -36,6 +36,19 @@ def preset(name: str | None, params_path: Path) -> None:
     if kept is not None:
         click.echo(f"your edited {params_path} is kept as {kept}", err=True)
     click.echo(f"{params_path} now holds the preset {name}; run: dvc repro", err=True)
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@path_option("--out", "Folder of the runs; what has finished there is not run again.")
+@path_option("--report", "Folder to write: tables and plots.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs side by side.")
+@exit_codes
+def compare(config: Path, out: Path, report: Path, jobs: int) -> None:
+    """Train every method and seed of the comparison file CONFIG from one teacher; write a table and plots."""
+    from pipeline.comparison.command import run_comparison  # noqa: PLC0415  (needs matplotlib and PyTorch)
+
+    click.echo(run_comparison(config, out, report, jobs=jobs))
 
 
 if __name__ == "__main__":

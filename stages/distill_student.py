@@ -10,7 +10,7 @@ from pipeline.data.store import read_info, read_split
 from pipeline.distillation import build_objective, load_teacher
 from pipeline.files import replaced_folder, write_json
 from pipeline.params_file import load_params
-from pipeline.recipes import build_student, helper_recipe, student_recipe
+from pipeline.recipes import build_student, helper_recipe, student_recipe, taught
 from pipeline.seeding import derive_seed, set_up_torch
 from pipeline.training import train, write_history
 from pipeline.weights import save_network
@@ -49,7 +49,7 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
             on_epoch=functools.partial(write_history, history),
             **loop,
         )
-        about = {"method": distill.method, "loss": distill.loss, "backbone": distill.backbone}
+        about = {"method": distill.method, "loss": distill.loss, "backbone": distill.backbone, **taught(settings)}
         about = save_network(folder, student, *recipe, about=about)
         if helper is not None and helping is not None:
             save_network(folder / HELPER, helper, *helping, about={})

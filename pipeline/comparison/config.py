@@ -1,0 +1,97 @@
+"""What a comparison consists of: methods and seeds, as changes to one parameters file."""
+
+import io
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.errors import UserError, blamed_on
+
+Changes = dict[str, Any]
+"""From dotted key to value, e.g. ``distill_student.method: metric``."""
+Seed = Annotated[int, Field(ge=0), Strict()]
+
+
+class Comparison(BaseModel):
+    """The content of a comparison file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    title: Annotated[str, Field(min_length=1)]
+    params: Annotated[str, Field(min_length=1)]
+    """The parameters file that all runs start from, relative to the current folder."""
+    changes: Changes
+    """For the data, the teacher and every method."""
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    baseline: str
+    """The method from which gains are counted."""
+    methods: Annotated[dict[str, Changes], Field(min_length=1)]
+    """From a method's name in the table to its own changes."""
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        if self.baseline not in self.methods:
+            raise ValueError(f"baseline: got {self.baseline!r}, which is none of the methods {', '.join(self.methods)}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: got {self.seeds}; give each once")
+        foreign = [
+            key for changes in self.methods.values() for key in changes if not key.startswith("distill_student.")
+        ]
+        if foreign:
+            raise ValueError(
+                f"methods: got {foreign[0]}; a method changes distill_student alone, so that all share data and teacher"
+            )
+        return self
+
+
+def load_comparison(path: Path) -> Comparison:
+    """Return the comparison in the YAML file ``path``.
+
+    Raises:
+        UserError: the file is missing or not YAML, or a key is unknown, missing or wrong.
+    """
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a comparison file") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        return Comparison.model_validate(content)
+    except ValidationError as error:
+        lines = [f"{path}: {'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()]
+        raise UserError("\n".join(lines)) from error
+
+
+def changed_params(base: Path, changes: Changes) -> str:
+    """Return the text of the parameters file ``base`` with ``changes``.
+
+    Raises:
+        UserError: the file cannot be read, or a key does not exist in it.
+    """
+    yaml = YAML()
+    try:
+        content = yaml.load(base.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{base}: cannot be read ({error.strerror}); give a parameters file") from error
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        target = content
+        with blamed_on(key):
+            for section in sections:
+                target = _section(target, section)
+            if last not in target:
+                raise ValueError(f"no such parameter in {base}; its section has {', '.join(map(str, target))}")
+        target[last] = value
+    buffer = io.StringIO()
+    yaml.dump(content, buffer)
+    return buffer.getvalue()
+
+
+def _section(content: Any, name: str) -> Any:
+    if name not in content or not isinstance(content[name], dict):
+        raise ValueError(f"there is no section {name!r}; there are {', '.join(map(str, content))}")
+    return content[name]

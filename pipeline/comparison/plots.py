@@ -1,0 +1,106 @@
+"""Plots of a comparison: accuracy per method, accuracy against steps, and the ensemble of the steps."""
+
+import csv
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from pipeline.comparison.plan import Trial
+from pipeline.comparison.table import Row
+
+MARGIN = 0.15
+COLUMN = "ensemble_accuracy"
+
+
+def plot_all(folder: Path, trials: Sequence[Trial], rows: Sequence[Row], title: str) -> list[Path]:
+    """Write accuracy.svg, and where a method takes steps also steps.svg and ensemble.svg; return their paths."""
+    paths = [_save(_accuracy(rows, title), folder / "accuracy.svg")]
+    walking = [trial for trial in trials if _read(trial, "walks.csv")]
+    if walking:
+        paths.append(_save(_against_steps(walking, title), folder / "steps.svg"))
+        paths.append(_save(_ensemble(walking, rows, title), folder / "ensemble.svg"))
+    return paths
+
+
+def _accuracy(rows: Sequence[Row], title: str) -> Figure:
+    """Each trial's accuracy as a dot, each method's mean as a bar."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        groups[row["method"]].append(100 * row["accuracy"])
+    figure, axes = _figure(title, "top-1 accuracy on the test split, %")
+    for position, values in enumerate(groups.values()):
+        axes.plot([position] * len(values), values, "o", color="tab:gray", alpha=0.7)
+        axes.hlines(statistics.fmean(values), position - 0.3, position + 0.3, color="tab:blue", linewidth=3)
+    axes.set_xticks(range(len(groups)), list(groups), rotation=30, ha="right")
+    return figure
+
+
+def _against_steps(trials: Sequence[Trial], title: str) -> Figure:
+    """Accuracy on the test split against the number of steps, a line for each method."""
+    figure, axes = _figure(title, "top-1 accuracy on the test split, %")
+    for method in dict.fromkeys(trial.method for trial in trials):
+        points: dict[int, list[float]] = defaultdict(list)
+        for trial in trials:
+            if trial.method == method:
+                for line in _read(trial, "walks.csv"):
+                    points[int(line["num_steps"])].append(100 * float(line["accuracy"]))
+        _line(axes, points, method)
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("number of sampling steps K")
+    axes.legend()
+    return figure
+
+
+def _ensemble(trials: Sequence[Trial], rows: Sequence[Row], title: str) -> Figure:
+    """Accuracy of each step's own logits and of their mean up to it; methods without steps as dashed lines."""
+    figure, axes = _figure(f"{title}: each step (thin) and the mean up to it", "top-1 accuracy on the test split, %")
+    for number, method in enumerate(dict.fromkeys(trial.method for trial in trials)):
+        for column, style in (("step_accuracy", {"linewidth": 1}), (COLUMN, {"linewidth": 2.5, "label": method})):
+            points: dict[int, list[float]] = defaultdict(list)
+            for trial in trials:
+                if trial.method == method:
+                    for line in _read(trial, "steps.csv"):
+                        points[int(line["step"])].append(100 * float(line[column]))
+            means = [statistics.fmean(values) for _, values in sorted(points.items())]
+            axes.plot(sorted(points), means, marker="o", color=f"C{number}", **style)
+    walking = {trial.method for trial in trials}
+    plain = [row["method"] for row in rows if row["method"] not in walking]
+    for number, method in enumerate(dict.fromkeys(plain)):
+        mean = statistics.fmean(100 * row["accuracy"] for row in rows if row["method"] == method)
+        axes.axhline(mean, linestyle=(0, (4, 1 + number)), color="tab:gray", linewidth=1)
+        axes.annotate(method, (1.0, mean), xycoords=("axes fraction", "data"), fontsize=7, va="center")
+    axes.set_xlabel("step")
+    axes.legend()
+    return figure
+
+
+def _line(axes: Any, points: dict[int, list[float]], label: str) -> None:
+    """Draw means over the seeds with their standard deviations."""
+    xs = sorted(points)
+    spread = [statistics.stdev(points[x]) if len(points[x]) > 1 else 0.0 for x in xs]
+    axes.errorbar(xs, [statistics.fmean(points[x]) for x in xs], spread, marker="o", capsize=3, label=label)
+
+
+def _figure(title: str, label: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title)
+    axes.set_ylabel(label)
+    axes.grid(visible=True, alpha=0.3)
+    axes.margins(y=MARGIN)
+    return figure, axes
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    return path
+
+
+def _read(trial: Trial, name: str) -> list[dict[str, str]]:
+    with (trial.folder / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,90 @@
+"""Run what is unfinished, several runs side by side; what has succeeded is not run again."""
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.comparison.plan import Command, Run, unfinished
+from pipeline.errors import GateError
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2
+LOG = "log.txt"
+
+
+@dataclass
+class Running:
+    """A run at work."""
+
+    run: Run
+    process: subprocess.Popen[bytes]
+    started: float = field(default_factory=time.perf_counter)
+
+    def seconds(self) -> float:
+        """Return how long it has been at work."""
+        return time.perf_counter() - self.started
+
+
+def run_all(runs: Sequence[Run], *, jobs: int) -> None:
+    """Bring all ``runs`` to their end, at most ``jobs`` at a time; interrupted or failed ones can be run again.
+
+    Raises:
+        GateError: some failed; names their logs. The others have run to their end.
+    """
+    waiting = unfinished(runs)
+    logger.info("%d of %d runs are done already", len(runs) - len(waiting), len(runs))
+    total, done, failed = len(waiting), 0, list[Run]()
+    started = time.perf_counter()
+    at_work: list[Running] = []
+    try:
+        while waiting or at_work:
+            while waiting and len(at_work) < jobs:
+                at_work.append(_start(waiting.pop(0)))
+            time.sleep(POLL_SECONDS)
+            for item in [item for item in at_work if item.process.poll() is not None]:
+                at_work.remove(item)
+                done += 1
+                left = (time.perf_counter() - started) / done * (total - done)
+                logger.info("%s, %d of %d, about %.0f s left", _end(item, failed), done, total, left)
+    finally:
+        for item in at_work:
+            item.process.terminate()
+            item.process.wait()
+    if failed:
+        logs = ", ".join(str(run.folder / LOG) for run in failed)
+        raise GateError(f"{len(failed)} of {total} runs failed; see {logs}, then run the same command again")
+
+
+def run_command(command: Command) -> int:
+    """Run one stage command on this terminal and return its exit code."""
+    return subprocess.run([sys.executable, "-m", *command], check=False).returncode  # noqa: S603
+
+
+def _start(run: Run) -> Running:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.done_file.unlink(missing_ok=True)
+    with (run.folder / LOG).open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.comparison.worker"],
+            stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, cwd=Path.cwd(),
+        )  # fmt: skip
+    assert process.stdin is not None
+    with process.stdin as pipe:
+        pipe.write(json.dumps(run.commands).encode())
+    return Running(run, process)
+
+
+def _end(item: Running, failed: list[Run]) -> str:
+    """Take note of a run that ended; return one line about it."""
+    if item.process.returncode == 0:
+        item.run.mark_done(item.seconds())
+        return f"{item.run.name}: done in {item.seconds():.0f} s"
+    failed.append(item.run)
+    lines = (item.run.folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"{item.run.name}: FAILED ({lines[-1] if lines else 'no output'})"
