@@ -68,6 +68,7 @@ class Training(Section):
 
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)]
+    precision: Literal["fp32", "bf16"]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     optimizer: Optimizer
     schedule: LearningRate

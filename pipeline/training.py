@@ -38,6 +38,7 @@ def train(
     *,
     epochs: int,
     batch_size: int,
+    precision: str,
     optimizer: dict[str, Any],
     schedule: dict[str, Any],
     augment: dict[str, Any],
@@ -48,6 +49,7 @@ def train(
     """Train ``objective.network`` in place and return one row of figures per epoch.
 
     Args:
+        precision: ``fp32``, or ``bf16`` for automatic mixed precision; weights and losses stay in float32.
         held_out: images not trained on, for the accuracy of each epoch; it chooses nothing.
         optimizer: learning_rate, momentum, nesterov, weight_decay.
         schedule: see ``pipeline.optim.learning_rate_factor``.
@@ -58,7 +60,7 @@ def train(
         GateError: the loss is not finite.
         UserError: deterministic training is asked for, and the network has a layer without it on this device.
     """
-    network = objective.network.to(device)
+    network = objective.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = TrainingBatches(train_split, batch_size=batch_size, device=device, **augment)
     sgd, scheduler = build_optimizer(
         network, steps_per_epoch=len(batches), epochs=epochs, schedule=schedule, **optimizer
@@ -69,7 +71,9 @@ def train(
         started = time.perf_counter()
         row = {"epoch": epoch + 1, "learning_rate": sgd.param_groups[0]["lr"]}
         with _nondeterminism_explained():
-            row |= _train_epoch(objective, batches, sgd, scheduler, epoch=epoch, epochs=epochs, seed=seed)
+            row |= _train_epoch(
+                objective, batches, sgd, scheduler, epoch=epoch, epochs=epochs, seed=seed, precision=precision
+            )
         network.eval()
         row["held_out_accuracy"] = accuracy(objective.predict, held_out, device)
         rows.append(row)
@@ -87,13 +91,15 @@ def _train_epoch(
     epoch: int,
     epochs: int,
     seed: int,
+    precision: str,
 ) -> Row:
     """Run one epoch; return the means of the loss, its parts and the training accuracy."""
     objective.network.train()
     sums: dict[str, Tensor] = {}
     draws = batches.epoch(derive_seed(seed, "batches", epoch))
     for batch in tqdm(draws, desc=f"epoch {epoch + 1}/{epochs}", total=len(batches), leave=False, disable=None):
-        loss = objective(batch, epoch)
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            loss = objective(batch, epoch)
         sgd.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.total)
         sgd.step()

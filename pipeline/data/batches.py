@@ -62,7 +62,10 @@ class TrainingBatches:
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             chosen = order[start : start + self.batch_size]
             images = self._augmented(self.images[chosen], generator)
-            yield Batch(to_unit_range(images), self.labels[chosen])
+            shown = to_unit_range(images).contiguous(
+                memory_format=torch.channels_last
+            )  # as the training loop's network
+            yield Batch(shown, self.labels[chosen])
 
     def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
         if self.crop_padding:
