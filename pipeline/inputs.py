@@ -2,14 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from models.backbones.shapes import SMALL_IMAGE_BACKBONES
 from pipeline.data.archive import ARCHIVE_SUFFIXES
 from pipeline.data.listing import files_below
 from pipeline.errors import UserError, blamed_on, files_of_the_user
-from pipeline.files import read_json, sha256
+from pipeline.files import Json, read_json, sha256
 from pipeline.published_weights import is_published
 
 
@@ -76,12 +76,28 @@ def check_backbones(backbones: Mapping[str, str], *, known: Iterable[str]) -> No
                 check_backbone(name)
 
 
-def earlier_backbones(facts: Path) -> list[str]:
-    """Return the backbones that the last probe found to exist, from its file ``facts``; none where that is no help."""
+def check_feature_pairs(backbones: Sequence[str], pairs: Sequence[Sequence[int]], *, earlier: Json) -> None:
+    """Raise UserError where student or teacher (``backbones``, in this order) lacks a stage of ``pairs``.
+
+    PyTorch is imported only where the ``earlier`` inputs, which the last probe found right, were others.
+    """
+    if not pairs or (earlier.get("backbones"), earlier.get("feature_pairs")) == (backbones, pairs):
+        return
+    from models.factory import build_parts  # noqa: PLC0415
+    from models.flow_student import check_stages  # noqa: PLC0415
+
+    with blamed_on("distill_student.feature_pairs"):
+        for position, backbone in enumerate(backbones):
+            check_stages(backbone, build_parts(backbone, 2).trunk, [pair[position] for pair in pairs])
+
+
+def earlier_inputs(facts: Path) -> Json:
+    """Return the inputs that the last probe found right, from its file ``facts``; none where that is no help."""
     try:
-        return [str(name) for name in read_json(facts)["inputs"]["backbones"]]
-    except (KeyError, TypeError, UserError):
-        return []
+        inputs = read_json(facts)["inputs"]
+    except (KeyError, UserError):
+        return {}
+    return inputs if isinstance(inputs, dict) else {}
 
 
 def check_device(device: str, *, num_gpus: int) -> None:

@@ -79,6 +79,12 @@ class DistillStudent(Section):
         """Whether the method learns from a teacher."""
         return METHODS[self.method].needs_teacher
 
+    @property
+    def taught_pairs(self) -> list[list[int]]:
+        """Return the pairs [student's stage, teacher's stage] whose features are transferred; none for logits."""
+        is_used = self.transfer == "features" and self.needs_teacher
+        return [list(pair) for pair in self.feature_pairs] if is_used else []
+
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         transfer = self.transfer

@@ -6,7 +6,14 @@ import click
 
 from pipeline.environment import count_gpus, probe_tensorrt
 from pipeline.files import write_json
-from pipeline.inputs import check_backbones, check_device, data_fingerprint, earlier_backbones, weights_fingerprint
+from pipeline.inputs import (
+    check_backbones,
+    check_device,
+    check_feature_pairs,
+    data_fingerprint,
+    earlier_inputs,
+    weights_fingerprint,
+)
 from pipeline.params_file import load_params
 from stages.common import exit_codes, params_option, path_option
 
@@ -19,13 +26,16 @@ def main(params_path: Path, out: Path) -> None:
     """Write the facts on which stages depend; stops before any stage if a parameter or a path is wrong."""
     params = load_params(params_path)
     data, teacher, student = params.prepare_data, params.train_teacher, params.distill_student
-    backbones = {"train_teacher.backbone": teacher.backbone, "distill_student.backbone": student.backbone}
-    check_backbones(backbones, known=earlier_backbones(out))
+    earlier = earlier_inputs(out)
     check_device(params.base.device, num_gpus=count_gpus())
+    backbones = {"distill_student.backbone": student.backbone, "train_teacher.backbone": teacher.backbone}
+    check_backbones(backbones, known=earlier.get("backbones", []))
+    check_feature_pairs(list(backbones.values()), student.taught_pairs, earlier=earlier)
     facts = {
         "inputs": {
             "backbones": list(backbones.values()),
             "data": data_fingerprint(data.source, Path(data.root) if data.root else None, download=data.download),
+            "feature_pairs": student.taught_pairs,
             "teacher": "needed" if student.needs_teacher else "not needed",
             "teacher_weights": weights_fingerprint(teacher.weights),
         },
