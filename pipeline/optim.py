@@ -34,14 +34,20 @@ def build_optimizer(
     momentum: float,
     nesterov: bool,
     weight_decay: float,
+    decay_all: bool,
     schedule: dict[str, object],
 ) -> tuple[SGD, LambdaLR]:
     """Return SGD over all parameters of ``network`` and a scheduler to be stepped after every batch.
 
-    ``schedule`` holds the remaining arguments of ``learning_rate_factor``.
+    ``decay_all`` False spares biases and the weights of normalisation from weight decay. ``schedule`` holds the
+    remaining arguments of ``learning_rate_factor``.
     """
+    parameters = list(network.parameters())
+    decayed = [p for p in parameters if decay_all or p.dim() > 1]
+    exempt = [p for p in parameters if not decay_all and p.dim() <= 1]  # biases, and the weights of norms
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
     optimizer = SGD(
-        network.parameters(), lr=learning_rate, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay
+        [group for group in groups if group["params"]], lr=learning_rate, momentum=momentum, nesterov=nesterov
     )
 
     def factor(step: int) -> float:  # the first step of a warm-up already moves

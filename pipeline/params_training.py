@@ -39,6 +39,8 @@ class Optimizer(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)]
     nesterov: bool
     weight_decay: NonNegative
+    decay_all: bool
+    """Whether weight decay also takes biases and the weights of normalisation."""
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Self:

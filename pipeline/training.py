@@ -51,7 +51,7 @@ def train(
     Args:
         precision: ``fp32``, or ``bf16`` for automatic mixed precision; weights and losses stay in float32.
         held_out: images not trained on, for the accuracy of each epoch; it chooses nothing.
-        optimizer: learning_rate, momentum, nesterov, weight_decay.
+        optimizer: learning_rate, momentum, nesterov, weight_decay, decay_all.
         schedule: see ``pipeline.optim.learning_rate_factor``.
         augment: crop_padding, horizontal_flip.
         on_epoch: called with all rows so far after every epoch.
