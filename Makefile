@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro summary test test-fast lint format types check deps lock clean distclean
+.PHONY: help install repro summary compare test test-fast lint format types check deps lock clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,11 @@ repro: $(INSTALLED)  ## run what changed of the pipeline, then print the summary
 
 summary: $(INSTALLED)  ## print the result of the last run
 	@python -m stages summary
+
+COMPARISON ?= digits
+compare: $(INSTALLED)  ## train methods and seeds against each other: COMPARISON=digits, JOBS=2
+	@python -m stages compare benchmarks/comparisons/$(COMPARISON).yaml \
+	  --out artifacts/comparison/$(COMPARISON) --report reports/comparison/$(COMPARISON) --jobs $(or $(JOBS),2)
 
 test: $(INSTALLED)  ## run all tests
 	@python -m pytest -n 2 --dist loadgroup

@@ -45,6 +45,8 @@ class Classifier(nn.Module):
         return {name: own.get(name) or behind.get(name) or self._from_small(name) for name in published}
 
     def _from_small(self, name: str) -> str:
+        if name.startswith(("trunk.", "head.")):
+            return name
         if re.match(HEADS, name):
             return "head.linear." + name.rpartition(".")[2]
         for pattern, replacement in self.trunk.published_names:

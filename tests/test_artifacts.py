@@ -1,31 +1,40 @@
 """Networks and weights on disk."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from models.factory import build_classifier
 from models.flow_student import build_flow_student
 from pipeline.artifacts import load_network, read_num_steps
 from pipeline.data.store import DataInfo
-from pipeline.distillation import build_student, student_recipe
 from pipeline.errors import UserError
+from pipeline.params_file import load_params
+from pipeline.recipes import Recipe, build_student, student_recipe
 from pipeline.teacher import read_teacher, teacher_arguments
 from pipeline.weights import read_weights, save_network
+from tests.helpers import ROOT
 
 SIZE = (8, 8)
 INFO = DataInfo(("a", "b", "c"), (8, 8), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "none")
 ARGUMENTS = teacher_arguments("resnet8", INFO)
-FLOW = {"schedule": "rectified", "meta_encoder": "conv", "time_scale": 1.0, "num_steps": 4}
+DEFAULTS = load_params(ROOT / "params.yaml").distill_student.model_dump()
+
+
+def recipe(method: str = "fm_kt", backbone: str = "resnet8") -> Recipe:
+    return student_recipe(DEFAULTS | {"method": method, "backbone": backbone}, INFO)
 
 
 def test_a_saved_network_comes_back_the_same(tmp_path: Path) -> None:
-    kind, arguments = student_recipe("fm_kt", "resnet8", INFO, FLOW)
-    student = build_student(kind, arguments, SIZE)
-    save_network(tmp_path, student, kind, arguments, about={"method": "fm_kt"})
+    student = build_student(recipe(), SIZE)
+    save_network(tmp_path, student, *recipe(), about={"method": "fm_kt"})
     loaded, about = load_network(tmp_path)
     assert about["method"] == "fm_kt"
     assert about["num_parameters"] == sum(p.numel() for p in student.parameters())
@@ -38,17 +47,18 @@ def test_a_saved_network_comes_back_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["plain", "state_dict", "model", "data_parallel", "safetensors", "own"])
 def test_teacher_weights_are_read_in_every_usual_form(form: str, tmp_path: Path) -> None:
     teacher = build_classifier(**ARGUMENTS).eval()
-    weights = {name: tensor.clone() for name, tensor in teacher.network.state_dict().items()}
+    own = teacher.state_dict()
+    weights = {re.sub("^head.linear", "fc", name).removeprefix("trunk."): tensor for name, tensor in own.items()}
     path = tmp_path / ("weights.safetensors" if form in {"safetensors", "own"} else "weights.pt")
     if form == "safetensors":
         save_file(weights, path)
     elif form == "own":
-        save_file({name: tensor.clone() for name, tensor in teacher.state_dict().items()}, path)
+        save_file(own, path)
     else:
         wrapped = {f"module.{name}": tensor for name, tensor in weights.items()} if form == "data_parallel" else weights
         torch.save({form: wrapped} if form in {"state_dict", "model"} else wrapped, path)
     images = torch.rand(2, 3, 8, 8)
-    torch.testing.assert_close(read_teacher(ARGUMENTS, path, SIZE)(images), teacher(images), rtol=0, atol=0)
+    torch.testing.assert_close(read_teacher(ARGUMENTS, str(path), SIZE)(images), teacher(images), rtol=0, atol=0)
 
 
 def test_given_weights_keep_their_own_normalisation() -> None:
@@ -61,11 +71,11 @@ def test_weights_of_another_network_are_refused_with_the_differences(tmp_path: P
     other = build_classifier(**{**ARGUMENTS, "num_classes": 5})
     torch.save(other.state_dict(), tmp_path / "w.pt")
     with pytest.raises(UserError, match=r"w.pt: the weights do not fit .*\(5, 64\) where \(3, 64\) is needed.*classes"):
-        read_teacher(ARGUMENTS, tmp_path / "w.pt", SIZE)
+        read_teacher(ARGUMENTS, str(tmp_path / "w.pt"), SIZE)
     deeper = build_classifier(**{**ARGUMENTS, "backbone": "resnet20"})
     torch.save(deeper.state_dict(), tmp_path / "w.pt")
-    with pytest.raises(UserError, match=r"w.pt: the weights do not fit the network: \d+ unknown \(network.0.layer1.1"):
-        read_teacher(ARGUMENTS, tmp_path / "w.pt", SIZE)
+    with pytest.raises(UserError, match=r"w.pt: the weights do not fit the network: \d+ unknown \(trunk.layer1.1"):
+        read_teacher(ARGUMENTS, str(tmp_path / "w.pt"), SIZE)
 
 
 class Harmful:
@@ -119,11 +129,11 @@ def test_a_damaged_network_folder_is_named(tmp_path: Path) -> None:
 
 def test_an_unknown_backbone_is_blamed_on_its_parameter() -> None:
     with pytest.raises(UserError, match=r"distill_student.backbone: unknown backbone 'resnet9'; did you mean"):
-        build_student(*student_recipe("fm_kt", "resnet9", INFO, FLOW), SIZE)
+        build_student(recipe(backbone="resnet9"), SIZE)
     with pytest.raises(UserError, match=r"distill_student.backbone: backbone 'vit_b_16' pools no feature map"):
-        build_student(*student_recipe("fm_kt", "vit_b_16", INFO, FLOW), SIZE)
+        build_student(recipe(backbone="vit_b_16"), SIZE)
     with pytest.raises(UserError, match=r"train_teacher.backbone: unknown backbone 'resnet9'"):
-        read_teacher({**ARGUMENTS, "backbone": "resnet9"}, Path("any"), SIZE)
+        read_teacher({**ARGUMENTS, "backbone": "resnet9"}, "any", SIZE)
 
 
 def test_calibration_without_steps_is_named(tmp_path: Path) -> None:
@@ -133,8 +143,7 @@ def test_calibration_without_steps_is_named(tmp_path: Path) -> None:
 
 
 def test_deployable_weights_are_all_that_is_saved(tmp_path: Path) -> None:
-    kind, arguments = student_recipe("fm_kt", "resnet8", INFO, FLOW)
-    save_network(tmp_path, build_flow_student(**arguments), kind, arguments, about={})
+    save_network(tmp_path, build_flow_student(**recipe().arguments), *recipe(), about={})
     names = {name.split(".")[0] for name in read_weights(tmp_path / "model.safetensors")}
     assert names == {"trunk", "flow"}
 
@@ -142,4 +151,37 @@ def test_deployable_weights_are_all_that_is_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backbone", ["vit_b_16", "vgg11", "inception_v3"])
 def test_a_backbone_for_larger_images_is_named(backbone: str) -> None:
     with pytest.raises(UserError, match=r"distill_student.backbone: cannot take images of 8 x 8 pixels \("):
-        build_student(*student_recipe("none", backbone, INFO, FLOW), SIZE)
+        build_student(recipe("none", backbone), SIZE)
+
+
+def test_torchvisions_own_weights_come_with_their_normalisation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in PyTorch's cache under the name that torchvision looks for stands for a download."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    entry = torchvision.models.get_model_weights("shufflenet_v2_x0_5").IMAGENET1K_V1
+    info = replace(INFO, classes=tuple(map(str, range(1000))))
+    whole = torchvision.models.get_model("shufflenet_v2_x0_5").eval()
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    torch.save(whole.state_dict(), tmp_path / "hub/checkpoints" / entry.url.rpartition("/")[2])
+    for weights in ("torchvision", "torchvision:IMAGENET1K_V1"):
+        arguments = teacher_arguments("shufflenet_v2_x0_5", info, weights=weights)
+        assert arguments["mean"] == [0.485, 0.456, 0.406]
+        teacher = read_teacher(arguments, weights, (64, 64))
+        images = torch.rand(2, 3, 64, 64)
+        torch.testing.assert_close(teacher(images), whole(teacher.normalize(images)), rtol=1e-4, atol=1e-5)
+    given = teacher_arguments("shufflenet_v2_x0_5", info, weights=weights, mean=(0.1,) * 3, std=(1.0,) * 3)
+    assert given["mean"] == [0.1] * 3
+    with pytest.raises(UserError, match=r"torchvision has no weights 'V9' of shufflenet_v2_x0_5; it has IMAGENET1K_V1"):
+        teacher_arguments("shufflenet_v2_x0_5", info, weights="torchvision:V9")
+
+
+def test_weights_that_cannot_be_downloaded_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", raise_offline)
+    with pytest.raises(UserError, match=r"train_teacher.weights: https://.* cannot be fetched .*give the file's path"):
+        read_teacher(teacher_arguments("resnet18", INFO, weights="torchvision"), "torchvision", (64, 64))
+
+
+def raise_offline(*_: object, **__: object) -> None:
+    raise URLError("no route to host")

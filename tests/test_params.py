@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.errors import UserError
-from pipeline.inputs import check_backbones, check_device, data_fingerprint, earlier_backbones
+from pipeline.inputs import check_backbones, check_device, data_fingerprint, earlier_inputs
 from pipeline.params_file import load_params
 from pipeline.presets import apply_preset, list_presets
 from stages.__main__ import main as stages_main
@@ -17,6 +17,7 @@ from stages.probe_environment import main as probe
 from tests.helpers import ROOT, fill_folder
 
 WriteParams = Callable[[dict[str, Any]], Path]
+FEATURES = {"distill_student.transfer": "features", "distill_student.loss": "pkd"}
 
 
 def refusal(path: Path) -> str:
@@ -37,8 +38,10 @@ def refusal(path: Path) -> str:
         ("prepare_data.calib_fraction", 1.0, "got 1.0; input should be less than 1"),
         ("train_teacher.training.epochs", 0, "got 0; input should be greater than or equal to 1"),
         ("train_teacher.training.optimizer.learning_rate", float("nan"), "got nan"),
-        ("distill_student.method", "fmkt", "input should be 'fm_kt', 'metric' or 'none'"),
-        ("distill_student.loss", None, "got None; input should be 'kd' or 'dist'"),
+        ("distill_student.method", "fmkt", "input should be 'fm_kt', 'fm_kt_theta', 'ofm_kt', 'none'"),
+        ("distill_student.loss", None, "got None; input should be 'kd', 'dkd', 'dist', 'pkd' or 'mse'"),
+        ("distill_student.flow.num_steps", [], "at least 1 item"),
+        ("distill_student.flow.num_steps", [4, 0], "got 0; input should be greater than or equal to 1"),
         ("calibrate_steps.candidates", [], "at least 1 item"),
         ("export_onnx.opset", 17, "got 17; input should be greater than or equal to 18"),
         ("package.name", "My Model", "got 'My Model'"),
@@ -105,6 +108,44 @@ def test_rules_between_keys(params_file: WriteParams) -> None:
     assert "prepare_data: source digits comes with the pipeline" in refusal(params_file({"prepare_data.root": "x"}))
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"loss": "pkd"},
+            "loss 'pkd' does not work on logits; use kd or dkd or dist or mse, or set transfer",
+        ),
+        (
+            {"transfer": "features", "loss": "dkd"},
+            "loss 'dkd' does not work on features; use pkd or mse, or set",
+        ),
+        ({"transfer": "features", "loss": "kd"}, "loss 'kd' does not work on features"),
+        (
+            {"transfer": "features", "loss": "pkd", "method": "fm_kt_theta"},
+            "does not transfer features; use fm_kt or",
+        ),
+        ({"transfer": "features", "loss": "mse", "method": "ofm_kt"}, "method 'ofm_kt' does not transfer features"),
+        ({"transfer": "features", "loss": "mse", "method": "metric_meta"}, "method 'metric_meta' does not transfer"),
+        (
+            {"feature_pairs": [[3, 3], [2, 2]]},
+            "feature_pairs: got the student's stages [3, 2]; give each once",
+        ),
+    ],
+)
+def test_combinations_that_make_no_sense_are_refused_with_what_to_use(
+    changes: dict[str, Any], words: str, params_file: WriteParams
+) -> None:
+    message = refusal(params_file({f"distill_student.{key}": value for key, value in changes.items()}))
+    assert "params.yaml: distill_student: " in message
+    assert words in message
+
+
+def test_torchvision_has_no_weights_of_networks_for_small_images(params_file: WriteParams) -> None:
+    assert "train_teacher: torchvision has no weights of 'resnet8x4'; give a file, or null to train" in refusal(
+        params_file({"train_teacher.weights": "torchvision"})
+    )
+
+
 @pytest.mark.parametrize("text", ["", "- 1", "a: [", "base: {}\nbase: {}", "\x00"])
 def test_what_is_no_parameters_file_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text)
@@ -129,7 +170,7 @@ def test_the_probe_outlives_a_damaged_or_older_file_of_facts(
     out = tmp_path / "environment.json"
     out.write_text(content)
     assert CliRunner().invoke(probe, ["--params", str(params_file({})), "--out", str(out)]).exit_code == 0
-    assert earlier_backbones(out) == ["resnet8x4", "resnet8"]
+    assert earlier_inputs(out)["backbones"] == ["resnet8", "resnet8x4"]
 
 
 def test_a_gpu_that_is_not_there_is_noticed_at_once() -> None:
@@ -170,6 +211,8 @@ def test_the_probe_ends_with_two_and_one_line_and_writes_nothing(tmp_path: Path,
         {"train_teacher.backbone": "resnet19"},
         {"prepare_data.source": "imagefolder", "prepare_data.root": str(tmp_path / "params.yaml")},
         {"prepare_data.source": "cifar10", "prepare_data.root": str(tmp_path / "nowhere")},
+        FEATURES | {"distill_student.feature_pairs": [[2, 2], [4, 3]]},
+        FEATURES | {"distill_student.backbone": "vit_b_16"},
     ):
         result = CliRunner().invoke(probe, ["--params", str(params_file(changes)), "--out", str(out)])
         assert result.exit_code == 2
@@ -205,16 +248,16 @@ def test_the_default_parameters_are_the_digits_preset() -> None:
 def test_a_preset_is_put_in_place_and_an_edited_file_is_kept(tmp_path: Path, params_file: WriteParams) -> None:
     path = params_file({"base.seed": 7})
     edited = path.read_bytes()
-    kept = apply_preset(ROOT / "presets", "cifar100", path)
+    kept = apply_preset(ROOT / "presets", "tiny-imagenet", path)
     assert kept is not None
     assert kept.read_bytes() == edited
-    assert path.read_bytes() == (ROOT / "presets/cifar100.yaml").read_bytes()
+    assert path.read_bytes() == (ROOT / "presets/tiny-imagenet.yaml").read_bytes()
     path.write_bytes(edited)
     assert apply_preset(ROOT / "presets", "digits", path) not in {None, kept}, "an earlier copy is never overwritten"
     kept.unlink()
     assert apply_preset(ROOT / "presets", "digits", path) is None
     assert not kept.exists()
-    with pytest.raises(UserError, match=r"unknown preset 'imagenet'; known: cifar10, cifar100"):
+    with pytest.raises(UserError, match=r"unknown preset 'imagenet'; known: cifar10, cifar100-"):
         apply_preset(ROOT / "presets", "imagenet", tmp_path / "p.yaml")
 
 
