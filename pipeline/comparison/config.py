@@ -1,6 +1,7 @@
 """What a comparison consists of: methods and seeds, as changes to one parameters file."""
 
 import io
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -35,6 +36,9 @@ class Comparison(BaseModel):
     def _hangs_together(self) -> Self:
         if self.baseline not in self.methods:
             raise ValueError(f"baseline: got {self.baseline!r}, which is none of the methods {', '.join(self.methods)}")
+        folders = [folder_name(method) for method in self.methods]
+        if "" in folders or len(set(folders)) < len(folders):
+            raise ValueError(f"methods: got {', '.join(self.methods)}; names must differ in their letters and digits")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: got {self.seeds}; give each once")
         foreign = [
@@ -45,6 +49,11 @@ class Comparison(BaseModel):
                 f"methods: got {foreign[0]}; a method changes distill_student alone, so that all share data and teacher"
             )
         return self
+
+
+def folder_name(method: str) -> str:
+    """Return the name of ``method`` in lower case, with one hyphen for whatever is no letter, digit or underscore."""
+    return re.sub(r"\W+", "-", method.lower()).strip("-")
 
 
 def load_comparison(path: Path) -> Comparison:

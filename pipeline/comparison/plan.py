@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.comparison.config import Changes, Comparison, changed_params
+from pipeline.comparison.config import Changes, Comparison, changed_params, folder_name
 from pipeline.files import Json, read_json, write_json, write_text
 from pipeline.params_file import load_params
 
@@ -102,7 +102,7 @@ def trials(comparison: Comparison, out: Path) -> list[Trial]:
 
 
 def _trial(comparison: Comparison, out: Path, method: str, seed: int) -> Trial:
-    folder = out / "trials" / f"{method}-{seed}"
+    folder = out / "trials" / f"{folder_name(method)}-{seed}"
     params = _write_params(comparison, folder, comparison.methods[method] | {"base.seed": seed})
     shared = out / "teacher"
     data, student, calibration = shared / "data", folder / "student", folder / "calibration"
