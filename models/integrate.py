@@ -2,6 +2,7 @@
 
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -35,14 +36,16 @@ def step_times(num_steps: int) -> list[float]:
 def euler(velocity: Velocity, x: Tensor, num_steps: int) -> Trajectory:
     """Walk Z_{i+1} = Z_i - v(Z_i, t_i) / N from Z_0 = ``x``, with t_i = 1 - i / N (FM-KT, arXiv 2402.02012, figure 4).
 
-    ``x`` has shape (B, ...). Time runs from 1 (student) towards 0 (teacher), so a step subtracts.
+    ``x`` has shape (B, ...). Time runs from 1 (student) towards 0 (teacher), so a step subtracts. Times are float32 at
+    least: in the half precision of automatic mixed precision 0.999 is 1.
 
     Raises:
         ValueError: ``num_steps`` is less than 1.
     """
     states, velocities = [x], []
+    precise = torch.promote_types(x.dtype, torch.float32)
     for time in step_times(num_steps):
-        v = velocity(x=x, t=x.new_full((x.shape[0],), time))
+        v = velocity(x=x, t=x.new_full((x.shape[0],), time, dtype=precise))
         x = x - v / num_steps
         states.append(x)
         velocities.append(v)

@@ -68,7 +68,8 @@ def trace(subject: Traced, split: Split, num_steps: int, device: torch.device) -
     ``ensemble_accuracy`` that of a student that stops after this step.
     """
     sums: dict[tuple[str, int], dict[str, float]] = {}
-    subject.student.eval().to(device)
+    for module in (subject.student, *subject.transforms):
+        module.eval().to(device)
     for batch in ordered_batches(split, BATCH_SIZE, device):
         for key, figures in _batch_figures(subject, batch, num_steps):
             total = sums.setdefault(key, dict.fromkeys(figures, 0.0))

@@ -1,124 +1,131 @@
 """The Euler chain and the flow in float64, against closed forms."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor, nn
 
-from models.flow import FlowTransfer
-from models.integrate import euler, step_times
-from models.meta_encoders import META_ENCODERS, build_meta_encoder
-from models.schedules import get_schedule
+from models.deploy import UnrolledFlow
+from models.flow import FlowTransfer, build_logit_flow
+from models.integrate import Velocity, euler, step_times
+from models.meta_encoders import META_ENCODERS, MetaEncoder, build_meta_encoder
+from models.schedules import SCHEDULES, get_schedule
 from models.shape_transform import LogitTransform
-from models.time_embedding import sinusoidal_embedding
+
+every_schedule = pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 
 
-def exact_velocity(source: Tensor, target: Tensor) -> object:
-    def velocity(*, x: Tensor, t: Tensor) -> Tensor:
-        assert t.shape == (len(x),)
-        return source - target
+class TrueVelocity:
+    """dZ/dt of the path that ``schedule`` walks between two known ends; notes the times at which it is asked."""
 
-    return velocity
+    def __init__(self, schedule: str) -> None:
+        self.schedule = get_schedule(schedule)
+        self.source, self.target = random_maps(2)
+        self.times: list[float] = []
 
+    def state(self, time: float) -> Tensor:
+        weights = self.schedule.walked(time)
+        return weights.alpha * self.source + weights.sigma * self.target
 
-def random_pair(*shape: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    source, target = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
-    return source, target
-
-
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 8, 50])
-def test_euler_on_the_true_velocity_lands_on_the_target(num_steps: int) -> None:
-    source, target = random_pair(4, 3)
-    chain = euler(exact_velocity(source, target), source, num_steps)  # type: ignore[arg-type]
-    assert len(chain.states) == num_steps + 1
-    assert len(chain.velocities) == num_steps
-    torch.testing.assert_close(chain.states[-1], target, rtol=1e-12, atol=1e-12)
+    def __call__(self, *, x: Tensor, t: Tensor) -> Tensor:
+        assert (t.shape, t.dtype) == ((len(x),), x.dtype)
+        (time,) = set(t.tolist())
+        self.times.append(time)
+        weights = self.schedule.walked(time)
+        return weights.d_alpha * self.source + weights.d_sigma * self.target
 
 
-def test_euler_has_first_order_error_on_exponential_growth() -> None:
-    """dZ/dt = Z from t = 1 to 0 ends at Z(1) / e; (1 - 1/N)^N is what N steps give."""
-    start = torch.ones(1, 1, dtype=torch.float64)
-    for num_steps in (1, 4, 64):
-        end = euler(lambda *, x, t: x, start, num_steps).states[-1].item()  # noqa: ARG005
-        assert end == pytest.approx((1 - 1 / num_steps) ** num_steps, rel=1e-12)
-    assert end == pytest.approx(math.exp(-1), rel=1e-2)
+def random_maps(*shape: int) -> Tensor:
+    return torch.randn(*shape, 3, 4, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def test_time_runs_from_one_downwards_and_never_reaches_zero() -> None:
-    seen: list[float] = []
+def swirl(*, x: Tensor, t: Tensor) -> Tensor:
+    """Return a velocity that is neither constant nor linear."""
+    return torch.sin(3 * x + t[:, None, None, None])
 
-    def velocity(*, x: Tensor, t: Tensor) -> Tensor:
-        seen.append(t[0].item())
-        return torch.zeros_like(x)
 
-    euler(velocity, torch.zeros(2, 1), 4)
-    assert seen == step_times(4) == [1.0, 0.75, 0.5, 0.25]
+def make_flow(velocity: Velocity, schedule: str, transform: nn.Module | None = None) -> FlowTransfer:
+    return FlowTransfer(velocity=velocity, schedule=get_schedule(schedule), transform=transform or nn.Identity())
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 7, 8, 50])
+def test_the_true_velocity_of_the_straight_path_leads_to_the_target_and_tells_it_at_every_step(num_steps: int) -> None:
+    truth = TrueVelocity("rectified")
+    path = make_flow(truth, "rectified").walk(truth.source, num_steps)
+    assert (len(path.states), len(path.velocities), len(path.estimates)) == (num_steps + 1, num_steps, num_steps)
+    assert torch.equal(path.states[0], truth.source)
+    for end in (path.states[-1], *path.estimates):
+        torch.testing.assert_close(end, truth.target, rtol=1e-12, atol=1e-12)
+    assert truth.times == step_times(num_steps) == [1 - i / num_steps for i in range(num_steps)]
+
+
+@pytest.mark.parametrize("schedule", ["vp", "ve"])
+def test_euler_on_a_curved_path_errs_half_as_much_with_twice_the_steps(schedule: str) -> None:
+    truth = TrueVelocity(schedule)
+    ends = [euler(truth, truth.state(1.0), num_steps).states[-1] for num_steps in (64, 128, 256)]
+    errors = [float((end - truth.state(0.0)).norm() / truth.target.norm()) for end in ends]
+    assert errors[0] < 0.15
+    assert [errors[1] / errors[0], errors[2] / errors[1]] == pytest.approx([0.5, 0.5], abs=0.06)
 
 
 @pytest.mark.parametrize("num_steps", [0, -1])
 def test_no_steps_are_refused(num_steps: int) -> None:
-    with pytest.raises(ValueError, match=f"num_steps must be at least 1, got {num_steps}"):
-        euler(lambda *, x, t: x, torch.zeros(1, 1), num_steps)  # noqa: ARG005
+    flow = make_flow(swirl, "rectified")
+    for walk in (lambda: euler(swirl, random_maps(), num_steps), lambda: flow(random_maps(), num_steps)):
+        with pytest.raises(ValueError, match=f"num_steps must be at least 1, got {num_steps}"):
+            walk()
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 8])
-def test_every_step_of_the_true_velocity_estimates_the_target(num_steps: int) -> None:
-    source, target = random_pair(4, 3, 2, 2)
-    velocity = exact_velocity(source, target)
-    flow = FlowTransfer(velocity=velocity, schedule=get_schedule("rectified"), transform=nn.Identity())  # type: ignore[arg-type]
-    estimates = flow.estimates(source, num_steps)
-    assert len(estimates) == num_steps
-    for estimate in estimates:
-        torch.testing.assert_close(estimate, target, rtol=1e-6, atol=1e-12)
-    torch.testing.assert_close(flow(source, num_steps), target)
+@every_schedule
+@pytest.mark.parametrize("num_steps", [1, 3, 8])
+def test_a_walk_and_its_mean_output_are_the_chain_written_out_with_estimates_of_least_squares(
+    schedule: str, num_steps: int
+) -> None:
+    """For rectified flow the estimate of the velocity alone: X_S - v."""
+    source, flow = random_maps(), make_flow(swirl, schedule, nn.Softmax(dim=1))
+    path = flow.walk(source, num_steps)
+    state = get_schedule(schedule).walked(1.0).alpha * source
+    for i in range(num_steps):
+        velocity = torch.sin(3 * state + 1 - i / num_steps)
+        alpha, sigma, d_alpha, d_sigma = get_schedule(schedule).walked(1 - i / num_steps)
+        equations = [(sigma, state - alpha * source), (d_sigma, velocity - d_alpha * source)]
+        equations = equations[1:] if schedule == "rectified" else equations
+        factors = torch.tensor([[factor] for factor, _ in equations], dtype=torch.float64)
+        estimate = torch.linalg.lstsq(factors, torch.stack([rest.flatten() for _, rest in equations])).solution
+        torch.testing.assert_close(path.states[i], state)
+        torch.testing.assert_close(path.velocities[i], velocity)
+        torch.testing.assert_close(path.estimates[i], estimate.reshape(source.shape))
+        state = state - velocity / num_steps
+    torch.testing.assert_close(path.states[num_steps], state)
+    outputs = [estimate.softmax(dim=1) for estimate in path.estimates]
+    torch.testing.assert_close(flow.step_outputs(source, num_steps), outputs)
+    torch.testing.assert_close(flow(source, num_steps), sum(outputs) / num_steps)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("meta_encoder", sorted(META_ENCODERS))
 @pytest.mark.parametrize("num_steps", [1, 3, 8])
 def test_the_mean_of_a_linear_transform_is_the_transform_of_the_last_state(meta_encoder: str, num_steps: int) -> None:
     """mean_i T(X_S - v_i) = T(X_S - mean_i v_i) = T(Z_N): an identity of rectified flow with a linear T."""
     torch.manual_seed(0)
-    encoder = build_meta_encoder(meta_encoder, 6).double()
-    transform = LogitTransform(6, 5).double()
-    flow = FlowTransfer(velocity=encoder, schedule=get_schedule("rectified"), transform=transform)
-    x = torch.randn(2, 6, 4, 4, dtype=torch.float64)
-    with torch.no_grad():
-        last = euler(encoder, x, num_steps).states[-1]
-        torch.testing.assert_close(flow(x, num_steps), transform(last), rtol=1e-9, atol=1e-10)
+    encoder = build_meta_encoder(meta_encoder, 4).double()
+    flow = make_flow(encoder, "rectified", LogitTransform(4, 5).double())
+    last = euler(encoder, random_maps(), num_steps).states[-1]
+    torch.testing.assert_close(flow(random_maps(), num_steps), flow.transform(last), rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("meta_encoder", sorted(META_ENCODERS))
-def test_a_meta_encoder_keeps_the_shape_and_depends_on_time(meta_encoder: str) -> None:
+@torch.no_grad()
+@every_schedule
+def test_a_built_flow_takes_any_number_of_steps_at_the_speed_of_its_schedule(schedule: str) -> None:
     torch.manual_seed(0)
-    encoder = build_meta_encoder(meta_encoder, 6)
-    x = torch.randn(3, 6, 5, 4)
-    early, late = (encoder(x=x, t=torch.full((3,), time)) for time in (1.0, 0.125))
-    assert early.shape == x.shape
-    assert not torch.allclose(early, late)
-    embedding = encoder.embed(torch.tensor([1.0]))
-    torch.testing.assert_close(encoder.velocity_at(x, embedding), early)
-
-
-def test_the_conv_meta_encoder_has_the_published_parameters() -> None:
-    """Two 3x3 convolutions without biases, GroupNorm(1), and the time embedding's two linear layers."""
-    width = 8
-    expected = 2 * 9 * width**2 + 2 * width + 2 * (width**2 + width)
-    assert sum(p.numel() for p in build_meta_encoder("conv", width).parameters()) == expected
-
-
-def test_an_unknown_meta_encoder_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="unknown meta-encoder 'lstm'; known: conv, mlp"):
-        build_meta_encoder("lstm", 4)
-
-
-@pytest.mark.parametrize("width", [1, 2, 7, 8])
-def test_the_sinusoidal_embedding_follows_its_formula(width: int) -> None:
-    t = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
-    embedding = sinusoidal_embedding(t, width)
-    half = width // 2
-    for row, time in enumerate(t.tolist()):
-        angles = [time * 10_000 ** (-j / half) for j in range(half)]
-        expected = [math.cos(a) for a in angles] + [math.sin(a) for a in angles] + [0.0] * (width % 2)
-        assert embedding[row].tolist() == pytest.approx(expected, abs=1e-12)
+    settings = {"schedule": schedule, "meta_encoder": "conv", "time_scale": 30.0}
+    flow, x = build_logit_flow(channels=4, num_classes=5, **settings).double(), random_maps()
+    for num_steps in (1, 2, 7, 16):
+        logits = flow(x, num_steps)
+        assert logits.shape == (3, 5)
+        torch.testing.assert_close(UnrolledFlow(flow, num_steps)(x, num_steps), logits)
+    t = torch.tensor([1.0, 0.3, 0.5], dtype=torch.float64)
+    norm = get_schedule(schedule).velocity_norm(t)
+    plain = MetaEncoder(4, flow.velocity.body, time_scale=30.0)
+    plain.time_embedding.load_state_dict(flow.velocity.time_embedding.state_dict())
+    factor = 1 if norm is None else norm[:, None, None, None]
+    torch.testing.assert_close(flow.velocity(x=x, t=t), factor * plain.double()(x=x, t=t))

@@ -1,40 +1,122 @@
-"""Schedules against automatic differentiation and the definition of the flow."""
+"""Schedules in float64: the table of their formulas, automatic differentiation and the definition of the flow."""
 
 import pytest
 import torch
+from torch import Tensor
 
-from models.schedules import SCHEDULES, get_schedule
+from models.integrate import step_times
+from models.schedules import SCHEDULES, Schedule, get_schedule
 
-TIMES = torch.linspace(0.05, 1.0, 20, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("name", sorted(SCHEDULES))
-def test_derivatives_agree_with_autograd(name: str) -> None:
-    schedule = get_schedule(name)
-    for value, derivative in ((schedule.alpha, schedule.d_alpha), (schedule.sigma, schedule.d_sigma)):
-        t = TIMES.clone().requires_grad_()
-        (expected,) = torch.autograd.grad(value(t).sum(), t)
-        torch.testing.assert_close(derivative(TIMES), expected)
+TIMES = torch.linspace(0.0, 1.0, 41, dtype=torch.float64)
+VISITED = sorted({time for num_steps in range(1, 51) for time in step_times(num_steps)})
+every_schedule = pytest.mark.parametrize("name", sorted(SCHEDULES))
 
 
-@pytest.mark.parametrize("name", sorted(SCHEDULES))
-def test_the_true_velocity_recovers_the_target(name: str) -> None:
-    schedule = get_schedule(name)
-    generator = torch.Generator().manual_seed(0)
-    source, target = torch.randn(2, len(TIMES), 5, generator=generator, dtype=torch.float64)
-    alpha, sigma = schedule.alpha(TIMES)[:, None], schedule.sigma(TIMES)[:, None]
-    state = alpha * source + sigma * target
-    velocity = schedule.d_alpha(TIMES)[:, None] * source + schedule.d_sigma(TIMES)[:, None] * target
-    recovered = schedule.recover_target(state=state, velocity=velocity, source=source, t=TIMES)
-    torch.testing.assert_close(recovered, target, rtol=1e-6, atol=1e-9)
+def table(name: str, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return alpha and sigma."""
+    exponential = torch.exp(-19.9 * (1 - t) ** 2 / 4 - 0.1 * (1 - t) / 2)
+    return {
+        "rectified": (t, 1 - t),
+        "vp": (exponential, (1 - exponential**2).sqrt()),
+        "ve": (0.02 * (100 / 0.02) ** t, t**0),
+    }[name]
 
 
-def test_rectified_flow_is_the_straight_line() -> None:
-    schedule = get_schedule("rectified")
-    assert schedule.alpha(TIMES).tolist() == TIMES.tolist()
-    torch.testing.assert_close(schedule.alpha(TIMES) + schedule.sigma(TIMES), torch.ones_like(TIMES))
+def derived(name: str, times: Tensor, *, walked: bool = False) -> list[Tensor]:
+    """Return alpha, sigma and their derivatives; walked, those of ve have norm 1. At its ends vp is not evaluated."""
+    t = (times.clamp(1e-3, 0.999) if name == "vp" else times).clone().requires_grad_()
+    alpha, sigma = table(name, t)
+    norm = torch.hypot(alpha, sigma) if walked and name == "ve" else 1
+    weights = [alpha / norm, sigma / norm]
+    return [
+        *(weight.detach() for weight in weights),
+        *(torch.autograd.grad(weight.sum(), t, retain_graph=True)[0] for weight in weights),
+    ]
+
+
+@every_schedule
+def test_weights_and_derivatives_are_those_of_the_table(name: str) -> None:
+    s = get_schedule(name)
+    for function, expected in zip((s.alpha, s.sigma, s.d_alpha, s.d_sigma), derived(name, TIMES), strict=True):
+        torch.testing.assert_close(function(TIMES), expected, rtol=1e-10, atol=1e-12)
+
+
+@every_schedule
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_weights_are_finite_and_have_the_shape_and_type_of_the_times(
+    name: str, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    s = get_schedule(name)
+    for t in (torch.full(shape, time, dtype=dtype) for time in (0.0, 0.4, 1.0)):
+        for value in (s.alpha(t), s.sigma(t), s.d_alpha(t), s.d_sigma(t), s.velocity_norm(t)):
+            if value is not None:
+                assert (value.shape, value.dtype) == (shape, dtype)
+                assert value.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "alpha", "sigma"),
+    [
+        ("rectified", [0.0, 1.0], [1.0, 0.0]),
+        ("vp", [0.006637599, 0.999945027], [0.999977971, 0.010485416]),
+        ("ve", [0.02, 100.0], [1.0, 1.0]),
+    ],
+)
+def test_the_ends_of_the_path(name: str, alpha: list[float], sigma: list[float]) -> None:
+    ends = TIMES[[0, -1]]
+    assert get_schedule(name).alpha(ends).tolist() == pytest.approx(alpha, rel=1e-7, abs=0)
+    assert get_schedule(name).sigma(ends).tolist() == pytest.approx(sigma, rel=1e-7, abs=0)
+
+
+def test_vp_preserves_the_variance() -> None:
+    vp = get_schedule("vp")
+    torch.testing.assert_close(vp.alpha(TIMES) ** 2 + vp.sigma(TIMES) ** 2, torch.ones_like(TIMES))
+
+
+@every_schedule
+def test_walked_weights_are_those_of_the_table_and_for_ve_of_norm_one(name: str) -> None:
+    schedule, visited = get_schedule(name), torch.tensor(VISITED, dtype=torch.float64)
+    walked = torch.tensor([schedule.walked(time) for time in VISITED], dtype=torch.float64)
+    expected = derived(name, visited, walked=True)
+    torch.testing.assert_close(walked.T, torch.stack(expected), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(schedule.start(visited), expected[0][-1] * visited)
+    norm = schedule.velocity_norm(visited)
+    assert (norm is None) == (name == "rectified")
+    if norm is not None:
+        torch.testing.assert_close(norm, torch.hypot(*expected[2:]))
+
+
+@every_schedule
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 8, 16, 50])
+def test_the_true_velocity_recovers_the_target_at_every_step(name: str, num_steps: int) -> None:
+    source, target = torch.randn(2, 5, 3, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for time in step_times(num_steps):
+        alpha, sigma, d_alpha, d_sigma = derived(name, torch.tensor(time, dtype=torch.float64), walked=True)
+        state, velocity = alpha * source + sigma * target, d_alpha * source + d_sigma * target
+        recovered = get_schedule(name).recover_target(state=state, velocity=velocity, source=source, time=time)
+        torch.testing.assert_close(recovered, target, rtol=1e-6, atol=1e-9)
+
+
+def moved(schedule: Schedule, time: float, *, state: float, velocity: float) -> float:
+    """Return by how much the estimate moves with errors of ``state`` and of ``velocity`` velocity norms."""
+    one = torch.ones(1, dtype=torch.float64)
+    norm = schedule.velocity_norm(time * one)
+    error = velocity * (one if norm is None else norm)
+    return schedule.recover_target(state=state * one, velocity=error, source=0 * one, time=time).abs().item()
+
+
+@pytest.mark.parametrize(
+    ("name", "by_state", "by_velocity", "by_both"),
+    [("rectified", 0.0, 1.0, 1.0), ("vp", 1.001, 1.272, 1.678), ("ve", 1.360, 1.663, 2.347)],
+)
+def test_an_estimate_is_well_conditioned(name: str, by_state: float, by_velocity: float, by_both: float) -> None:
+    """The largest factor, over all times visited by 1 to 50 steps, by which an error of state or velocity grows."""
+    for state, velocity, bound in ((1, 0, by_state), (0, 1, by_velocity), (1, -1, by_both)):
+        factors = [moved(get_schedule(name), time, state=state, velocity=velocity) for time in VISITED]
+        assert max(factors) == pytest.approx(bound, abs=1e-3)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="unknown schedule 'cosine'; known: rectified"):
+    with pytest.raises(ValueError, match="unknown schedule 'cosine'; known: rectified, ve, vp"):
         get_schedule("cosine")

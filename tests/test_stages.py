@@ -1,57 +1,16 @@
 """Stages as commands, one at a time, on little data."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from click import Command
-from click.testing import CliRunner, Result
 
 from pipeline.artifacts import load_network
-from stages import calibrate_steps, distill_student, evaluate, export_onnx, prepare_data, train_teacher
-from tests.helpers import TINY
+from tests.bench import Bench
 
 WriteParams = Callable[[dict[str, Any]], Path]
-SMALL = {
-    **TINY,
-    "base.num_threads": 1,
-    "train_teacher.training.epochs": 1,
-    "distill_student.training.epochs": 1,
-    "prepare_data.max_train_images": 100,
-}
-
-
-class Bench:
-    """A folder in which stages are run one by one."""
-
-    def __init__(self, folder: Path, write: WriteParams) -> None:
-        self.folder = folder
-        self.write = write
-        (folder / "environment.json").write_text(json.dumps({"inputs": {"teacher": "needed"}}))
-
-    def run(self, command: Command, changes: dict[str, Any], *words: str, **paths: str) -> Result:
-        options = {"params": str(self.write({**SMALL, **changes}))}
-        options |= {name: str(self.folder / path) for name, path in paths.items()}
-        return CliRunner().invoke(
-            command, [*words, *(text for name, value in options.items() for text in (f"--{name}", value))]
-        )
-
-    def prepare(self) -> None:
-        assert self.run(prepare_data.main, {}, out="data").exit_code == 0
-
-    def teach(self, changes: dict[str, Any]) -> Result:
-        paths = {"environment": "environment.json", "data": "data", "out": "teacher"}
-        return self.run(train_teacher.main, changes, **paths, metrics="teacher.json", history="teacher.csv")
-
-    def distill(self, changes: dict[str, Any]) -> Result:
-        paths = {"data": "data", "teacher": "teacher", "out": "student", "metrics": "student.json"}
-        return self.run(distill_student.main, changes, **paths, history="student.csv")
-
-    def json(self, name: str) -> Any:
-        return json.loads((self.folder / name).read_text())
 
 
 @pytest.fixture
@@ -65,7 +24,7 @@ def bench(tmp_path: Path, params_file: WriteParams) -> Bench:
 def test_given_weights_are_evaluated_instead_of_trained(bench: Bench) -> None:
     assert bench.teach({}).exit_code == 0
     trained, accuracy = load_network(bench.folder / "teacher")[0], bench.json("teacher.json")["test_accuracy"]
-    torch.save(trained.network.state_dict(), bench.folder / "given.pt")
+    torch.save(trained.state_dict(), bench.folder / "given.pt")
     result = bench.teach({"train_teacher.weights": str(bench.folder / "given.pt")})
     assert result.exit_code == 0, result.output
     assert "epoch" not in result.output
@@ -110,30 +69,21 @@ def test_a_student_is_no_teacher(bench: Bench) -> None:
 
 def test_a_failing_gate_ends_with_one_and_leaves_no_export(bench: Bench) -> None:
     assert bench.distill({"distill_student.method": "none"}).exit_code == 0
-    paths = {"data": "data", "student": "student"}
-    assert bench.run(calibrate_steps.main, {}, **paths, out="calibration", curve="curve.csv").exit_code == 0
-    result = bench.run(
-        export_onnx.main, {"export_onnx.max_abs_diff": 1e-12}, **paths, calibration="calibration", out="onnx"
-    )
+    assert bench.calibrate({}).exit_code == 0
+    result = bench.export({"export_onnx.max_abs_diff": 1e-12})
     assert result.exit_code == 1
     assert "error: model.onnx, batch of 1: logits differ by" in result.output
     assert not (bench.folder / "onnx").exists()
 
 
 def test_an_export_of_another_student_fails_the_evaluation(bench: Bench) -> None:
-    paths = {"data": "data", "student": "student", "calibration": "calibration"}
     learn = {"distill_student.method": "none", "distill_student.training.epochs": 8}
     assert bench.distill(learn).exit_code == 0
-    assert (
-        bench.run(calibrate_steps.main, {}, data="data", student="student", out="calibration", curve="c.csv").exit_code
-        == 0
-    )
+    assert bench.calibrate({}).exit_code == 0
     assert bench.distill({"distill_student.method": "none", "base.seed": 3}).exit_code == 0
-    assert bench.run(export_onnx.main, {}, **paths, out="onnx").exit_code == 0
+    assert bench.export({}).exit_code == 0
     assert bench.distill(learn).exit_code == 0
-    result = bench.run(
-        evaluate.main, {}, "onnx", **paths, artifact="onnx", out="onnx.json", scores="s.json", confusion="c.csv"
-    )
+    result = bench.evaluate("onnx", "onnx", {})
     assert result.exit_code == 1
     assert "below the trained network's" in result.output
     assert not (bench.folder / "onnx.json").exists()

@@ -1,0 +1,81 @@
+"""A folder in which tests run stages one by one, on little data."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from click import Command
+from click.testing import CliRunner, Result
+
+from stages import (
+    calibrate_steps,
+    distill_student,
+    evaluate,
+    export_onnx,
+    package,
+    prepare_data,
+    trace_flow,
+    train_teacher,
+)
+from tests.helpers import TINY
+
+WriteParams = Callable[[dict[str, Any]], Path]
+SMALL = {
+    **TINY,
+    "base.num_threads": 1,
+    "train_teacher.training.epochs": 1,
+    "distill_student.training.epochs": 1,
+    "prepare_data.max_train_images": 100,
+}
+
+
+class Bench:
+    """A folder in which stages are run one by one."""
+
+    def __init__(self, folder: Path, write: WriteParams) -> None:
+        self.folder = folder
+        self.write = write
+        (folder / "environment.json").write_text(json.dumps({"inputs": {"teacher": "needed"}}))
+
+    def run(self, command: Command, changes: dict[str, Any], *words: str, **paths: str) -> Result:
+        options = {"params": str(self.write({**SMALL, **changes}))}
+        options |= {name: str(self.folder / path) for name, path in paths.items()}
+        return CliRunner().invoke(
+            command, [*words, *(text for name, value in options.items() for text in (f"--{name}", value))]
+        )
+
+    def prepare(self) -> None:
+        assert self.run(prepare_data.main, {}, out="data").exit_code == 0
+
+    def teach(self, changes: dict[str, Any]) -> Result:
+        paths = {"environment": "environment.json", "data": "data", "out": "teacher"}
+        return self.run(train_teacher.main, changes, **paths, metrics="teacher.json", history="teacher.csv")
+
+    def distill(self, changes: dict[str, Any]) -> Result:
+        paths = {"data": "data", "teacher": "teacher", "out": "student", "metrics": "student.json"}
+        return self.run(distill_student.main, changes, **paths, history="student.csv")
+
+    def calibrate(self, changes: dict[str, Any]) -> Result:
+        paths = {"data": "data", "student": "student", "out": "calibration", "curve": "curve.csv"}
+        return self.run(calibrate_steps.main, changes, **paths)
+
+    def trace(self, changes: dict[str, Any]) -> Result:
+        paths = {"data": "data", "teacher": "teacher", "student": "student"}
+        return self.run(trace_flow.main, changes, **paths, steps="steps.csv", walks="walks.csv")
+
+    def export(self, changes: dict[str, Any]) -> Result:
+        paths = {"data": "data", "student": "student", "calibration": "calibration", "out": "onnx"}
+        return self.run(export_onnx.main, changes, **paths)
+
+    def evaluate(self, runtime: str, artifact: str, changes: dict[str, Any]) -> Result:
+        paths = {"data": "data", "student": "student", "calibration": "calibration", "artifact": artifact}
+        outs = {"out": f"{runtime}.json", "scores": f"{runtime}_scores.json", "confusion": f"{runtime}.csv"}
+        return self.run(evaluate.main, changes, runtime, **paths, **outs)
+
+    def package(self, changes: dict[str, Any]) -> Result:
+        paths = {"onnx": "onnx", "calibration": "calibration", "data": "data", "evaluation": "onnx_scores.json"}
+        return self.run(package.main, changes, **paths, teacher="teacher.json", student="student.json", out="package")
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text())

@@ -1,0 +1,86 @@
+"""Every variant of the method through the stages: distilled, calibrated, traced, exported, judged, packaged."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from tests.bench import Bench
+from tests.helpers import write_params
+
+FEATURES = {"distill_student.transfer": "features", "distill_student.loss": "pkd"}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "fm_kt, vp, transformer": {
+        "distill_student.flow.schedule": "vp",
+        "distill_student.flow.meta_encoder": "transformer",
+    },
+    "fm_kt, ve, drawn steps, decoupled pairs": {
+        "distill_student.flow.schedule": "ve",
+        "distill_student.flow.meta_encoder": "conv_mobile",
+        "distill_student.flow.num_steps": [1, 2, 4],
+        "distill_student.flow.num_steps_warmup": 1,
+        "distill_student.flow.pair_ratio": 0.5,
+    },
+    "fm_kt on features": FEATURES,
+    "fm_kt on features, torchvision": FEATURES
+    | {"distill_student.backbone": "shufflenet_v2_x0_5", "distill_student.feature_pairs": [[4, 2], [5, 3]]},
+    "fm_kt_theta": {"distill_student.method": "fm_kt_theta", "distill_student.loss": "dkd"},
+    "ofm_kt": {"distill_student.method": "ofm_kt"},
+    "metric": {"distill_student.method": "metric", "distill_student.loss": "mse"},
+    "metric on features": FEATURES | {"distill_student.method": "metric"},
+    "metric_meta": {"distill_student.method": "metric_meta", "distill_student.flow.meta_encoder": "mlp"},
+}
+WALKING = [name for name in VARIANTS if "kt" in name and "theta" not in name]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Return a bench with prepared data and a teacher."""
+    folder = tmp_path_factory.mktemp("variants")
+    made = Bench(folder, lambda changes: write_params(folder / "params.yaml", changes))
+    made.prepare()
+    assert made.teach({}).exit_code == 0
+    return made
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_goes_through_every_stage(name: str, bench: Bench) -> None:
+    changes = {**VARIANTS[name], "calibrate_steps.candidates": [3], "export_onnx.batch_sizes": [1, 3]}
+    for command in (bench.distill, bench.calibrate, bench.trace, bench.export):
+        result = command(changes)
+        assert result.exit_code == 0, result.output
+    assert bench.evaluate("onnx", "onnx", changes).exit_code == 0
+    assert bench.package(changes).exit_code == 0
+    walks = name in WALKING
+    assert bench.json("calibration/calibration.json")["num_steps"] == (3 if walks else None), (
+        "K is not the N of training"
+    )
+    assert bench.json("onnx.json")["parity"]["top1_agreement"] == 1.0
+    flows = len(rows(bench.folder / "walks.csv"))
+    assert flows == (2 if "fm_kt on features" in name else 1 if "kt" in name else 0)
+    assert len(rows(bench.folder / "steps.csv")) == 3 * flows
+    assert (bench.folder / "student/helper").exists() == ("features" in name or "theta" in name)
+    if walks:
+        deployed = rows(bench.folder / "walks.csv")[-1]["accuracy"]
+        assert float(deployed) == pytest.approx(bench.json("onnx.json")["accuracy"], abs=1e-5)
+
+
+def test_theta_deploys_a_graph_with_exactly_the_nodes_of_the_plain_student(bench: Bench) -> None:
+    nodes = []
+    for method in ("none", "fm_kt_theta"):
+        changes = {"distill_student.method": method, "export_onnx.batch_sizes": [1]}
+        for command in (bench.distill, bench.calibrate, bench.export):
+            assert command(changes).exit_code == 0
+        graph = onnx.load(bench.folder / "onnx/model.onnx").graph
+        nodes.append([(node.op_type, list(node.input), list(node.output), str(node.attribute)) for node in graph.node])
+        shapes = Counter((tuple(item.dims), item.data_type) for item in graph.initializer)
+        nodes.append([str(sorted(shapes.items()))])
+    assert nodes[:2] == nodes[2:]
