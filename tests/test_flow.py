@@ -129,3 +129,14 @@ def test_a_built_flow_takes_any_number_of_steps_at_the_speed_of_its_schedule(sch
     plain.time_embedding.load_state_dict(flow.velocity.time_embedding.state_dict())
     factor = 1 if norm is None else norm[:, None, None, None]
     torch.testing.assert_close(flow.velocity(x=x, t=t), factor * plain.double()(x=x, t=t))
+
+
+@pytest.mark.parametrize("schedule", ["rectified", "ve", "vp"])
+def test_mixed_precision_leaves_times_and_velocities_finite(schedule: str) -> None:
+    torch.manual_seed(0)
+    flow = build_logit_flow(channels=8, num_classes=3, schedule=schedule, meta_encoder="conv", time_scale=1.0)
+    x = torch.randn(2, 8, 4, 4)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        half = flow(x.bfloat16(), 4)
+    with torch.no_grad():
+        torch.testing.assert_close(half.float(), flow(x, 4), rtol=0.1, atol=0.1)
