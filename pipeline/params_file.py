@@ -19,18 +19,27 @@ def load_params(path: Path) -> Params:
     Raises:
         UserError: the file is missing or not YAML, or a key is unknown, missing or ill-typed; one line for each.
     """
-    try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a params file, e.g. params.yaml") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {_one_line(error)}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no sections; expected {', '.join(Params.model_fields)}")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
         raise UserError("\n".join(f"{path}: {line}" for line in describe(error.errors()))) from error
+
+
+def read_yaml(path: Path) -> object:
+    """Return what the YAML 1.2 file ``path`` holds.
+
+    Raises:
+        UserError: the file is missing or not YAML.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a YAML file, e.g. params.yaml") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {_one_line(error)}") from error
 
 
 def describe(errors: Iterable[Any]) -> list[str]:

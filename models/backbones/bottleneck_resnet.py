@@ -63,9 +63,7 @@ class BottleneckResNet(Trunk):
         self.layer3 = _stage(512, 256, blocks[2], stride=2)
         self.layer4 = _stage(1024, 512, blocks[3], stride=2)
         self.widths = (256, 512, 1024, 2048)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.initialize_convolutions()
 
     def stages(self) -> Sequence[Stage]:
         """Return stem with layer1, layer2, layer3 and layer4."""

@@ -65,9 +65,7 @@ class CifarMobileNetV2(Trunk):
             self.blocks.append(_group(before, channels[number], blocks, stride, expansion if number else 1))
         self.conv2 = _convolution(channels[-1], last, 1, stride=1)
         self.widths = (channels[1], channels[2], channels[4], last)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.initialize_convolutions()
 
     def stages(self) -> Sequence[Stage]:
         """Return stem with groups 0 and 1, group 2, groups 3 and 4, and groups 5 and 6 with the last convolution."""

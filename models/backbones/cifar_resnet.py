@@ -56,9 +56,7 @@ class CifarResNet(Trunk):
         self.layer2 = _stage(widths[1], widths[2], blocks, stride=2)
         self.layer3 = _stage(widths[2], widths[3], blocks, stride=2)
         self.widths = widths[1:]
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.initialize_convolutions()
 
     def stages(self) -> Sequence[Stage]:
         """Return stem with layer1, layer2 and layer3."""

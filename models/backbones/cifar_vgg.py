@@ -35,11 +35,7 @@ class CifarVgg(Trunk):
             _block(ends[index], block, pooled=index not in unpooled) for index, block in enumerate(blocks)
         )
         self.widths = (*ends[1:-2], ends[-1])
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
+        self.initialize_convolutions()
 
     def stages(self) -> Sequence[Stage]:
         """Return each block with the pooling before it, the last two together."""

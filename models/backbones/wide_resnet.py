@@ -56,9 +56,7 @@ class WideResNet(Trunk):
         self.bn1 = nn.BatchNorm2d(widths[3])
         self.relu = nn.ReLU(inplace=True)
         self.widths = (widths[1], widths[2], widths[3])
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.initialize_convolutions()
 
     def stages(self) -> Sequence[Stage]:
         """Return stem with layer1, layer2, and layer3 with the last normalisation and activation."""

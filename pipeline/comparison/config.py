@@ -1,5 +1,6 @@
 """What a comparison consists of: methods and seeds, as changes to one parameters file."""
 
+import copy
 import io
 import re
 from pathlib import Path
@@ -7,9 +8,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from pipeline.errors import UserError, blamed_on
+from pipeline.errors import UserError
+from pipeline.params_file import read_yaml
 
 Changes = dict[str, Any]
 """From dotted key to value, e.g. ``distill_student.method: metric``."""
@@ -63,44 +64,28 @@ def load_comparison(path: Path) -> Comparison:
         UserError: the file is missing or not YAML, or a key is unknown, missing or wrong.
     """
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a comparison file") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    try:
-        return Comparison.model_validate(content)
+        return Comparison.model_validate(read_yaml(path))
     except ValidationError as error:
         lines = [f"{path}: {'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()]
         raise UserError("\n".join(lines)) from error
 
 
 def changed_params(base: Path, changes: Changes) -> str:
-    """Return the text of the parameters file ``base`` with ``changes``.
+    """Return the text of the parameters file ``base`` with ``changes``, without its comments.
 
     Raises:
         UserError: the file cannot be read, or a key does not exist in it.
     """
-    yaml = YAML()
-    try:
-        content = yaml.load(base.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{base}: cannot be read ({error.strerror}); give a parameters file") from error
+    content: Any = read_yaml(base)
     for key, value in changes.items():
         *sections, last = key.split(".")
         target = content
-        with blamed_on(key):
-            for section in sections:
-                target = _section(target, section)
-            if last not in target:
-                raise ValueError(f"no such parameter in {base}; its section has {', '.join(map(str, target))}")
-        target[last] = value
+        for section in sections:
+            target = target.get(section) if isinstance(target, dict) else None
+        if not isinstance(target, dict) or last not in target:
+            known = f"; its section has {', '.join(map(str, target))}" if isinstance(target, dict) else ""
+            raise UserError(f"{key}: no such parameter in {base}{known}")
+        target[last] = copy.deepcopy(value)  # an anchor stands for one value behind several keys
     buffer = io.StringIO()
-    yaml.dump(content, buffer)
+    YAML().dump(content, buffer)
     return buffer.getvalue()
-
-
-def _section(content: Any, name: str) -> Any:
-    if name not in content or not isinstance(content[name], dict):
-        raise ValueError(f"there is no section {name!r}; there are {', '.join(map(str, content))}")
-    return content[name]

@@ -75,8 +75,8 @@ def _start(run: Run) -> Running:
             stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, cwd=Path.cwd(),
         )  # fmt: skip
     assert process.stdin is not None
-    with process.stdin as pipe:
-        pipe.write(json.dumps(run.commands).encode())
+    process.stdin.write(f"{json.dumps(run.commands)}\n".encode())
+    process.stdin.flush()  # stays open: the worker ends when it closes
     return Running(run, process)
 
 

@@ -1,11 +1,15 @@
-"""Run stage commands one after the other in one process: ``python -m pipeline.comparison.worker`` reads them as JSON.
+"""Run stage commands one after the other in one process: ``python -m pipeline.comparison.worker``.
 
-The stages run as ``python -m`` would run them; sharing a process spares each of them seconds of imports.
+It reads the commands as one line of JSON and ends when its input does, so that no training outlives the comparison that
+started it, however that ended. The stages run as ``python -m`` would run them; sharing a process spares each of them
+seconds of imports.
 """
 
 import json
+import os
 import runpy
 import sys
+import threading
 
 
 def run_commands(commands: list[list[str]]) -> int:
@@ -20,5 +24,13 @@ def run_commands(commands: list[list[str]]) -> int:
     return 0
 
 
+def end_with_input() -> None:
+    """End this process when its input ends; what a stage was writing is incomplete and does not count."""
+    sys.stdin.read()
+    os._exit(1)
+
+
 if __name__ == "__main__":
-    sys.exit(run_commands(json.load(sys.stdin)))
+    given = json.loads(sys.stdin.readline())
+    threading.Thread(target=end_with_input, daemon=True).start()
+    sys.exit(run_commands(given))
