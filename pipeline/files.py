@@ -29,7 +29,7 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     work, old = (target.with_name(f".{target.name}.{role}") for role in ("partial", "replaced"))
-    with _exclusive(target):
+    with exclusive(target):
         if old.exists() and not target.exists():
             old.rename(target)
         for leftover in (work, old):
@@ -48,8 +48,13 @@ def replaced_folder(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _exclusive(target: Path) -> Iterator[None]:
-    """Hold a lock beside ``target``; the system releases it when the process ends, however it ends."""
+def exclusive(target: Path) -> Iterator[None]:
+    """Hold a lock beside ``target``; the system releases it when the process ends, however it ends.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f".{target.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

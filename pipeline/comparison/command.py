@@ -7,6 +7,7 @@ from pipeline.comparison.plan import probe_command, teacher_run, trials
 from pipeline.comparison.report import write_report
 from pipeline.comparison.runner import run_all, run_command
 from pipeline.errors import UserError
+from pipeline.files import exclusive
 
 
 def run_comparison(config: Path, out: Path, report: Path, *, jobs: int) -> str:
@@ -14,13 +15,15 @@ def run_comparison(config: Path, out: Path, report: Path, *, jobs: int) -> str:
 
     Raises:
         UserError: the comparison or the parameters of a method are wrong; nothing has run then.
+        BusyError: another comparison is at work below ``out``.
         GateError: runs failed; the others are kept.
     """
     comparison = load_comparison(config)
-    teacher, runs = teacher_run(comparison, out), trials(comparison, out)
-    if run_command(probe_command(teacher)):
-        raise UserError(f"{teacher.folder / 'params.yaml'}: stopped at its check; see the line above")
-    run_all([teacher], jobs=1)
-    run_all(runs, jobs=jobs)
+    with exclusive(out):
+        runs, teacher = trials(comparison, out), teacher_run(comparison, out)
+        if run_command(probe_command(teacher)):
+            raise UserError(f"{teacher.folder / 'params.yaml'}: stopped at its check; see the line above")
+        run_all([teacher], jobs=1)
+        run_all(runs, jobs=jobs)
     command = f"python -m stages compare {config} --out {out} --report {report} --jobs {jobs}"
     return write_report(comparison, teacher, runs, report, command)

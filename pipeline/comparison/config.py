@@ -66,7 +66,12 @@ def load_comparison(path: Path) -> Comparison:
     try:
         return Comparison.model_validate(read_yaml(path))
     except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()]
+        lines = [
+            f"{path}: {found['ctx']['error']}"  # of our own rules, which name the key
+            if found["type"] == "value_error"
+            else f"{path}: {'.'.join(map(str, found['loc']))}: {found['msg']}"
+            for found in error.errors()
+        ]
         raise UserError("\n".join(lines)) from error
 
 

@@ -1,12 +1,14 @@
 """The runs of a comparison: folders, parameters and the stage commands of each."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.comparison.config import Changes, Comparison, changed_params, folder_name
 from pipeline.files import Json, read_json, write_json, write_text
+from pipeline.inputs import check_backbones, check_feature_pairs
 from pipeline.params_file import load_params
 
 Command = list[str]
@@ -33,8 +35,12 @@ class Run:
         return hashlib.sha256(repr((self.commands, self.facts())).encode()).hexdigest()
 
     def is_done(self) -> bool:
-        """Return whether the commands have succeeded with what they need now."""
-        return self.done_file.exists() and read_json(self.done_file).get("fingerprint") == self.fingerprint()
+        """Return whether the commands have succeeded with what they need now, and what they wrote is still there."""
+        paths = [Path(value) for command in self.commands for _, value in _options(command)]
+        return (
+            all(path.exists() for path in (self.done_file, *paths))
+            and read_json(self.done_file).get("fingerprint") == self.fingerprint()
+        )
 
     def mark_done(self, seconds: float) -> None:
         """Note that the commands have succeeded, in ``seconds``."""
@@ -73,17 +79,18 @@ def teacher_run(comparison: Comparison, out: Path) -> Run:
 
     def given() -> object:
         inputs = read_json(facts)["inputs"]
-        return _sections(params, "base", "prepare_data", "train_teacher"), inputs["data"], inputs["teacher_weights"]
+        own = _sections(params, "base", "prepare_data", "train_teacher")
+        return own, [inputs[key] for key in ("data", "teacher", "teacher_weights")]
 
     return Run("teacher", folder, commands, given)
 
 
 def _method_with_teacher(comparison: Comparison, folder: Path) -> Changes:
-    """Return the changes of the first method that needs a teacher, or none where no method does."""
+    """Return the changes of the first method that needs a teacher, or of the last where none does."""
     for changes in comparison.methods.values():
         if load_params(_write_params(comparison, folder, changes)).distill_student.needs_teacher:
-            return changes
-    return {}
+            break
+    return changes
 
 
 def probe_command(run: Run) -> Command:
@@ -145,8 +152,19 @@ def _write_params(comparison: Comparison, folder: Path, changes: Changes) -> Pat
     text = changed_params(Path(comparison.params), comparison.changes | changes)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
-    load_params(path)
+    params = load_params(path)
+    backbones = {
+        "distill_student.backbone": params.distill_student.backbone,
+        "train_teacher.backbone": params.train_teacher.backbone,
+    }
+    check_backbones(backbones, known=())
+    check_feature_pairs(list(backbones.values()), params.distill_student.taught_pairs, earlier={})
     return path
+
+
+def _options(command: Command) -> list[tuple[str, str]]:
+    """Return the options of ``command`` with their values, which are paths."""
+    return [(name, value) for name, value in itertools.pairwise(command) if name.startswith("--")]
 
 
 def unfinished(runs: Sequence[Run]) -> list[Run]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from pipeline.comparison.plan import Trial
@@ -88,7 +89,7 @@ def _line(axes: Any, points: dict[int, list[float]], label: str) -> None:
 def _figure(title: str, label: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(title)
+    axes.set_title(title, parse_math=False)
     axes.set_ylabel(label)
     axes.grid(visible=True, alpha=0.3)
     axes.margins(y=MARGIN)
@@ -97,7 +98,8 @@ def _figure(title: str, label: str) -> tuple[Figure, Any]:
 
 def _save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    with rc_context({"svg.hashsalt": path.stem}):  # the same runs give the same bytes
+        figure.savefig(path, metadata={"Date": None})
     return path
 
 

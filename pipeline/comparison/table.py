@@ -64,6 +64,7 @@ def summarize_methods(rows: Sequence[Row], baseline: str) -> list[Row]:
 def markdown(rows: Sequence[Row], baseline: str) -> str:
     """Return the table as Markdown, accuracies and gains in percent."""
     header = ["method", "top-1 %", "std", "n", f"gain over {baseline}", "K", "multiply-adds", "parameters", "s per run"]
+    escaped = "\\|"
     lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
     for row in rows:
         spread = "" if row["gain_std"] is None else f" ± {100 * row['gain_std']:.2f}"
@@ -80,7 +81,7 @@ def markdown(rows: Sequence[Row], baseline: str) -> str:
                 f"{row['train_seconds']:.0f}",
             ]
         )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(cell.replace('|', escaped) for cell in line)} |" for line in lines)
 
 
 def _std(values: Sequence[float]) -> float | None:

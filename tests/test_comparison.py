@@ -1,0 +1,200 @@
+"""Comparisons as users run them, on few images: refused, run, killed, resumed and reported."""
+
+import csv
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from ruamel.yaml import YAML
+
+from pipeline.comparison import config, plan, runner, table, worker
+from pipeline.files import read_json
+from stages.__main__ import main
+from tests.helpers import ROOT, TINY, refused, write_params
+
+pytestmark = pytest.mark.xdist_group("comparison")
+ARGUMENTS = ["compare", "comparison.yaml", "--out", "runs", "--report", "report", "--jobs"]
+NONE, FM_KT = {"distill_student.method": "none"}, {"distill_student.method": "fm_kt"}
+METHODS = {"none": NONE, "fm_kt": FM_KT}
+RATE, BACKBONE = "distill_student.training.optimizer.learning_rate", "distill_student.backbone"
+USUAL = {"title": "T", "params": "params.yaml", "changes": {}, "seeds": [0, 1], "baseline": "none", "methods": METHODS}
+TRIALS, REPORT = Path("runs/trials"), Path("report")
+
+
+def describe(**content: Any) -> None:
+    """Write comparison.yaml with ``content`` in place of the usual; ``...`` leaves a key out."""
+    YAML().dump({k: v for k, v in (USUAL | content).items() if v is not ...}, Path("comparison.yaml"))
+
+
+def compare(jobs: int = 2, **content: Any) -> Result:
+    describe(**content)
+    return CliRunner().invoke(main, [*ARGUMENTS, str(jobs)])
+
+
+def rows_without_seconds(name: str) -> list[dict[str, str]]:
+    return [row | {"train_seconds": ""} for row in csv.DictReader((REPORT / name).read_text().splitlines())]
+
+
+def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.chdir(folder)
+    patch.setenv("PYTHONPATH", str(ROOT))
+    write_params(folder / "params.yaml", {**TINY, "base.num_threads": 1, "train_teacher.training.epochs": 2})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which two methods with two seeds were compared, and one teacher trained."""
+    with pytest.MonkeyPatch.context() as patch:
+        enter(tmp_path_factory.mktemp("finished"), patch)
+        result = compare()
+        assert (result.exit_code, result.output.count("teacher: done in")) == (0, 1), result.output
+        return Path.cwd()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Work in a folder with small parameters, slow tests in a copy of the finished comparison."""
+    if request.node.get_closest_marker("slow"):
+        shutil.copytree(request.getfixturevalue("finished"), tmp_path, dirs_exist_ok=True)
+    enter(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"colour": 1}, "comparison.yaml: colour: "),
+        ({"seeds": ...}, "comparison.yaml: seeds: "),
+        ({"seeds": [3, 3]}, "comparison.yaml: seeds: got [3, 3]; give each once"),
+        ({"baseline": "kd"}, "comparison.yaml: baseline: got 'kd', which is none of the methods none, fm_kt"),
+        ({"methods": {"none": {"base.device": "cpu"}}}, "comparison.yaml: methods: got base.device; a method changes"),
+        ({"methods": {"none": NONE, "a/b": {}, "A b": {}}}, "methods: got none, a/b, A b; names must differ"),
+        ({"changes": {"distill_student.trainin.epochs": 1}}, "distill_student.trainin.epochs: no such parameter"),
+        ({"methods": {"none": {"distill_student.los": "kd"}}}, "distill_student.los: no such parameter in params.yaml"),
+        ({"methods": {"none": {"distill_student.loss": 5}}}, "runs/trials/none-0/params.yaml: distill_student.loss: "),
+        ({"methods": {**METHODS, "kd": {BACKBONE: "small"}}}, "distill_student.backbone: unknown backbone 'small'"),
+        *[({"params": name}, name) for name in ("gone.yaml", "empty", "broken", "number")],
+    ],
+)
+def test_a_wrong_comparison_is_refused_in_one_line_before_anything_runs(content: dict[str, Any], words: str) -> None:
+    for name, text in {"empty": "", "broken": "a: [", "number": "5"}.items():
+        Path(name).write_text(text)
+        refused(CliRunner().invoke(main, ["compare", name, *ARGUMENTS[2:], "1"]), f"error: {name}: ")
+    refused(compare(**content), words)
+    assert [REPORT.exists(), Path("runs/teacher/data").exists()] == [False, False]
+
+
+def stale(**content: Any) -> list[str]:
+    """Return which runs a comparison would start first, and mark them as done."""
+    describe(**content)
+    comparison, out = config.load_comparison(Path("comparison.yaml")), Path("runs")
+    trials, teacher = plan.trials(comparison, out), plan.teacher_run(comparison, out)
+    runner.run_command(plan.probe_command(teacher))
+    found = plan.unfinished([teacher]) or plan.unfinished(trials)
+    for run in found:
+        for path in [Path(word) for command in run.commands for word in command if word.startswith("runs/")]:
+            path.touch() if path.suffix else path.mkdir(exist_ok=True)
+        run.mark_done(1)
+    return [run.name for run in found]
+
+
+def test_a_change_makes_stale_what_depends_on_it() -> None:
+    plain = {"none": NONE, "ofm": {"distill_student.method": "ofm_kt"}}
+    assert [stale(seeds=[0], methods=plain) for _ in range(3)] == [["teacher"], ["none, seed 0", "ofm, seed 0"], []]
+    assert stale(seeds=[0], methods=plain | METHODS) == ["teacher"], "no method needed one so far"
+    assert stale(seeds=[0]) == ["none, seed 0", "fm_kt, seed 0"]
+    assert stale(title="Other", changes={"package.name": "other"}) == ["none, seed 1", "fm_kt, seed 1"]
+    assert stale(methods={"none": NONE, "fm_kt": FM_KT | {RATE: 0.05}}) == ["fm_kt, seed 0", "fm_kt, seed 1"]
+    assert len(stale(changes={BACKBONE: "resnet14"})) == 4
+    for changes in ({"train_teacher.backbone": "resnet14"}, {"prepare_data.max_test_images": 50}):
+        assert (stale(changes=changes), len(stale(changes=changes))) == (["teacher"], 4)
+    optimizer = YAML(typ="safe").load(Path("params.yaml"))["train_teacher"]["training"]["optimizer"]
+    changes = {f"{section}.training.optimizer": optimizer for section in ("train_teacher", "distill_student")}
+    stale(changes=changes, seeds=[0], methods={"none": NONE | {RATE: 0.00123}, "fm_kt": FM_KT})
+    assert "&" in Path("comparison.yaml").read_text(), "an anchor: one value behind two keys"
+    assert "".join(path.read_text() for path in Path("runs").rglob("params.yaml")).count("0.00123") == 1
+
+
+def test_the_worker_stops_at_the_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("told.py").write_text("import sys; print(sys.argv[1:], file=open('told', 'a')); sys.exit(int(sys.argv[1]))")
+    monkeypatch.syspath_prepend(Path.cwd())
+    monkeypatch.setattr(sys, "argv", ["worker"])
+    assert worker.run_commands([["told", "0", "a b"], ["told", "3"], ["told", "0"]]) == 3
+    assert Path("told").read_text() == "['0', 'a b']\n['3']\n"
+
+
+def test_gains_are_paired_by_seed_and_one_seed_has_no_spread() -> None:
+    results = [("b", 7, 0.5, None), ("b", 8, 0.7, None), ("a", 8, 0.76, 4), ("a", 7, 0.52, 1), ("c|d", 7, 0.4, 2)]
+    rest = {"macs": 10, "parameters": 1000, "train_seconds": 2.0}
+    rows = [{"method": m, "seed": s, "accuracy": a, "num_steps": k, **rest} for m, s, a, k in results]
+    assert table.markdown(table.summarize_methods(rows, "b"), "b").splitlines()[2:] == [
+        "| b | 60.00 | 14.14 | 2 | +0.00 ± 0.00 |  | 10 | 1,000 | 2 |",
+        "| a | 64.00 | 16.97 | 2 | +4.00 ± 2.83 | 1 4 | 10 | 1,000 | 2 |",
+        r"| c\|d | 40.00 |  | 1 | -10.00 | 2 | 10 | 1,000 | 2 |",
+    ]
+
+
+@pytest.mark.slow
+def test_the_report_holds_what_the_evaluations_found() -> None:
+    assert {path.stem for path in REPORT.iterdir()} == {"README", "accuracy", "ensemble", "steps", "table", "trials"}
+    found = {(row["method"], row["seed"]): float(row["accuracy"]) for row in rows_without_seconds("trials.csv")}
+    assert found == pytest.approx({k: read_json(TRIALS / "-".join(k) / "evaluation.json")["accuracy"] for k in found})
+    for row in rows_without_seconds("table.csv"):
+        own, base = ([found[method, seed] for seed in "01"] for method in (row["method"], "none"))
+        gains = [a - b for a, b in zip(own, base, strict=True)]
+        values = [float(row[name]) for name in ("accuracy", "std", "gain", "gain_std")]
+        assert values == pytest.approx([mean(own), stdev(own), mean(gains), stdev(gains)], abs=3e-6)
+
+
+@pytest.mark.slow
+def test_only_what_is_unfinished_runs_and_one_job_finds_what_two_found(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path("runs").glob("**/[ts]*/model.safetensors")}
+
+    def trained(jobs: int = 2, **content: Any) -> set[str]:
+        assert compare(jobs, **content).exit_code == 0
+        return {path.parts[-3] for path in before if path.stat().st_mtime_ns != before[path]}
+
+    assert trained() == set()
+    assert all(path.read_bytes() == (finished / path).read_bytes() for path in REPORT.iterdir())
+    (TRIALS / "none-1/done.json").unlink()
+    (TRIALS / "fm_kt-0/scores.json").unlink()
+    assert trained(jobs=1) == {"none-1", "fm_kt-0"}
+    assert all(path.read_bytes() == (finished / path).read_bytes() for path in before)
+    changed = {"none": NONE, "fm_kt": FM_KT | {RATE: 0.05}}
+    assert trained(title=r"50 $\oops$ <of> these", methods=changed) == {"none-1", "fm_kt-0", "fm_kt-1"}
+    assert len(trained(seeds=[0], changes={"train_teacher.training.epochs": 1})) == 5
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_leaves_no_process_and_goes_on_where_it_was() -> None:
+    expected = rows_without_seconds("table.csv")
+    for how, code in ((signal.SIGKILL, -9), (signal.SIGINT, 1)):
+        for name in ("none-1", "fm_kt-1"):
+            shutil.rmtree(TRIALS / name)
+        process = subprocess.Popen([sys.executable, "-m", "stages", *ARGUMENTS, "2"])
+        while process.poll() is None and len(list(TRIALS.glob("*/.student.partial"))) < 2:
+            time.sleep(0.05)
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert "another run is still writing" in compare().output
+        process.send_signal(how)
+        assert process.wait() == code
+        time.sleep(2)
+        assert [Path("/proc", pid, "exe").exists() for pid in workers] == [False, False]
+    assert (compare().exit_code, rows_without_seconds("table.csv")) == (0, expected)
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_is_named_and_the_others_finish() -> None:
+    (TRIALS / "fm_kt-0/done.json").unlink()
+    result = compare(seeds=[0], methods=METHODS | {"none": NONE | {RATE: 1.0e30}})
+    assert result.exit_code == 1
+    assert "none, seed 0: FAILED (error: training diverged" in result.output
+    assert "error: 1 of 2 runs failed; see runs/trials/none-0/log.txt" in result.output
+    result = compare(seeds=[0], methods=METHODS | {"none": NONE | {RATE: 0.05}})
+    assert result.output[result.output.index("| method") :].strip() in (REPORT / "README.md").read_text()
