@@ -22,7 +22,7 @@ def plot_all(folder: Path, trials: Sequence[Trial], rows: Sequence[Row], title: 
     paths = [_save(_accuracy(rows, title), folder / "accuracy.svg")]
     walking = [trial for trial in trials if _read(trial, "walks.csv")]
     if walking:
-        paths.append(_save(_against_steps(walking, title), folder / "steps.svg"))
+        paths.append(_save(_against_steps(walking, rows, title), folder / "steps.svg"))
         paths.append(_save(_ensemble(walking, rows, title), folder / "ensemble.svg"))
     return paths
 
@@ -40,16 +40,17 @@ def _accuracy(rows: Sequence[Row], title: str) -> Figure:
     return figure
 
 
-def _against_steps(trials: Sequence[Trial], title: str) -> Figure:
+def _against_steps(trials: Sequence[Trial], rows: Sequence[Row], title: str) -> Figure:
     """Accuracy on the test split against the number of steps, a line for each method."""
     figure, axes = _figure(title, "top-1 accuracy on the test split, %")
     for method in dict.fromkeys(trial.method for trial in trials):
         points: dict[int, list[float]] = defaultdict(list)
         for trial in trials:
             if trial.method == method:
-                for line in _read(trial, "walks.csv"):
-                    points[int(line["num_steps"])].append(100 * float(line["accuracy"]))
-        _line(axes, points, method)
+                found = {int(line["num_steps"]): line["accuracy"] for line in _read(trial, "walks.csv")}
+                for num_steps, accuracy in found.items():  # flows at several stages share one accuracy
+                    points[num_steps].append(100 * float(accuracy))
+        _line(axes, points, _label(method, rows))
     axes.set_xscale("log", base=2)
     axes.set_xlabel("number of sampling steps K")
     axes.legend()
@@ -60,7 +61,10 @@ def _ensemble(trials: Sequence[Trial], rows: Sequence[Row], title: str) -> Figur
     """Accuracy of each step's own logits and of their mean up to it; methods without steps as dashed lines."""
     figure, axes = _figure(f"{title}: each step (thin) and the mean up to it", "top-1 accuracy on the test split, %")
     for number, method in enumerate(dict.fromkeys(trial.method for trial in trials)):
-        for column, style in (("step_accuracy", {"linewidth": 1}), (COLUMN, {"linewidth": 2.5, "label": method})):
+        for column, style in (
+            ("step_accuracy", {"linewidth": 1}),
+            (COLUMN, {"linewidth": 2.5, "label": _label(method, rows)}),
+        ):
             points: dict[int, list[float]] = defaultdict(list)
             for trial in trials:
                 if trial.method == method:
@@ -68,8 +72,7 @@ def _ensemble(trials: Sequence[Trial], rows: Sequence[Row], title: str) -> Figur
                         points[int(line["step"])].append(100 * float(line[column]))
             means = [statistics.fmean(values) for _, values in sorted(points.items())]
             axes.plot(sorted(points), means, marker="o", color=f"C{number}", **style)
-    walking = {trial.method for trial in trials}
-    plain = [row["method"] for row in rows if row["method"] not in walking]
+    plain = [row["method"] for row in rows if row["num_steps"] is None]
     for number, method in enumerate(dict.fromkeys(plain)):
         mean = statistics.fmean(100 * row["accuracy"] for row in rows if row["method"] == method)
         axes.axhline(mean, linestyle=(0, (4, 1 + number)), color="tab:gray", linewidth=1)
@@ -77,6 +80,12 @@ def _ensemble(trials: Sequence[Trial], rows: Sequence[Row], title: str) -> Figur
     axes.set_xlabel("step")
     axes.legend()
     return figure
+
+
+def _label(method: str, rows: Sequence[Row]) -> str:
+    """Return the name under which the walk of ``method`` is drawn: it deploys, or only helped in training."""
+    deploys = any(row["num_steps"] is not None for row in rows if row["method"] == method)
+    return method if deploys else f"{method}: its helper flow"
 
 
 def _line(axes: Any, points: dict[int, list[float]], label: str) -> None:

@@ -39,8 +39,10 @@ Made by `{command}`.
 
 - Data: {source}; {train} images to train on, {calib} to choose K on, {test} to test on. One image of the test split is
   {point:.2f} points.
-- Teacher: {teacher}, trained once{known}. Student: {student}.
-- Every method: {training}; seeds {seeds} (initial weights, order and augmentation of the images).
+- Teacher: {teacher}. Student: {student}.
+- Every method, where its own changes below say nothing else: {training}; seeds {seeds} (initial weights, order and
+  augmentation of the images).
+{methods}
 - Accuracy is that of the last epoch on the test split, which nothing was chosen on. Where there are steps, K is the
   one calibrated on the held-out images.
 - `std` is the sample standard deviation over the seeds; gains are paired by seed. Multiply-adds are those of the
@@ -53,14 +55,19 @@ def _protocol(comparison: Comparison, teacher: Run, command: str) -> str:
     params = load_params(teacher.folder / "params.yaml")
     sizes = read_json(teacher.folder / "data" / "data.json")["sizes"]
     own = read_json(teacher.folder / "teacher.json")
+    learnt = "test_accuracy" in own
+    changes = {
+        name: ", ".join(f"{key.removeprefix('distill_student.')}: {value}" for key, value in changed.items())
+        for name, changed in comparison.methods.items()
+    }
     return PROTOCOL.format(
         command=command,
         source=params.prepare_data.source,
         point=100 / sizes["test"],
-        teacher=params.train_teacher.backbone,
-        known=f", {own['test_accuracy']:.2%} on test" if "test_accuracy" in own else "",
+        teacher=f"{params.train_teacher.backbone}, {own['test_accuracy']:.2%} on test" if learnt else "none",
         student=params.distill_student.backbone,
         training=_training(params),
+        methods="\n".join(f"  - {name}: {text or 'no changes'}" for name, text in changes.items()),
         seeds=", ".join(map(str, comparison.seeds)),
         torch=torch.__version__,
         torchvision=torchvision.__version__,

@@ -46,6 +46,7 @@ def run_all(runs: Sequence[Run], *, jobs: int) -> None:
         while waiting or at_work:
             while waiting and len(at_work) < jobs:
                 at_work.append(_start(waiting.pop(0)))
+                logger.info("%s: started; its log is %s", at_work[-1].run.name, at_work[-1].run.folder / LOG)
             time.sleep(POLL_SECONDS)
             for item in [item for item in at_work if item.process.poll() is not None]:
                 at_work.remove(item)
