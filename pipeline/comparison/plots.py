@@ -14,7 +14,6 @@ from pipeline.comparison.plan import Trial
 from pipeline.comparison.table import Row
 
 MARGIN = 0.15
-COLUMN = "ensemble_accuracy"
 
 
 def plot_all(folder: Path, trials: Sequence[Trial], rows: Sequence[Row], title: str) -> list[Path]:
@@ -61,10 +60,8 @@ def _ensemble(trials: Sequence[Trial], rows: Sequence[Row], title: str) -> Figur
     """Accuracy of each step's own logits and of their mean up to it; methods without steps as dashed lines."""
     figure, axes = _figure(f"{title}: each step (thin) and the mean up to it", "top-1 accuracy on the test split, %")
     for number, method in enumerate(dict.fromkeys(trial.method for trial in trials)):
-        for column, style in (
-            ("step_accuracy", {"linewidth": 1}),
-            (COLUMN, {"linewidth": 2.5, "label": _label(method, rows)}),
-        ):
+        mean_style = {"linewidth": 2.5, "label": _label(method, rows)}
+        for column, style in (("step_accuracy", {"linewidth": 1}), ("ensemble_accuracy", mean_style)):
             points: dict[int, list[float]] = defaultdict(list)
             for trial in trials:
                 if trial.method == method:
