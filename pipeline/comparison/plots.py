@@ -58,7 +58,7 @@ def _against_steps(trials: Sequence[Trial], rows: Sequence[Row], title: str) -> 
 
 def _ensemble(trials: Sequence[Trial], rows: Sequence[Row], title: str) -> Figure:
     """Accuracy of each step's own logits and of their mean up to it; methods without steps as dashed lines."""
-    figure, axes = _figure(f"{title}: each step (thin) and the mean up to it", "top-1 accuracy on the test split, %")
+    figure, axes = _figure(f"{title}\neach step (thin) and the mean up to it", "top-1 accuracy on the test split, %")
     for number, method in enumerate(dict.fromkeys(trial.method for trial in trials)):
         mean_style = {"linewidth": 2.5, "label": _label(method, rows)}
         for column, style in (("step_accuracy", {"linewidth": 1}), ("ensemble_accuracy", mean_style)):
@@ -72,10 +72,9 @@ def _ensemble(trials: Sequence[Trial], rows: Sequence[Row], title: str) -> Figur
     plain = [row["method"] for row in rows if row["num_steps"] is None]
     for number, method in enumerate(dict.fromkeys(plain)):
         mean = statistics.fmean(100 * row["accuracy"] for row in rows if row["method"] == method)
-        axes.axhline(mean, linestyle=(0, (4, 1 + number)), color="tab:gray", linewidth=1)
-        axes.annotate(method, (1.0, mean), xycoords=("axes fraction", "data"), fontsize=7, va="center")
+        axes.axhline(mean, linestyle="--", color=f"C{9 - number}", linewidth=1, label=method)
     axes.set_xlabel("step")
-    axes.legend()
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
