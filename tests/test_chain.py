@@ -24,8 +24,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chain")]
 PROJECT = ["models", "pipeline", "stages", "presets", "dvc.yaml", "params.yaml", ".dvc/config", ".dvc/.gitignore"]
 PROJECT += [".dvcignore", ".gitignore"]
 ALL_STAGES = ["probe_environment", "prepare_data", "train_teacher", "distill_student", "calibrate_steps"]
-ALL_STAGES += ["trace_flow", "export_onnx", "export_tensorrt", "evaluate@torch", "evaluate@onnx", "evaluate@tensorrt", "package"]
-EVALUATIONS = {"evaluate@torch", "evaluate@onnx", "evaluate@tensorrt"}
+EVALUATIONS = ["evaluate@torch", "evaluate@onnx", "evaluate@tensorrt"]
+ALL_STAGES += ["trace_flow", "export_onnx", "export_tensorrt", *EVALUATIONS, "package"]
 
 
 class Project:

@@ -30,7 +30,7 @@ COMMANDS += [
 
 def generated() -> set[str]:
     """Return the paths that the pipeline writes."""
-    text = (ROOT / "dvc.yaml").read_text()
+    text = (ROOT / "dvc.yaml").read_text() + (ROOT / "Makefile").read_text()
     return set(re.findall(r"(?:artifacts|reports)/[\w./]*[\w/]", text)) | {"artifacts/package/README.md"}
 
 
