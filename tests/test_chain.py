@@ -135,7 +135,7 @@ def test_tensorrt_is_built_or_honestly_skipped(project: Project) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"evaluate.latency_iterations": 11}, EVALUATIONS),
+        ({"evaluate.latency_iterations": 11}, set(EVALUATIONS)),
         ({"package.description": "Another text."}, {"package"}),
         ({"export_tensorrt.max_batch": 65}, {"export_tensorrt"}),
         ({"calibrate_steps.tolerance": 0.5}, {"calibrate_steps"}),
