@@ -52,9 +52,14 @@ def build_transfer_parts(backbone: str, num_classes: int) -> Parts:
         ValueError: the name is unknown, or the network has no feature map to pool.
     """
     parts = build_parts(backbone, num_classes)
-    if not parts.trunk.widths:
-        raise ValueError(f"backbone {backbone!r} {NO_FEATURES}")
+    require_feature_map(backbone, parts.trunk)
     return parts
+
+
+def require_feature_map(backbone: str, trunk: Trunk) -> None:
+    """Raise ValueError where ``trunk`` has no feature map to pool."""
+    if not trunk.widths:
+        raise ValueError(f"backbone {backbone!r} {NO_FEATURES}")
 
 
 def check_backbone(name: str) -> None:

@@ -76,6 +76,18 @@ def check_backbones(backbones: Mapping[str, str], *, known: Iterable[str]) -> No
                 check_backbone(name)
 
 
+def check_feature_map(backbone: str, *, earlier: Json) -> None:
+    """Raise UserError where the student's ``backbone`` pools no feature map.
+
+    PyTorch is imported only for backbones of torchvision that the ``earlier`` inputs do not name as having one.
+    """
+    if backbone not in SMALL_IMAGE_BACKBONES and backbone != earlier.get("feature_map"):
+        from models.factory import build_transfer_parts  # noqa: PLC0415
+
+        with blamed_on("distill_student.backbone"):
+            build_transfer_parts(backbone, 2)
+
+
 def check_feature_pairs(backbones: Sequence[str], pairs: Sequence[Sequence[int]], *, earlier: Json) -> None:
     """Raise UserError where student or teacher (``backbones``, in this order) lacks a stage of ``pairs``.
 

@@ -9,6 +9,8 @@ class Method(NamedTuple):
     student: str
     """Kind of network that deploys when logits are transferred; key of ``pipeline.artifacts.BUILDERS``."""
     needs_teacher: bool = True
+    needs_feature_map: bool = True
+    """Whether the student's backbone must pool a feature map, also where logits are transferred."""
     transfers: tuple[str, ...] = ("logits",)
     """What it can transfer."""
 
@@ -17,9 +19,9 @@ METHODS = {
     "fm_kt": Method("flow_student", transfers=("logits", "features")),
     "fm_kt_theta": Method("classifier"),
     "ofm_kt": Method("flow_student", needs_teacher=False),
-    "metric": Method("classifier", transfers=("logits", "features")),
+    "metric": Method("classifier", needs_feature_map=False, transfers=("logits", "features")),
     "metric_meta": Method("classifier"),
-    "none": Method("classifier", needs_teacher=False, transfers=("logits", "features")),
+    "none": Method("classifier", needs_teacher=False, needs_feature_map=False, transfers=("logits", "features")),
 }
 LOSSES_OF = {"logits": ("kd", "dkd", "dist", "mse"), "features": ("pkd", "mse")}
 """Metric losses that make sense for what is transferred."""

@@ -80,6 +80,11 @@ class DistillStudent(Section):
         return METHODS[self.method].needs_teacher
 
     @property
+    def needs_feature_map(self) -> bool:
+        """Whether the student's backbone must pool a feature map."""
+        return METHODS[self.method].needs_feature_map
+
+    @property
     def taught_pairs(self) -> list[list[int]]:
         """Return the pairs [student's stage, teacher's stage] whose features are transferred; none for logits."""
         is_used = self.transfer == "features" and self.needs_teacher
@@ -88,7 +93,7 @@ class DistillStudent(Section):
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         transfer = self.transfer
-        if self.loss not in LOSSES_OF[transfer]:
+        if self.method != "none" and self.loss not in LOSSES_OF[transfer]:
             others = [name for name, losses in LOSSES_OF.items() if self.loss in losses]
             raise ValueError(
                 f"loss {self.loss!r} does not work on {transfer}; use {' or '.join(LOSSES_OF[transfer])}, "

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from models.backbones.trunk import Trunk
-from models.factory import check_image_size
+from models.factory import check_image_size, require_feature_map
 from models.flow_student import SampledStudent, check_stages
 from models.networks import Classifier
 from pipeline.artifacts import build_network
@@ -53,6 +53,8 @@ def helper_recipe(
     """
     if distill["method"] == "fm_kt_theta":
         assert isinstance(student, Classifier)
+        with blamed_on("distill_student.backbone"):
+            require_feature_map(distill["backbone"], student.trunk)
         sizes = {"channels": student.trunk.channels, "num_classes": len(info.classes)}
         return Recipe("logit_flow", sizes | _flow_arguments(distill))
     if distill["transfer"] == "logits" or distill["method"] == "none" or teacher is None:

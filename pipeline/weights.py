@@ -54,6 +54,8 @@ def load_state(network: nn.Module, weights: dict[str, Tensor], source: object) -
         UserError: names are missing or left over, or a shape differs; gives the first few.
     """
     own = network.state_dict()
+    counters = {name: torch.zeros_like(own[name]) for name in own if name.endswith("num_batches_tracked")}
+    weights = counters | weights  # files of older PyTorch lack them, and nothing here reads them
     missing = [name for name in own if name not in weights]
     unknown = [name for name in weights if name not in own]
     shapes = [

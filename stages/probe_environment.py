@@ -9,6 +9,7 @@ from pipeline.files import write_json
 from pipeline.inputs import (
     check_backbones,
     check_device,
+    check_feature_map,
     check_feature_pairs,
     data_fingerprint,
     earlier_inputs,
@@ -30,11 +31,14 @@ def main(params_path: Path, out: Path) -> None:
     check_device(params.base.device, num_gpus=count_gpus())
     backbones = {"distill_student.backbone": student.backbone, "train_teacher.backbone": teacher.backbone}
     check_backbones(backbones, known=earlier.get("backbones", []))
+    if student.needs_feature_map:
+        check_feature_map(student.backbone, earlier=earlier)
     check_feature_pairs(list(backbones.values()), student.taught_pairs, earlier=earlier)
     facts = {
         "inputs": {
             "backbones": list(backbones.values()),
             "data": data_fingerprint(data.source, Path(data.root) if data.root else None, download=data.download),
+            "feature_map": student.backbone if student.needs_feature_map else None,
             "feature_pairs": student.taught_pairs,
             "teacher": "needed" if student.needs_teacher else "not needed",
             "teacher_weights": weights_fingerprint(teacher.weights),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.comparison.config import Changes, Comparison, changed_params, folder_name
 from pipeline.files import Json, read_json, write_json, write_text
-from pipeline.inputs import check_backbones, check_feature_pairs
+from pipeline.inputs import check_backbones, check_feature_map, check_feature_pairs
 from pipeline.params_file import load_params
 
 Command = list[str]
@@ -158,6 +158,8 @@ def _write_params(comparison: Comparison, folder: Path, changes: Changes) -> Pat
         "train_teacher.backbone": params.train_teacher.backbone,
     }
     check_backbones(backbones, known=())
+    if params.distill_student.needs_feature_map:
+        check_feature_map(params.distill_student.backbone, earlier={})
     check_feature_pairs(list(backbones.values()), params.distill_student.taught_pairs, earlier={})
     return path
 
