@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from models.networks import Classifier
+from models.normalize import Normalize
 from pipeline.data.batches import TrainingBatches, ordered_batches, random_crop
 from pipeline.data.store import Split
 from pipeline.errors import GateError, UserError
 from pipeline.objectives import Supervised
-from pipeline.optim import learning_rate_factor
+from pipeline.optim import build_optimizer, learning_rate_factor
 from pipeline.seeding import derive_seed, seed_everything
 from pipeline.training import EMPTY_HISTORY, accuracy, train, write_history
 
@@ -21,7 +21,8 @@ CPU = torch.device("cpu")
 SETTINGS: dict[str, Any] = {
     "epochs": 3,
     "batch_size": 16,
-    "optimizer": {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0},
+    "precision": "fp32",
+    "optimizer": {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0, "decay_all": True},
     "schedule": {"name": "cosine", "warmup_epochs": 0, "milestones": (), "gamma": 0.1},
     "augment": {"crop_padding": 1, "horizontal_flip": True},
 }
@@ -38,7 +39,7 @@ def make_split(count: int = 64) -> Split:
 def run(**changes: Any) -> tuple[nn.Module, list[dict[str, Any]]]:
     seed_everything(0, "test")
     layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 4 * 3, 2))
-    network = Classifier(layers, mean=[0.5] * 3, std=[0.25] * 3)
+    network = nn.Sequential(Normalize([0.5] * 3, [0.25] * 3), layers)
     options = {**SETTINGS, "seed": 0, "device": CPU, "on_epoch": lambda rows: None, **changes}  # noqa: ARG005
     return network, train(Supervised(network, label_smoothing=0.0), make_split(), make_split(), **options)
 
@@ -57,6 +58,23 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
     same = [torch.equal(a, b) for a, b in zip(one.parameters(), again.parameters(), strict=True)]
     assert all(same)
     assert not torch.equal(next(iter(one.parameters())), next(iter(other.parameters())))
+
+
+def test_mixed_precision_learns_with_float32_weights() -> None:
+    network, rows = run(precision="bf16")
+    assert rows[-1]["held_out_accuracy"] == 1.0
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+    assert rows[-1]["loss"] != run()[1][-1]["loss"]
+
+
+def test_biases_and_norms_can_be_spared_from_weight_decay() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    rest: dict[str, Any] = {"steps_per_epoch": 1, "epochs": 1, "schedule": SETTINGS["schedule"]}
+    for decay_all, expected in ((True, [0.1] * 4), (False, [0.1, 0.0, 0.0, 0.0])):
+        options = {**SETTINGS["optimizer"], "weight_decay": 0.1, "decay_all": decay_all}
+        groups = build_optimizer(network, **options, **rest)[0].param_groups
+        found = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+        assert [found[id(p)] for p in network.parameters()] == expected
 
 
 def test_a_diverging_run_stops_and_says_where() -> None:
