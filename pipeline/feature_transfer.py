@@ -1,12 +1,12 @@
 """Objectives that transfer feature maps: feature-based FM-KT, and classical distillation as its control."""
 
-from torch import Tensor, nn
+from torch import nn
 
 from models.flow_student import FeatureFlowStudent
 from models.networks import Classifier
 from pipeline.data.batches import Batch
 from pipeline.objectives import Loss, Objective
-from pipeline.teaching import StepPlan, Teaching
+from pipeline.teaching import SteppedObjective, StepPlan, Teaching
 
 
 class FeatureDistillation(Objective):
@@ -46,7 +46,7 @@ class FeatureDistillation(Objective):
         return Loss(total, {"cross_entropy": cross_entropy, "transfer": transfer}, logits)
 
 
-class FeatureFlowMatching(Objective):
+class FeatureFlowMatching(SteppedObjective):
     """Feature-based FM-KT with serial training: CE + w mean_p 1/N sum_i L(T_p(X_T_hat_i), X_T).
 
     The state after the last step flows on through the student, so the cross-entropy is that of the refined network.
@@ -84,7 +84,3 @@ class FeatureFlowMatching(Objective):
         cross_entropy = self.cross_entropy(logits, batch.labels)
         total = cross_entropy + self.weight * transfer
         return Loss(total, {"cross_entropy": cross_entropy, "transfer": transfer}, logits)
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Return the student's logits with the largest number of steps of training."""
-        return self.student(images, self.steps.largest)  # type: ignore[no-any-return]

@@ -1,7 +1,6 @@
 """Objectives that transfer logits: FM-KT, FM-KT^Theta, OFM-KT, and classical distillation as their control."""
 
 import torch
-from torch import Tensor
 
 from models.flow import FlowTransfer
 from models.flow_student import FlowStudent
@@ -9,7 +8,7 @@ from models.networks import Classifier
 from pipeline.data.batches import Batch
 from pipeline.metric import Metric
 from pipeline.objectives import Loss, Objective
-from pipeline.teaching import StepPlan, Teaching
+from pipeline.teaching import SteppedObjective, StepPlan, Teaching
 
 
 class LogitDistillation(Objective):
@@ -29,7 +28,7 @@ class LogitDistillation(Objective):
         return Loss(total, {"cross_entropy": cross_entropy, "transfer": transfer}, logits)
 
 
-class FlowMatching(Objective):
+class FlowMatching(SteppedObjective):
     """Logit-based FM-KT with serial training: w / N sum_i [L(T(X_T_hat_i), X_T) + CE(T(X_T_hat_i), y)].
 
     The chain starts at the student's feature and never sees the teacher (arXiv 2402.02012, section 3).
@@ -52,10 +51,6 @@ class FlowMatching(Objective):
         cross_entropy = self.mean_cross_entropy(outputs, batch.labels)
         total = self.weight * (transfer + cross_entropy)
         return Loss(total, {"cross_entropy": cross_entropy, "transfer": transfer}, torch.stack(outputs).mean(dim=0))
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Return the student's logits with the largest number of steps of training."""
-        return self.student(images, self.steps.largest)  # type: ignore[no-any-return]
 
 
 class ThetaFlowMatching(Objective):
@@ -108,7 +103,7 @@ class ThetaFlowMatching(Objective):
         return Loss(flow + head, parts, logits)
 
 
-class OnlineFlowMatching(Objective):
+class OnlineFlowMatching(SteppedObjective):
     """OFM-KT, without a teacher: w / N sum_i [CE(o_i, y) + L(o_i, stopgrad(mean_j o_j))], o_i = T(X_T_hat_i)."""
 
     student: FlowStudent
@@ -131,7 +126,3 @@ class OnlineFlowMatching(Objective):
         cross_entropy = self.mean_cross_entropy(outputs, batch.labels)
         total = self.weight * (transfer + cross_entropy)
         return Loss(total, {"cross_entropy": cross_entropy, "transfer": transfer}, averaged)
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Return the student's logits with the largest number of steps of training."""
-        return self.student(images, self.steps.largest)  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.networks import Classifier
 from pipeline.data.batches import Batch
 from pipeline.metric import Metric
+from pipeline.objectives import Objective
 
 
 class FrozenTeacher(nn.Module):
@@ -89,6 +90,16 @@ class StepPlan:
     def largest(self) -> int:
         """Return the largest number of steps."""
         return max(self.choices)
+
+
+class SteppedObjective(Objective):
+    """An objective whose student takes sampling steps."""
+
+    steps: StepPlan
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the student's logits with the largest number of steps of training."""
+        return self.student(images, self.steps.largest)  # type: ignore[no-any-return]
 
 
 def paired_rows(batch_size: int, ratio: float, device: torch.device) -> Tensor:
