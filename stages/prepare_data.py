@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
-from pipeline.data.packing import make_splits, pack
+from pipeline.data.packing import write_splits
 from pipeline.data.sources import open_source
+from pipeline.data.splits import make_splits
 from pipeline.files import replaced_folder
 from pipeline.params_file import load_params
 from stages.common import exit_codes, params_option, path_option
@@ -13,7 +14,7 @@ from stages.common import exit_codes, params_option, path_option
 
 @click.command()
 @params_option
-@path_option("--out", "Folder to write: train, calib and test.safetensors, data.json.")
+@path_option("--out", "Folder to write: the splits and data.json.")
 @exit_codes
 def main(params_path: Path, out: Path) -> None:
     """Pack the images of the chosen source into training, calibration and test splits."""
@@ -29,13 +30,16 @@ def main(params_path: Path, out: Path) -> None:
             max_test_images=data.max_test_images,
             seed=params.base.seed,
         )
-        pack(
+        write_splits(
             splits,
             source.classes,
             folder,
             source=data.source,
+            root=data.root,
             image_size=data.image_size,
             max_packed_gib=data.max_packed_gib,
+            storage=data.storage,
+            unreadable=data.unreadable,
         )
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from torchvision import datasets
 
 from pipeline.data.images import central_square, decode_image
-from pipeline.data.packing import channel_statistics
-from pipeline.data.splits import ImageSet, class_ranks, hold_out, take_balanced
+from pipeline.data.splits import class_ranks, hold_out, images_in_memory, take_balanced
+from pipeline.data.statistics import ChannelStatistics
 from pipeline.data.store import read_info, read_split
 from pipeline.errors import UserError
 from pipeline.inputs import data_fingerprint
@@ -219,9 +219,11 @@ def test_subsets_are_balanced(prepare: Prepare, tmp_path: Path) -> None:
 
 def test_splits_depend_on_the_seed_alone() -> None:
     labels = np.repeat(np.arange(3), [50, 20, 4])
-    images = ImageSet(labels, lambda positions: ((str(p), np.full((1, 1, 3), p, np.uint8)) for p in positions))
+    images = images_in_memory(labels, "image", lambda position: np.full((1, 1, 3), position, np.uint8))
     (kept, held), (_, again), (_, other) = (hold_out(images, ("a", "b", "c"), fraction=0.2, seed=s) for s in (0, 0, 1))
-    names = [[name for name, _ in split.read(np.arange(len(split.labels)))] for split in (held, again, other, kept)]
+    names = [
+        [name for name, _ in split.read(np.arange(len(split.labels)), None)] for split in (held, again, other, kept)
+    ]
     assert names[0] == names[1] != names[2]
     assert not set(names[0]) & set(names[3])
     assert np.bincount(held.labels).tolist() == [10, 4, 1]
@@ -230,9 +232,11 @@ def test_splits_depend_on_the_seed_alone() -> None:
 
 
 def test_statistics_of_a_constant_channel_are_defined() -> None:
-    images = np.zeros((2, 3, 3, 3), dtype=np.uint8)
-    images[..., 0] = 255
-    assert channel_statistics(images) == ([1.0, 0.0, 0.0], [1.0, 1.0, 1.0])
+    statistics = ChannelStatistics()
+    image = np.zeros((3, 3, 3), dtype=np.uint8)
+    image[..., 0] = 255
+    statistics.add(image)
+    assert statistics.mean_and_std() == ([1.0, 0.0, 0.0], [1.0, 1.0, 1.0])
 
 
 @pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])

@@ -1,26 +1,31 @@
-"""Batches of packed images, drawn and augmented on the device."""
+"""Batches of images: of a packed split, drawn and augmented on the device, or decoded on the fly."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
 
+from pipeline.data.augment import Batch, build_augmentation, to_unit_range
 from pipeline.data.store import Split
+from pipeline.distributed import num_processes, own_share
+from pipeline.seeding import derive_seed
 
 
-class Batch(NamedTuple):
-    """Images and labels on the device."""
+class TrainingBatches(Protocol):
+    """Shuffled, augmented batches of a training split; every epoch has its own order.
 
-    images: Tensor
-    """float32 in [0, 1], (B, 3, H, W)."""
-    labels: Tensor
-    """int64, (B,)."""
+    A last incomplete batch is left out, since batch statistics of a few images mislead. Where several processes train
+    together each gets its share of every batch.
+    """
 
+    batch_size: int
+    """Images in a batch, of all processes together."""
 
-def to_unit_range(images: Tensor) -> Tensor:
-    """Return uint8 ``images`` as float32 in [0, 1]."""
-    return images.to(torch.float32) / 255
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+
+    def epoch(self, seed: int) -> Iterator[Batch]:
+        """Yield the batches of one epoch; ``seed`` fixes their order and augmentation."""
 
 
 def ordered_batches(split: Split, batch_size: int, device: torch.device) -> Iterator[Batch]:
@@ -31,25 +36,22 @@ def ordered_batches(split: Split, batch_size: int, device: torch.device) -> Iter
         yield Batch(to_unit_range(images.to(device)), labels.to(device))
 
 
-class TrainingBatches:
-    """Shuffled, augmented batches; every epoch and seed has its own order, and the images stay on the device.
+class PackedBatches:
+    """Training batches of a packed split, which stays on the device whole, as uint8.
 
-    A last incomplete batch is left out, since batch statistics of a few images mislead. A split smaller than
-    ``batch_size`` makes one batch.
+    A split smaller than ``batch_size`` makes one batch.
 
     Args:
-        crop_padding: zero pixels added around an image before a crop of its size is taken at a random place.
-        horizontal_flip: mirror each image with probability one half.
+        augment: what ``pipeline.data.augment.build_augmentation`` takes.
     """
 
     def __init__(
-        self, split: Split, *, batch_size: int, crop_padding: int, horizontal_flip: bool, device: torch.device
+        self, split: Split, *, batch_size: int, device: torch.device, num_classes: int, augment: dict[str, Any]
     ) -> None:
-        self.images = split.images.to(device)
+        self.images = split.images.to(device).permute(0, 2, 3, 1).contiguous()  # (N, H, W, 3)
         self.labels = split.labels.to(device)
-        self.batch_size = min(batch_size, len(split))
-        self.crop_padding = crop_padding
-        self.horizontal_flip = horizontal_flip
+        self.batch_size = min(batch_size, len(split) - len(split) % num_processes())
+        self.augment, self.mix = build_augmentation(num_classes=num_classes, **augment)
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -57,31 +59,12 @@ class TrainingBatches:
 
     def epoch(self, seed: int) -> Iterator[Batch]:
         """Yield the batches of one epoch; ``seed`` fixes their order and augmentation."""
+        used = len(self) * self.batch_size
         generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self.labels), generator=generator).to(self.labels.device)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            images = self._augmented(self.images[chosen], generator)
-            shown = to_unit_range(images).contiguous(
-                memory_format=torch.channels_last
-            )  # as the training loop's network
-            yield Batch(shown, self.labels[chosen])
-
-    def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        if self.crop_padding:
-            images = random_crop(images, self.crop_padding, generator)
-        if self.horizontal_flip:
-            mirrored = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
-            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-        return images
-
-
-def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Return each image (B, C, H, W) shifted by up to ``padding`` pixels each way, zeros moving in at the edges."""
-    height, width = images.shape[2:]
-    padded = nn.functional.pad(images, (padding,) * 4)  # (B, C, H + 2p, W + 2p)
-    offsets = torch.randint(0, 2 * padding + 1, (2, len(images)), generator=generator).to(images.device)
-    rows = offsets[0][:, None] + torch.arange(height, device=images.device)  # (B, H)
-    columns = offsets[1][:, None] + torch.arange(width, device=images.device)  # (B, W)
-    batch = torch.arange(len(images), device=images.device)[:, None, None]
-    return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)  # (B, C, H, W)
+        order = torch.randperm(len(self.labels), generator=generator)[:used].to(self.labels.device)
+        draws = self.augment.draw(used, derive_seed(seed, "augment"), self.labels.device)
+        for start in range(0, used, self.batch_size):
+            share = own_share(start, self.batch_size)
+            chosen = order[share]
+            batch = Batch(self.augment(self.images[chosen], draws.rows(share)), self.labels[chosen])
+            yield self.mix(batch) if self.mix else batch

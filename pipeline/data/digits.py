@@ -1,12 +1,9 @@
 """The embedded default: scikit-learn's handwritten digits, 1,797 scans of 8 x 8 pixels in 10 classes."""
 
-from collections.abc import Iterator
-
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from pipeline.data.splits import ImageSet, ImageSource, Indices
+from pipeline.data.splits import ImageSource, images_in_memory
 
 LARGEST_VALUE = 16  # of a pixel in the original scans
 
@@ -16,10 +13,6 @@ def digits_source() -> ImageSource:
     data = load_digits()
     grey = np.round(data.images * (255 / LARGEST_VALUE)).astype(np.uint8)  # (N, 8, 8)
 
-    def read(positions: Indices) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-        for position in positions:
-            yield f"digit {position}", np.repeat(grey[position][:, :, None], 3, axis=2)
-
-    return ImageSource(
-        tuple(str(name) for name in data.target_names), {"train": ImageSet(data.target.astype(np.int64), read)}
-    )
+    labels = data.target.astype(np.int64)
+    images = images_in_memory(labels, "digit", lambda i: np.repeat(grey[i][:, :, None], 3, axis=2))
+    return ImageSource(tuple(str(name) for name in data.target_names), {"train": images})

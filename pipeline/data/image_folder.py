@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.data.archive import opened_folder
-from pipeline.data.images import EXTENSIONS, decode_image
+from pipeline.data.images import EXTENSIONS
 from pipeline.data.listing import files_below, is_hidden
+from pipeline.data.reading import Image, read_images
 from pipeline.data.splits import ImageSet, ImageSource, Indices
 from pipeline.errors import UserError, files_of_the_user
 
@@ -110,14 +110,12 @@ def _image_set(folder: Path, classes: tuple[str, ...], names: _Names) -> ImageSe
         files += found
         labels += [label] * len(found)
 
-    def read(positions: Indices) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-        for position in positions:
-            file = files[position]
-            with files_of_the_user(file):
-                data = file.read_bytes()
-            yield names(file), decode_image(names(file), data)
+    def read(positions: Indices, size: int | None) -> Iterator[tuple[str, Image | UserError]]:
+        chosen = [files[position] for position in positions]
+        shown = [names(file) for file in chosen]
+        yield from zip(shown, read_images(shown, chosen, size), strict=True)
 
-    return ImageSet(np.array(labels, dtype=np.int64), read)
+    return ImageSet(np.array(labels, dtype=np.int64), read, files)
 
 
 def _images_of_class(folder: Path, names: _Names) -> list[Path]:

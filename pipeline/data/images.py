@@ -30,7 +30,9 @@ def decode_image(name: str, data: bytes) -> NDArray[np.uint8]:
             if image.mode not in EIGHT_BIT_MODES:
                 raise UserError(f"{name}: image mode {image.mode!r} has no 8-bit form; convert it to 8 bits a channel")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except UnidentifiedImageError as error:
+        raise UserError(f"{name}: not an image of a known format; repair or remove the file") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"{name}: not a readable image ({error}); repair or remove the file") from error
     except (OSError, SyntaxError, ValueError, struct.error) as error:
         if isinstance(error, UserError):

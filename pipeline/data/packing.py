@@ -1,7 +1,9 @@
-"""Turn a source into packed splits: uint8 pixels of one size, in safetensors files."""
+"""Turn a source into splits on disk: packed pixels of one size, or an index of files that are decoded on the fly."""
 
+import hashlib
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,117 +11,164 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from pipeline.data.images import central_square
-from pipeline.data.splits import ImageSet, ImageSource, hold_out, take_balanced
-from pipeline.errors import UserError, blamed_on
-from pipeline.files import Json, sha256, write_json
+from pipeline.data.reading import Image
+from pipeline.data.splits import ImageSet
+from pipeline.data.statistics import ChannelStatistics
+from pipeline.errors import UserError
+from pipeline.files import Json, sha256, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
-
-def make_splits(
-    source: ImageSource,
-    *,
-    test_fraction: float,
-    calib_fraction: float,
-    max_train_images: int | None,
-    max_test_images: int | None,
-    seed: int,
-) -> dict[str, ImageSet]:
-    """Return ``train``, ``calib`` and ``test``; what the source lacks is held out of its training images.
-
-    Raises:
-        UserError: a class is too small to be split, or a subset too small to hold every class.
-    """
-    splits = dict(source.splits)
-    if "test" not in splits:
-        splits["train"], splits["test"] = hold_out(splits["train"], source.classes, fraction=test_fraction, seed=seed)
-    each = 1 if "calib" in splits else 2  # training images of a class: calib takes one
-    splits["test"] = _subset(splits["test"], "max_test_images", max_test_images, 1, seed)
-    splits["train"] = _subset(splits["train"], "max_train_images", max_train_images, each, seed)
-    if "calib" not in splits:
-        splits["train"], splits["calib"] = hold_out(splits["train"], source.classes, fraction=calib_fraction, seed=seed)
-    return splits
+NAMED = 10
+"""Unreadable files that a log names."""
+SAMPLED = 20_000
+"""Images of an index from which mean and standard deviation are taken."""
 
 
-def _subset(images: ImageSet, key: str, count: int | None, each: int, seed: int) -> ImageSet:
-    with blamed_on(f"prepare_data.{key}"):
-        return take_balanced(images, count, at_least=each, seed=seed)
-
-
-def pack(
+def write_splits(
     splits: Mapping[str, ImageSet],
     classes: tuple[str, ...],
     folder: Path,
     *,
     source: str,
+    root: str | None,
     image_size: int | None,
     max_packed_gib: float,
+    storage: str,
+    unreadable: str,
 ) -> Json:
-    """Write ``<split>.safetensors`` (images uint8 (N, H, W, 3), labels int64 (N,)) and ``data.json``; return that.
+    """Write the splits and ``data.json``, which describes them, into ``folder``; return the latter.
+
+    A packed split is ``<split>.safetensors`` (images uint8 (N, H, W, 3), labels int64 (N,)). With ``storage`` index the
+    training split is ``train.index.json``: the names of its files below ``root`` and their labels, each file read once
+    to know that it can be.
+
+    Args:
+        unreadable: ``stop`` at the first image that cannot be read, or ``skip`` such images.
 
     Raises:
-        UserError: images differ in size and ``image_size`` is None, a file is unreadable, or the pixels would not fit.
+        UserError: images differ in size and ``image_size`` is None, one is unreadable, or the pixels would not fit.
     """
     size = _common_size(splits["train"], image_size)
-    total = sum(len(split.labels) for split in splits.values()) * size[0] * size[1] * 3 / 2**30
-    if total > max_packed_gib:
-        raise UserError(
-            f"prepare_data.max_packed_gib: the images take {total:.1f} GiB packed at {size[0]} x {size[1]}, allowed "
-            f"are {max_packed_gib:g}; choose a smaller image_size or subset, or raise the limit if memory allows"
-        )
+    reader = _Reader(classes, size, image_size, skip=unreadable == "skip")
+    packed = [name for name in splits if storage == "packed" or name != "train"]
+    _check_memory(sum(len(splits[name].labels) for name in packed), size, max_packed_gib)
     about: Json = {"task": "classification", "classes": list(classes), "image_size": list(size), "source": source}
-    about |= {"resize": "none" if image_size is None else "central_square", "sizes": {}, "sha256": {}}
+    about |= {"resize": "none" if image_size is None else "central_square", "storage": storage}
+    about |= {"sizes": {}, "skipped": {}, "sha256": {}}
     for name, split in splits.items():
-        images = _read_all(split, name, size, resize=image_size is not None)
-        path = folder / f"{name}.safetensors"
-        save_file({"images": images, "labels": split.labels}, path)
-        path.chmod(0o644)  # safetensors leaves it to the owner alone
-        about["sizes"][name] = len(split.labels)
+        statistics = ChannelStatistics() if name == "train" else None
+        if name in packed:
+            path, kept = _pack(folder / f"{name}.safetensors", name, split, reader, statistics)
+        else:
+            assert root is not None
+            path, kept, about["files_sha256"] = _index(
+                folder / "train.index.json", Path(root), name, split, reader, statistics
+            )
+        about["sizes"][name] = kept
+        about["skipped"][name] = len(split.labels) - kept
         about["sha256"][path.name] = sha256(path)
-        if name == "train":
-            about["mean"], about["std"] = channel_statistics(images)
+        if statistics is not None:
+            about["mean"], about["std"] = statistics.mean_and_std()
     write_json(folder / "data.json", about)
     return about
 
 
-def channel_statistics(images: NDArray[np.uint8]) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of each channel of (N, H, W, 3), for pixels scaled to [0, 1].
-
-    A channel without variation gets standard deviation 1, so that normalising it is defined.
-    """
-    counts = np.zeros((3, 256), dtype=np.int64)
-    for start in range(0, len(images), 256):  # a few at a time, since counting widens the pixels to 64 bits
-        chunk = images[start : start + 256]
-        counts += np.stack([np.bincount(chunk[..., channel].ravel(), minlength=256) for channel in range(3)])
-    weights = counts / counts.sum(axis=1, keepdims=True)
-    values = np.arange(256) / 255
-    mean = weights @ values
-    variance = (weights * (values - mean[:, None]) ** 2).sum(axis=1)
-    return _rounded(mean), _rounded(np.where(variance > 0, np.sqrt(variance), 1.0))
-
-
-def _rounded(values: NDArray[np.float64]) -> list[float]:
-    return [round(float(value), 6) for value in values]
+def _check_memory(count: int, size: tuple[int, int], max_packed_gib: float) -> None:
+    total = count * size[0] * size[1] * 3 / 2**30
+    if total > max_packed_gib:
+        raise UserError(
+            f"prepare_data.max_packed_gib: the images take {total:.1f} GiB packed at {size[0]} x {size[1]}, allowed "
+            f"are {max_packed_gib:g}; choose a smaller image_size or subset, set storage to index for training images "
+            "to be decoded on the fly, or raise the limit if memory allows"
+        )
 
 
 def _common_size(train: ImageSet, image_size: int | None) -> tuple[int, int]:
     if image_size is not None:
         return image_size, image_size
-    _, first = next(train.read(np.zeros(1, dtype=np.int64)))
-    return first.shape[0], first.shape[1]
+    for position in range(len(train.labels)):
+        _, image = next(train.read(np.array([position]), None))
+        if not isinstance(image, UserError):
+            return image.shape[0], image.shape[1]
+    raise UserError("no training image can be read; prepare_data.unreadable: stop names the first one's fault")
 
 
-def _read_all(split: ImageSet, name: str, size: tuple[int, int], *, resize: bool) -> NDArray[np.uint8]:
-    packed = np.empty((len(split.labels), *size, 3), dtype=np.uint8)
-    images = split.read(np.arange(len(split.labels)))
-    for position, (label, image) in enumerate(tqdm(images, desc=f"packing {name}", total=len(packed), disable=None)):
-        fitted = central_square(image, size[0]) if resize else image
-        if fitted.shape[:2] != size:
-            raise UserError(
-                f"{label}: is {image.shape[1]} x {image.shape[0]} pixels, the first training image is "
-                f"{size[1]} x {size[0]}; set prepare_data.image_size to bring all images to one size"
-            )
-        packed[position] = fitted
-    logger.info("packed %s: %d images of %d x %d", name, len(packed), *size)
-    return packed
+class _Reader:
+    """Read all images of a split; those that cannot be read stop it or are counted."""
+
+    def __init__(self, classes: tuple[str, ...], size: tuple[int, int], image_size: int | None, *, skip: bool) -> None:
+        self.classes = classes
+        self.size = size
+        self.image_size = image_size
+        self.skip = skip
+
+    def __call__(self, name: str, split: ImageSet) -> Iterator[tuple[int, Image]]:
+        """Yield (position, image) of each image that can be read.
+
+        Raises:
+            UserError: an image cannot be read, or has another size; or none of a class is left.
+        """
+        faults: list[UserError] = []
+        left = np.bincount(split.labels, minlength=len(self.classes))
+        images = split.read(np.arange(len(split.labels)), self.image_size)
+        shown = tqdm(images, desc=f"reading {name}", total=len(split.labels), disable=None)
+        for position, (label, image) in enumerate(shown):
+            if isinstance(image, UserError):
+                if not self.skip:
+                    raise image
+                faults.append(image)
+                left[split.labels[position]] -= 1
+                continue
+            if image.shape[:2] != self.size:
+                raise UserError(
+                    f"{label}: is {image.shape[1]} x {image.shape[0]} pixels, the first training image is "
+                    f"{self.size[1]} x {self.size[0]}; set prepare_data.image_size to bring all images to one size"
+                )
+            yield position, image
+        self._report(name, len(split.labels), faults, left)
+
+    def _report(self, name: str, count: int, faults: list[UserError], left: NDArray[np.int64]) -> None:
+        for fault in faults[:NAMED]:
+            logger.warning("left out: %s", fault)
+        if faults:
+            logger.warning("%s: left out %d of %d images, which cannot be read", name, len(faults), count)
+        if name == "train" and not left.all():
+            raise UserError(f"{name}: no image of class {self.classes[int(left.argmin())]!r} can be read")
+        logger.info("%s: %d images of %d x %d", name, count - len(faults), *self.size)
+
+
+def _pack(
+    path: Path, name: str, split: ImageSet, reader: _Reader, statistics: ChannelStatistics | None
+) -> tuple[Path, int]:
+    pixels = np.empty((len(split.labels), *reader.size, 3), dtype=np.uint8)
+    kept: list[int] = []
+    for position, image in reader(name, split):
+        pixels[len(kept)] = image
+        kept.append(position)
+        if statistics is not None:
+            statistics.add(image)
+    save_file({"images": pixels[: len(kept)], "labels": split.labels[kept]}, path)
+    path.chmod(0o644)  # safetensors leaves it to the owner alone
+    return path, len(kept)
+
+
+def _index(
+    path: Path, root: Path, name: str, split: ImageSet, reader: _Reader, statistics: ChannelStatistics | None
+) -> tuple[Path, int, str]:
+    """Write the index; return its path, the number of its images, and a digest of their files."""
+    digest = hashlib.sha256()
+    kept = []
+    stride = max(1, len(split.labels) // SAMPLED)
+    for position, image in reader(name, split):
+        kept.append(position)
+        digest.update(split.files[position].read_bytes())
+        if statistics is not None and position % stride == 0:
+            statistics.add(image)
+    content = {
+        "root": str(root),
+        "files": [str(split.files[position].relative_to(root)) for position in kept],
+        "labels": split.labels[kept].tolist(),
+    }
+    write_text(path, f"{json.dumps(content)}\n")
+    return path, len(kept), digest.hexdigest()

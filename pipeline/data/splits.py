@@ -1,12 +1,14 @@
 """Labelled images before they are packed, and seeded class-balanced splits of them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
+from pipeline.data.reading import Image, fitted
+from pipeline.errors import UserError, blamed_on
 
 Indices = NDArray[np.int64]
 
@@ -17,12 +19,28 @@ class ImageSet:
 
     labels: Indices
     """Class index of each image, shape (N,)."""
-    read: Callable[[Indices], Iterator[tuple[str, NDArray[np.uint8]]]]
-    """Yield (name for messages, RGB image (H, W, 3)) of each given position, in that order."""
+    read: Callable[[Indices, int | None], Iterator[tuple[str, Image | UserError]]]
+    """Yield (name for messages, RGB image (H, W, 3) or why it cannot be read) of each given position, in that order.
+
+    The second argument brings images to central squares of so many pixels; None leaves them as they are.
+    """
+    files: Sequence[Path] = ()
+    """The file of each image; none where images have no files of their own."""
 
     def select(self, positions: Indices) -> "ImageSet":
         """Return the set of the images at ``positions``."""
-        return ImageSet(self.labels[positions], lambda chosen: self.read(positions[chosen]))
+        files = [self.files[position] for position in positions] if self.files else ()
+        return ImageSet(self.labels[positions], lambda chosen, size: self.read(positions[chosen], size), files)
+
+
+def images_in_memory(labels: Indices, name: str, image: Callable[[int], Image]) -> ImageSet:
+    """Return a set whose images (H, W, 3) ``image`` returns by position; messages call one ``name`` and its number."""
+
+    def read(positions: Indices, size: int | None) -> Iterator[tuple[str, Image | UserError]]:
+        for position in positions:
+            yield f"{name} {position}", fitted(image(int(position)), size)
+
+    return ImageSet(labels, read)
 
 
 @dataclass(frozen=True)
@@ -77,3 +95,33 @@ def take_balanced(images: ImageSet, count: int | None, *, at_least: int, seed: i
         raise ValueError(f"got {count}, but {num_classes} classes need {needed} images, {at_least} of each, or more")
     ranks = class_ranks(images.labels, seed=seed)
     return images.select(np.sort(np.lexsort((images.labels, ranks))[:count]))
+
+
+def make_splits(
+    source: ImageSource,
+    *,
+    test_fraction: float,
+    calib_fraction: float,
+    max_train_images: int | None,
+    max_test_images: int | None,
+    seed: int,
+) -> dict[str, ImageSet]:
+    """Return ``train``, ``calib`` and ``test``; what the source lacks is held out of its training images.
+
+    Raises:
+        UserError: a class is too small to be split, or a subset too small to hold every class.
+    """
+    splits = dict(source.splits)
+    if "test" not in splits:
+        splits["train"], splits["test"] = hold_out(splits["train"], source.classes, fraction=test_fraction, seed=seed)
+    each = 1 if "calib" in splits else 2  # training images of a class: calib takes one
+    splits["test"] = _subset(splits["test"], "max_test_images", max_test_images, 1, seed)
+    splits["train"] = _subset(splits["train"], "max_train_images", max_train_images, each, seed)
+    if "calib" not in splits:
+        splits["train"], splits["calib"] = hold_out(splits["train"], source.classes, fraction=calib_fraction, seed=seed)
+    return splits
+
+
+def _subset(images: ImageSet, key: str, count: int | None, each: int, seed: int) -> ImageSet:
+    with blamed_on(f"prepare_data.{key}"):
+        return take_balanced(images, count, at_least=each, seed=seed)

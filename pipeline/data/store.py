@@ -16,12 +16,24 @@ class Split:
     """Images and their labels."""
 
     images: Tensor
-    """uint8, (N, 3, H, W)."""
+    """uint8, (N, 3, H, W), channels last in memory."""
     labels: Tensor
     """int64, (N,)."""
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+@dataclass(frozen=True)
+class ImageIndex:
+    """Image files of any size, decoded when they are needed."""
+
+    root: str
+    files: list[str]
+    """Below ``root``."""
+    labels: list[int]
+    size: int
+    """Pixels of the square to which images are brought."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,8 @@ class DataInfo:
     std: tuple[float, ...]
     resize: str
     """``none``, or ``central_square``: the shorter side to the image size, then the centre cut out."""
+    storage: str
+    """How the training split is stored: ``packed`` or ``index``."""
 
 
 def read_info(folder: Path) -> DataInfo:
@@ -45,9 +59,8 @@ def read_info(folder: Path) -> DataInfo:
     about = read_json(folder / "data.json")
     try:
         height, width = about["image_size"]
-        return DataInfo(
-            tuple(about["classes"]), (height, width), tuple(about["mean"]), tuple(about["std"]), about["resize"]
-        )
+        statistics = tuple(about["mean"]), tuple(about["std"])
+        return DataInfo(tuple(about["classes"]), (height, width), *statistics, about["resize"], about["storage"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{folder / 'data.json'}: not as prepare_data writes it ({error!r}); run prepare_data again"
@@ -63,6 +76,20 @@ def read_split(folder: Path, name: str) -> Split:
     path = folder / f"{name}.safetensors"
     try:
         tensors = load_file(path)
-        return Split(tensors["images"].permute(0, 3, 1, 2).contiguous(), tensors["labels"])
+        return Split(tensors["images"].permute(0, 3, 1, 2), tensors["labels"])
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(f"{path}: missing or damaged ({error}); run prepare_data again") from error
+
+
+def read_index(folder: Path) -> ImageIndex:
+    """Return the training split of the data in ``folder``, which is an index.
+
+    Raises:
+        UserError: its file is missing or damaged.
+    """
+    path = folder / "train.index.json"
+    content = read_json(path)
+    try:
+        return ImageIndex(content["root"], content["files"], content["labels"], read_info(folder).image_size[0])
+    except KeyError as error:
+        raise UserError(f"{path}: has no {error}; run prepare_data again") from error

@@ -1,13 +1,11 @@
 """CIFAR-10 and CIFAR-100 in their original binary form, through torchvision."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from torchvision import datasets
 
-from pipeline.data.splits import ImageSet, ImageSource, Indices
+from pipeline.data.splits import ImageSet, ImageSource, images_in_memory
 from pipeline.errors import UserError
 
 DATASETS = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
@@ -34,8 +32,4 @@ def cifar_source(name: str, root: Path, *, download: bool) -> ImageSource:
 
 
 def _image_set(name: str, data: datasets.CIFAR10) -> ImageSet:
-    def read(positions: Indices) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-        for position in positions:
-            yield f"{name} image {position}", data.data[position]
-
-    return ImageSet(np.array(data.targets, dtype=np.int64), read)
+    return images_in_memory(np.array(data.targets, dtype=np.int64), f"{name} image", lambda i: data.data[i])

@@ -1,0 +1,215 @@
+"""Large images: an index of files, decoded and cut by worker processes."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from PIL import Image
+from torch import Tensor
+
+from pipeline.data.augment import Batch
+from pipeline.data.images import central_square
+from pipeline.data.indexed_batches import IndexedBatches
+from pipeline.data.opening import open_training_batches
+from pipeline.data.reading import read_images
+from pipeline.data.store import read_index, read_info, read_split
+from pipeline.errors import UserError
+from tests.bench import Bench
+from tests.helpers import image_bytes, refused
+
+Prepare = Callable[..., Result]
+CPU = torch.device("cpu")
+AUGMENT: dict[str, Any] = {"crop_padding": 0, "horizontal_flip": False, "color_jitter": 0.0}
+AUGMENT |= {"mixup_alpha": 0.0, "cutmix_alpha": 0.0, "resized_crop_scale": None}
+SIZES = [(40, 30), (30, 40), (64, 20), (17, 17), (90, 120)]
+INDEX = {"storage": "index", "image_size": 16}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Return a folder of JPEG files of mixed sizes and modes, with a test split."""
+    for number, name in enumerate(("train/cat", "train/dog", "test/cat", "test/dog")):
+        folder = tmp_path / "images" / name
+        folder.mkdir(parents=True)
+        for i in range(20 if name.startswith("train") else 3):
+            mode = ("RGB", "L", "CMYK")[i % 3]
+            options: dict[str, Any] = {"size": SIZES[i % len(SIZES)], "mode": mode, "kind": "JPEG"}
+            (folder / f"{i:03}.jpg").write_bytes(image_bytes(**options, seed=100 * number + i))
+    return tmp_path / "images"
+
+
+def batches(folder: Path, *, num_workers: int = 0, **augment: Any) -> IndexedBatches:
+    options = {"batch_size": 8, "device": CPU, "num_classes": 2, "num_workers": num_workers}
+    return IndexedBatches(read_index(folder), augment=AUGMENT | augment, **options)
+
+
+def pixels(drawn: list[Batch]) -> Tensor:
+    return torch.cat([batch.images for batch in drawn])
+
+
+def test_an_index_names_the_training_files_and_packs_the_other_splits(
+    images: Path, prepare: Prepare, tmp_path: Path
+) -> None:
+    assert prepare(images, **INDEX).exit_code == 0
+    out = tmp_path / "out"
+    index, info = read_index(out), read_info(out)
+    assert (index.root, index.size, info.storage) == (str(images), 16, "index")
+    assert len(index.files) == 34
+    assert all(
+        (images / file).parent.name == ("cat", "dog")[label]
+        for file, label in zip(index.files, index.labels, strict=True)
+    )
+    assert [read_split(out, name).images.shape for name in ("calib", "test")] == [(6, 3, 16, 16), (6, 3, 16, 16)]
+    shown = [central_square(np.asarray(Image.open(images / f).convert("RGB")), 16) for f in index.files]
+    digest = hashlib.sha256(b"".join((images / file).read_bytes() for file in index.files)).hexdigest()
+    assert json.loads((out / "data.json").read_text())["files_sha256"] == digest
+    assert info.mean == pytest.approx((np.stack(shown) / 255).mean(axis=(0, 1, 2)).tolist(), abs=1e-6)
+
+
+def test_an_epoch_decodes_every_image_once_whatever_the_number_of_workers(
+    images: Path, prepare: Prepare, tmp_path: Path
+) -> None:
+    prepare(images, **INDEX)
+    out = tmp_path / "out"
+    random = {"resized_crop_scale": (0.2, 1.0), "horizontal_flip": True, "color_jitter": 0.3}
+    here, there = (list(batches(out, num_workers=n, **random).epoch(0)) for n in (0, 2))
+    assert [len(batch.labels) for batch in here] == [8] * 4
+    assert torch.equal(pixels(here), pixels(there))
+    assert not torch.equal(pixels(here), pixels(list(batches(out, **random).epoch(1))))
+    whole = list(batches(out).epoch(0))
+    index = read_index(out)
+    expected = {
+        central_square(np.asarray(Image.open(images / f).convert("RGB")), 16).tobytes(): label
+        for f, label in zip(index.files, index.labels, strict=True)
+    }
+    shown = (pixels(whole) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    found = [expected.pop(image.contiguous().numpy().tobytes()) for image in shown]
+    assert found == torch.cat([batch.labels for batch in whole]).tolist()
+    assert len(expected) == 2, "what makes no whole batch is left out"
+
+
+def test_decoding_without_workers_leaves_trainings_random_numbers_alone(
+    images: Path, prepare: Prepare, tmp_path: Path
+) -> None:
+    prepare(images, **INDEX)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    list(batches(tmp_path / "out", resized_crop_scale=(0.2, 1.0)).epoch(0))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_change_outside_the_central_square_changes_the_index(images: Path, prepare: Prepare, tmp_path: Path) -> None:
+    file = images / "train/cat/000.jpg"
+    picture = np.zeros((20, 60, 3), dtype=np.uint8)
+    found = []
+    for edge in (0, 255):
+        picture[:, :4] = edge
+        Image.fromarray(picture).save(file.with_suffix(".png"))
+        file.unlink(missing_ok=True)
+        prepare(images, **INDEX)
+        found.append(json.loads((tmp_path / "out/data.json").read_text()))
+    assert found[0]["mean"] == found[1]["mean"]
+    assert found[0]["files_sha256"] != found[1]["files_sha256"]
+
+
+def test_random_crops_are_parts_of_the_image_of_the_given_share(images: Path, prepare: Prepare, tmp_path: Path) -> None:
+    """Of images whose red is the column and whose green is the row, a crop shows which part it is."""
+    ramp = np.zeros((100, 100, 3), dtype=np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(100), np.arange(100)[:, None]
+    for file in images.glob("train/*/*.jpg"):
+        Image.fromarray(ramp).save(file.with_suffix(".png"))
+        file.unlink()
+    prepare(images, **INDEX)
+    shown = pixels(list(batches(tmp_path / "out", resized_crop_scale=(0.25, 0.5)).epoch(0))) * 255
+    width = (shown[:, 0, :, -1] - shown[:, 0, :, 0]).mean(dim=1) * 16 / 15
+    height = (shown[:, 1, -1] - shown[:, 1, 0]).mean(dim=1) * 16 / 15
+    share = width * height / 1e4
+    assert share.min() > 0.2
+    assert share.max() < 0.55
+    assert share.std() > 0.03
+    assert (width / height).min() > 0.7
+    assert (width / height).max() < 1.45
+
+
+@pytest.mark.parametrize("storage", ["index", "packed"])
+def test_truncated_files_stop_or_are_left_out_and_counted(
+    storage: str, images: Path, prepare: Prepare, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("train/cat/001.jpg", "train/dog/007.jpg", "test/cat/000.jpg"):
+        path = images / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    changes = {"storage": storage, "image_size": 16}
+    refused(prepare(images, **changes), "damaged or truncated image", "repair or remove", ".jpg")
+    with caplog.at_level(logging.WARNING):
+        result = prepare(images, unreadable="skip", **changes)
+    assert result.exit_code == 0, result.output
+    assert "test/cat/000.jpg: damaged or truncated image" in result.output
+    about = json.loads((tmp_path / "out/data.json").read_text())
+    assert sum(about["skipped"].values()) == 3
+    assert about["skipped"]["test"] == 1
+    assert sum(about["sizes"].values()) == 46 - 3
+    assert "left out 1 of 6 images" in result.output
+    packed = read_split(tmp_path / "out", "test")
+    assert len(packed.images) == len(packed.labels) == about["sizes"]["test"] == 5
+
+
+def test_a_class_of_which_nothing_can_be_read_is_named(images: Path, prepare: Prepare) -> None:
+    for file in images.glob("train/dog/*.jpg"):
+        file.write_bytes(b"?")
+    refused(prepare(images, unreadable="skip", **INDEX), "train: no image of class 'dog' can be read")
+
+
+def test_an_index_needs_a_directory_and_a_size(images: Path, prepare: Prepare, tmp_path: Path) -> None:
+    refused(prepare(images, storage="index"), "prepare_data", "storage index needs image_size")
+    refused(prepare(tmp_path / "images.tar", **INDEX), "storage index needs files")
+    refused(prepare(None, "digits", **INDEX), "storage index needs files")
+
+
+def test_a_split_smaller_than_a_batch_is_refused(images: Path, prepare: Prepare, tmp_path: Path) -> None:
+    prepare(images, **INDEX)
+    with pytest.raises(UserError, match="batch_size: got 64, but there are 34 training images"):
+        open_training_batches(tmp_path / "out", batch_size=64, augment=AUGMENT, device=CPU)
+
+
+def test_many_files_are_read_by_processes_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = []
+    for i in range(40):
+        files.append(tmp_path / f"{i}.png")
+        files[-1].write_bytes(image_bytes()[:60] if i == 5 else image_bytes(seed=i))
+    names = [file.name for file in files]
+    alone = list(read_images(names, files, 4))
+    monkeypatch.setattr("pipeline.data.reading.FEW", 10)
+    monkeypatch.setattr("pipeline.data.reading.num_cores", lambda: 2)
+    together = list(read_images(names, files, 4))
+    assert isinstance(together[5], UserError)
+    assert str(together[5]) == str(alone[5])
+    for one, other in zip(alone[:5] + alone[6:], together[:5] + together[6:], strict=True):
+        np.testing.assert_array_equal(one, other)  # type: ignore[arg-type]
+
+
+def test_stages_train_on_an_index_and_name_a_file_that_is_gone(
+    images: Path, prepare: Prepare, tmp_path: Path, params_file: Callable[[dict[str, Any]], Path]
+) -> None:
+    prepare(images, **INDEX)
+    bench = Bench(tmp_path, params_file)
+    shutil.move(tmp_path / "out", tmp_path / "data")
+    changes: dict[str, Any] = {"prepare_data.source": "imagefolder", "prepare_data.root": str(images)}
+    changes |= {f"prepare_data.{key}": value for key, value in INDEX.items()}
+    for section in ("train_teacher", "distill_student"):
+        changes[f"{section}.training.augment.resized_crop_scale"] = [0.3, 1.0]
+        changes[f"{section}.training.augment.mixup_alpha"] = 0.2
+        changes[f"{section}.training.batch_size"] = 8
+    result = bench.teach(changes)
+    assert result.exit_code == 0, result.output
+    assert bench.distill(changes).exit_code == 0
+    assert "train_accuracy" in (tmp_path / "student.csv").read_text()
+    (images / read_index(tmp_path / "data").files[3]).unlink()
+    refused(bench.teach({**changes, "base.seed": 1}), read_index(tmp_path / "data").files[3], "cannot be read")
