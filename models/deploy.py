@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from models.flow import FlowTransfer
 from models.flow_student import SampledStudent
-from models.integrate import Velocity, step_times
+from models.integrate import Velocity
 from models.meta_encoders import Conditioning, MetaEncoder
 
 
@@ -20,25 +20,19 @@ class UnrolledFlow(FlowTransfer):
         super().__init__(velocity=flow.velocity, schedule=flow.schedule, transform=flow.transform)
         self.encoder = flow.velocity
         self.num_steps = num_steps
-        weight = next(flow.velocity.parameters())
-        for i, time in enumerate(step_times(num_steps)):
-            with torch.no_grad():
-                conditioning = flow.velocity.condition(weight.new_full((1,), time))
+        with torch.no_grad():
+            steps = flow.velocity.condition_steps(num_steps)
+        for i, conditioning in enumerate(steps):
             self.register_buffer(f"time_shift_{i}", conditioning.shift)  # (1, C, 1, 1)
             self.register_buffer(f"velocity_norm_{i}", conditioning.norm)  # (1, 1, 1, 1) or None
 
     def field(self, num_steps: int) -> Velocity:
         """Return the velocity of one walk of ``num_steps`` steps."""
         assert num_steps == self.num_steps
-        constants = (
+        return self.encoder.along(
             Conditioning(getattr(self, f"time_shift_{i}"), getattr(self, f"velocity_norm_{i}"))
             for i in range(num_steps)
         )
-
-        def velocity(*, x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG001  (the chain calls once a step, in order)
-            return self.encoder.velocity_at(x, next(constants))
-
-        return velocity
 
 
 class FixedSteps(nn.Module):

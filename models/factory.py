@@ -12,7 +12,6 @@ from models.backbones.cifar_resnet import CifarResNet
 from models.backbones.cifar_shufflenet import CifarShuffleNetV1, CifarShuffleNetV2
 from models.backbones.cifar_vgg import CifarVgg
 from models.backbones.shapes import SMALL_IMAGE_BACKBONES
-from models.backbones.torchvision_trunk import NO_FEATURES, cut_torchvision_classifier, torchvision_names
 from models.backbones.trunk import Parts, Trunk
 from models.backbones.wide_resnet import WideResNet
 from models.choice import choose
@@ -20,6 +19,10 @@ from models.meta_encoders import LayerEncoder
 from models.networks import Classifier
 from models.shape_transform import LogitTransform
 
+NO_FEATURES = (
+    "pools no feature map before its classifier, so there is nothing to transfer or to start a flow from; "
+    "choose another convolutional backbone, or method none or metric on logits"
+)
 FAMILIES: dict[str, Callable[..., Trunk]] = {
     "bottleneck_resnet": BottleneckResNet,
     "mobilenet_v2": CifarMobileNetV2,
@@ -39,6 +42,8 @@ def build_parts(backbone: str, num_classes: int) -> Parts:
     """
     check_backbone(backbone)
     if backbone not in SMALL_IMAGE_BACKBONES:
+        from models.backbones.torchvision_trunk import cut_torchvision_classifier  # noqa: PLC0415  (takes seconds)
+
         return cut_torchvision_classifier(backbone, num_classes)
     shape = SMALL_IMAGE_BACKBONES[backbone]
     trunk = choose(FAMILIES, shape.family, kind="family")(**shape.arguments)
@@ -64,6 +69,10 @@ def require_feature_map(backbone: str, trunk: Trunk) -> None:
 
 def check_backbone(name: str) -> None:
     """Raise ValueError, with the nearest names first among the known, where no backbone is called ``name``."""
+    if name in SMALL_IMAGE_BACKBONES:
+        return
+    from models.backbones.torchvision_trunk import torchvision_names  # noqa: PLC0415  (takes seconds)
+
     known = [*SMALL_IMAGE_BACKBONES, *sorted(torchvision_names())]
     if name not in known:
         near = difflib.get_close_matches(name, known)

@@ -1,12 +1,13 @@
 """Flow transfer: velocity, schedule and shape transform put together."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from models.integrate import Velocity, euler, step_times
-from models.meta_encoders import build_meta_encoder
+from models.meta_encoders import MetaEncoder, build_meta_encoder
 from models.schedules import Schedule, get_schedule
 from models.shape_transform import LogitTransform
 
@@ -55,17 +56,26 @@ class FlowTransfer(nn.Module):
         """Return the ``num_steps`` estimates of X_T, each shaped like ``x`` (B, ...), along the chain from ``x``."""
         return self.walk(x, num_steps).estimates
 
-    def step_outputs(self, x: Tensor, num_steps: int) -> list[Tensor]:
-        """Return T(X_T_hat_i) for each of ``num_steps`` steps, each in the teacher's space (B, ...)."""
-        return [self.transform(estimate) for estimate in self.estimates(x, num_steps)]
+    def step_outputs(self, x: Tensor, num_steps: int) -> Tensor:
+        """Return T(X_T_hat_i) of each of ``num_steps`` steps, (num_steps, B, ...) in the teacher's space."""
+        return at_each_step(self.transform, self.estimates(x, num_steps))
 
     def forward(self, x: Tensor, num_steps: int) -> Tensor:
         """Return mean_i T(X_T_hat_i), the implicit ensemble of the steps, in the teacher's space (B, ...)."""
-        return torch.stack(self.step_outputs(x, num_steps)).mean(dim=0)
+        return self.step_outputs(x, num_steps).mean(dim=0)
 
-    def field(self, num_steps: int) -> Velocity:  # noqa: ARG002  (an unrolled flow depends on it)
-        """Return the velocity for a chain of ``num_steps`` steps."""
-        return self.velocity
+    def field(self, num_steps: int) -> Velocity:
+        """Return the velocity of one walk of ``num_steps`` steps; a meta-encoder embeds their times at once."""
+        if not isinstance(self.velocity, MetaEncoder):
+            return self.velocity
+        return self.velocity.along(self.velocity.condition_steps(num_steps))
+
+
+def at_each_step(transform: nn.Module, steps: Sequence[Tensor]) -> Tensor:
+    """Return ``transform`` of the maps (B, ...) of each of N steps, (N, B, ...), applied to all of them at once."""
+    stacked = torch.stack(list(steps))  # (N, B, ...)
+    outputs: Tensor = transform(stacked.flatten(0, 1))  # (N * B, ...)
+    return outputs.reshape(*stacked.shape[:2], *outputs.shape[1:])
 
 
 def build_flow(

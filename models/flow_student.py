@@ -19,12 +19,12 @@ class SampledStudent(nn.Module):
         """Return logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
         raise NotImplementedError
 
-    def step_logits(self, images: Tensor, num_steps: int) -> list[Tensor]:
-        """Return the logits (B, num_classes) that each of ``num_steps`` steps leads to."""
+    def step_logits(self, images: Tensor, num_steps: int) -> Tensor:
+        """Return the logits (num_steps, B, num_classes) that each step leads to."""
         raise NotImplementedError
 
-    def combine(self, steps: Sequence[Tensor]) -> Tensor:
-        """Return the logits (B, num_classes) of a student that took ``steps``, given those that each led to."""
+    def combine(self, steps: Tensor) -> Tensor:
+        """Return the logits (B, num_classes) of a student that took N steps, given those of each, (N, B, classes)."""
         raise NotImplementedError
 
     def paths(self, images: Tensor, num_steps: int) -> list[FlowPath]:
@@ -56,13 +56,13 @@ class FlowStudent(SampledStudent):
         """Return the mean over the steps of their logits (B, num_classes)."""
         return self.flow(self.features(images), num_steps)  # type: ignore[no-any-return]
 
-    def step_logits(self, images: Tensor, num_steps: int) -> list[Tensor]:
-        """Return the logits (B, num_classes) that each of ``num_steps`` steps estimates."""
+    def step_logits(self, images: Tensor, num_steps: int) -> Tensor:
+        """Return the logits (num_steps, B, num_classes) that each step estimates."""
         return self.flow.step_outputs(self.features(images), num_steps)
 
-    def combine(self, steps: Sequence[Tensor]) -> Tensor:
+    def combine(self, steps: Tensor) -> Tensor:
         """Return the mean over the steps: the implicit ensemble."""
-        return torch.stack(list(steps)).mean(dim=0)
+        return steps.mean(dim=0)
 
     def paths(self, images: Tensor, num_steps: int) -> list[FlowPath]:
         """Return the walk of the one flow."""
@@ -108,11 +108,11 @@ class FeatureFlowStudent(SampledStudent):
                 x = paths[-1].states[num_steps if stop is None else stop]
         return self.head(x), paths
 
-    def step_logits(self, images: Tensor, num_steps: int) -> list[Tensor]:
-        """Return the logits (B, num_classes) with the state after each step flowing on."""
-        return [self.walk(images, num_steps, stop=i + 1)[0] for i in range(num_steps)]
+    def step_logits(self, images: Tensor, num_steps: int) -> Tensor:
+        """Return the logits (num_steps, B, num_classes) with the state after each step flowing on."""
+        return torch.stack([self.walk(images, num_steps, stop=i + 1)[0] for i in range(num_steps)])
 
-    def combine(self, steps: Sequence[Tensor]) -> Tensor:
+    def combine(self, steps: Tensor) -> Tensor:
         """Return the last: its state is what flows on."""
         return steps[-1]
 

@@ -33,6 +33,12 @@ def step_times(num_steps: int) -> list[float]:
     return [1 - i / num_steps for i in range(num_steps)]
 
 
+def step_times_like(x: Tensor, num_steps: int) -> Tensor:
+    """Return ``step_times`` as a tensor (num_steps,) made on the device of ``x``; float32 at least."""
+    precise = torch.promote_types(x.dtype, torch.float32)
+    return (1 - torch.arange(num_steps, device=x.device, dtype=torch.float64) / num_steps).to(precise)
+
+
 def euler(velocity: Velocity, x: Tensor, num_steps: int) -> Trajectory:
     """Walk Z_{i+1} = Z_i - v(Z_i, t_i) / N from Z_0 = ``x``, with t_i = 1 - i / N (FM-KT, arXiv 2402.02012, figure 4).
 

@@ -1,11 +1,13 @@
 """Meta-encoders: small networks g(Z, t) that predict the velocity of the flow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from models.choice import choose
+from models.integrate import Velocity, step_times_like
 from models.time_embedding import TimeEmbedding
 
 
@@ -48,6 +50,21 @@ class MetaEncoder(nn.Module):
         return Conditioning(
             self.time_embedding(t)[:, :, None, None], None if norm is None else norm[:, None, None, None]
         )
+
+    def condition_steps(self, num_steps: int) -> list[Conditioning]:
+        """Return what ``velocity_at`` needs at each step of a chain of ``num_steps``, all computed at once."""
+        shifts, norms = self.condition(step_times_like(next(self.parameters()), num_steps))
+        rows = [None] * num_steps if norms is None else torch.split(norms, 1)
+        return [Conditioning(*row) for row in zip(torch.split(shifts, 1), rows, strict=True)]
+
+    def along(self, steps: Iterable[Conditioning]) -> Velocity:
+        """Return the velocity of one walk, which is called once for each of ``steps`` in their order."""
+        conditionings = iter(steps)
+
+        def velocity(*, x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG001  (known from the order)
+            return self.velocity_at(x, next(conditionings))
+
+        return velocity
 
     def velocity_at(self, x: Tensor, conditioning: Conditioning) -> Tensor:
         """Return the velocity at states ``x`` (B, C, H, W) for what ``condition`` returned."""

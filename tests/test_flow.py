@@ -97,7 +97,7 @@ def test_a_walk_and_its_mean_output_are_the_chain_written_out_with_estimates_of_
         state = state - velocity / num_steps
     torch.testing.assert_close(path.states[num_steps], state)
     outputs = [estimate.softmax(dim=1) for estimate in path.estimates]
-    torch.testing.assert_close(flow.step_outputs(source, num_steps), outputs)
+    torch.testing.assert_close(flow.step_outputs(source, num_steps), torch.stack(outputs))
     torch.testing.assert_close(flow(source, num_steps), sum(outputs) / num_steps)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from models.meta_encoders import META_ENCODERS
 from models.networks import Classifier
 from models.schedules import SCHEDULES
 from pipeline.artifacts import build_network
-from pipeline.data.batches import Batch
+from pipeline.data.augment import Batch
 from pipeline.data.store import DataInfo
 from pipeline.distillation import build_objective
 from pipeline.errors import UserError
@@ -21,10 +22,10 @@ from pipeline.methods import LOSSES_OF, METHODS
 from pipeline.objectives import Objective, Supervised
 from pipeline.params_file import load_params
 from pipeline.recipes import build_student, helper_recipe, student_recipe
-from pipeline.teaching import FrozenTeacher, StepPlan, Teaching, paired_rows
+from pipeline.teaching import FrozenTeacher, StepPlan, Teaching, paired
 from tests.helpers import ROOT
 
-INFO = DataInfo(("a", "b", "c", "d"), (8, 8), (0.5,) * 3, (0.25,) * 3, "none")
+INFO = DataInfo(("a", "b", "c", "d"), (8, 8), (0.5,) * 3, (0.25,) * 3, "none", "packed")
 DEFAULTS = load_params(ROOT / "params.yaml").distill_student.model_dump()
 VARIANTS: dict[str, dict[str, Any]] = {
     "fm_kt": {},
@@ -74,8 +75,8 @@ def kd(student: Tensor, teacher: Tensor) -> Tensor:
     return 16 * (p * (p.log() - log_q)).sum(1).mean()
 
 
-def mean(values: list[Tensor]) -> Tensor:
-    return torch.stack(values).mean(0)
+def mean(values: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(values)).mean(0)
 
 
 def test_flow_matching_is_the_mean_over_the_steps_of_both_terms() -> None:
@@ -201,7 +202,7 @@ def test_no_gradient_path_leads_through_the_teacher() -> None:
 @pytest.mark.parametrize(("ratio", "kept"), [(1.0, 10), (0.5, 5), (0.37, 3), (0.0, 0)])
 def test_pair_decoupling_permutes_the_rows_from_its_share_on(ratio: float, kept: int) -> None:
     torch.manual_seed(0)
-    rows = [paired_rows(10, ratio, torch.device("cpu")).tolist() for _ in range(20)]
+    rows = [paired([torch.arange(10)], ratio)[0].tolist() for _ in range(20)]
     assert all(row[:kept] == list(range(kept)) and sorted(row) == list(range(10)) for row in rows)
     assert (len(set(map(tuple, rows))) > 1) == (kept < 9)
 
@@ -221,7 +222,7 @@ def test_pair_decoupling_leaves_the_teachers_tensor_unchanged() -> None:
 
     torch.manual_seed(0)
     teaching = Teaching(Fixed(make_teacher()), metric, pair_ratio=0.5)
-    teaching.cost([[torch.zeros(6, 2)]], make_batch(6), 0)
+    teaching.cost([torch.zeros(6, 2)], make_batch(6), 0)
     assert torch.equal(target, before)
     assert torch.equal(seen[0][:3], before[:3])
     assert not torch.equal(seen[0], before)

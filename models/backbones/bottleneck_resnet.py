@@ -65,7 +65,7 @@ class BottleneckResNet(Trunk):
         self.widths = (256, 512, 1024, 2048)
         self.initialize_convolutions()
 
-    def stages(self) -> Sequence[Stage]:
+    def chain(self) -> Sequence[Stage]:
         """Return stem with layer1, layer2, layer3 and layer4."""
         return self._first, self.layer2, self.layer3, self.layer4
 

@@ -67,7 +67,7 @@ class CifarMobileNetV2(Trunk):
         self.widths = (channels[1], channels[2], channels[4], last)
         self.initialize_convolutions()
 
-    def stages(self) -> Sequence[Stage]:
+    def chain(self) -> Sequence[Stage]:
         """Return stem with groups 0 and 1, group 2, groups 3 and 4, and groups 5 and 6 with the last convolution."""
         return self._first, self.blocks[2], self._third, self._last
 

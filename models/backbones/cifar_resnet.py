@@ -58,7 +58,7 @@ class CifarResNet(Trunk):
         self.widths = widths[1:]
         self.initialize_convolutions()
 
-    def stages(self) -> Sequence[Stage]:
+    def chain(self) -> Sequence[Stage]:
         """Return stem with layer1, layer2 and layer3."""
         return self._first, self.layer2, self.layer3
 

@@ -121,7 +121,7 @@ class CifarShuffleNetV1(Trunk):
         self.layer3 = _grouped_stage(widths[1], widths[2], blocks[2], groups)
         self.widths = (STEM, *widths)
 
-    def stages(self) -> Sequence[Stage]:
+    def chain(self) -> Sequence[Stage]:
         """Return stem, layer1, layer2 and layer3."""
         return self._first, self.layer1, self.layer2, self.layer3
 
@@ -157,7 +157,7 @@ class CifarShuffleNetV2(Trunk):
         self.relu = nn.ReLU(inplace=True)
         self.widths = (STEM, widths[0], widths[1], last)
 
-    def stages(self) -> Sequence[Stage]:
+    def chain(self) -> Sequence[Stage]:
         """Return stem, layer1, layer2, and layer3 with the last convolution."""
         return self._first, self.layer1, self.layer2, self._last
 

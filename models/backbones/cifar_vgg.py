@@ -37,7 +37,7 @@ class CifarVgg(Trunk):
         self.widths = (*ends[1:-2], ends[-1])
         self.initialize_convolutions()
 
-    def stages(self) -> Sequence[Stage]:
+    def chain(self) -> Sequence[Stage]:
         """Return each block with the pooling before it, the last two together."""
         return *list(self.blocks)[:-2], self._last
 

@@ -15,10 +15,6 @@ from torchvision.models.feature_extraction import NodePathTracer
 from models.backbones.trunk import Parts, Stage, Trunk
 
 PROBE_SIZE = 224
-NO_FEATURES = (
-    "pools no feature map before its classifier, so there is nothing to transfer or to start a flow from; "
-    "choose another convolutional backbone, or method none or metric on logits"
-)
 
 
 class TorchvisionTrunk(Trunk):
@@ -33,7 +29,7 @@ class TorchvisionTrunk(Trunk):
         self.parts = nn.ModuleList(stages)
         self.widths = widths
 
-    def stages(self) -> Sequence[Stage]:
+    def chain(self) -> Sequence[Stage]:
         """Return the runs of layers of one resolution."""
         return list(self.parts)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 Stage = Callable[[Tensor], Tensor]
@@ -20,9 +21,19 @@ class Trunk(nn.Module):
     published_names: tuple[tuple[str, str], ...] = ()
     """(pattern, replacement) pairs that turn the names of weights published for this family into those used here."""
 
-    def stages(self) -> Sequence[Stage]:
-        """Return the stages in order; their composition is the trunk."""
+    _compiled: Sequence[Stage] | None = None
+
+    def chain(self) -> Sequence[Stage]:
+        """Return the stages in order, as each family computes them."""
         raise NotImplementedError
+
+    def stages(self) -> Sequence[Stage]:
+        """Return the stages in order, compiled where they have been; their composition is the trunk."""
+        return self._compiled or self.chain()
+
+    def compile_stages(self) -> None:
+        """Let ``torch.compile`` make each stage faster; it does so when the stage is first called."""
+        self._compiled = [torch.compile(stage, dynamic=False) for stage in self.chain()]
 
     def initialize_convolutions(self) -> None:
         """Draw the weights of convolutions after He et al. 2015, scaled by their fan-out; biases become 0."""

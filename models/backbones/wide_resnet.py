@@ -58,7 +58,7 @@ class WideResNet(Trunk):
         self.widths = (widths[1], widths[2], widths[3])
         self.initialize_convolutions()
 
-    def stages(self) -> Sequence[Stage]:
+    def chain(self) -> Sequence[Stage]:
         """Return stem with layer1, layer2, and layer3 with the last normalisation and activation."""
         return self._first, self.layer2, self._last
 

@@ -1,0 +1,72 @@
+"""Batch normalisation over the shares of all processes, so that training in several computes what one would."""
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+Summed = Callable[[Tensor], Tensor]
+"""Sum over all processes, through which gradients flow."""
+
+
+class GlobalBatchNorm(nn.BatchNorm2d):
+    """Synchronised batch normalisation on the CPU, where PyTorch has none. Processes must have equal shares.
+
+    Args:
+        norm: the layer whose settings, parameters and running statistics are taken over.
+        summed: sums over all processes.
+        num_processes: how many they are.
+    """
+
+    summed: Summed
+    num_processes: int
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d, *, summed: Summed, num_processes: int) -> Self:
+        """Return the layer that takes the place of ``norm`` and shares its parameters and running statistics."""
+        own = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        own.weight, own.bias = norm.weight, norm.bias
+        for name, statistic in norm.named_buffers():
+            setattr(own, name, statistic)
+        own.summed, own.num_processes = summed, num_processes
+        return own.train(norm.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` (B, C, H, W) normalised by the statistics of all processes' shares in training."""
+        if not self.training:
+            return super().forward(x)
+        precise = x.to(torch.promote_types(x.dtype, torch.float32))
+        var, mean = torch.var_mean(precise, dim=(0, 2, 3), correction=0)  # (C,) each
+        own = mean
+        mean = self.summed(own) / self.num_processes
+        var = self.summed(var + (own - mean).square()) / self.num_processes
+        self._track(mean.detach(), var.detach(), count=self.num_processes * x.numel() // x.shape[1])
+        scale = torch.rsqrt(var + self.eps)
+        if self.affine:
+            scale = scale * self.weight
+        shift = (self.bias if self.affine else 0) - mean * scale
+        normalized: Tensor = precise * scale[:, None, None] + shift[:, None, None]
+        return normalized.to(x.dtype)
+
+    def _track(self, mean: Tensor, var: Tensor, *, count: int) -> None:
+        if not self.track_running_stats:
+            return
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        momentum = self.momentum if self.momentum is not None else 1 / int(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(var * (count / (count - 1)), momentum)  # unbiased, as PyTorch keeps it
+
+
+def synchronize_batch_norms(network: nn.Module, *, summed: Summed, num_processes: int) -> None:
+    """Put synchronised layers in the place of all ``BatchNorm2d`` below ``network``: PyTorch's own on a GPU."""
+    if next(network.parameters()).is_cuda:
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, GlobalBatchNorm.of(child, summed=summed, num_processes=num_processes))
