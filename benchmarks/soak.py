@@ -1,0 +1,118 @@
+"""Kill training at random moments, start it again, and compare what comes out with an uninterrupted run, bit for bit.
+
+    make soak            # twenty kills, about ten minutes on two CPU cores
+
+Each trial ends the process of ``train_teacher`` or ``distill_student`` by SIGKILL somewhere between its start and its
+end, runs the same command again, then ``export_onnx``; weights, history and ONNX file must equal those of the first
+run, in which nothing was killed.
+"""
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+STAGES = {
+    "probe_environment": "--out environment.json",
+    "prepare_data": "--out data",
+    "train_teacher": "--environment environment.json --data data --out teacher --metrics teacher.json"
+    " --history teacher.csv",
+    "distill_student": "--data data --teacher teacher --out student --metrics student.json --history student.csv",
+    "calibrate_steps": "--data data --student student --out calibration --curve curve.csv",
+    "export_onnx": "--data data --student student --calibration calibration --out onnx",
+}
+COMPARED = ("teacher", "teacher.csv", "student", "student.csv", "onnx")
+
+
+class Bench:
+    """A folder in which stages run as processes."""
+
+    def __init__(self, folder: Path, epochs: int) -> None:
+        self.folder = folder
+        yaml = YAML()
+        params = yaml.load((ROOT / "presets/digits.yaml").read_text())
+        params["train_teacher"]["backbone"] = "resnet8"
+        params["train_teacher"]["training"]["epochs"] = epochs
+        params["distill_student"]["training"]["epochs"] = epochs
+        yaml.dump(params, folder / "params.yaml")
+
+    def start(self, stage: str) -> "subprocess.Popen[str]":
+        """Start ``stage``; its output is kept."""
+        return subprocess.Popen(
+            [sys.executable, "-m", f"stages.{stage}", *STAGES[stage].split()],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(self.folder)},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def run(self, stage: str) -> tuple[str, float]:
+        """Run ``stage`` to its end; return its output and seconds."""
+        started = time.perf_counter()
+        process = self.start(stage)
+        output, _ = process.communicate()
+        if process.returncode:
+            raise click.ClickException(f"{stage} ended with {process.returncode}:\n{output}")
+        return output, time.perf_counter() - started
+
+    def digest(self) -> dict[str, str]:
+        """Return the digest of each file that is compared."""
+        tops = [self.folder / name for name in COMPARED]
+        files = [file for top in tops for file in ([top] if top.is_file() else sorted(top.rglob("*")))]
+        contents = {str(f.relative_to(self.folder)): f.read_bytes() for f in files if f.is_file()}
+        return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+
+    def forget(self, names: tuple[str, ...]) -> None:
+        """Remove outputs of an earlier trial."""
+        for path in (self.folder / name for name in names):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def was_killed(self, stage: str, seconds: float) -> bool:
+        """Start ``stage`` and kill it after ``seconds``; return whether it had not ended by itself."""
+        process = self.start(stage)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        return process.returncode == -signal.SIGKILL
+
+
+@click.command()
+@click.option("--kills", default=20, show_default=True)
+@click.option("--epochs", default=10, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def main(kills: int, epochs: int, seed: int) -> None:
+    """Report every trial; end with 1 at the first difference."""
+    moments = random.Random(seed)  # noqa: S311
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), epochs)
+        seconds = {stage: bench.run(stage)[1] for stage in STAGES}
+        expected = bench.digest()
+        assert {"teacher/model.safetensors", "student/model.safetensors", "onnx/model.onnx"} <= set(expected)
+        for trial in range(1, kills + 1):
+            stage = moments.choice(["train_teacher", "distill_student"])
+            bench.forget(COMPARED if stage == "train_teacher" else COMPARED[2:])
+            moment = moments.uniform(0.4, 1.0) * seconds[stage]
+            while not bench.was_killed(stage, moment):
+                moment *= 0.9
+            later = list(STAGES)[list(STAGES).index(stage) :]
+            output = "".join(bench.run(name)[0] for name in later)
+            resumed = next((line for line in output.splitlines() if "interrupted" in line), "it started anew")
+            found = bench.digest()
+            different = [name for name in expected if found.get(name) != expected[name]]
+            verdict = f"DIFFERENT: {', '.join(different)}" if different else "same bits"
+            click.echo(f"{trial:2}/{kills} {stage} killed after {moment:.1f} s; {resumed}: {verdict}")
+            if different:
+                sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Checkpoints: whole or not at all, of this run and no other."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.checkpoint import Checkpoints, digest_of_code, open_checkpoints
+from pipeline.errors import BusyError
+
+
+def state(value: float) -> dict[str, Any]:
+    return {"rows": [{"epoch": 1, "loss": value}], "step": {"weight": torch.full((3,), value)}}
+
+
+def saved(folder: Path, count: int) -> Checkpoints:
+    checkpoints = Checkpoints(folder)
+    for epoch in range(1, count + 1):
+        checkpoints.save(epoch, state(epoch))
+    return checkpoints
+
+
+def test_the_last_two_states_are_kept_and_the_last_is_returned(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 12)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-000011.checkpoint", "epoch-000012.checkpoint"]
+    latest = checkpoints.latest()
+    assert latest is not None
+    assert latest["rows"] == [{"epoch": 1, "loss": 12}]
+    assert torch.equal(latest["step"]["weight"], torch.full((3,), 12.0))
+    checkpoints.clear()
+    assert checkpoints.latest() is None
+    assert not tmp_path.exists()
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "one bit", "no checkpoint"])
+def test_a_damaged_state_is_named_and_the_one_before_used(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = saved(tmp_path, 2)
+    path = tmp_path / "epoch-000002.checkpoint"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged = {"empty": b"", "truncated": data[:-10], "one bit": data, "no checkpoint": b"x" * 100}
+    path.write_bytes(damaged[damage])
+    with caplog.at_level(logging.WARNING):
+        latest = checkpoints.latest()
+    assert latest is not None
+    assert latest["rows"][0]["loss"] == 1
+    assert f"{path}: damaged checkpoint" in caplog.text
+    (tmp_path / "epoch-000001.checkpoint").write_bytes(b"")
+    assert checkpoints.latest() is None
+
+
+def test_a_changed_fact_input_or_line_of_code_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data.json"
+    data.write_text("{}")
+    folders = []
+
+    def note(facts: dict[str, Any], stage: str = "train_teacher") -> None:
+        with open_checkpoints(stage, facts, [data]) as checkpoints:
+            folders.append(checkpoints.folder)
+
+    note({"epochs": 3})
+    note({"epochs": 3})
+    note({"epochs": 4})
+    note({"epochs": 3}, "distill_student")
+    data.write_text("{ }")
+    note({"epochs": 3})
+    data.write_text("{}")
+    monkeypatch.setattr("pipeline.checkpoint.digest_of_code", lambda: "edited")
+    note({"epochs": 3})
+    assert folders[0] == folders[1]
+    assert len(set(folders)) == 5
+    assert all(folder.is_relative_to(tmp_path / ".checkpoints") for folder in folders)
+
+
+def test_every_source_file_is_part_of_the_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.checkpoint.PROJECT", tmp_path)
+    digests = [digest_of_code()]
+    for name in ("models/a.py", "pipeline/data/b.py", "stages/train_teacher.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x = 1")
+        digests.append(digest_of_code())
+    (tmp_path / "stages/train_teacher.py").write_text("x = 2")
+    digests.append(digest_of_code())
+    assert len(set(digests)) == 5
+
+
+def test_a_second_trainer_of_the_same_run_is_turned_away(tmp_path: Path) -> None:
+    data = tmp_path / "data.json"
+    data.write_text("{}")
+    with open_checkpoints("train_teacher", {"seed": 0}, [data]):
+        with (
+            pytest.raises(BusyError, match="another run is still writing it"),
+            open_checkpoints("train_teacher", {"seed": 0}, [data]),
+        ):
+            pass
+        with open_checkpoints("train_teacher", {"seed": 1}, [data]):
+            pass
