@@ -2,9 +2,10 @@
 
 from torch import nn
 
+from models.flow import at_each_step
 from models.flow_student import FeatureFlowStudent
 from models.networks import Classifier
-from pipeline.data.batches import Batch
+from pipeline.data.augment import Batch
 from pipeline.objectives import Loss, Objective
 from pipeline.teaching import SteppedObjective, StepPlan, Teaching
 
@@ -29,7 +30,7 @@ class FeatureDistillation(Objective):
         weight: float,
         label_smoothing: float,
     ) -> None:
-        super().__init__(student, helper=transforms, label_smoothing=label_smoothing)
+        super().__init__(student, helper=transforms, teacher=teaching.teacher, label_smoothing=label_smoothing)
         self.transforms = transforms
         self.teaching = teaching
         self.stages = stages
@@ -39,9 +40,9 @@ class FeatureDistillation(Objective):
         """Return CE + w L."""
         maps = self.student.feature_maps(batch.images)
         logits = self.student.head(maps[-1])
-        outputs = [[transform(maps[s - 1])] for transform, s in zip(self.transforms, self.stages, strict=True)]
+        outputs = [transform(maps[s - 1]) for transform, s in zip(self.transforms, self.stages, strict=True)]
         transfer = self.teaching.cost(outputs, batch, epoch)
-        cross_entropy = self.cross_entropy(logits, batch.labels)
+        cross_entropy = self.cross_entropy(logits, batch)
         total = cross_entropy + self.weight * transfer
         return Loss(total, {"cross_entropy": cross_entropy, "transfer": transfer}, logits)
 
@@ -67,7 +68,7 @@ class FeatureFlowMatching(SteppedObjective):
         weight: float,
         label_smoothing: float,
     ) -> None:
-        super().__init__(student, helper=transforms, label_smoothing=label_smoothing)
+        super().__init__(student, helper=transforms, teacher=teaching.teacher, label_smoothing=label_smoothing)
         self.transforms = transforms
         self.teaching = teaching
         self.steps = steps
@@ -77,10 +78,9 @@ class FeatureFlowMatching(SteppedObjective):
         """Return CE of the refined network and the weighted mean of L over pairs and steps."""
         logits, paths = self.student.walk(batch.images, self.steps.draw(epoch))
         outputs = [
-            [transform(estimate) for estimate in path.estimates]
-            for transform, path in zip(self.transforms, paths, strict=True)
+            at_each_step(transform, path.estimates) for transform, path in zip(self.transforms, paths, strict=True)
         ]
         transfer = self.teaching.cost(outputs, batch, epoch)
-        cross_entropy = self.cross_entropy(logits, batch.labels)
+        cross_entropy = self.cross_entropy(logits, batch)
         total = cross_entropy + self.weight * transfer
         return Loss(total, {"cross_entropy": cross_entropy, "transfer": transfer}, logits)

@@ -10,7 +10,8 @@ from models.flow import FlowPath, FlowTransfer
 from models.flow_student import FlowStudent, SampledStudent
 from models.integrate import step_times
 from models.networks import Classifier
-from pipeline.data.batches import Batch, ordered_batches
+from pipeline.data.augment import Batch
+from pipeline.data.batches import ordered_batches
 from pipeline.data.store import Split
 from pipeline.teaching import FrozenTeacher
 

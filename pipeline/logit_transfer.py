@@ -1,11 +1,9 @@
 """Objectives that transfer logits: FM-KT, FM-KT^Theta, OFM-KT, and classical distillation as their control."""
 
-import torch
-
 from models.flow import FlowTransfer
 from models.flow_student import FlowStudent
 from models.networks import Classifier
-from pipeline.data.batches import Batch
+from pipeline.data.augment import Batch
 from pipeline.metric import Metric
 from pipeline.objectives import Loss, Objective
 from pipeline.teaching import SteppedObjective, StepPlan, Teaching
@@ -15,15 +13,15 @@ class LogitDistillation(Objective):
     """Classical distillation, the control ``metric``: CE + w L(student, teacher)."""
 
     def __init__(self, student: Classifier, teaching: Teaching, *, weight: float, label_smoothing: float) -> None:
-        super().__init__(student, label_smoothing=label_smoothing)
+        super().__init__(student, teacher=teaching.teacher, label_smoothing=label_smoothing)
         self.teaching = teaching
         self.weight = weight
 
     def __call__(self, batch: Batch, epoch: int) -> Loss:
         """Return CE + w L."""
         logits = self.student(batch.images)
-        cross_entropy = self.cross_entropy(logits, batch.labels)
-        transfer = self.teaching.cost([[logits]], batch, epoch)
+        cross_entropy = self.cross_entropy(logits, batch)
+        transfer = self.teaching.cost([logits], batch, epoch)
         total = cross_entropy + self.weight * transfer
         return Loss(total, {"cross_entropy": cross_entropy, "transfer": transfer}, logits)
 
@@ -39,7 +37,7 @@ class FlowMatching(SteppedObjective):
     def __init__(
         self, student: FlowStudent, teaching: Teaching, *, steps: StepPlan, weight: float, label_smoothing: float
     ) -> None:
-        super().__init__(student, label_smoothing=label_smoothing)
+        super().__init__(student, teacher=teaching.teacher, label_smoothing=label_smoothing)
         self.teaching = teaching
         self.steps = steps
         self.weight = weight
@@ -48,9 +46,9 @@ class FlowMatching(SteppedObjective):
         """Return the weighted mean over the steps of L + CE."""
         outputs = self.student.step_logits(batch.images, self.steps.draw(epoch))
         transfer = self.teaching.cost([outputs], batch, epoch)
-        cross_entropy = self.mean_cross_entropy(outputs, batch.labels)
+        cross_entropy = self.cross_entropy(outputs, batch)
         total = self.weight * (transfer + cross_entropy)
-        return Loss(total, {"cross_entropy": cross_entropy, "transfer": transfer}, torch.stack(outputs).mean(dim=0))
+        return Loss(total, {"cross_entropy": cross_entropy, "transfer": transfer}, outputs.mean(dim=0))
 
 
 class ThetaFlowMatching(Objective):
@@ -78,7 +76,7 @@ class ThetaFlowMatching(Objective):
         theta_weight: float,
         theta_reaches_backbone: bool,
     ) -> None:
-        super().__init__(student, helper=flow, label_smoothing=label_smoothing)
+        super().__init__(student, helper=flow, teacher=teaching.teacher, label_smoothing=label_smoothing)
         self.flow = flow
         self.teaching = teaching
         self.steps = steps
@@ -91,11 +89,11 @@ class ThetaFlowMatching(Objective):
         features = self.student.features(batch.images)
         outputs = self.flow.step_outputs(features, self.steps.draw(epoch))
         logits = self.student.head(features if self.theta_reaches_backbone else features.detach())
-        averaged = torch.stack(outputs).mean(dim=0).detach()
+        averaged = outputs.mean(dim=0).detach()
         parts = {
-            "cross_entropy": self.cross_entropy(logits, batch.labels),
+            "cross_entropy": self.cross_entropy(logits, batch),
             "transfer": self.teaching.metric(logits, averaged, labels=batch.labels, epoch=epoch),
-            "flow_cross_entropy": self.mean_cross_entropy(outputs, batch.labels),
+            "flow_cross_entropy": self.cross_entropy(outputs, batch),
             "flow_transfer": self.teaching.cost([outputs], batch, epoch),
         }
         flow = self.weight * (parts["flow_transfer"] + parts["flow_cross_entropy"])
@@ -119,10 +117,8 @@ class OnlineFlowMatching(SteppedObjective):
     def __call__(self, batch: Batch, epoch: int) -> Loss:
         """Return the weighted mean over the steps of CE + L to the mean of all steps."""
         outputs = self.student.step_logits(batch.images, self.steps.draw(epoch))
-        averaged = torch.stack(outputs).mean(dim=0)
-        target = averaged.detach()
-        costs = [self.metric(logits, target, labels=batch.labels, epoch=epoch) for logits in outputs]
-        transfer = torch.stack(costs).mean()
-        cross_entropy = self.mean_cross_entropy(outputs, batch.labels)
+        averaged = outputs.mean(dim=0)
+        transfer = self.metric(outputs, averaged.detach(), labels=batch.labels, epoch=epoch)
+        cross_entropy = self.cross_entropy(outputs, batch)
         total = self.weight * (transfer + cross_entropy)
         return Loss(total, {"cross_entropy": cross_entropy, "transfer": transfer}, averaged)

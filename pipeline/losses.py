@@ -1,4 +1,8 @@
-"""Metric losses L(student, teacher): pure functions of logits or feature maps, computed in float32 at least."""
+"""Metric losses L(student, teacher): pure functions of logits or feature maps, computed in float32 at least.
+
+The student's tensor may have leading dimensions beyond those named, one entry for each sampling step: the teacher's
+serves them all, and the loss is the mean over them.
+"""
 
 import torch
 from torch import Tensor
@@ -14,9 +18,14 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
     Source: Hinton et al. 2015. T^2 keeps the gradient's scale whatever the temperature. Logits have shape (B, C).
     """
-    log_student = functional.log_softmax(_at_least_float32(student) / temperature, dim=1)
-    log_teacher = functional.log_softmax(_at_least_float32(teacher) / temperature, dim=1)
-    return functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
+    log_student = functional.log_softmax(_at_least_float32(student) / temperature, dim=-1)
+    log_teacher = functional.log_softmax(_at_least_float32(teacher) / temperature, dim=-1)
+    return _divergence(log_student, log_teacher) * temperature**2
+
+
+def _divergence(log_student: Tensor, log_teacher: Tensor) -> Tensor:
+    """Return KL(teacher || student) of log-probabilities (..., C), averaged over all but the last dimension."""
+    return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=-1).mean()
 
 
 def dkd_loss(student: Tensor, teacher: Tensor, target: Tensor, alpha: float, beta: float, temperature: float) -> Tensor:
@@ -27,33 +36,32 @@ def dkd_loss(student: Tensor, teacher: Tensor, target: Tensor, alpha: float, bet
     """
     scaled_student = _at_least_float32(student) / temperature
     scaled_teacher = _at_least_float32(teacher) / temperature
-    binary = functional.kl_div(
+    binary = _divergence(
         _log_target_and_rest(scaled_student, target),
         _log_target_and_rest(scaled_teacher, target),
-        reduction="batchmean",
-        log_target=True,
     )
-    others = functional.kl_div(
-        functional.log_softmax(_without_target(scaled_student, target), dim=1),
-        functional.log_softmax(_without_target(scaled_teacher, target), dim=1),
-        reduction="batchmean",
-        log_target=True,
+    others = _divergence(
+        functional.log_softmax(_without_target(scaled_student, target), dim=-1),
+        functional.log_softmax(_without_target(scaled_teacher, target), dim=-1),
     )
     return (alpha * binary + beta * others) * temperature**2
 
 
 def _without_target(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the logits (B, C - 1) of all classes but each row's target."""
-    columns = torch.arange(logits.shape[1] - 1, device=logits.device)
-    return logits.gather(1, columns + (columns >= target[:, None]).long())
+    """Return the logits (..., B, C - 1) of all classes but each row's target."""
+    columns = torch.arange(logits.shape[-1] - 1, device=logits.device)
+    return _gathered(logits, columns + (columns >= target[:, None]).long())
+
+
+def _gathered(logits: Tensor, columns: Tensor) -> Tensor:
+    """Return the given ``columns`` (B, M) of each row of ``logits`` (..., B, C), (..., B, M)."""
+    return logits.gather(-1, columns.expand(*logits.shape[:-1], columns.shape[-1]))
 
 
 def _log_target_and_rest(logits: Tensor, target: Tensor) -> Tensor:
-    """Return [log p_target, log (1 - p_target)] for each row, (B, 2), without taking 1 - p."""
-    ends = torch.stack(
-        [logits.gather(1, target[:, None])[:, 0], _without_target(logits, target).logsumexp(dim=1)], dim=1
-    )  # (B, 2)
-    return functional.log_softmax(ends, dim=1)
+    """Return [log p_target, log (1 - p_target)] for each row, (..., B, 2), without taking 1 - p."""
+    rest = _without_target(logits, target).logsumexp(dim=-1, keepdim=True)  # (..., B, 1)
+    return functional.log_softmax(torch.cat([_gathered(logits, target[:, None]), rest], dim=-1), dim=-1)
 
 
 def dist_loss(student: Tensor, teacher: Tensor, beta: float, gamma: float, temperature: float) -> Tensor:
@@ -62,10 +70,10 @@ def dist_loss(student: Tensor, teacher: Tensor, beta: float, gamma: float, tempe
     Source: Huang et al. 2022 (DIST). Rows correlate the classes of one image, columns the images of one class.
     Logits have shape (B, C).
     """
-    p_student = functional.softmax(_at_least_float32(student) / temperature, dim=1)
-    p_teacher = functional.softmax(_at_least_float32(teacher) / temperature, dim=1)
+    p_student = functional.softmax(_at_least_float32(student) / temperature, dim=-1)
+    p_teacher = functional.softmax(_at_least_float32(teacher) / temperature, dim=-1)
     rows = 1 - correlation(p_student, p_teacher).mean()
-    columns = 1 - correlation(p_student.T, p_teacher.T).mean()
+    columns = 1 - correlation(p_student.mT, p_teacher.mT).mean()
     return (beta * rows + gamma * columns) * temperature**2
 
 
@@ -75,33 +83,33 @@ def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Source: Cao et al. 2022 (PKD). It equals half the mean squared error of features standardised per channel. Feature
     maps have shape (B, C, H, W).
     """
-    rows_student = _at_least_float32(student).transpose(0, 1).flatten(1)  # (C, B * H * W)
-    rows_teacher = _at_least_float32(teacher).transpose(0, 1).flatten(1)
+    rows_student = _at_least_float32(student).transpose(-4, -3).flatten(-3)  # (..., C, B * H * W)
+    rows_teacher = _at_least_float32(teacher).transpose(-4, -3).flatten(-3)
     return 1 - correlation(rows_student, rows_teacher).mean()
 
 
 def mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared difference; logits or feature maps of one shape."""
-    return functional.mse_loss(_at_least_float32(student), _at_least_float32(teacher))
+    return (_at_least_float32(student) - _at_least_float32(teacher)).square().mean()
 
 
 def correlation(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
-    """Return Pearson's correlation of each row of ``a`` with the same row of ``b``, (R, M) each to (R,).
+    """Return Pearson's correlation of each row of ``a`` with the same row of ``b``, (..., M) each to (...).
 
     A row that is constant but for rounding has no direction: its correlation is 0, with a zero gradient, where the
     formula's own gradient grows without bound. Constant means that its deviations have a norm below ``eps``, or below
     16 units in the last place of its values.
     """
     floor_a, floor_b = _constant_below(a, eps), _constant_below(b, eps)
-    a = a - a.mean(dim=1, keepdim=True)
-    b = b - b.mean(dim=1, keepdim=True)
-    aa, bb = a.square().sum(dim=1), b.square().sum(dim=1)
+    a = a - a.mean(dim=-1, keepdim=True)
+    b = b - b.mean(dim=-1, keepdim=True)
+    aa, bb = a.square().sum(dim=-1), b.square().sum(dim=-1)
     varies = (aa > floor_a) & (bb > floor_b)
-    products = torch.where(varies, (a * b).sum(dim=1), 0)
+    products = torch.where(varies, (a * b).sum(dim=-1), 0)
     return products * torch.maximum(aa, floor_a).rsqrt() * torch.maximum(bb, floor_b).rsqrt()
 
 
 def _constant_below(x: Tensor, eps: float) -> Tensor:
-    """Return the squared norm (R,) of deviations up to which a row of ``x`` (R, M) counts as constant."""
+    """Return the squared norm (...) of deviations up to which a row of ``x`` (..., M) counts as constant."""
     rounding = 16 * torch.finfo(x.dtype).eps
-    return eps**2 + rounding**2 * x.detach().square().sum(dim=1)
+    return eps**2 + rounding**2 * x.detach().square().sum(dim=-1)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from models.choice import choose
+from pipeline.distributed import all_rows
 from pipeline.losses import dist_loss, dkd_loss, kd_loss, mse_loss, pkd_loss
 
 
@@ -13,7 +14,11 @@ class Metric(Protocol):
     """L(student, teacher) of one batch."""
 
     def __call__(self, student: Tensor, teacher: Tensor, *, labels: Tensor, epoch: int) -> Tensor:
-        """Return a scalar; ``student`` and ``teacher`` share one shape, ``labels`` (B,), ``epoch`` counts from 0."""
+        """Return a scalar; ``labels`` (B,), ``teacher`` (B, ...), ``epoch`` counts from 0.
+
+        ``student`` is shaped like ``teacher``, with a leading dimension of steps where there are several; the loss is
+        the mean over them. Where several processes train together it is that of the whole batch in each.
+        """
 
 
 class Entry(NamedTuple):
@@ -45,7 +50,9 @@ def build_metric(name: str, settings: Mapping[str, Mapping[str, Any]]) -> Metric
     warmup_epochs = options.pop("warmup_epochs", 0)
 
     def metric(student: Tensor, teacher: Tensor, *, labels: Tensor, epoch: int) -> Tensor:
-        tensors = (student, teacher, labels) if takes_labels else (student, teacher)
+        tensors = [all_rows(student, dim=student.dim() - teacher.dim()), all_rows(teacher)]
+        if takes_labels:
+            tensors.append(all_rows(labels))
         weight = min((epoch + 1) / warmup_epochs, 1.0) if warmup_epochs else 1.0
         return weight * function(*tensors, **options)
 

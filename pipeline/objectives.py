@@ -2,11 +2,10 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.data.batches import Batch
+from pipeline.data.augment import Batch
 
 
 class Loss(NamedTuple):
@@ -26,14 +25,23 @@ class Objective:
     Args:
         student: what deploys.
         helper: what is trained beside it and does not deploy, or None.
+        teacher: what it learns from and leaves as it is, or None.
         label_smoothing: of every cross-entropy with the labels.
     """
 
-    def __init__(self, student: nn.Module, *, helper: nn.Module | None = None, label_smoothing: float) -> None:
+    def __init__(
+        self,
+        student: nn.Module,
+        *,
+        helper: nn.Module | None = None,
+        teacher: nn.Module | None = None,
+        label_smoothing: float,
+    ) -> None:
         self.student = student
         self.helper = helper
         self.label_smoothing = label_smoothing
         self.network = nn.ModuleList([student] if helper is None else [student, helper])
+        self.networks = [self.network] if teacher is None else [self.network, teacher]
 
     def __call__(self, batch: Batch, epoch: int) -> Loss:
         """Return the cost of ``batch`` in ``epoch``, counted from 0."""
@@ -43,13 +51,16 @@ class Objective:
         """Return the logits (B, num_classes) by which progress is measured: those of the student."""
         return self.student(images)  # type: ignore[no-any-return]
 
-    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy of ``logits`` (B, num_classes) with the labels."""
-        return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+    def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy of ``logits`` (..., B, num_classes) with the labels.
 
-    def mean_cross_entropy(self, steps: list[Tensor], labels: Tensor) -> Tensor:
-        """Return the cross-entropy averaged over the logits of each step."""
-        return torch.stack([self.cross_entropy(logits, labels) for logits in steps]).mean()
+        Leading dimensions are those of steps, each of which is compared with the same labels.
+        """
+        wanted = batch.labels if batch.shares is None else batch.shares
+        wanted = wanted.expand(*logits.shape[:-2], *wanted.shape).reshape(-1, *wanted.shape[1:])
+        return functional.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]), wanted, label_smoothing=self.label_smoothing
+        )
 
 
 class Supervised(Objective):
@@ -58,5 +69,5 @@ class Supervised(Objective):
     def __call__(self, batch: Batch, epoch: int) -> Loss:  # noqa: ARG002
         """Return CE(network(images), labels)."""
         logits = self.student(batch.images)
-        cross_entropy = self.cross_entropy(logits, batch.labels)
+        cross_entropy = self.cross_entropy(logits, batch)
         return Loss(cross_entropy, {"cross_entropy": cross_entropy}, logits)

@@ -1,12 +1,20 @@
-"""Optimiser and learning-rate schedule."""
+"""Optimiser, learning-rate schedule, and the average of the weights."""
 
 import bisect
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import torch
 from torch import nn
-from torch.optim import SGD
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+ONE_CYCLE_START = 1 / 25
+ONE_CYCLE_END = ONE_CYCLE_START / 1e4
+"""Where one cycle begins and ends, as shares of its peak: those of PyTorch's ``OneCycleLR``."""
 
 
 def learning_rate_factor(
@@ -14,15 +22,22 @@ def learning_rate_factor(
 ) -> float:
     """Return what the base learning rate is multiplied by at ``epoch``, counted in epochs from 0 and fractions of them.
 
-    Linear warm-up over ``warmup_epochs``; then ``cosine`` falls to 0 at ``epochs``, and ``multistep`` multiplies by
-    ``gamma`` at each of ``milestones``.
+    After a linear warm-up over ``warmup_epochs`` ``cosine`` falls to 0 at ``epochs``, and ``multistep`` multiplies by
+    ``gamma`` at each of ``milestones``. ``one_cycle`` rises over ``warmup_epochs`` and falls, both along a cosine
+    (Smith and Topin 2019).
     """
+    if name == "one_cycle" and epoch < warmup_epochs:
+        return _along_cosine(ONE_CYCLE_START, 1.0, epoch / warmup_epochs)
     if epoch < warmup_epochs:
         return epoch / warmup_epochs
     if name == "multistep":
         return float(gamma ** bisect.bisect_right(sorted(milestones), epoch))
-    progress = (epoch - warmup_epochs) / max(epochs - warmup_epochs, 1)
-    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    progress = min((epoch - warmup_epochs) / max(epochs - warmup_epochs, 1), 1.0)
+    return _along_cosine(1.0, ONE_CYCLE_END if name == "one_cycle" else 0.0, progress)
+
+
+def _along_cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def build_optimizer(
@@ -30,27 +45,85 @@ def build_optimizer(
     *,
     steps_per_epoch: int,
     epochs: int,
+    name: str,
     learning_rate: float,
     momentum: float,
     nesterov: bool,
+    betas: tuple[float, float],
     weight_decay: float,
     decay_all: bool,
-    schedule: dict[str, object],
-) -> tuple[SGD, LambdaLR]:
-    """Return SGD over all parameters of ``network`` and a scheduler to be stepped after every batch.
+    schedule: dict[str, Any],
+) -> tuple[Optimizer, LambdaLR]:
+    """Return the optimiser of all parameters of ``network`` and a scheduler to be stepped after every batch.
 
-    ``decay_all`` False spares biases and the weights of normalisation from weight decay. ``schedule`` holds the
-    remaining arguments of ``learning_rate_factor``.
+    ``name`` is sgd (``momentum``, ``nesterov``) or adamw (``betas``). ``decay_all`` False spares biases and the weights
+    of normalisation from weight decay. ``schedule`` holds the remaining arguments of ``learning_rate_factor``.
     """
     parameters = list(network.parameters())
     decayed = [p for p in parameters if decay_all or p.dim() > 1]
     exempt = [p for p in parameters if not decay_all and p.dim() <= 1]  # biases, and the weights of norms
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
-    optimizer = SGD(
-        [group for group in groups if group["params"]], lr=learning_rate, momentum=momentum, nesterov=nesterov
-    )
+    used = [group for group in groups if group["params"]]
+    optimizer: Optimizer
+    if name == "adamw":
+        optimizer = AdamW(used, lr=learning_rate, betas=betas, fused=True)
+    else:
+        optimizer = SGD(used, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
+        if momentum:  # PyTorch's fused step leaves it uninitialised where fp16 overflows in the first step
+            optimizer.state.update({p: {"momentum_buffer": torch.zeros_like(p)} for p in parameters})
 
     def factor(step: int) -> float:  # the first step of a warm-up already moves
-        return learning_rate_factor((step + 0.5) / steps_per_epoch, epochs=epochs, **schedule)  # type: ignore[arg-type]
+        return learning_rate_factor((step + 0.5) / steps_per_epoch, epochs=epochs, **schedule)
 
     return optimizer, LambdaLR(optimizer, factor)
+
+
+class WeightAverage:
+    """Exponential moving average of a network's weights and running statistics.
+
+    After step n the decay is min(``decay``, (1 + n) / (10 + n)), so that the first weights are soon forgotten.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.num_updates = 0
+        self.live = [x for x in (*network.parameters(), *network.buffers()) if x.is_floating_point()]
+        self.average = [x.detach().clone() for x in self.live]
+
+    def update(self) -> None:
+        """Take in the present weights."""
+        self.num_updates += 1
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        live = [x.detach() for x in self.live]
+        get_ema_multi_avg_fn(decay)(self.average, live, self.num_updates)  # type: ignore[no-untyped-call]
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Exchange the weights of the network for their average as long as the block lasts."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for live, average in zip(self.live, self.average, strict=True):
+            present = live.clone()
+            live.copy_(average)
+            average.copy_(present)
+
+    def install(self) -> None:
+        """Leave the average in the network for good."""
+        self._exchange()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold."""
+        return {"num_updates": self.num_updates, "average": self.average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the state of a checkpoint."""
+        self.num_updates = state["num_updates"]
+        with torch.no_grad():
+            for own, saved in zip(self.average, state["average"], strict=True):
+                own.copy_(saved)

@@ -5,10 +5,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from models.backbones.shapes import SMALL_IMAGE_BACKBONES
+from pipeline.data.archive import ARCHIVE_SUFFIXES
 from pipeline.params_distill import DistillStudent
 from pipeline.params_training import (
     Count,
     Counts,
+    Engine,
     Fraction,
     Mean,
     NonNegative,
@@ -43,6 +45,8 @@ class PrepareData(Section):
     max_train_images: Count | None
     max_test_images: Count | None
     max_packed_gib: Positive
+    storage: Literal["packed", "index"]
+    unreadable: Literal["stop", "skip"]
 
     @model_validator(mode="after")
     def _root_fits_source(self) -> Self:
@@ -50,6 +54,16 @@ class PrepareData(Section):
             raise ValueError("source digits comes with the pipeline: root must be null")
         if self.source != "digits" and self.root is None:
             raise ValueError(f"source {self.source} needs root: the path of its directory or archive")
+        return self
+
+    @model_validator(mode="after")
+    def _index_has_files(self) -> Self:
+        if self.storage == "packed":
+            return self
+        if self.source != "imagefolder" or str(self.root).endswith(ARCHIVE_SUFFIXES):
+            raise ValueError("storage index needs files: source imagefolder with a directory as root; or set packed")
+        if self.image_size is None:
+            raise ValueError("storage index needs image_size, to which its images are brought when they are decoded")
         return self
 
 
@@ -133,6 +147,7 @@ class Params(Section):
     """The whole of params.yaml."""
 
     base: Base
+    engine: Engine
     prepare_data: PrepareData
     train_teacher: TrainTeacher
     distill_student: DistillStudent
@@ -141,3 +156,26 @@ class Params(Section):
     export_tensorrt: ExportTensorrt
     evaluate: Evaluate
     package: Package
+
+    @model_validator(mode="after")
+    def _processes_share_batches(self) -> Self:
+        for name in ("train_teacher", "distill_student"):
+            section: TrainTeacher | DistillStudent = getattr(self, name)
+            if section.training.batch_size % self.engine.num_processes:
+                raise ValueError(
+                    f"{name}.training.batch_size: got {section.training.batch_size}, which engine.num_processes = "
+                    f"{self.engine.num_processes} cannot share equally; give a multiple of it"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _resized_crops_have_whole_images(self) -> Self:
+        for name in ("train_teacher", "distill_student"):
+            section: TrainTeacher | DistillStudent = getattr(self, name)
+            scale = section.training.augment.resized_crop_scale
+            if scale is not None and self.prepare_data.storage == "packed":
+                raise ValueError(
+                    f"{name}.training.augment.resized_crop_scale: got {list(scale)}, but packed images are cut "
+                    "already; set prepare_data.storage to index, or this to null"
+                )
+        return self

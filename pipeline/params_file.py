@@ -62,7 +62,7 @@ def _describe_one(error: Any) -> str:
         got = "" if isinstance(error["input"], dict) else f"got {error['input']!r}, but "
         return f"{key}: {got}the key is unknown; {hint}allowed here: {', '.join(_siblings(error))}"
     if error["type"] == "value_error":
-        return f"{key}: {error['ctx']['error']}"
+        return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
     return f"{key}: got {error['input']!r}; {_lower_first(error['msg'])}"
 
 

@@ -10,6 +10,8 @@ Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Counts = Annotated[tuple[Annotated[Count, Strict()], ...], Strict(strict=False), Field(min_length=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Strict(), Field(gt=0, le=1)]
 NumThreads = Annotated[int, Field(ge=1, le=1024)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Mean = Annotated[tuple[Finite, Finite, Finite], Strict(strict=False)]
@@ -33,11 +35,13 @@ class Section(BaseModel):
 
 
 class Optimizer(Section):
-    """Stochastic gradient descent."""
+    """Stochastic gradient descent, with ``momentum`` and ``nesterov``, or AdamW, with ``betas``."""
 
+    name: Literal["sgd", "adamw"]
     learning_rate: Positive
-    momentum: Annotated[float, Field(ge=0, lt=1)]
+    momentum: BelowOne
     nesterov: bool
+    betas: Annotated[tuple[Annotated[BelowOne, Strict()], Annotated[BelowOne, Strict()]], Strict(strict=False)]
     weight_decay: NonNegative
     decay_all: bool
     """Whether weight decay also takes biases and the weights of normalisation."""
@@ -49,10 +53,18 @@ class Optimizer(Section):
         return self
 
 
-class LearningRate(Section):
-    """Linear warm-up, then a cosine to zero or steps by ``gamma`` at ``milestones`` (epochs)."""
+class Engine(Section):
+    """How training runs; a stage's own section says what it learns."""
 
-    name: Literal["cosine", "multistep"]
+    num_processes: Annotated[int, Field(ge=1, le=1024)]
+    compile: Literal["auto", "always", "never"]
+    compile_fallback: bool
+
+
+class LearningRate(Section):
+    """Warm-up, then a cosine to zero, steps by ``gamma`` at ``milestones`` (epochs), or the end of one cycle."""
+
+    name: Literal["cosine", "multistep", "one_cycle"]
     warmup_epochs: Annotated[int, Field(ge=0)]
     milestones: Annotated[tuple[Annotated[Count, Strict()], ...], Strict(strict=False)]
     gamma: Annotated[float, Field(gt=0, le=1)]
@@ -63,6 +75,18 @@ class Augment(Section):
 
     crop_padding: Annotated[int, Field(ge=0)]
     horizontal_flip: bool
+    resized_crop_scale: Annotated[tuple[Share, Share], Strict(strict=False)] | None
+    color_jitter: BelowOne
+    mixup_alpha: NonNegative
+    cutmix_alpha: NonNegative
+
+    @model_validator(mode="after")
+    def _scale_ascends(self) -> Self:
+        if self.resized_crop_scale is not None and self.resized_crop_scale[0] > self.resized_crop_scale[1]:
+            raise ValueError(
+                f"resized_crop_scale: got {list(self.resized_crop_scale)}; give the smaller share of the image first"
+            )
+        return self
 
 
 class Training(Section):
@@ -70,8 +94,10 @@ class Training(Section):
 
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)]
-    precision: Literal["fp32", "bf16"]
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    label_smoothing: BelowOne
+    clip_norm: Positive | None
+    ema_decay: Fraction | None
     optimizer: Optimizer
     schedule: LearningRate
     augment: Augment

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import torch
 
+from pipeline.distributed import processes_here, was_launched
 from pipeline.errors import UserError
 
 
@@ -37,7 +38,7 @@ def set_up_torch(stage: str, *, seed: int, device: str, deterministic: bool, num
         torch.set_num_threads(num_threads)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.benchmark = not deterministic
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on the GPU as on the CPU
     seed_everything(seed, stage)
@@ -45,10 +46,17 @@ def set_up_torch(stage: str, *, seed: int, device: str, deterministic: bool, num
 
 
 def _select_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda" and was_launched():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
+        if was_launched():
+            raise UserError(
+                f"engine.num_processes: got {processes_here()} on this host, but PyTorch sees {count} CUDA device(s) "
+                "here; give at most so many, or set base.device to cpu"
+            )
         raise UserError(f"base.device: got {name!r}, but PyTorch sees {count} CUDA device(s) here; use auto or cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return device

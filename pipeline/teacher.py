@@ -1,20 +1,17 @@
 """The teacher: trained here, or read from a file of weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from models.factory import build_classifier, check_image_size
 from models.networks import Classifier
-from pipeline.data.store import DataInfo, Split
+from pipeline.data.store import DataInfo
 from pipeline.errors import blamed_on
 from pipeline.files import Json
 from pipeline.objectives import Supervised
 from pipeline.published_weights import fetch_weights, find_weights, is_published, published_statistics
-from pipeline.seeding import derive_seed
-from pipeline.training import Row, train
+from pipeline.training_run import TrainingRun
 from pipeline.weights import load_state, read_weights
 
 
@@ -41,6 +38,13 @@ def teacher_arguments(
     return arguments | {"mean": list(mean or default[0]), "std": list(std or default[1])}
 
 
+def _new_teacher(arguments: Json, image_size: tuple[int, int]) -> Classifier:
+    with blamed_on("train_teacher.backbone"):
+        teacher = build_classifier(**arguments)
+        check_image_size(teacher, image_size)
+    return teacher
+
+
 def read_teacher(arguments: Json, weights: str, image_size: tuple[int, int]) -> Classifier:
     """Return the teacher with the given ``weights``: a file's, or torchvision's own (``torchvision:NAME``).
 
@@ -49,7 +53,7 @@ def read_teacher(arguments: Json, weights: str, image_size: tuple[int, int]) -> 
     Raises:
         UserError: the backbone is unknown or cannot take ``image_size``, or the weights are not there or do not fit.
     """
-    teacher = _build(arguments, image_size)
+    teacher = _new_teacher(arguments, image_size)
     if is_published(weights):
         state = fetch_weights(find_weights(arguments["backbone"], weights))
     else:
@@ -62,35 +66,22 @@ def read_teacher(arguments: Json, weights: str, image_size: tuple[int, int]) -> 
 def obtain_teacher(
     arguments: Json,
     weights: str | None,
-    read_split: Callable[[str], Split],
-    *,
     image_size: tuple[int, int],
+    run: TrainingRun,
+    *,
     label_smoothing: float,
-    seed: int,
-    device: torch.device,
-    on_epoch: Callable[[list[Row]], None],
-    **settings: Any,
+    **training: Any,
 ) -> Classifier:
-    """Return the teacher on ``device`` in eval mode: with the given ``weights``, or trained where that is None.
+    """Return the teacher on the device of ``run``, in eval mode: with the given ``weights``, or trained where None.
 
-    ``read_split`` returns a split by name; ``settings`` go to ``pipeline.training.train``.
+    ``training`` goes to ``TrainingRun.train``.
 
     Raises:
         UserError: the backbone is unknown or cannot take ``image_size``, or the weights are unreadable or do not fit.
         GateError: training diverged.
     """
     if weights is not None:
-        return read_teacher(arguments, weights, image_size).to(device)
-    teacher = _build(arguments, image_size)
-    objective = Supervised(teacher, label_smoothing=label_smoothing)
-    splits = read_split("train"), read_split("calib")
-    stream = derive_seed(seed, "train_teacher")
-    train(objective, *splits, seed=stream, device=device, on_epoch=on_epoch, **settings)
-    return teacher.eval()
-
-
-def _build(arguments: Json, image_size: tuple[int, int]) -> Classifier:
-    with blamed_on("train_teacher.backbone"):
-        teacher = build_classifier(**arguments)
-        check_image_size(teacher, image_size)
+        return read_teacher(arguments, weights, image_size).to(run.engine.device)
+    teacher = _new_teacher(arguments, image_size)
+    run.train(Supervised(teacher, label_smoothing=label_smoothing), **training)
     return teacher

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.networks import Classifier
-from pipeline.data.batches import Batch
+from pipeline.data.augment import Batch
 from pipeline.metric import Metric
 from pipeline.objectives import Objective
 
@@ -22,7 +22,7 @@ class FrozenTeacher(nn.Module):
 
     def __init__(self, network: Classifier, stages: Sequence[int] = ()) -> None:
         super().__init__()
-        self.network = network.requires_grad_(requires_grad=False)
+        self.network = network.requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
         self.stages = tuple(stages)
         super().train(mode=False)
 
@@ -30,13 +30,12 @@ class FrozenTeacher(nn.Module):
         """Stay in eval mode."""
         return self
 
-    @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the targets X_T: a feature map (B, C, H, W) for each stage, or the logits (B, num_classes) alone."""
-        if not self.stages:
-            return [self.network(images)]
-        maps = self.network.feature_maps(images)
-        return [maps[stage - 1] for stage in self.stages]
+        with torch.inference_mode():
+            maps = self.network.feature_maps(images) if self.stages else [self.network(images)]
+        chosen = [maps[stage - 1] for stage in self.stages] or maps
+        return [target.clone() for target in chosen]  # what is cloned out here may take part in a student's gradient
 
 
 class Teaching:
@@ -44,7 +43,7 @@ class Teaching:
 
     Args:
         pair_ratio: the share of the batch whose images keep their own teacher row (the paper's beta_d); see
-            ``paired_rows``.
+            ``paired``.
     """
 
     def __init__(self, teacher: FrozenTeacher, metric: Metric, *, pair_ratio: float = 1.0) -> None:
@@ -52,13 +51,15 @@ class Teaching:
         self.metric = metric
         self.pair_ratio = pair_ratio
 
-    def cost(self, outputs: Sequence[Sequence[Tensor]], batch: Batch, epoch: int) -> Tensor:
-        """Return the mean of L(output, X_T) over all outputs: for each target of the teacher, those of every step."""
-        rows = paired_rows(len(batch.labels), self.pair_ratio, batch.labels.device)
+    def cost(self, outputs: Sequence[Tensor], batch: Batch, epoch: int) -> Tensor:
+        """Return the mean of L(output, X_T): one of ``outputs`` for each target (B, ...) of the teacher.
+
+        An output is shaped like its target, with a leading dimension of steps where there are several.
+        """
+        targets = paired(self.teacher(batch.images), self.pair_ratio)
         costs = [
-            self.metric(output, target[rows], labels=batch.labels, epoch=epoch)
-            for steps, target in zip(outputs, self.teacher(batch.images), strict=True)
-            for output in steps
+            self.metric(output, target, labels=batch.labels, epoch=epoch)
+            for output, target in zip(outputs, targets, strict=True)
         ]
         return torch.stack(costs).mean()
 
@@ -102,11 +103,15 @@ class SteppedObjective(Objective):
         return self.student(images, self.steps.largest)  # type: ignore[no-any-return]
 
 
-def paired_rows(batch_size: int, ratio: float, device: torch.device) -> Tensor:
-    """Return for each row of the student the row (B,) of the teacher that it is paired with: pair decoupling.
+def paired(targets: Sequence[Tensor], ratio: float) -> Sequence[Tensor]:
+    """Return the teacher's ``targets`` (B, ...) in the order in which the student's rows see them: pair decoupling.
 
-    Rows below int(ratio * B) keep their own; the others are permuted among themselves. Ratio 1 decouples none.
+    Rows below int(ratio * B) keep their own; the others are permuted among themselves, all targets alike. Ratio 1
+    decouples none.
     """
+    if ratio == 1:
+        return targets
+    batch_size, device = len(targets[0]), targets[0].device
     kept = int(ratio * batch_size)
-    rows = torch.cat([torch.arange(kept), kept + torch.randperm(batch_size - kept)])
-    return rows.to(device)
+    rows = torch.cat([torch.arange(kept, device=device), kept + torch.randperm(batch_size - kept, device=device)])
+    return [target[rows] for target in targets]

@@ -1,23 +1,29 @@
-"""The training loop: any objective, any network."""
+"""The training loop: any objective, any network; interrupted, it goes on from its last checkpoint."""
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from pipeline.checkpoint import Checkpoints
+from pipeline.compilation import compile_networks, guard_first_call, stop_compiling, uncompiled
+from pipeline.data.augment import Batch
 from pipeline.data.batches import TrainingBatches, ordered_batches
 from pipeline.data.store import Split
-from pipeline.errors import GateError, UserError
+from pipeline.distributed import from_main, is_main, own_share, summed
+from pipeline.engine import Engine
+from pipeline.errors import UserError
 from pipeline.files import write_csv
-from pipeline.objectives import Objective
-from pipeline.optim import build_optimizer
+from pipeline.meter import Meter
+from pipeline.objectives import Loss, Objective
+from pipeline.optim import WeightAverage, build_optimizer
+from pipeline.progress import Progress, progress
 from pipeline.seeding import derive_seed, seed_everything
+from pipeline.training_step import TrainingStep
 
 logger = logging.getLogger(__name__)
 
@@ -33,87 +39,132 @@ def write_history(path: Path, rows: list[Row]) -> None:
 
 def train(
     objective: Objective,
-    train_split: Split,
+    batches: TrainingBatches,
     held_out: Split,
+    engine: Engine,
     *,
     epochs: int,
-    batch_size: int,
-    precision: str,
+    clip_norm: float | None,
+    ema_decay: float | None,
     optimizer: dict[str, Any],
     schedule: dict[str, Any],
-    augment: dict[str, Any],
     seed: int,
-    device: torch.device,
+    checkpoints: Checkpoints,
     on_epoch: Callable[[list[Row]], None],
 ) -> list[Row]:
     """Train ``objective.network`` in place and return one row of figures per epoch.
 
+    Every epoch starts from a seed of its own, so that from the state after one the next can be repeated bit for bit.
+
     Args:
-        precision: ``fp32``, or ``bf16`` for automatic mixed precision; weights and losses stay in float32.
         held_out: images not trained on, for the accuracy of each epoch; it chooses nothing.
-        optimizer: learning_rate, momentum, nesterov, weight_decay, decay_all.
+        clip_norm: largest norm of the gradient; None: any.
+        ema_decay: what the network ends with is the moving average of its weights; None: the last weights.
+        optimizer: arguments of ``pipeline.optim.build_optimizer``.
         schedule: see ``pipeline.optim.learning_rate_factor``.
-        augment: crop_padding, horizontal_flip.
-        on_epoch: called with all rows so far after every epoch.
+        checkpoints: where the state after each epoch is kept, and from where training goes on.
+        on_epoch: called with all rows so far after every epoch, and before the first of a resumed run, in the main
+            process.
 
     Raises:
         GateError: the loss is not finite.
-        UserError: deterministic training is asked for, and the network has a layer without it on this device.
+        UserError: deterministic training is asked for, and the network has a layer without it on this device; or
+            compiling failed.
     """
-    network = objective.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batches = TrainingBatches(train_split, batch_size=batch_size, device=device, **augment)
-    sgd, scheduler = build_optimizer(
-        network, steps_per_epoch=len(batches), epochs=epochs, schedule=schedule, **optimizer
-    )
-    rows: list[Row] = []
-    for epoch in range(epochs):
-        seed_everything(seed, "epoch", epoch)
-        started = time.perf_counter()
-        row = {"epoch": epoch + 1, "learning_rate": sgd.param_groups[0]["lr"]}
-        with _nondeterminism_explained():
-            row |= _train_epoch(
-                objective, batches, sgd, scheduler, epoch=epoch, epochs=epochs, seed=seed, precision=precision
-            )
-        network.eval()
-        row["held_out_accuracy"] = accuracy(objective.predict, held_out, device)
-        rows.append(row)
-        on_epoch(rows)
-        _report(row, epochs=epochs, images=len(batches) * batches.batch_size, seconds=time.perf_counter() - started)
+    network = objective.network.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = WeightAverage(network, ema_decay) if ema_decay is not None else None
+    rule = build_optimizer(network, steps_per_epoch=len(batches), epochs=epochs, schedule=schedule, **optimizer)
+    settings: dict[str, Any] = {"precision": engine.precision, "clip_norm": clip_norm, "average": average}
+    step = TrainingStep(objective, *rule, device=engine.device, **settings)
+    rows = _resume(step, checkpoints, on_epoch)
+    run_epoch = _EpochRunner(step, batches, engine, seed=seed)
+    with _shown(epochs, len(rows), batches, engine) as shown, _nondeterminism_explained():
+        for epoch in range(len(rows), epochs):
+            row = run_epoch(epoch, shown)
+            row["held_out_accuracy"] = _judge(objective, step, held_out, engine)
+            rows.append(row)
+            shown.epoch(row)
+            if is_main():
+                checkpoints.save(len(rows), {"rows": rows, "step": step.state_dict()})
+                on_epoch(rows)
+    _finish(step, engine)
     return rows
 
 
-def _train_epoch(
-    objective: Objective,
-    batches: TrainingBatches,
-    sgd: torch.optim.SGD,
-    scheduler: torch.optim.lr_scheduler.LambdaLR,
-    *,
-    epoch: int,
-    epochs: int,
-    seed: int,
-    precision: str,
-) -> Row:
-    """Run one epoch; return the means of the loss, its parts and the training accuracy."""
-    objective.network.train()
-    sums: dict[str, Tensor] = {}
-    draws = batches.epoch(derive_seed(seed, "batches", epoch))
-    for batch in tqdm(draws, desc=f"epoch {epoch + 1}/{epochs}", total=len(batches), leave=False, disable=None):
-        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            loss = objective(batch, epoch)
-        sgd.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss.total)
-        sgd.step()
-        scheduler.step()
-        correct = (loss.logits.argmax(dim=1) == batch.labels).float().mean()
-        for name, value in {"loss": loss.total, **loss.parts, "train_accuracy": correct}.items():
-            sums[name] = sums.get(name, 0) + value.detach()
-    means = {name: float(value) / len(batches) for name, value in sums.items()}
-    if not all(torch.isfinite(torch.tensor(list(means.values())))):
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
-        raise GateError(
-            f"training diverged in epoch {epoch + 1} ({figures}); lower the learning rate or the loss weight"
-        )
-    return means
+def _finish(step: TrainingStep, engine: Engine) -> None:
+    """Leave what deploys in the network, in eval mode and uncompiled."""
+    if step.average is not None:
+        step.average.install()
+    if engine.compiled:
+        stop_compiling()
+    step.network.eval()
+
+
+@contextlib.contextmanager
+def _shown(epochs: int, done: int, batches: TrainingBatches, engine: Engine) -> Iterator[Progress]:
+    """Say how training runs and yield its progress."""
+    num_steps, batch_size = len(batches), batches.batch_size
+    if is_main():
+        facts = ", ".join(f"{name} {value}" for name, value in engine.describe().items())
+        logger.info("training: %d epochs of %d batches of %d; %s", epochs, num_steps, batch_size, facts)
+    with progress(epochs=epochs, done=done, num_steps=num_steps, batch_size=batch_size) as shown:
+        yield shown
+
+
+def _resume(step: TrainingStep, checkpoints: Checkpoints, on_epoch: Callable[[list[Row]], None]) -> list[Row]:
+    """Put ``step`` into the last state that was kept; report and return the rows of the epochs before it."""
+    state = from_main(checkpoints.latest() if is_main() else None)
+    if state is None:
+        return []
+    step.load_state_dict(state["step"])
+    rows: list[Row] = state["rows"]
+    logger.info("an earlier run was interrupted; going on after its epoch %d", len(rows))
+    if is_main():
+        on_epoch(rows)
+    return rows
+
+
+class _EpochRunner:
+    """Run one epoch of training steps after the other."""
+
+    def __init__(self, step: TrainingStep, batches: TrainingBatches, engine: Engine, *, seed: int) -> None:
+        self.step = step
+        self.take: Callable[[Batch, int], Loss] = step
+        self.batches = batches
+        self.seed = seed
+        if engine.compiled:
+            compile_networks(*step.objective.networks)
+            self.take = guard_first_call(step, fallback=engine.compile_fallback)
+
+    def __call__(self, epoch: int, shown: Progress) -> Row:
+        """Return the means of the loss, its parts and the training accuracy in ``epoch``, counted from 0."""
+        seed_everything(self.seed, "epoch", epoch)
+        self.step.network.train()
+        meter = Meter(len(self.batches))
+        row: Row = {"epoch": epoch + 1, "learning_rate": self.step.learning_rate}
+        for batch in self.batches.epoch(derive_seed(self.seed, "batches", epoch)):
+            learning_rate = self.step.learning_rate
+            meter.add(self.take(batch, epoch), batch.labels, learning_rate)
+            shown.step(meter, epoch=epoch)
+        return row | meter.means()
+
+
+def _judge(objective: Objective, step: TrainingStep, held_out: Split, engine: Engine) -> float:
+    """Return the accuracy on ``held_out`` of the weights that would deploy if this were the last epoch."""
+    averaged = contextlib.nullcontext() if step.average is None else step.average.applied()
+    with averaged, uncompiled() if engine.compiled else contextlib.nullcontext(), step.autocast:
+        step.network.eval()
+        return accuracy(objective.predict, held_out, engine.device)
+
+
+@torch.no_grad()
+def accuracy(predict: Callable[[Tensor], Tensor], split: Split, device: torch.device) -> float:
+    """Return the share of ``split`` whose largest logit is the label's; processes share the work."""
+    own = own_share(0, len(split))
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    for batch in ordered_batches(Split(split.images[own], split.labels[own]), EVALUATION_BATCH, device):
+        correct += (predict(batch.images).argmax(dim=1) == batch.labels).sum()
+    return int(summed(correct)) / len(split)
 
 
 @contextlib.contextmanager
@@ -124,22 +175,3 @@ def _nondeterminism_explained() -> Iterator[None]:
         if "does not have a deterministic implementation" not in str(error):
             raise
         raise UserError(f"base.deterministic: got True, but {str(error).split('.')[0]}; set it to false") from error
-
-
-@torch.no_grad()
-def accuracy(predict: Callable[[Tensor], Tensor], split: Split, device: torch.device) -> float:
-    """Return the share of ``split`` whose largest logit is the label's."""
-    correct = [
-        (predict(batch.images).argmax(dim=1) == batch.labels).sum()
-        for batch in ordered_batches(split, EVALUATION_BATCH, device)
-    ]
-    return float(torch.stack(correct).sum()) / len(split)
-
-
-def _report(row: Row, *, epochs: int, images: int, seconds: float) -> None:
-    left = seconds * (epochs - row["epoch"])
-    logger.info(
-        "epoch %d/%d  loss %.4f  train %.2f%%  held out %.2f%%  %.0f images/s  about %.0f s left",
-        row["epoch"], epochs, row["loss"], 100 * row["train_accuracy"], 100 * row["held_out_accuracy"],
-        images / seconds, left,
-    )  # fmt: skip

@@ -1,25 +1,26 @@
 """Distil the teacher into the student."""
 
-import functools
 from pathlib import Path
 
 import click
 
 from pipeline.artifacts import HELPER, build_network
-from pipeline.data.store import read_info, read_split
+from pipeline.data.store import read_info
 from pipeline.distillation import build_objective, load_teacher
-from pipeline.files import replaced_folder, write_json
+from pipeline.distributed import is_main
+from pipeline.files import write_json
+from pipeline.launching import run_in_processes
 from pipeline.params_file import load_params
 from pipeline.recipes import build_student, helper_recipe, student_recipe, taught
 from pipeline.seeding import derive_seed, set_up_torch
-from pipeline.training import train, write_history
-from pipeline.weights import save_network
+from pipeline.training_run import training_run
+from pipeline.weights import DESCRIPTION, WEIGHTS, save_network
 from stages.common import exit_codes, params_option, path_option
 
 
 @click.command()
 @params_option
-@path_option("--data", "Packed data.")
+@path_option("--data", "Prepared data.")
 @path_option("--teacher", "Folder of the teacher.")
 @path_option("--out", "Folder to write: weights and description of the student, and of what helped in training.")
 @path_option("--metrics", "JSON report to write.")
@@ -28,33 +29,30 @@ from stages.common import exit_codes, params_option, path_option
 def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path, history: Path) -> None:
     """Train the student by the chosen method and write what deploys."""
     params = load_params(params_path)
-    distill = params.distill_student
+    base, engine, distill = params.base.model_dump(), params.engine.model_dump(), params.distill_student
+    if run_in_processes("stages.distill_student", params.engine.num_processes):
+        return
     settings = distill.model_dump()
-    loop = settings.pop("training")
-    device = set_up_torch("distill_student", **params.base.model_dump())
+    device = set_up_torch("distill_student", **base)
     info = read_info(data)
     recipe = student_recipe(settings, info)
     student = build_student(recipe, info.image_size)
     source = load_teacher(teacher).to(device) if distill.needs_teacher else None
     helping = helper_recipe(settings, info, student, source)
     helper = build_network(*helping) if helping else None
+    loop = settings["training"]
     objective = build_objective(settings, student, helper, source, label_smoothing=loop.pop("label_smoothing"))
-    with replaced_folder(out) as folder:
-        rows = train(
-            objective,
-            read_split(data, "train"),
-            read_split(data, "calib"),
-            seed=derive_seed(params.base.seed, "distill_student"),
-            device=device,
-            on_epoch=functools.partial(write_history, history),
-            **loop,
-        )
+    run_facts = {"precision": loop.pop("precision"), "engine": engine, "params": base | distill.model_dump()}
+    inputs = [data / "data.json", *([teacher / DESCRIPTION, teacher / WEIGHTS] if source else [])]
+    with training_run("distill_student", out, device, **run_facts, inputs=inputs) as run:
+        rows = run.train(objective, data, seed=derive_seed(base["seed"], "distill_student"), history=history, **loop)
         about = {"method": distill.method, "loss": distill.loss, "backbone": distill.backbone, **taught(settings)}
-        about = save_network(folder, student, *recipe, about=about)
+        about = save_network(run.folder, student, *recipe, about=about)
         if helper is not None and helping is not None:
-            save_network(folder / HELPER, helper, *helping, about={})
-    last = rows[-1]["held_out_accuracy"]
-    write_json(metrics, {"held_out_accuracy": last, "num_parameters": about["num_parameters"]})
+            save_network(run.folder / HELPER, helper, *helping, about={})
+        report = {"held_out_accuracy": rows[-1]["held_out_accuracy"], "num_parameters": about["num_parameters"]}
+        if is_main():
+            write_json(metrics, report | {"engine": run.engine.describe()})
 
 
 if __name__ == "__main__":

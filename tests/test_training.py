@@ -1,31 +1,36 @@
-"""The training loop, its batches and its learning rate."""
+"""The training loop: what it learns, reports, repeats and refuses."""
 
+import logging
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.normalize import Normalize
-from pipeline.data.batches import TrainingBatches, ordered_batches, random_crop
+from pipeline.checkpoint import Checkpoints
+from pipeline.data.batches import PackedBatches
 from pipeline.data.store import Split
+from pipeline.engine import Engine, choose_precision
 from pipeline.errors import GateError, UserError
-from pipeline.objectives import Supervised
-from pipeline.optim import build_optimizer, learning_rate_factor
+from pipeline.objectives import Objective, Supervised
 from pipeline.seeding import derive_seed, seed_everything
 from pipeline.training import EMPTY_HISTORY, accuracy, train, write_history
 
 CPU = torch.device("cpu")
+OPTIMIZER: dict[str, Any] = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "nesterov": True}
+OPTIMIZER |= {"betas": (0.9, 0.999), "weight_decay": 0.0, "decay_all": True}
 SETTINGS: dict[str, Any] = {
     "epochs": 3,
-    "batch_size": 16,
-    "precision": "fp32",
-    "optimizer": {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0, "decay_all": True},
+    "clip_norm": None,
+    "ema_decay": None,
+    "optimizer": OPTIMIZER,
     "schedule": {"name": "cosine", "warmup_epochs": 0, "milestones": (), "gamma": 0.1},
-    "augment": {"crop_padding": 1, "horizontal_flip": True},
 }
+AUGMENT = {"crop_padding": 1, "horizontal_flip": True, "color_jitter": 0.0, "mixup_alpha": 0.0, "cutmix_alpha": 0.0}
 
 
 def make_split(count: int = 64) -> Split:
@@ -36,54 +41,145 @@ def make_split(count: int = 64) -> Split:
     return Split((noise + 120 * labels[:, None, None, None]).to(torch.uint8), labels)
 
 
-def run(**changes: Any) -> tuple[nn.Module, list[dict[str, Any]]]:
-    seed_everything(0, "test")
-    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 4 * 3, 2))
-    network = nn.Sequential(Normalize([0.5] * 3, [0.25] * 3), layers)
-    options = {**SETTINGS, "seed": 0, "device": CPU, "on_epoch": lambda rows: None, **changes}  # noqa: ARG005
-    return network, train(Supervised(network, label_smoothing=0.0), make_split(), make_split(), **options)
+class Draft(Supervised):
+    """A network that also draws random numbers, as methods that draw their steps do."""
+
+    def __init__(self) -> None:
+        seed_everything(0, "test")
+        layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.1))
+        network = nn.Sequential(Normalize([0.5] * 3, [0.25] * 3), layers, nn.Linear(4 * 4 * 3, 2))
+        super().__init__(network, label_smoothing=0.0)
 
 
-def test_training_learns_and_reports_every_epoch() -> None:
+def run(
+    folder: Path, objective: Objective | None = None, *, precision: str = "fp32", **changes: Any
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """Train a fresh network with checkpoints in ``folder``; return it and the rows of its epochs."""
+    objective = objective or Draft()
+    batches = PackedBatches(make_split(), batch_size=16, device=CPU, num_classes=2, augment=AUGMENT)
+    compiling = {name: changes.pop(name, False) for name in ("compiled", "compile_fallback")}
+    engine = Engine(CPU, precision, **compiling)
+    options = {**SETTINGS, "seed": 0, "on_epoch": lambda rows: None, **changes}  # noqa: ARG005
+    rows = train(objective, batches, make_split(), engine, checkpoints=Checkpoints(folder), **options)
+    return objective.network, rows
+
+
+def same_bits(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_training_learns_and_reports_every_epoch(tmp_path: Path) -> None:
     seen: list[int] = []
-    network, rows = run(on_epoch=lambda rows: seen.append(len(rows)))
+    objective = Draft()
+    _, rows = run(tmp_path, objective, on_epoch=lambda rows: seen.append(len(rows)))
     assert seen == [1, 2, 3]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert rows[-1]["loss"] < rows[0]["loss"]
-    assert rows[-1]["held_out_accuracy"] == accuracy(network, make_split(), CPU) == 1.0
+    assert rows[-1]["held_out_accuracy"] == accuracy(objective.student, make_split(), CPU) == 1.0
+    assert list(rows[0]) == ["epoch", "learning_rate", "loss", "cross_entropy", "train_accuracy", "held_out_accuracy"]
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
-    (one, _), (again, _), (other, _) = run(), run(), run(seed=1)
-    same = [torch.equal(a, b) for a, b in zip(one.parameters(), again.parameters(), strict=True)]
-    assert all(same)
-    assert not torch.equal(next(iter(one.parameters())), next(iter(other.parameters())))
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Path) -> None:
+    (one, rows), (again, rows_again), (other, _) = (run(tmp_path / f"{i}", seed=s) for i, s in enumerate((0, 0, 1)))
+    assert same_bits(one, again)
+    assert rows == rows_again
+    assert not same_bits(one, other)
 
 
-def test_mixed_precision_learns_with_float32_weights() -> None:
-    network, rows = run(precision="bf16")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "adamw": {"optimizer": {**OPTIMIZER, "name": "adamw", "learning_rate": 0.01}},
+    "average": {"ema_decay": 0.9},
+    "clipped": {"clip_norm": 0.5},
+    "bf16": {"precision": "bf16"},
+    "fp16": {"precision": "fp16"},
+    "one cycle": {"schedule": {**SETTINGS["schedule"], "name": "one_cycle", "warmup_epochs": 1}},
+}
+
+
+class Interrupted(Exception):  # noqa: N818
+    """Stands for the end of a process."""
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("last", [1, 3])
+def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(name: str, last: int, tmp_path: Path) -> None:
+    whole, rows = run(tmp_path / "whole", **VARIANTS[name])
+
+    def interrupt(rows: list[dict[str, Any]]) -> None:
+        if len(rows) == last:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(tmp_path / "parts", **VARIANTS[name], on_epoch=interrupt)
+    resumed: list[int] = []
+    parts, rows_again = run(tmp_path / "parts", **VARIANTS[name], on_epoch=lambda rows: resumed.append(len(rows)))
+    assert resumed == list(range(last, 4))
+    assert rows_again == rows
+    assert same_bits(whole, parts)
+
+
+def test_a_run_that_ended_before_its_outputs_were_written_reports_its_history_again(tmp_path: Path) -> None:
+    whole, rows = run(tmp_path)
+    seen: list[list[dict[str, Any]]] = []
+    again, rows_again = run(tmp_path, on_epoch=lambda rows: seen.append(list(rows)))
+    assert seen == [rows]
+    assert rows_again == rows
+    assert same_bits(whole, again)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_learns_with_float32_weights(precision: str, tmp_path: Path) -> None:
+    network, rows = run(tmp_path / "half", precision=precision)
     assert rows[-1]["held_out_accuracy"] == 1.0
     assert all(p.dtype == torch.float32 for p in network.parameters())
-    assert rows[-1]["loss"] != run()[1][-1]["loss"]
+    assert rows[-1]["loss"] != run(tmp_path / "full")[1][-1]["loss"]
 
 
-def test_biases_and_norms_can_be_spared_from_weight_decay() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    rest: dict[str, Any] = {"steps_per_epoch": 1, "epochs": 1, "schedule": SETTINGS["schedule"]}
-    for decay_all, expected in ((True, [0.1] * 4), (False, [0.1, 0.0, 0.0, 0.0])):
-        options = {**SETTINGS["optimizer"], "weight_decay": 0.1, "decay_all": decay_all}
-        groups = build_optimizer(network, **options, **rest)[0].param_groups
-        found = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
-        assert [found[id(p)] for p in network.parameters()] == expected
+def test_precision_is_chosen_by_what_the_cpu_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for flags, expected in (("sse avx512_bf16 amx", "bf16"), ("sse avx2 avx512f", "fp32")):
+        monkeypatch.setattr(Path, "read_text", lambda *_, text=flags, **__: f"flags : {text}\n")
+        assert choose_precision("auto", CPU) == expected
+    assert choose_precision("fp16", CPU) == "fp16"
 
 
-def test_a_diverging_run_stops_and_says_where() -> None:
-    with pytest.raises(GateError, match=r"training diverged in epoch \d .*loss .*lower the learning rate"):
-        run(optimizer={**SETTINGS["optimizer"], "learning_rate": 1e30})
+def test_the_average_of_the_weights_is_what_is_judged_and_left(tmp_path: Path) -> None:
+    plain, _ = run(tmp_path / "plain")
+    objective = Draft()
+    averaged, rows = run(tmp_path / "average", objective, ema_decay=0.9)
+    assert not same_bits(plain, averaged)
+    assert rows[-1]["held_out_accuracy"] == accuracy(objective.student, make_split(), CPU)
 
 
-def test_a_layer_without_determinism_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    def backward(loss: torch.Tensor) -> None:  # noqa: ARG001
+def test_the_gradient_is_scaled_down_to_its_largest_norm(tmp_path: Path) -> None:
+    """One step of plain descent moves the weights by the learning rate times the clipped norm."""
+    still = {**OPTIMIZER, "momentum": 0.0, "nesterov": False}
+    schedule = {**SETTINGS["schedule"], "name": "multistep"}
+    for clip_norm in (None, 0.01):
+        objective = Draft()
+        before = [p.detach().clone() for p in objective.network.parameters()]
+        batches = PackedBatches(make_split(16), batch_size=16, device=CPU, num_classes=2, augment=AUGMENT)
+        options = {**SETTINGS, "epochs": 1, "optimizer": still, "schedule": schedule, "clip_norm": clip_norm}
+        engine = Engine(CPU, "fp32", compiled=False, compile_fallback=False)
+        checkpoints = Checkpoints(tmp_path / str(clip_norm))
+        train(objective, batches, make_split(), engine, seed=0, checkpoints=checkpoints, on_epoch=len, **options)
+        moved = torch.cat([(p - b).flatten() for p, b in zip(objective.network.parameters(), before, strict=True)])
+        norm = float(moved.detach().norm()) / 0.1
+        assert norm > 0.02 if clip_norm is None else norm == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_diverging_run_stops_and_says_where(tmp_path: Path) -> None:
+    words = (
+        r"loss is not finite at step \d of 4 of an epoch \(loss .*cross_entropy .*learning rate 1e\+30\); lower .*clip"
+    )
+    schedule = {**SETTINGS["schedule"], "name": "multistep"}
+    with pytest.raises(GateError, match=words):
+        run(tmp_path, optimizer={**OPTIMIZER, "learning_rate": 1e30}, schedule=schedule)
+
+
+def test_a_layer_without_determinism_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def backward(loss: Tensor) -> None:  # noqa: ARG001
         raise RuntimeError(
             "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set"
         )
@@ -92,7 +188,34 @@ def test_a_layer_without_determinism_is_explained(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(
         UserError, match=r"base.deterministic: got True, but adaptive_avg_pool2d_backward_cuda does not"
     ):
-        run()
+        run(tmp_path)
+
+
+def test_no_figure_is_read_within_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two readings of the meter no tensor becomes a number: on a GPU each would wait for all queued work."""
+    reads: list[str] = []
+
+    def watched(name: str) -> Callable[..., Any]:
+        original = getattr(Tensor, name)
+
+        def read(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+            reads.append(name)
+            return original(self, *args, **kwargs)
+
+        return read
+
+    for name in ("item", "tolist", "__float__", "__bool__", "__int__", "cpu", "numpy"):
+        monkeypatch.setattr(Tensor, name, watched(name))
+    inside: list[list[str]] = []
+
+    class Watched(Draft):
+        def __call__(self, batch: Any, epoch: int) -> Any:
+            inside.append(reads.copy())
+            return super().__call__(batch, epoch)
+
+    run(tmp_path, Watched(), epochs=1)
+    assert len(inside) == 4
+    assert inside[-1] == inside[0], "nothing was read between the first step and the last"
 
 
 def test_history_is_written_whole_and_a_header_where_nothing_was_trained(tmp_path: Path) -> None:
@@ -103,54 +226,14 @@ def test_history_is_written_whole_and_a_header_where_nothing_was_trained(tmp_pat
     assert path.read_text() == "epoch,loss\n1,0.333333\n2,0.25\n"
 
 
-def test_an_epoch_takes_every_image_once_and_leaves_out_an_incomplete_batch() -> None:
-    images = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(10, 3, 2, 2)
-    batches = TrainingBatches(
-        Split(images, torch.arange(10)), batch_size=4, crop_padding=0, horizontal_flip=False, device=CPU
-    )
-    drawn = list(batches.epoch(0))
-    assert len(drawn) == len(batches) == 2
-    labels = torch.cat([batch.labels for batch in drawn])
-    assert len(labels.unique()) == 8
-    assert all((b.images * 255 == b.labels[:, None, None, None]).all() for b in drawn)
-    assert not torch.equal(labels, torch.cat([batch.labels for batch in batches.epoch(1)]))
-
-
-def test_a_split_smaller_than_a_batch_makes_one_batch() -> None:
-    batches = TrainingBatches(make_split(6), batch_size=64, crop_padding=0, horizontal_flip=False, device=CPU)
-    assert [len(batch.labels) for batch in batches.epoch(0)] == [6]
-
-
-def test_ordered_batches_cover_everything_in_order() -> None:
-    split = make_split(10)
-    batches = list(ordered_batches(split, 4, CPU))
-    assert [len(batch.labels) for batch in batches] == [4, 4, 2]
-    torch.testing.assert_close(torch.cat([batch.images for batch in batches]), split.images.float() / 255)
-
-
-def test_random_crops_are_windows_of_the_padded_image() -> None:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(1, 255, (32, 3, 5, 4), generator=generator, dtype=torch.uint8)
-    cropped = random_crop(images, 2, generator)
-    padded = nn.functional.pad(images, (2, 2, 2, 2))
-    offsets = set()
-    for image, source in zip(cropped, padded, strict=True):
-        windows = [(r, c) for r in range(5) for c in range(5) if torch.equal(image, source[:, r : r + 5, c : c + 4])]
-        assert windows
-        offsets.add(windows[0])
-    assert len(offsets) > 5
-
-
-@pytest.mark.parametrize(("epoch", "expected"), [(0, 0), (1, 0.5), (2, 1), (6, 0.5), (10, 0)])
-def test_cosine_warms_up_and_falls_to_zero(epoch: float, expected: float) -> None:
-    factor = learning_rate_factor(epoch, epochs=10, name="cosine", warmup_epochs=2, milestones=(), gamma=0.1)
-    assert factor == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize(("epoch", "expected"), [(0, 1), (2.99, 1), (3, 0.1), (4.9, 0.1), (5, 0.01)])
-def test_multistep_falls_at_its_milestones(epoch: float, expected: float) -> None:
-    options = {"epochs": 10, "name": "multistep", "warmup_epochs": 0, "milestones": (3, 5), "gamma": 0.1}
-    assert learning_rate_factor(epoch, **options) == pytest.approx(expected)  # type: ignore[arg-type]
+def test_lines_tell_figures_speed_and_time_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        run(tmp_path)
+    lines = [record.message for record in caplog.records if record.name == "pipeline.progress"]
+    assert len(lines) == 3
+    assert lines[0].startswith("epoch 1/3  loss ")
+    assert "train_accuracy" in lines[0]
+    assert "images/s, 00:0" in lines[0]
 
 
 def test_seeds_differ_by_name_and_epoch() -> None:
@@ -158,3 +241,10 @@ def test_seeds_differ_by_name_and_epoch() -> None:
     assert len(seeds) == 5
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert math.log2(max(seeds)) > 40
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    torch.set_num_threads(1)
+    yield
+    torch.use_deterministic_algorithms(mode=False)

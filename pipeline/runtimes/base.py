@@ -26,7 +26,7 @@ class Runtime(Protocol):
 def image_batches(split: Split, batch_size: int) -> Iterator[Images]:
     """Yield the images of ``split`` in order, as float32 in [0, 1]."""
     for images in torch.split(split.images, batch_size):
-        yield images.numpy().astype(np.float32) / np.float32(255)
+        yield np.ascontiguousarray(images.numpy(), dtype=np.float32) / np.float32(255)
 
 
 def predict(runtime: Runtime, split: Split, batch_size: int) -> Logits:
