@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro summary compare test test-fast lint format types check deps lock clean distclean
+.PHONY: help install repro summary compare test test-fast soak lint format types check deps lock clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ test: $(INSTALLED)  ## run all tests
 test-fast: $(INSTALLED)  ## run the tests that do not run the whole chain
 	@python -m pytest -n 2 -m "not slow"
 
+soak: $(INSTALLED)  ## kill training twenty times at random and compare what comes out (ten minutes)
+	@python benchmarks/soak.py
+
 lint: $(INSTALLED)  ## look for faults with ruff
 	@ruff check .
 	@ruff format --check .
@@ -67,5 +70,5 @@ clean:  ## remove caches and rendered plots; results stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache dvc_plots
 	@find models pipeline stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean  ## also remove .venv
-	@rm -rf $(VENV)
+distclean: clean  ## also remove .venv and the checkpoints of interrupted training
+	@rm -rf $(VENV) .checkpoints

@@ -14,6 +14,12 @@ from tests.helpers import write_params
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _checkpoints_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a folder of its own for checkpoints, as each repository has one."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+
 @pytest.fixture
 def params_file(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes the default parameters with changes, e.g. ``{"base.seed": 1}``, to a file."""

@@ -23,7 +23,7 @@ from pipeline.weights import read_weights, save_network
 from tests.helpers import ROOT
 
 SIZE = (8, 8)
-INFO = DataInfo(("a", "b", "c"), (8, 8), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "none")
+INFO = DataInfo(("a", "b", "c"), (8, 8), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "none", "packed")
 ARGUMENTS = teacher_arguments("resnet8", INFO)
 DEFAULTS = load_params(ROOT / "params.yaml").distill_student.model_dump()
 

@@ -1,5 +1,6 @@
 """The whole chain as users run it: real DVC, real processes, a project of its own with small parameters."""
 
+import contextlib
 import csv
 import json
 import os
@@ -28,6 +29,14 @@ EVALUATIONS = ["evaluate@torch", "evaluate@onnx", "evaluate@tensorrt"]
 ALL_STAGES += ["trace_flow", "export_onnx", "export_tensorrt", *EVALUATIONS, "package"]
 
 
+def environment() -> dict[str, str]:
+    """Return the variables of a user's shell in which the environment is active, with a name for git."""
+    names = {f"GIT_{role}_{key}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    kept = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
+    return {**kept, **names, "PATH": path}
+
+
 class Project:
     """A copy of this repository in a folder of its own."""
 
@@ -46,17 +55,8 @@ class Project:
 
     def call(self, *command: str, expect: int = 0) -> str:
         """Return standard output and error of a command run in the project, which must end with ``expect``."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        names = {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org"}
-        names |= {"GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@example.org"}
-        result = subprocess.run(
-            command,
-            cwd=self.root,
-            env={**os.environ, **names, "PATH": path},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        options: dict[str, Any] = {"capture_output": True, "text": True}
+        result = subprocess.run(command, cwd=self.root, env=environment(), check=False, **options)
         assert result.returncode == expect, result.stdout + result.stderr
         return result.stdout + result.stderr
 
@@ -272,14 +272,49 @@ def test_the_package_can_be_fetched_by_its_tag(project: Project, tmp_path: Path)
     assert (target / "model.onnx").read_bytes() == (project.root / "artifacts/package/model.onnx").read_bytes()
 
 
-def test_the_same_inputs_give_the_same_bytes_in_another_clone(project: Project, tmp_path: Path) -> None:
+def trainers(root: Path) -> list[str]:
+    """Return the command lines of processes that train in ``root``."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_text().split("\0")
+            if (process / "cwd").resolve() == root and any(word.startswith("stages.") for word in words):
+                found.append(" ".join(words))
+    return found
+
+
+def kill_dvc_in(twin: Project, stage: str) -> None:
+    """Run ``dvc repro``, end DVC by SIGKILL when ``stage`` has kept a state, and wait for its trainer to end."""
+    options: dict[str, Any] = {"env": environment(), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(["dvc", "repro"], cwd=twin.root, **options)
+    deadline = time.monotonic() + 120
+    while not list(twin.root.glob(f".checkpoints/{stage}/*/epoch-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    while trainers(twin.root) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not trainers(twin.root), "a trainer outlives DVC"
+    assert list(twin.root.glob(f".checkpoints/{stage}/*/epoch-*"))
+
+
+def test_the_same_inputs_give_the_same_bytes_in_another_clone_that_is_killed_twice(
+    project: Project, tmp_path: Path
+) -> None:
     """Everything that DVC stores, from data to package, is bit-identical; measured latency alone may differ."""
     clone = tmp_path / "a/clone/elsewhere"
     clone.parent.mkdir(parents=True)
     project.call("git", "clone", "--quiet", str(project.root), str(clone))
     twin = Project.__new__(Project)
     twin.root = clone
-    assert {"prepare_data", "train_teacher", "distill_student", "export_onnx", "package"} <= set(twin.repro())
+    for stage in ("train_teacher", "distill_student"):
+        kill_dvc_in(twin, stage)
+    output = twin.call("dvc", "repro")
+    assert "an earlier run was interrupted; going on after its epoch" in output
+    assert {"distill_student", "export_onnx", "package"} <= set(re.findall(r"Running stage '(.*?)'", output))
+    assert not list(twin.root.glob(".checkpoints/*/*/epoch-*"))
+    for name in ("teacher", "student"):
+        assert twin.files(f"reports/{name}_history.csv") == project.files(f"reports/{name}_history.csv")
     for folder in ("data", "teacher", "student", "calibration", "onnx", "package"):
         assert twin.files(f"artifacts/{folder}") == project.files(f"artifacts/{folder}"), folder
 

@@ -1,6 +1,7 @@
 """Comparisons as users run them, on few images: refused, run, killed, resumed and reported."""
 
 import csv
+import os
 import shutil
 import signal
 import subprocess
@@ -177,6 +178,7 @@ def test_a_killed_comparison_leaves_no_process_and_goes_on_where_it_was() -> Non
     for how, code in ((signal.SIGKILL, -9), (signal.SIGINT, 1)):
         for name in ("none-1", "fm_kt-1"):
             shutil.rmtree(TRIALS / name)
+        shutil.rmtree(Path(os.environ["DVC_ROOT"], ".checkpoints"), ignore_errors=True)  # both train for a while again
         process = subprocess.Popen([sys.executable, "-m", "stages", *ARGUMENTS, "2"])
         while process.poll() is None and len(list(TRIALS.glob("*/.student.partial"))) < 2:
             time.sleep(0.05)

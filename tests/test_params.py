@@ -48,6 +48,16 @@ def refusal(path: Path) -> str:
         ("train_teacher.std", [0.2, 0.0, 0.2], "got 0.0; input should be greater than 0"),
         ("train_teacher.weights", "~no-such-user/w.pt", "home directory"),
         ("evaluate.num_threads", 10**12, "less than or equal to 1024"),
+        ("engine.compile", "on", "input should be 'auto', 'always' or 'never'"),
+        ("engine.num_processes", 0, "got 0; input should be greater than or equal to 1"),
+        ("prepare_data.unreadable", "ignore", "input should be 'stop' or 'skip'"),
+        ("distill_student.training.precision", "int8", "input should be 'auto', 'fp32', 'bf16' or 'fp16'"),
+        ("distill_student.training.clip_norm", 0.0, "got 0.0; input should be greater than 0"),
+        ("distill_student.training.ema_decay", 1.0, "got 1.0; input should be less than 1"),
+        ("distill_student.training.optimizer.name", "adam", "input should be 'sgd' or 'adamw'"),
+        ("distill_student.training.optimizer.betas", [0.9, 1.0], "got 1.0; input should be less than 1"),
+        ("distill_student.training.augment.color_jitter", 1.0, "got 1.0; input should be less than 1"),
+        ("distill_student.training.augment.resized_crop_scale", [0.0, 1.0], "got 0.0; input should be greater than 0"),
     ],
 )
 def test_an_ill_typed_or_forbidden_value_is_named(
@@ -106,6 +116,11 @@ def test_rules_between_keys(params_file: WriteParams) -> None:
         params_file({"train_teacher.mean": [0.5, 0.5, 0.5]})
     )
     assert "prepare_data: source digits comes with the pipeline" in refusal(params_file({"prepare_data.root": "x"}))
+    scale = "distill_student.training.augment.resized_crop_scale"
+    assert "resized_crop_scale: got [1.0, 0.5]; give the smaller" in refusal(params_file({scale: [1.0, 0.5]}))
+    assert f"params.yaml: {scale}: got [0.5, 1.0], but packed images are cut already; set prepare_data.storage" in (
+        refusal(params_file({scale: [0.5, 1.0]}))
+    )
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,9 @@ SIZES = {"digits": (8, 8), "imagenet": (224, 224)}
 
 
 def data_of(name: str) -> DataInfo:
-    return DataInfo(("a", "b", "c"), SIZES.get(name.partition("-")[0], (32, 32)), (0.5,) * 3, (0.25,) * 3, "none")
+    return DataInfo(
+        ("a", "b", "c"), SIZES.get(name.partition("-")[0], (32, 32)), (0.5,) * 3, (0.25,) * 3, "none", "packed"
+    )
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -18,7 +18,8 @@ PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
 DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.findall(r"`([^`\n]+)`", README)
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+BLOCKS = [block.replace("\\\n", " ") for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)]
+COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 COMMANDS = [part.strip() for line in COMMANDS for part in line.split("#")[0].split("&&") if part.strip()]
 COMMANDS += [
     code
@@ -74,8 +75,10 @@ def test_commands_exist(command: str) -> None:
     elif words[:3] == ["python", "-m", "stages"]:
         assert CliRunner().invoke(main, [words[3], "--help"]).exit_code == 0
         assert words[3] != "preset" or len(words) == 4 or words[4] in list_presets(ROOT / "presets")
-    elif words[:2] == ["python", "-m"]:
-        assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").exists()
+    elif words[0] in {"python", "torchrun"} and "-m" in words:
+        assert (ROOT / words[words.index("-m") + 1].replace(".", "/")).with_suffix(".py").exists()
+    elif words[0] == "python":
+        assert (ROOT / words[1]).exists()
     elif words[0] in {"dvc", "gto"}:
         subcommand = [word for word in words[1:3] if re.fullmatch("[a-z]+", word)]
         options = [word for word in words if word.startswith("-")]
