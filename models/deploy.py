@@ -1,12 +1,18 @@
-"""What is exported: a student with its number of sampling steps fixed."""
+"""What is exported: a student with its number of sampling steps fixed, in its general form or a smaller one."""
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from models.flow import FlowTransfer
-from models.flow_student import SampledStudent
+from models.flow_student import FlowStudent, SampledStudent
+from models.folding import CollapsedFlow, FoldedFlow, is_collapsible, is_foldable
 from models.integrate import Velocity
 from models.meta_encoders import Conditioning, MetaEncoder
+
+MAX_COLLAPSED_STEPS = 2
+"""With more steps the last convolution is too small a part of the whole for its collapse to show."""
 
 
 class UnrolledFlow(FlowTransfer):
@@ -36,11 +42,17 @@ class UnrolledFlow(FlowTransfer):
 
 
 class FixedSteps(nn.Module):
-    """A student with its number of steps fixed: images to logits, with no other argument."""
+    """A student with its number of steps fixed: images to logits, with no other argument.
 
-    def __init__(self, student: SampledStudent, num_steps: int) -> None:
+    Args:
+        form: what takes the place of each flow.
+    """
+
+    def __init__(
+        self, student: SampledStudent, num_steps: int, form: Callable[[FlowTransfer, int], FlowTransfer] = UnrolledFlow
+    ) -> None:
         super().__init__()
-        self.student = student.with_flows(lambda flow: UnrolledFlow(flow, num_steps))
+        self.student = student.with_flows(lambda flow: form(flow, num_steps))
         self.num_steps = num_steps
 
     def forward(self, images: Tensor) -> Tensor:
@@ -48,8 +60,20 @@ class FixedSteps(nn.Module):
         return self.student(images, self.num_steps)  # type: ignore[no-any-return]
 
 
+class ByteImages(nn.Module):
+    """``network`` with uint8 images, as a camera gives them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, num_classes) of uint8 images (B, 3, H, W)."""
+        return self.network(images.float() / 255)  # type: ignore[no-any-return]
+
+
 def deployable(student: nn.Module, num_steps: int | None) -> nn.Module:
-    """Return the network that ships, in eval mode: images to logits, with no other argument.
+    """Return the network that ships in its general form, in eval mode: images to logits, with no other argument.
 
     ``num_steps`` is None for a student that has no sampling steps.
     """
@@ -57,3 +81,31 @@ def deployable(student: nn.Module, num_steps: int | None) -> nn.Module:
         return student.eval()
     assert isinstance(student, SampledStudent)
     return FixedSteps(student, num_steps).eval()
+
+
+def smaller_forms(
+    student: nn.Module, num_steps: int | None, *, image_size: Sequence[int], collapse: bool
+) -> dict[str, Callable[[], nn.Module]]:
+    """Return what equals ``deployable`` in a smaller graph: from the name of a rewriting to what builds its result.
+
+    They go from the first to the smallest; there are none for a student without steps, another schedule than rectified
+    flow, or a transform that is not linear. ``collapse`` asks for the collapse of the last convolution too, where there
+    are at most ``MAX_COLLAPSED_STEPS`` steps.
+    """
+    if num_steps is None:
+        return {}
+    assert isinstance(student, SampledStudent)
+    steps, sampled = num_steps, student
+    forms: dict[str, Callable[[], nn.Module]] = {}
+    if all(is_foldable(module) for module in student.modules() if isinstance(module, FlowTransfer)):
+        forms["folded"] = lambda: FixedSteps(sampled, steps, FoldedFlow).eval()
+    if not (collapse and steps <= MAX_COLLAPSED_STEPS and isinstance(student, FlowStudent)):
+        return forms
+    if is_collapsible(student.flow):
+        with torch.no_grad():
+            parameter = next(student.parameters())
+            size = student.features(parameter.new_zeros(1, 3, *image_size)).shape[2:]
+        forms["collapsed"] = lambda: FixedSteps(
+            sampled, steps, lambda flow, count: CollapsedFlow(flow, count, size)
+        ).eval()
+    return forms

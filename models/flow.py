@@ -52,6 +52,10 @@ class FlowTransfer(nn.Module):
         ]
         return FlowPath(chain.states, chain.velocities, estimates)
 
+    def end(self, x: Tensor, num_steps: int) -> Tensor:
+        """Return the last state of the chain from ``x``, shaped like ``x`` (B, ...)."""
+        return self.walk(x, num_steps).states[-1]
+
     def estimates(self, x: Tensor, num_steps: int) -> list[Tensor]:
         """Return the ``num_steps`` estimates of X_T, each shaped like ``x`` (B, ...), along the chain from ``x``."""
         return self.walk(x, num_steps).estimates

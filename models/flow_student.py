@@ -91,22 +91,31 @@ class FeatureFlowStudent(SampledStudent):
 
     def forward(self, images: Tensor, num_steps: int) -> Tensor:
         """Return logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
-        return self.walk(images, num_steps)[0]
+        return self._through(images, lambda flow, x: flow.end(x, num_steps))
 
-    def walk(self, images: Tensor, num_steps: int, *, stop: int | None = None) -> tuple[Tensor, list[FlowPath]]:
+    def walk(self, images: Tensor, num_steps: int, *, stop: int) -> tuple[Tensor, list[FlowPath]]:
         """Return logits (B, num_classes) and the walk of each flow, in the order of the stages.
 
-        ``stop`` lets the state after so many of the ``num_steps`` steps flow on; None: the last.
+        The state after ``stop`` of the ``num_steps`` steps flows on.
         """
-        x, paths = self.normalize(images), []
+        paths: list[FlowPath] = []
+
+        def refined(flow: FlowTransfer, x: Tensor) -> Tensor:
+            paths.append(flow.walk(x, num_steps))
+            return paths[-1].states[stop]
+
+        return self._through(images, refined), paths
+
+    def _through(self, images: Tensor, refined: Callable[[FlowTransfer, Tensor], Tensor]) -> Tensor:
+        """Return the logits with ``refined`` of a flow and its stage's feature map in the place of that map."""
+        x = self.normalize(images)
         for number, stage in enumerate(self.trunk.stages(), start=1):
             x = stage(x)
             if str(number) in self.flows:
                 flow = self.flows[str(number)]
                 assert isinstance(flow, FlowTransfer)
-                paths.append(flow.walk(x, num_steps))
-                x = paths[-1].states[num_steps if stop is None else stop]
-        return self.head(x), paths
+                x = refined(flow, x)
+        return self.head(x)  # type: ignore[no-any-return]
 
     def step_logits(self, images: Tensor, num_steps: int) -> Tensor:
         """Return the logits (num_steps, B, num_classes) with the state after each step flowing on."""
@@ -118,7 +127,7 @@ class FeatureFlowStudent(SampledStudent):
 
     def paths(self, images: Tensor, num_steps: int) -> list[FlowPath]:
         """Return the walk of each flow, in the order of the stages."""
-        return self.walk(images, num_steps)[1]
+        return self.walk(images, num_steps, stop=num_steps)[1]
 
     def with_flows(self, changed: Callable[[FlowTransfer], FlowTransfer]) -> Self:
         """Return a student of the same weights with ``changed`` of each flow in its place."""

@@ -30,7 +30,7 @@ class MetaEncoder(nn.Module):
     def __init__(
         self,
         channels: int,
-        body: nn.Module,
+        body: nn.Sequential,
         *,
         time_scale: float = 1.0,
         velocity_norm: Callable[[Tensor], Tensor | None] | None = None,
@@ -84,17 +84,16 @@ class ChannelLayerNorm(nn.Module):
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 
 
-class MlpBlock(nn.Module):
-    """1x1 convolution, ReLU, 1x1 convolution, skip connection, channel layer normalisation."""
+class Residual(nn.Module):
+    """1x1 convolution, ReLU, 1x1 convolution, and a skip connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
-        self.norm = ChannelLayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        return self.norm(x + self.layers(x))  # type: ignore[no-any-return]
+        return x + self.layers(x)  # type: ignore[no-any-return]
 
 
 class WindowAttention(nn.Module):
@@ -124,7 +123,7 @@ class WindowAttention(nn.Module):
         return x + self.project_out(joined)  # type: ignore[no-any-return]
 
 
-def conv_body(channels: int) -> nn.Module:
+def conv_body(channels: int) -> nn.Sequential:
     """Return SiLU, 3x3 convolution, GroupNorm(1), SiLU, 3x3 convolution, without biases."""
     return nn.Sequential(
         nn.SiLU(),
@@ -135,7 +134,7 @@ def conv_body(channels: int) -> nn.Module:
     )
 
 
-def conv_mobile_body(channels: int) -> nn.Module:
+def conv_mobile_body(channels: int) -> nn.Sequential:
     """Return ReLU, 1x1 convolution, GroupNorm(1), ReLU, depthwise 3x3 convolution, without biases."""
     return nn.Sequential(
         nn.ReLU(),
@@ -146,22 +145,25 @@ def conv_mobile_body(channels: int) -> nn.Module:
     )
 
 
-def mlp_body(channels: int) -> nn.Module:
-    """Return two residual 1x1-convolution blocks."""
-    return nn.Sequential(MlpBlock(channels), MlpBlock(channels))
+def mlp_body(channels: int) -> nn.Sequential:
+    """Return two residual 1x1-convolution blocks, each with channel layer normalisation."""
+    return nn.Sequential(Residual(channels), ChannelLayerNorm(channels), Residual(channels), ChannelLayerNorm(channels))
 
 
-def transformer_body(channels: int) -> nn.Module:
-    """Return window attention with skip connection and normalisation, then a residual 1x1-convolution block."""
-    return nn.Sequential(WindowAttention(channels), ChannelLayerNorm(channels), MlpBlock(channels))
+def transformer_body(channels: int) -> nn.Sequential:
+    """Return window attention and a residual 1x1-convolution block, each with channel layer normalisation."""
+    return nn.Sequential(
+        WindowAttention(channels), ChannelLayerNorm(channels), Residual(channels), ChannelLayerNorm(channels)
+    )
 
 
-META_ENCODERS: dict[str, Callable[[int], nn.Module]] = {
+META_ENCODERS: dict[str, Callable[[int], nn.Sequential]] = {
     "conv": conv_body,
     "conv_mobile": conv_mobile_body,
     "mlp": mlp_body,
     "transformer": transformer_body,
 }
+"""Each ends with a layer that is affine in what it is given: a convolution, or a normalisation's scale and shift."""
 
 
 def build_meta_encoder(
@@ -194,5 +196,5 @@ class LayerEncoder(nn.Module):
         return x - self.body(x)  # type: ignore[no-any-return]
 
 
-def _body(name: str, channels: int) -> nn.Module:
+def _body(name: str, channels: int) -> nn.Sequential:
     return choose(META_ENCODERS, name, kind="meta-encoder")(channels)

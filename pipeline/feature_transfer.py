@@ -76,7 +76,8 @@ class FeatureFlowMatching(SteppedObjective):
 
     def __call__(self, batch: Batch, epoch: int) -> Loss:
         """Return CE of the refined network and the weighted mean of L over pairs and steps."""
-        logits, paths = self.student.walk(batch.images, self.steps.draw(epoch))
+        num_steps = self.steps.draw(epoch)
+        logits, paths = self.student.walk(batch.images, num_steps, stop=num_steps)
         outputs = [
             at_each_step(transform, path.estimates) for transform, path in zip(self.transforms, paths, strict=True)
         ]
