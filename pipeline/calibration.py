@@ -46,7 +46,7 @@ def step_candidates(student: nn.Module, candidates: Sequence[int]) -> list[int |
 def measure_steps(student: nn.Module, num_steps: int | None, split: Split, device: torch.device) -> StepScores:
     """Return the scores of ``student`` with ``num_steps`` on ``split``."""
     network = deployable(student, num_steps).to(device)
-    logits = predict(TorchRuntime(network, device=device), split, BATCH_SIZE)
+    logits = predict(TorchRuntime(network, device=device), split.pixels, BATCH_SIZE)
     scores = score(logits, split.labels.numpy())
     macs = count_macs(network, split.images.shape[2:], device)
     return StepScores(num_steps, scores.accuracy, scores.nll, scores.ece, macs)

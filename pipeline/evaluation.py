@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from pipeline.data.store import Split
-from pipeline.errors import GateError
 from pipeline.files import Json
-from pipeline.metrics import ROUNDING, Labels, Logits, Scores, score
-from pipeline.parity import Parity, compare, require_parity
-from pipeline.runtimes.base import Runtime, image_batches, predict
+from pipeline.metrics import Labels, Logits, Scores, score
+from pipeline.parity import Gate, Parity, compare, require_accuracy, require_difference, require_parity
+from pipeline.runtimes.base import Pixels, Runtime, image_batches, predict
 from pipeline.runtimes.torch import TorchRuntime
 
 
@@ -35,65 +34,47 @@ def trained_logits(student: nn.Module, num_steps: int | None, split: Split, batc
     """
     steps = () if num_steps is None else (num_steps,)
     runtime = TorchRuntime(lambda images: student(images, *steps), device=torch.device("cpu"))
-    return predict(runtime, split, batch_size)
+    return predict(runtime, split.pixels, batch_size)
 
 
 def evaluate(runtime: Runtime, split: Split, reference: Logits, batch_size: int) -> Evaluation:
     """Return scores and parity of ``runtime`` on ``split``; ``reference`` (N, classes): the trained logits."""
-    logits = predict(runtime, split, batch_size)
+    logits = predict(runtime, split.pixels, batch_size)
     return Evaluation(score(logits, split.labels.numpy()), compare(logits, reference), logits)
 
 
-def require_equal(
-    found: Evaluation,
-    reference: Logits,
-    labels: Labels,
-    *,
-    max_drop: float,
-    max_abs_diff: float,
-    min_top1_agreement: float,
-) -> None:
-    """Raise GateError where the runtime is less accurate than the trained network by more than ``max_drop``.
-
-    Likewise where its logits differ by more than ``max_abs_diff``, or its labels agree too rarely.
-    """
-    trained = score(reference, labels).accuracy
-    drop = trained - found.scores.accuracy
-    if drop > max_drop + ROUNDING:
-        raise GateError(
-            f"accuracy {found.scores.accuracy:.2%} lies {drop:.2%} below the trained network's {trained:.2%}; "
-            f"allowed is {max_drop:.2%} (evaluate.max_drop)"
-        )
-    require_parity(
-        found.parity, "evaluate, test split", max_abs_diff=max_abs_diff, min_top1_agreement=min_top1_agreement
-    )
+def require_equal(found: Evaluation, reference: Logits, labels: Labels, what: str, gate: Gate) -> None:
+    """Raise GateError, naming ``what`` and the figure, where the runtime is not as ``gate`` demands."""
+    require_accuracy(found.logits, reference, labels, what, gate)
+    require_parity(found.parity, what, gate)
 
 
 def prove(
     runtime: Runtime,
-    split: Split,
+    pixels: Pixels,
+    labels: Labels,
     reference: Logits,
     *,
     what: str,
     batch_sizes: Sequence[int],
-    max_abs_diff: float,
-    min_top1_agreement: float,
+    gate: Gate,
 ) -> Json:
-    """Run the gates of an export and return their figures, for each batch size and for the whole split.
+    """Run the gates of an export and return their figures, for each batch size and for all images.
 
-    Each batch size is tried on the first images of ``split``, cut to its length; the whole split runs in batches of the
-    largest size.
+    Each batch size is tried on the first of the images ``pixels`` (N, 3, H, W), cut to their number; all of them run in
+    batches of the largest size. ``reference`` (N, classes): the trained logits.
 
     Raises:
-        GateError: a difference or agreement is out of bounds; names the figure.
+        GateError: a difference, an agreement or the accuracy is out of bounds; names ``what`` and the figure.
     """
     figures: Json = {}
-    for size in batch_sizes:
-        count = min(size, len(split))
-        first = next(image_batches(split, count))
-        found = compare(runtime.run(first), reference[:count])
-        require_parity(found, f"{what}, batch of {count}", max_abs_diff=max_abs_diff, min_top1_agreement=0.0)
+    for count in sorted({min(size, len(pixels)) for size in batch_sizes}):
+        found = compare(runtime.run(next(image_batches(pixels, count))), reference[:count])
+        require_difference(found, f"{what}, batch of {count}", gate)
         figures[f"batch_{count}"] = found._asdict()
-    whole = compare(predict(runtime, split, max(batch_sizes)), reference)
-    require_parity(whole, f"{what}, test split", max_abs_diff=max_abs_diff, min_top1_agreement=min_top1_agreement)
-    return figures | {"test_split": whole._asdict() | {"num_images": len(split)}}
+    logits = predict(runtime, pixels, max(batch_sizes))
+    whole = compare(logits, reference)
+    require_parity(whole, f"{what}, test split", gate)
+    drop = require_accuracy(logits, reference, labels, f"{what}, test split", gate)
+    accuracy = score(logits, labels).accuracy
+    return figures | {"test_split": {**whole._asdict(), "accuracy": accuracy, "drop": drop, "num_images": len(pixels)}}

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from models.backbones.shapes import SMALL_IMAGE_BACKBONES
 from pipeline.data.archive import ARCHIVE_SUFFIXES
+from pipeline.params_deploy import Evaluate, ExportOnnx, ExportTensorrt, MeasureTradeoff
 from pipeline.params_distill import DistillStudent
 from pipeline.params_training import (
     Count,
@@ -97,45 +98,6 @@ class CalibrateSteps(Section):
     max_latency_ms: Positive | None
 
 
-class ExportOnnx(Section):
-    """The ONNX file and the gates that it must pass."""
-
-    opset: Annotated[int, Field(ge=18, le=25)]
-    batch_sizes: Counts
-    max_abs_diff: Positive
-    min_top1_agreement: Annotated[float, Field(gt=0, le=1)]
-
-
-class ExportTensorrt(Section):
-    """The TensorRT engine: its batch profile and build options."""
-
-    min_batch: Count
-    opt_batch: Count
-    max_batch: Count
-    optimization_level: Annotated[int, Field(ge=0, le=5)]
-    workspace_mib: Count
-
-    @model_validator(mode="after")
-    def _batches_in_order(self) -> Self:
-        if not self.min_batch <= self.opt_batch <= self.max_batch:
-            got = f"{self.min_batch}, {self.opt_batch}, {self.max_batch}"
-            raise ValueError(f"min_batch, opt_batch and max_batch must not decrease, got {got}")
-        return self
-
-
-class Evaluate(Section):
-    """How every runtime is judged and timed."""
-
-    batch_size: Count
-    num_threads: NumThreads
-    max_drop: NonNegative
-    max_abs_diff: Positive
-    min_top1_agreement: Annotated[float, Field(gt=0, le=1)]
-    latency_batch_sizes: Counts
-    latency_warmup: Count
-    latency_iterations: Annotated[int, Field(ge=10)]
-
-
 class Package(Section):
     """What a consumer downloads."""
 
@@ -153,6 +115,7 @@ class Params(Section):
     distill_student: DistillStudent
     calibrate_steps: CalibrateSteps
     export_onnx: ExportOnnx
+    measure_tradeoff: MeasureTradeoff
     export_tensorrt: ExportTensorrt
     evaluate: Evaluate
     package: Package
@@ -166,6 +129,16 @@ class Params(Section):
                     f"{name}.training.batch_size: got {section.training.batch_size}, which engine.num_processes = "
                     f"{self.engine.num_processes} cannot share equally; give a multiple of it"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _engines_have_files(self) -> Self:
+        missing = set(self.export_tensorrt.precisions) - set(self.export_onnx.precisions)
+        if missing:
+            raise ValueError(
+                f"export_tensorrt.precisions: got {', '.join(sorted(missing))}, which export_onnx.precisions does not "
+                "write; add it there, or leave it out here"
+            )
         return self
 
     @model_validator(mode="after")

@@ -78,11 +78,16 @@ def _siblings(error: Any) -> list[str]:
     """Return the keys that are allowed where the error's key stands."""
     section: type[BaseModel] = Params
     for part in _parent(error):
-        annotation = section.model_fields[part].annotation
+        annotation = _keys(section)[part]
         assert isinstance(annotation, type)
         assert issubclass(annotation, BaseModel)
         section = annotation
-    return list(section.model_fields)
+    return list(_keys(section))
+
+
+def _keys(section: type[BaseModel]) -> dict[str, Any]:
+    """Return the type of each key of ``section``, by the name that stands in the file."""
+    return {field.alias or name: field.annotation for name, field in section.model_fields.items()}
 
 
 def _lower_first(message: str) -> str:

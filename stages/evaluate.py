@@ -6,13 +6,14 @@ from pathlib import Path
 import click
 
 from pipeline.artifacts import load_network, read_num_steps
-from pipeline.benchmark import benchmark
 from pipeline.data.store import read_info, read_split
-from pipeline.evaluation import evaluate, require_equal, trained_logits
+from pipeline.evaluation import trained_logits
 from pipeline.files import write_csv, write_json
+from pipeline.judgement import judge
 from pipeline.metrics import confusion_rows
 from pipeline.params_file import load_params
-from pipeline.runtimes.opening import RUNTIMES, Options, open_runtime
+from pipeline.parity import Gate
+from pipeline.runtimes.opening import RUNTIMES, Options, open_runtimes
 from pipeline.seeding import set_up_torch
 from stages.common import exit_codes, params_option, path_option
 
@@ -42,7 +43,7 @@ def main(
         num_threads=settings.num_threads,
     )  # fmt: skip
     num_steps = read_num_steps(calibration)
-    opened = open_runtime(runtime_name, artifact, Options(num_steps, settings.num_threads, device))
+    opened = open_runtimes(runtime_name, artifact, Options(num_steps, settings.provider, settings.num_threads, device))
     columns = ("actual", "predicted")
     if isinstance(opened, str):
         logger.info("skipped: %s", opened)
@@ -51,21 +52,17 @@ def main(
             write_json(path, {"status": "skipped", "reason": opened})
         return
     info, test = read_info(data), read_split(data, "test")
+    gates = {precision: Gate(**gate) for precision, gate in params.export_onnx.gates.model_dump().items()}
+    gates["fp32"] = Gate(settings.max_abs_diff, 0.0, settings.min_top1_agreement, settings.max_drop)
+    timing = {
+        "image_size": info.image_size, "batch_sizes": settings.latency_batch_sizes,
+        "warmup": settings.latency_warmup, "iterations": settings.latency_iterations,
+    }  # fmt: skip
     reference = trained_logits(load_network(student)[0], num_steps, test, settings.batch_size)
-    found = evaluate(opened, test, reference, settings.batch_size)
-    logger.info("accuracy %.2f%%, logits differ by at most %.2g", 100 * found.scores.accuracy, found.parity.max_abs)
-    require_equal(
-        found, reference, test.labels.numpy(), max_drop=settings.max_drop,
-        max_abs_diff=settings.max_abs_diff, min_top1_agreement=settings.min_top1_agreement,
-    )  # fmt: skip
-    timing = benchmark(
-        opened, image_size=info.image_size, batch_sizes=settings.latency_batch_sizes,
-        warmup=settings.latency_warmup, iterations=settings.latency_iterations,
-    )  # fmt: skip
+    found = judge(opened, test, reference, batch_size=settings.batch_size, gates=gates, timing=timing)
     write_csv(confusion, columns, confusion_rows(found.logits, test.labels.numpy(), info.classes))
-    report = {"status": "evaluated", **found.report()}
-    write_json(scores, report)
-    write_json(out, report | timing)
+    write_json(scores, found.scores)
+    write_json(out, found.report)
 
 
 if __name__ == "__main__":

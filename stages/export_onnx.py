@@ -1,18 +1,18 @@
-"""Export the calibrated student to ONNX, and prove the file equal to the trained network."""
+"""Export the calibrated student to ONNX in each precision, and prove every file equal to the trained network."""
 
 import logging
 from pathlib import Path
 
 import click
 
-from models.deploy import deployable
 from pipeline.artifacts import load_network, read_num_steps
 from pipeline.data.store import read_info, read_split
-from pipeline.evaluation import prove, trained_logits
-from pipeline.export.onnx import export_onnx, onnx_metadata
-from pipeline.files import replaced_folder, sha256, write_json
+from pipeline.export.manifest import describe_files, write_samples
+from pipeline.export.onnx import onnx_metadata
+from pipeline.export.precisions import Source, export_precisions
+from pipeline.files import Json, replaced_folder, sha256, write_json
+from pipeline.packaged import MANIFEST, SAMPLES
 from pipeline.params_file import load_params
-from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.seeding import set_up_torch
 from stages.common import exit_codes, params_option, path_option
 
@@ -24,33 +24,32 @@ logger = logging.getLogger(__name__)
 @path_option("--data", "Packed data.")
 @path_option("--student", "Folder of the student.")
 @path_option("--calibration", "Folder of the calibration.")
-@path_option("--out", "Folder to write: model.onnx, manifest.json.")
+@path_option("--out", "Folder to write: an ONNX file for each precision, manifest.json, samples.safetensors.")
 @exit_codes
 def main(params_path: Path, data: Path, student: Path, calibration: Path, out: Path) -> None:
-    """Write model.onnx and its manifest; a gate that fails leaves neither."""
+    """Write the ONNX files and their manifest; a gate that fails leaves none."""
     params = load_params(params_path)
     settings = params.export_onnx
     set_up_torch("export_onnx", **params.base.model_dump())
     network, about = load_network(student)
     num_steps = read_num_steps(calibration)
-    info, test = read_info(data), read_split(data, "test")
-    reference = trained_logits(network, num_steps, test, max(settings.batch_sizes))
+    info, test, calib = read_info(data), read_split(data, "test"), read_split(data, "calib")
+    shown = calib.spread(settings.calibration.num_images).pixels
     logger.info("exporting %s, sampling steps: %s", about["backbone"], num_steps or "none")
+    source = Source(
+        network, num_steps, shown, onnx_metadata(about, info, num_steps),
+        opset=settings.opset, input_dtype=settings.input, collapse=settings.collapse, method=settings.calibration.method,
+    )  # fmt: skip
     with replaced_folder(out) as folder:
-        model = folder / "model.onnx"
-        metadata = onnx_metadata(about, info, num_steps)
-        export_onnx(
-            deployable(network, num_steps), model, image_size=info.image_size, opset=settings.opset, metadata=metadata
-        )
-        gates = prove(
-            OnnxRuntime(model, num_threads=1), test, reference,
-            what=model.name, batch_sizes=settings.batch_sizes,
-            max_abs_diff=settings.max_abs_diff, min_top1_agreement=settings.min_top1_agreement,
-        )  # fmt: skip
-        logger.info("proved: logits differ by at most %.2g on the test split", gates["test_split"]["max_abs"])
-        entry = {"sha256": sha256(model), "bytes": model.stat().st_size, "precision": "fp32", "gates": gates}
-        manifest = {"files": {model.name: entry}, "opset": settings.opset, "num_steps": num_steps}
-        write_json(folder / "manifest.json", manifest | {"image_size": list(info.image_size)})
+        exported = export_precisions(source, folder, settings.precisions)
+        gates = settings.gates.model_dump()
+        files = describe_files(exported, source, test, batch_sizes=settings.batch_sizes, gates=gates)
+        write_samples(folder / SAMPLES, test.spread(settings.num_samples), network, num_steps)
+        manifest: Json = {"files": files, "gates": gates, "image_size": list(info.image_size), "input": settings.input}
+        manifest |= {"num_steps": num_steps, "opset": settings.opset}
+        calibrated = {"split_sha256": sha256(data / "calib.safetensors"), "num_images": len(shown)}
+        manifest["int8_calibration"] = calibrated | {"method": settings.calibration.method}
+        write_json(folder / MANIFEST, manifest)
 
 
 if __name__ == "__main__":

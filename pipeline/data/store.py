@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -22,6 +25,16 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def spread(self, count: int) -> "Split":
+        """Return at most ``count`` of the images, evenly spread over the split, whose order is that of the classes."""
+        chosen = torch.linspace(0, len(self) - 1, min(count, len(self)), dtype=torch.float64).round().long()
+        return Split(self.images[chosen], self.labels[chosen])
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """Return the images as an array (N, 3, H, W) over the same memory."""
+        return np.asarray(self.images)
 
 
 @dataclass(frozen=True)

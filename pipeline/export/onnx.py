@@ -11,6 +11,7 @@ import onnx
 import torch
 from torch import nn
 
+from models.deploy import ByteImages
 from pipeline.data.store import DataInfo
 from pipeline.errors import GateError
 from pipeline.files import Json, write_bytes
@@ -19,17 +20,24 @@ WRITING_LIBRARIES = ("torch", "onnx", "onnxscript")
 
 
 def export_onnx(
-    network: nn.Module, path: Path, *, image_size: Sequence[int], opset: int, metadata: Mapping[str, str]
+    network: nn.Module,
+    path: Path,
+    *,
+    image_size: Sequence[int],
+    opset: int,
+    metadata: Mapping[str, str],
+    input_dtype: str = "float32",
 ) -> None:
     """Write ``network`` as one ONNX file with input ``image`` (batch, 3, H, W) and output ``logits`` (batch, classes).
 
-    ``metadata`` and the versions of the writing libraries go into the file; node annotations, which hold source paths
-    and stack traces, are taken out.
+    Images are ``input_dtype``: float32 in [0, 1], or uint8. ``metadata`` and the versions of the writing libraries go
+    into the file; node annotations, which hold source paths and stack traces, are taken out.
 
     Raises:
         GateError: the exporter did not keep the opset, or the result is no valid ONNX.
     """
-    example = torch.zeros(2, 3, *image_size)
+    example = torch.zeros(2, 3, *image_size, dtype=getattr(torch, input_dtype))
+    network = ByteImages(network) if input_dtype == "uint8" else network
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
         _quieten("torch.onnx", "onnxscript", "onnx_ir")
@@ -48,10 +56,25 @@ def export_onnx(
     assert program is not None
     model = program.model_proto
     versions = {f"{name}_version": importlib.metadata.version(name) for name in WRITING_LIBRARIES}
+    write_onnx(model, path, opset=opset, metadata={**metadata, **versions})
+
+
+def write_onnx(model: onnx.ModelProto, path: Path, *, opset: int, metadata: Mapping[str, str]) -> None:
+    """Write ``model`` without its nodes' annotations, with ``metadata`` alone, if it is valid.
+
+    Raises:
+        GateError: it has another opset, or is no valid ONNX.
+    """
     _strip_annotations(model)
-    _set_metadata(model, {**metadata, **versions})
+    _set_metadata(model, metadata)
     _check(model, opset, path)
     write_bytes(path, model.SerializeToString(deterministic=True))
+
+
+def describe(model: onnx.ModelProto) -> tuple[int, dict[str, str]]:
+    """Return the opset and the metadata of ``model``."""
+    opset = next(item.version for item in model.opset_import if not item.domain)
+    return opset, {entry.key: entry.value for entry in model.metadata_props}
 
 
 def onnx_metadata(about: Json, info: DataInfo, num_steps: int | None) -> dict[str, str]:
@@ -69,7 +92,7 @@ def onnx_metadata(about: Json, info: DataInfo, num_steps: int | None) -> dict[st
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Return the metadata inside the ONNX file ``path``."""
-    return {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+    return describe(onnx.load(path, load_external_data=False))[1]
 
 
 def _quieten(*names: str) -> None:

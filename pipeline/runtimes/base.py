@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pipeline.data.store import Split
 from pipeline.metrics import Logits
 
 Images = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
 
 
 class Runtime(Protocol):
@@ -23,12 +22,12 @@ class Runtime(Protocol):
         """Return what runs, in words: runtime, version, device or provider, threads."""
 
 
-def image_batches(split: Split, batch_size: int) -> Iterator[Images]:
-    """Yield the images of ``split`` in order, as float32 in [0, 1]."""
-    for images in torch.split(split.images, batch_size):
-        yield np.ascontiguousarray(images.numpy(), dtype=np.float32) / np.float32(255)
+def image_batches(pixels: Pixels, batch_size: int) -> Iterator[Images]:
+    """Yield images (N, 3, H, W) in order, as float32 in [0, 1]."""
+    for start in range(0, len(pixels), batch_size):
+        yield np.ascontiguousarray(pixels[start : start + batch_size], dtype=np.float32) / np.float32(255)
 
 
-def predict(runtime: Runtime, split: Split, batch_size: int) -> Logits:
-    """Return the logits (N, num_classes) of the whole ``split``."""
-    return np.concatenate([runtime.run(images) for images in image_batches(split, batch_size)])
+def predict(runtime: Runtime, pixels: Pixels, batch_size: int) -> Logits:
+    """Return the logits (N, num_classes) of all images ``pixels`` (N, 3, H, W)."""
+    return np.concatenate([runtime.run(images) for images in image_batches(pixels, batch_size)])

@@ -1,40 +1,113 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime: on the CPU, through CUDA or through TensorRT; what is asked for is what is used."""
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
+from models.choice import choose
 from pipeline.errors import UserError
 from pipeline.metrics import Logits
 from pipeline.runtimes.base import Images
 
-PROVIDER = "CPUExecutionProvider"
+logger = logging.getLogger(__name__)
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+NEEDS = {
+    "cuda": "an NVIDIA GPU with its driver, CUDA 13 and cuDNN 9 (pip install onnxruntime-gpu, not onnxruntime)",
+    "tensorrt": "an NVIDIA GPU with its driver, CUDA 13 and TensorRT 10 (ONNX Runtime 1.31 cannot load TensorRT 11)",
+}
+INPUT_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 
 class OnnxRuntime:
     """A session over the ONNX file ``path``.
 
+    Args:
+        provider: cpu, cuda or tensorrt. No other provider takes its place in secret.
+        num_threads: CPU threads within an operator.
+        optimize: let ONNX Runtime rewrite the graph, as it does when deployed; False runs the file as it is.
+        spinning: let idle threads wait in a loop, which is faster alone and slower beside other work.
+
     Raises:
-        UserError: the file is missing or no valid model.
+        UserError: the file is missing or no valid model, or the provider is not available here.
     """
 
-    def __init__(self, path: Path, *, num_threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.inter_op_num_threads = 1
-        try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
-        except Exception as error:  # its exceptions share no public base class
-            if type(error).__module__.startswith("onnxruntime"):
-                raise UserError(f"{path}: ONNX Runtime cannot load it ({error}); run export_onnx again") from error
-            raise
+    def __init__(
+        self, path: Path, *, provider: str = "cpu", num_threads: int = 1, optimize: bool = True, spinning: bool = True
+    ) -> None:
+        name = choose(PROVIDERS, provider, kind="provider")
+        _require_provider(provider)
+        with _loading(path):
+            self.session = onnxruntime.InferenceSession(
+                str(path), _options(num_threads, optimize=optimize, spinning=spinning), providers=[name]
+            )
+        used = self.session.get_providers()[0]
+        if used != name:
+            raise UserError(f"--provider: got {provider!r}, but ONNX Runtime fell back to {used}; {_needs(provider)}")
         self.num_threads = num_threads
+        (entry,) = self.session.get_inputs()
+        self.input_dtype = INPUT_TYPES[entry.type]
+        """``float32``: pixels in [0, 1]; ``uint8``: pixels as they are."""
 
     def run(self, images: Images) -> Logits:
-        """Return logits (B, num_classes)."""
-        return self.session.run(["logits"], {"image": images})[0]  # type: ignore[no-any-return]
+        """Return logits (B, num_classes) of images in [0, 1], whatever the file itself takes."""
+        return self.infer(to_input(images, self.input_dtype))
+
+    def infer(self, pixels: NDArray[Any]) -> Logits:
+        """Return logits (B, num_classes) of ``pixels`` (B, 3, H, W) in the type that the file takes."""
+        return self.session.run(["logits"], {"image": pixels})[0]  # type: ignore[no-any-return]
 
     def describe(self) -> str:
         """Return runtime, version, provider and threads in words."""
         provider = self.session.get_providers()[0]
         return f"ONNX Runtime {onnxruntime.__version__}, {provider}, {self.num_threads} CPU threads"
+
+
+def to_input(images: Images, dtype: str) -> NDArray[Any]:
+    """Return ``images`` in [0, 1] as a network with inputs of ``dtype`` takes them."""
+    return images if dtype == "float32" else np.rint(images * 255).astype(np.uint8)
+
+
+def available_providers() -> list[str]:
+    """Return the providers that can run on this host; the names that ONNX Runtime was built with say nothing of that."""
+    found = {device.ep_name for device in onnxruntime.get_ep_devices()}
+    return [name for name, provider in PROVIDERS.items() if provider in found]
+
+
+def _require_provider(provider: str) -> None:
+    if provider != "cpu" and provider not in available_providers():
+        raise UserError(f"--provider: got {provider!r}, which is not available here; {_needs(provider)}")
+
+
+def _needs(provider: str) -> str:
+    return f"it needs {NEEDS[provider]}; available here: {', '.join(available_providers())}"
+
+
+def _options(num_threads: int, *, optimize: bool, spinning: bool) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    level = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    return options
+
+
+@contextlib.contextmanager
+def _loading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # its exceptions share no public base class
+        if type(error).__module__.startswith("onnxruntime"):
+            raise UserError(f"{path}: ONNX Runtime cannot load it ({error}); export or fetch it again") from error
+        raise

@@ -1,4 +1,4 @@
-"""Runtimes by name."""
+"""Runtimes by name, over what the stages wrote."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +10,14 @@ from models.choice import choose
 from models.deploy import deployable
 from pipeline.artifacts import load_network
 from pipeline.files import read_json
+from pipeline.packaged import MANIFEST
 from pipeline.runtimes.base import Runtime
 from pipeline.runtimes.onnx import OnnxRuntime
-from pipeline.runtimes.tensorrt import TensorrtRuntime
+from pipeline.runtimes.tensorrt import open_engine
 from pipeline.runtimes.torch import TorchRuntime
 
-Opened = Runtime | str
-"""A runtime, or the reason why there is none on this host."""
+Opened = dict[str, Callable[[], Runtime]] | str
+"""From each precision, fp32 first, to what opens its runtime; or the reason why there is none on this host."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Options:
 
     num_steps: int | None
     """Sampling steps of the torch student; the other runtimes have theirs built in."""
+    provider: str
+    """Of ONNX Runtime."""
     num_threads: int
     """CPU threads of an ONNX Runtime session; PyTorch's are set for the whole process."""
     device: torch.device
@@ -33,18 +36,31 @@ class Options:
 
 def _open_torch(folder: Path, options: Options) -> Opened:
     network = deployable(load_network(folder)[0], options.num_steps).to(options.device)
-    return TorchRuntime(network, device=options.device)
+    return {"fp32": lambda: TorchRuntime(network, device=options.device)}
 
 
 def _open_onnx(folder: Path, options: Options) -> Opened:
-    return OnnxRuntime(folder / "model.onnx", num_threads=options.num_threads)
+    def opener(file: str) -> Callable[[], Runtime]:
+        return lambda: OnnxRuntime(folder / file, provider=options.provider, num_threads=options.num_threads)
+
+    return {entry["precision"]: opener(file) for file, entry in _fp32_first(folder)}
+
+
+def _fp32_first(folder: Path) -> list[tuple[str, dict[str, str]]]:
+    files = read_json(folder / MANIFEST)["files"]
+    return sorted(files.items(), key=lambda item: (item[1]["precision"] != "fp32", item[0]))
 
 
 def _open_tensorrt(folder: Path, _: Options) -> Opened:
     status = read_json(folder / "status.json")
     if status["status"] == "skipped":
         return str(status["reason"])
-    return TensorrtRuntime(folder / status["engine"], description=status)
+
+    def opener(sidecar: str) -> Callable[[], Runtime]:
+        return lambda: open_engine(folder / read_json(folder / sidecar)["plan"])
+
+    engines = sorted(status["engines"].items(), key=lambda item: (item[0] != "fp32", item[0]))
+    return {precision: opener(sidecar) for precision, sidecar in engines}
 
 
 RUNTIMES: dict[str, Callable[[Path, Options], Opened]] = {
@@ -54,8 +70,8 @@ RUNTIMES: dict[str, Callable[[Path, Options], Opened]] = {
 }
 
 
-def open_runtime(name: str, folder: Path, options: Options) -> Opened:
-    """Return the runtime ``name`` over what the stages wrote to ``folder``, or the reason why it was skipped there.
+def open_runtimes(name: str, folder: Path, options: Options) -> Opened:
+    """Return how to open the runtime ``name`` over what the stages wrote to ``folder``, or why it was skipped there.
 
     Raises:
         ValueError: the name is unknown.

@@ -1,0 +1,142 @@
+"""A package as its consumer finds it: read, checked against its sums, without PyTorch."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from pipeline.errors import UserError
+from pipeline.files import Json, read_json, sha256
+from pipeline.metrics import Labels, Logits
+
+SUMS = "SHA256SUMS"
+SAMPLES = "samples.safetensors"
+MANIFEST = "manifest.json"
+
+
+class Package(NamedTuple):
+    """What a package says of itself."""
+
+    folder: Path
+    name: str
+    labels: tuple[str, ...]
+    image_size: tuple[int, int]
+    """Height and width of the input, in pixels."""
+    input_dtype: str
+    """``float32``: pixels in [0, 1]; ``uint8``: pixels as they are."""
+    files: dict[str, Path]
+    """From each precision to its ONNX file; ``fp32`` is always among them."""
+    manifest: Json
+
+
+class Samples(NamedTuple):
+    """Test images with what the trained network answers."""
+
+    images: NDArray[np.uint8]
+    """RGB, (N, 3, H, W)."""
+    labels: Labels
+    """(N,)."""
+    logits: Logits
+    """Of the trained network in float32, (N, num_classes)."""
+
+
+def read_package(folder: Path) -> Package:
+    """Return what the package in ``folder`` says of itself; no file is opened but those that describe it.
+
+    Raises:
+        UserError: ``folder`` is no package, or its description is damaged.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give that of a package (dvc repro writes artifacts/package)")
+    manifest, labels = (_described(folder / name) for name in (MANIFEST, "labels.json"))
+    try:
+        height, width = manifest["image_size"]
+        return Package(
+            folder=folder,
+            name=manifest["name"],
+            labels=tuple(labels["labels"]),
+            image_size=(height, width),
+            input_dtype=manifest["input"],
+            files={entry["precision"]: folder / file for file, entry in manifest["files"].items()},
+            manifest=manifest,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder / MANIFEST}: not as a package has it ({error!r}); fetch the package again") from error
+
+
+def _described(path: Path) -> Json:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, so {path.parent} is no package; dvc repro writes artifacts/package")
+    return read_json(path)
+
+
+def choose_file(package: Package, precision: str) -> Path:
+    """Return the ONNX file of ``precision``.
+
+    Raises:
+        UserError: the package has none; lists those that it has.
+    """
+    if precision not in package.files:
+        known = ", ".join(sorted(package.files))
+        raise UserError(f"{package.folder}: has no file of precision {precision!r}; it has {known}")
+    return package.files[precision]
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 that ``SHA256SUMS`` gives each file of the package in ``folder``.
+
+    Raises:
+        UserError: the list is missing or damaged.
+    """
+    path = folder / SUMS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return {name: digest for digest, name in (line.split("  ", maxsplit=1) for line in lines)}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); fetch the package again") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not a list of SHA-256 sums; fetch the package again") from error
+
+
+def damaged_files(folder: Path, names: Iterable[str], sums: dict[str, str]) -> list[str]:
+    """Return a line on each of ``names`` that is missing, not listed in ``sums``, or not as listed there."""
+    found = []
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            found.append(f"{path}: missing")
+        elif name not in sums:
+            found.append(f"{path}: not listed in {SUMS}")
+        elif sha256(path) != sums[name]:
+            found.append(f"{path}: differs from its SHA-256 in {SUMS} (damaged or tampered with)")
+    return found
+
+
+def check_files(package: Package, names: Iterable[str]) -> None:
+    """Compare the files ``names`` of ``package``, relative to its folder, with their sums.
+
+    Raises:
+        UserError: one is missing, damaged or tampered with; names it.
+    """
+    faults = damaged_files(package.folder, names, read_sums(package.folder))
+    if faults:
+        raise UserError("\n".join(f"{fault}; fetch the package again" for fault in faults))
+
+
+def read_samples(folder: Path) -> Samples:
+    """Return the sample images of the package in ``folder``.
+
+    Raises:
+        UserError: their file is missing or damaged.
+    """
+    path = folder / SAMPLES
+    try:
+        tensors = load_file(path)
+        return Samples(tensors["images"], tensors["labels"], tensors["logits"])
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: missing or damaged ({error}); fetch the package again") from error
