@@ -3,32 +3,36 @@
 import contextlib
 import importlib.metadata
 import importlib.util
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pynvml
 
 from pipeline.files import Json
 
 TENSORRT_DISTRIBUTIONS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+OLDEST_TENSORRT = (10, 3)
 
 
 def probe_tensorrt() -> Json:
     """Return what decides whether an engine can be built here and which: nothing that changes between two runs.
 
-    Keys: buildable, reason (empty where buildable), gpu, compute_capability, tensorrt (versions or None).
+    Keys: buildable, reason (empty where buildable), gpu, compute_capability, tensorrt, polygraphy (versions or None),
+    tensorrt_major (a number or None).
     """
     gpu, capability, reason = _first_gpu()
-    version = _tensorrt_version()
-    if gpu is not None and version is None:
-        reason = "the Python package tensorrt is not installed"
-    elif gpu is not None and importlib.util.find_spec("polygraphy") is None:
-        reason = "the Python package polygraphy is not installed"
+    version, polygraphy = _tensorrt_version(), _version("polygraphy")
+    if gpu is not None:
+        reason = _missing_package(version)
     return {
         "buildable": not reason,
         "reason": reason,
         "gpu": gpu,
         "compute_capability": capability,
         "tensorrt": version,
+        "tensorrt_major": None if version is None else _numbers(version)[0],
+        "polygraphy": polygraphy,
     }
 
 
@@ -39,6 +43,18 @@ def count_gpus() -> int:
             return int(pynvml.nvmlDeviceGetCount())
     except pynvml.NVMLError:
         return 0
+
+
+def _missing_package(tensorrt: str | None) -> str:
+    """Return which package keeps a host with a GPU from building; empty where none does."""
+    if tensorrt is None:
+        return "the Python package tensorrt is not installed"
+    if _numbers(tensorrt) < OLDEST_TENSORRT:
+        oldest = ".".join(map(str, OLDEST_TENSORRT))
+        return f"the Python package tensorrt is {tensorrt}, needed is {oldest} or later"
+    if importlib.util.find_spec("polygraphy") is None:
+        return "the Python package polygraphy is not installed"
+    return ""
 
 
 def _first_gpu() -> tuple[str | None, str | None, str]:
@@ -62,9 +78,30 @@ def _driver() -> Iterator[None]:
 
 
 def _tensorrt_version() -> str | None:
-    for name in TENSORRT_DISTRIBUTIONS:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
+    """Return the version of the module tensorrt: from package metadata, else from the module's own text.
+
+    JetPack installs the module as a system package, which may come without metadata.
+    """
+    versions = (_version(name) for name in TENSORRT_DISTRIBUTIONS)
+    return next((version for version in versions if version is not None), None) or _version_in_source("tensorrt")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _version_in_source(module: str) -> str | None:
+    """Return what the module's file assigns to ``__version__``, without running it."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return None
+    text = Path(spec.origin).read_text(encoding="utf-8")
+    found = re.search(r"^__version__\s*=\s*[\"']([^\"']+)[\"']", text, re.MULTILINE)
+    return None if found is None else found[1]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))

@@ -35,13 +35,17 @@ def module_files(name: str) -> set[Path]:
 
 
 def import_closure(module: str) -> list[str]:
-    """Return the project's files that importing ``module`` runs, as sorted paths relative to the project."""
+    """Return the project's files that importing ``module`` runs, and the tables beside them that they name, sorted.
+
+    Paths are relative to the project.
+    """
     waiting, done = module_files(module), set[Path]()
     while waiting:
         path = waiting.pop()
         done.add(path)
         for name in imported_modules(path):
             waiting |= module_files(name) - done
+    done |= {table for path in done for table in path.parent.glob("*.json") if table.name in path.read_text()}
     return sorted(path.relative_to(ROOT).as_posix() for path in done)
 
 

@@ -5,46 +5,85 @@ import importlib.util
 import inspect
 import json
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pynvml
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
+from onnx import TensorProto, helper
 from polygraphy.backend import trt
+from safetensors.numpy import save_file
 
 from models.deploy import deployable
 from models.factory import build_classifier
 from pipeline import environment
-from pipeline.data.store import Split
+from pipeline.engines import build_engine
 from pipeline.environment import probe_tensorrt
-from pipeline.evaluation import evaluate, trained_logits
+from pipeline.export.engine_plan import EnginePlan, trtexec_command
+from pipeline.export.half_precision import convert_to_half
 from pipeline.export.onnx import export_onnx
-from pipeline.export.tensorrt import EnginePlan, build_engine, trtexec_command
-from pipeline.runtimes.opening import Options, open_runtime
-from pipeline.runtimes.tensorrt import TensorrtRuntime, run_within
+from pipeline.packaged import read_samples
+from pipeline.parity import Gate
+from pipeline.runtimes.base import predict
+from pipeline.runtimes.tensorrt import open_engine, run_within
 from stages.export_tensorrt import main
+from tests.helpers import refused
 
-PLAN = EnginePlan(Path("artifacts/onnx/model.onnx"), (32, 24), 1, 8, 64, 3, 1024)
+PLAN = EnginePlan(
+    Path("artifacts/onnx/model.onnx"), "fp32", (32, 24), 1, 8, 64, 3, 1024,
+    version_compatible=False, hardware_compatibility="none", timing_cache=False,
+)  # fmt: skip
 HAS_TENSORRT = importlib.util.find_spec("tensorrt") is not None and torch.cuda.is_available()
 
 
-def test_the_command_for_the_target_names_every_option() -> None:
-    words = shlex.split(trtexec_command(PLAN))
+def options_of(command: str) -> dict[str, str]:
+    """Return trtexec's options with their values; empty for a switch."""
+    words = shlex.split(command)
     assert words[0] == "trtexec"
-    assert dict(word.lstrip("-").split("=", 1) for word in words[1:] if "=" in word) == {
+    assert all(word.startswith("--") for word in words[1:])
+    parts = [word.removeprefix("--").partition("=") for word in words[1:]]
+    return {name: value for name, _, value in parts}
+
+
+def test_the_command_for_the_target_names_every_option() -> None:
+    assert options_of(trtexec_command(PLAN)) == {
         "onnx": "model.onnx",
         "saveEngine": "model.plan",
+        "stronglyTyped": "",
+        "noTF32": "",
+        "skipInference": "",
         "builderOptimizationLevel": "3",
         "memPoolSize": "workspace:1024",
         "minShapes": "image:1x3x32x24",
         "optShapes": "image:8x3x32x24",
         "maxShapes": "image:64x3x32x24",
     }
-    assert {"--stronglyTyped", "--noTF32"} <= set(words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "added"),
+    [
+        ({"version_compatible": True}, {"versionCompatible": ""}),
+        ({"hardware_compatibility": "ampere_plus"}, {"hardwareCompatibilityLevel": "ampere+"}),
+        (
+            {"hardware_compatibility": "same_compute_capability"},
+            {"hardwareCompatibilityLevel": "sameComputeCapability"},
+        ),
+        ({"timing_cache": True}, {"timingCacheFile": "tensorrt.timing"}),
+        ({"precision": "int8-trt"}, {"saveEngine": "model.int8-trt.plan"}),
+    ],
+)
+def test_options_that_are_set_are_in_the_command(changes: dict[str, object], added: dict[str, str]) -> None:
+    """No precision is: ``--fp16`` and ``--int8`` are gone from TensorRT 11, and the file's types decide."""
+    found = options_of(trtexec_command(PLAN._replace(**changes)))  # type: ignore[arg-type]
+    assert found == options_of(trtexec_command(PLAN)) | added
+    assert not {"fp16", "int8", "best"} & set(found)
 
 
 def test_polygraphy_has_what_the_build_and_the_runtime_call() -> None:
@@ -52,38 +91,62 @@ def test_polygraphy_has_what_the_build_and_the_runtime_call() -> None:
     assert list(inspect.signature(trt.Profile.add).parameters) == ["self", "name", "min", "opt", "max"]
     assert "engine" in inspect.signature(trt.TrtRunner.__init__).parameters
     assert "feed_dict" in inspect.signature(trt.TrtRunner.infer).parameters
-    assert "profiles" in str(inspect.getsource(trt.CreateConfig))
-    assert all(callable(function) for function in (trt.engine_from_network, trt.save_engine, trt.EngineFromBytes))
+    assert "save_timing_cache" in inspect.signature(trt.EngineBytesFromNetwork.__init__).parameters
 
 
 @pytest.fixture
-def stage(tmp_path: Path, params_file: Callable[..., Path]) -> Callable[[dict[str, object]], Path]:
-    """Return a function that runs the stage with the given facts of the host and returns its output folder."""
+def stage(tmp_path: Path, params_file: Callable[..., Path]) -> Callable[..., Result]:
+    """Return a function that runs the stage with the given facts of the host; it writes the folder out."""
 
-    def run(host: dict[str, object]) -> Path:
-        onnx = tmp_path / "onnx"
-        onnx.mkdir(exist_ok=True)
-        (onnx / "model.onnx").write_bytes(b"any")
-        (onnx / "manifest.json").write_text('{"image_size": [8, 6]}')
+    def run(host: dict[str, object], **changes: object) -> Result:
+        source = tmp_path / "onnx"
+        source.mkdir(exist_ok=True)
+        tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("image", "logits")]
+        graph = helper.make_graph([helper.make_node("Relu", ["image"], ["logits"])], "g", tensors[:1], tensors[1:])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)])
+        files = {"model.onnx": {"precision": "fp32"}, "model.fp16.onnx": {"precision": "fp16"}}
+        for name in files:
+            onnx.save(model, source / name)
+        (source / "manifest.json").write_text(json.dumps({"files": files, "image_size": [8, 6]}))
         (tmp_path / "environment.json").write_text(json.dumps({"tensorrt": host}))
-        options = {"params": params_file({}), "onnx": onnx, "environment": tmp_path / "environment.json"}
+        settings = {f"export_tensorrt.{name}": value for name, value in changes.items()}
+        options = {"params": params_file(settings), "onnx": source, "environment": tmp_path / "environment.json"}
         arguments = [text for name, path in options.items() for text in (f"--{name}", str(path))]
-        result = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "out")])
-        assert result.exit_code == 0, result.output
-        return tmp_path / "out"
+        return CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "out")])
 
     return run
 
 
-def test_where_no_engine_can_be_built_the_stage_says_why_and_how(stage: Callable[[dict[str, object]], Path]) -> None:
-    out = stage({"buildable": False, "reason": "no NVIDIA GPU on this host, or no driver for it"})
-    status = json.loads((out / "status.json").read_text())
-    assert status["status"] == "skipped"
-    assert status["reason"] == "no NVIDIA GPU on this host, or no driver for it"
-    assert status["on_the_target_device"].startswith("trtexec --onnx=model.onnx")
-    assert "image:64x3x8x6" in status["on_the_target_device"]
-    options = Options(num_steps=1, num_threads=1, device=torch.device("cpu"))
-    assert open_runtime("tensorrt", out, options) == "no NVIDIA GPU on this host, or no driver for it"
+NO_GPU = {"buildable": False, "reason": "no NVIDIA GPU on this host, or no driver for it"}
+
+
+def test_where_no_engine_can_be_built_the_stage_says_why_and_how(stage: Callable[..., Result], tmp_path: Path) -> None:
+    result = stage(NO_GPU)
+    assert result.exit_code == 0, result.output
+    status = json.loads((tmp_path / "out/status.json").read_text())
+    assert (status["status"], status["reason"], status["engines"]) == ("skipped", NO_GPU["reason"], {})
+    assert set(status["on_the_target_device"]) == {"fp32", "fp16"}
+    assert status["on_the_target_device"]["fp16"].startswith("trtexec --onnx=model.fp16.onnx")
+    assert "image:64x3x8x6" in status["on_the_target_device"]["fp32"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["status.json"]
+
+
+def test_the_stage_tells_what_the_operator_table_says(stage: Callable[..., Result], tmp_path: Path) -> None:
+    stage(NO_GPU)
+    found = json.loads((tmp_path / "out/status.json").read_text())["support"]["fp32"]
+    assert found["10"]["reasons"] == ["opset 22: TensorRT 10 takes 9 to 20"]
+    assert (found["10"]["accepted"], found["11"]["accepted"]) == (False, True)
+
+
+def test_a_precision_without_a_file_is_refused(stage: Callable[..., Result], tmp_path: Path) -> None:
+    refused(stage(NO_GPU, precisions=["int8-trt"]), "got int8-trt", "add it to export_onnx.precisions")
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_engines_can_be_built_none_is_skipped(stage: Callable[..., Result], tmp_path: Path) -> None:
+    """Samples to prove the engine by are missing here: that is an error, like all that goes wrong in building."""
+    refused(stage(NO_GPU | {"buildable": True, "reason": ""}), "samples.safetensors: missing or damaged")
+    assert not (tmp_path / "out").exists()
 
 
 class FakeNvml:
@@ -114,39 +177,69 @@ class FakeNvml:
         return 9, 0
 
 
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that sets the GPU and the versions of packages that the probe finds."""
+
+    def install(nvml: FakeNvml, **versions: str) -> None:
+        def version(name: str) -> str:
+            if name not in versions:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return versions[name]
+
+        error = importlib.metadata.PackageNotFoundError
+        monkeypatch.setattr(environment, "pynvml", nvml)
+        fake = SimpleNamespace(version=version, PackageNotFoundError=error)
+        monkeypatch.setattr(environment.importlib, "metadata", fake)
+
+    return install
+
+
 @pytest.mark.parametrize(
     ("nvml", "tensorrt", "buildable", "reason"),
     [
         (FakeNvml(), "11.4.1", True, ""),
+        (FakeNvml(), "10.3.0", True, ""),
+        (FakeNvml(), "8.6.1", False, "the Python package tensorrt is 8.6.1, needed is 10.3 or later"),
         (FakeNvml(), None, False, "the Python package tensorrt is not installed"),
         (FakeNvml(0), "11.4.1", False, "no NVIDIA GPU on this host, or no driver for it"),
         (FakeNvml(driver=False), "11.4.1", False, "no NVIDIA GPU on this host, or no driver for it"),
     ],
 )
+@pytest.mark.skipif(HAS_TENSORRT, reason="TensorRT is installed here, and cannot be made missing")
 def test_the_probe_tells_what_is_missing(
-    nvml: FakeNvml,
-    tensorrt: str | None,
-    buildable: bool,
-    reason: str,
-    monkeypatch: pytest.MonkeyPatch,
+    nvml: FakeNvml, tensorrt: str | None, buildable: bool, reason: str, installed: Callable[..., None]
 ) -> None:
-    def version(name: str) -> str:
-        if tensorrt is None or name != "tensorrt":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return tensorrt
-
-    monkeypatch.setattr(environment, "pynvml", nvml)
-    monkeypatch.setattr(
-        environment.importlib,
-        "metadata",
-        SimpleNamespace(version=version, PackageNotFoundError=importlib.metadata.PackageNotFoundError),
-    )
+    installed(nvml, polygraphy="0.53.6", **({} if tensorrt is None else {"tensorrt": tensorrt}))
     facts = probe_tensorrt()
     assert (facts["buildable"], facts["reason"]) == (buildable, reason)
+    assert facts["tensorrt_major"] == (None if tensorrt is None else int(tensorrt.split(".")[0]))
     if buildable:
         assert facts == {
-            "buildable": True, "reason": "", "gpu": "NVIDIA H200", "compute_capability": "9.0", "tensorrt": "11.4.1",
+            "buildable": True, "reason": "", "gpu": "NVIDIA H200", "compute_capability": "9.0", "tensorrt": tensorrt,
+            "tensorrt_major": facts["tensorrt_major"], "polygraphy": "0.53.6",
         }  # fmt: skip
+
+
+@pytest.mark.skipif(HAS_TENSORRT, reason="TensorRT is installed here, and cannot be replaced")
+def test_the_probe_finds_a_system_package_without_running_it(
+    installed: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As JetPack installs it: a module on the path, without metadata of a distribution."""
+    (tmp_path / "tensorrt").mkdir()
+    (tmp_path / "tensorrt/__init__.py").write_text("raise RuntimeError('imported')\n__version__ = \"10.3.0\"\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    installed(FakeNvml(), polygraphy="0.53.6")
+    facts = probe_tensorrt()
+    assert (facts["buildable"], facts["tensorrt"], facts["tensorrt_major"]) == (True, "10.3.0", 10)
+    assert "tensorrt" not in sys.modules
+
+
+def test_the_probe_misses_polygraphy(installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(FakeNvml(), tensorrt="11.4.1")
+    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda _: None)
+    facts = probe_tensorrt()
+    assert (facts["reason"], facts["polygraphy"]) == ("the Python package polygraphy is not installed", None)
 
 
 def test_the_probe_gives_the_same_facts_twice() -> None:
@@ -170,13 +263,26 @@ def test_batches_are_brought_within_the_engines_profile(count: int) -> None:
 @pytest.mark.gpu
 @pytest.mark.tensorrt
 @pytest.mark.skipif(not HAS_TENSORRT, reason="needs the package tensorrt and a CUDA device")
-def test_an_engine_agrees_with_the_trained_network(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "max_abs"), [("fp32", 1e-3), ("fp16", 3e-2)])
+def test_an_engine_agrees_with_the_trained_network(precision: str, max_abs: float, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    student = build_classifier(backbone="resnet8", num_classes=4, mean=[0.5] * 3, std=[0.2] * 3).eval()
-    export_onnx(deployable(student, None), tmp_path / "m.onnx", image_size=(8, 8), opset=20, metadata={})
-    status = build_engine(tmp_path, EnginePlan(tmp_path / "m.onnx", (8, 8), 1, 4, 16, 3, 256), probe_tensorrt())
+    network = deployable(
+        build_classifier(backbone="resnet8", num_classes=4, mean=[0.5] * 3, std=[0.2] * 3).eval(), None
+    )
+    export_onnx(network, tmp_path / "fp32.onnx", image_size=(8, 8), opset=20, metadata={})
+    convert_to_half(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx")
     images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
-    split = Split(images, torch.zeros(40, dtype=torch.int64))
-    reference = trained_logits(student, None, split, 40)
-    runtime = TensorrtRuntime(tmp_path / status["engine"], description=status)
-    assert evaluate(runtime, split, reference, 40).parity.max_abs < 1e-3
+    with torch.no_grad():
+        logits = network(images.float() / 255).numpy()
+    tensors = {"images": images.numpy(), "labels": logits.argmax(axis=1), "logits": logits}
+    save_file(tensors, tmp_path / "samples.safetensors")
+    samples = read_samples(tmp_path)
+    plan = PLAN._replace(
+        onnx=tmp_path / f"{precision}.onnx", precision=precision, image_size=(8, 8), max_batch=16, timing_cache=True
+    )
+    gate = Gate(max_abs, 0.0, 0.9, 0.1)
+    about = build_engine(tmp_path, plan, host=probe_tensorrt(), samples=samples, gate=gate, cache=tmp_path)
+    assert about["parity"]["max_abs"] < max_abs
+    assert list((tmp_path / "tensorrt").glob("*.timing"))
+    found = predict(open_engine(tmp_path / plan.file), samples.images, 7)
+    np.testing.assert_allclose(found, samples.logits, atol=max_abs)

@@ -1,96 +1,95 @@
-"""TensorRT engines: planned anywhere, built by polygraphy on the device that will run them."""
+"""TensorRT engines, strongly typed, built through polygraphy on the device that will run them."""
 
-import shlex
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from pipeline.errors import GateError
-from pipeline.files import Json, sha256, write_json
+from pipeline.errors import GateError, UserError
+from pipeline.export.engine_plan import INPUT, EnginePlan
 
-ENGINE = "model.plan"
-STATUS = "status.json"
-INPUT = "image"
+logger = logging.getLogger(__name__)
 
 
-class EnginePlan(NamedTuple):
-    """What to build."""
-
-    onnx: Path
-    image_size: tuple[int, int]
-    min_batch: int
-    opt_batch: int
-    max_batch: int
-    optimization_level: int
-    workspace_mib: int
-
-    def shape(self, batch: int) -> tuple[int, int, int, int]:
-        """Return the shape of the input for ``batch`` images."""
-        return (batch, 3, *self.image_size)
-
-
-def trtexec_command(plan: EnginePlan) -> str:
-    """Return the shell command that builds the same FP32 engine with NVIDIA's trtexec, beside the ONNX file.
-
-    The file's types decide the precision (``--stronglyTyped``), and TF32 stays off as polygraphy leaves it.
-    """
-    shapes = {"min": plan.min_batch, "opt": plan.opt_batch, "max": plan.max_batch}
-    words = [
-        "trtexec",
-        f"--onnx={plan.onnx.name}",
-        f"--saveEngine={ENGINE}",
-        "--stronglyTyped",
-        "--noTF32",
-        f"--builderOptimizationLevel={plan.optimization_level}",
-        f"--memPoolSize=workspace:{plan.workspace_mib}",
-        *(f"--{name}Shapes={INPUT}:{'x'.join(map(str, plan.shape(batch)))}" for name, batch in shapes.items()),
-    ]
-    return shlex.join(words)
-
-
-def write_skipped(folder: Path, plan: EnginePlan, environment: Json) -> Json:
-    """Write and return a status that says why no engine was built here and how to build it on the target device."""
-    status: Json = {
-        "status": "skipped",
-        "reason": environment["reason"],
-        "on_the_target_device": trtexec_command(plan),
-        "onnx_sha256": sha256(plan.onnx),
-    }
-    write_json(folder / STATUS, status)
-    return status
-
-
-def build_engine(folder: Path, plan: EnginePlan, environment: Json) -> Json:
-    """Build a strongly typed engine into ``folder`` and return its status.
+def load_tensorrt() -> Any:
+    """Return the module tensorrt.
 
     Raises:
+        UserError: it is not installed, or its libraries cannot be loaded.
+    """
+    try:
+        import tensorrt
+    except ImportError as error:
+        raise UserError(
+            f"TensorRT cannot be loaded: {error}; install the package tensorrt for this GPU's driver and this Python"
+        ) from error
+    return tensorrt
+
+
+def build_plan(plan: EnginePlan, *, cache: Path | None, hints: Sequence[str] = ()) -> bytes:
+    """Return the serialized engine of ``plan``.
+
+    Args:
+        cache: file of the timing cache, read where it exists and written afterwards; None: none is kept.
+        hints: what is known to be wrong with the ONNX file, for the error.
+
+    Raises:
+        UserError: TensorRT is missing, or older than an option of ``plan``.
         GateError: TensorRT does not accept the network or cannot build it.
     """
-    import tensorrt
-    from polygraphy.backend.trt import CreateConfig, NetworkFromOnnxPath, Profile, engine_from_network, save_engine
+    trt = load_tensorrt()
+    from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork, NetworkFromOnnxPath
     from polygraphy.exception import PolygraphyException
 
-    profile = Profile().add(
-        INPUT, min=plan.shape(plan.min_batch), opt=plan.shape(plan.opt_batch), max=plan.shape(plan.max_batch)
-    )
+    if cache is not None:
+        cache.parent.mkdir(parents=True, exist_ok=True)
     try:
-        config = CreateConfig(
-            profiles=[profile],
-            builder_optimization_level=plan.optimization_level,
-            memory_pool_limits={tensorrt.MemoryPoolType.WORKSPACE: plan.workspace_mib * 2**20},
-        )
-        engine = engine_from_network(NetworkFromOnnxPath(str(plan.onnx), strongly_typed=True), config=config)
-        save_engine(engine, str(folder / ENGINE))
-    except PolygraphyException as error:
+        config = CreateConfig(**_settings(trt, plan, cache))
+        builder, network, parser = NetworkFromOnnxPath(str(plan.onnx), strongly_typed=True)()
+        _require_strong_types(trt, network)
+        save = None if cache is None else str(cache)
+        memory = EngineBytesFromNetwork((builder, network, parser), config=config, save_timing_cache=save)()
+    except (PolygraphyException, TypeError) as error:  # TypeError: TensorRT's builder did not start
+        known = "".join(f"\n{hint}" for hint in hints)
         raise GateError(
-            f"{plan.onnx}: TensorRT {environment['tensorrt']} could not build the engine: {error}"
+            f"{plan.onnx}: TensorRT {trt.__version__} could not build the engine ({_first_line(error)}); its log above "
+            f"says why. Does the driver fit this version of TensorRT?{known}"
         ) from error
-    status: Json = {
-        "status": "built",
-        "engine": ENGINE,
-        "engine_sha256": sha256(folder / ENGINE),
-        "onnx_sha256": sha256(plan.onnx),
-        "batch": {"min": plan.min_batch, "opt": plan.opt_batch, "max": plan.max_batch},
-        **{key: environment[key] for key in ("gpu", "compute_capability", "tensorrt")},
+    return bytes(memory)
+
+
+def _settings(trt: Any, plan: EnginePlan, cache: Path | None) -> dict[str, Any]:
+    """Return the arguments of polygraphy's CreateConfig; precision is no option, since the graph's types decide it."""
+    from polygraphy.backend.trt import Profile
+
+    sizes = {name: plan.shape(size) for name, size in plan.batches.items()}
+    settings = {
+        "profiles": [Profile().add(INPUT, **sizes)],
+        "builder_optimization_level": plan.optimization_level,
+        "memory_pool_limits": {trt.MemoryPoolType.WORKSPACE: plan.workspace_mib * 2**20},
+        "version_compatible": plan.version_compatible,
     }
-    write_json(folder / STATUS, status)
-    return status
+    if plan.hardware_compatibility != "none":
+        level = plan.hardware_compatibility.upper()
+        known = trt.HardwareCompatibilityLevel.__members__
+        if level not in known:
+            names = ", ".join(name.lower() for name in known)
+            raise UserError(
+                f"export_tensorrt.hardware_compatibility: got {plan.hardware_compatibility!r}, which TensorRT "
+                f"{trt.__version__} does not have; allowed here: {names}"
+            )
+        settings["hardware_compatibility_level"] = known[level]
+    if cache is not None and cache.exists():
+        settings["load_timing_cache"] = str(cache)
+    return settings
+
+
+def _require_strong_types(trt: Any, network: Any) -> None:
+    """Raise GateError where TensorRT 10 would choose types by itself; TensorRT 11 has no such networks."""
+    flag = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    if int(trt.__version__.split(".")[0]) < 11 and not network.get_flag(flag):
+        raise GateError(f"TensorRT {trt.__version__} did not make the network strongly typed; update polygraphy")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

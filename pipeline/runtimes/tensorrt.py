@@ -1,40 +1,107 @@
 """TensorRT through polygraphy."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pipeline.files import Json
+from pipeline.errors import GateError, UserError
+from pipeline.export.engine_plan import INPUT, OUTPUT, sidecar
+from pipeline.files import Json, read_json
 from pipeline.metrics import Logits
 from pipeline.runtimes.base import Images
 
+DTYPES = {"float32": "FLOAT", "uint8": "UINT8"}
+"""From each type of the input to TensorRT's name of it."""
+
 
 class TensorrtRuntime:
-    """An engine built on this device; load only plans that you built yourself, since a plan can carry host code."""
+    """An engine in memory, for the GPU and the TensorRT that built it.
 
-    def __init__(self, path: Path, *, description: Json) -> None:
-        from polygraphy.backend.common import BytesFromPath
-        from polygraphy.backend.trt import EngineFromBytes, TrtRunner
+    Args:
+        plan: the serialized engine. It can carry host code: take those alone whose sum you know.
+        description: content of the engine's sidecar.
 
-        self.runner = TrtRunner(EngineFromBytes(BytesFromPath(str(path))))
-        self.runner.activate()
+    Raises:
+        UserError: TensorRT cannot load the engine here.
+        GateError: inputs, outputs or batches are not those of the description.
+    """
+
+    def __init__(self, plan: bytes, *, description: Json) -> None:
+        import tensorrt
+        from polygraphy.backend.trt import TrtRunner, get_trt_logger
+
         self.description = description
+        log = get_trt_logger()
+        tensorrt.init_libnvinfer_plugins(log, "")
+        self.runtime = tensorrt.Runtime(log)
+        self.runtime.engine_host_code_allowed = description["options"]["version_compatible"]
+        engine = self.runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise UserError(
+                f"TensorRT {tensorrt.__version__} cannot load this engine, which TensorRT {description['tensorrt']} "
+                f"built on {description['gpu']}; build it again here"
+            )
+        require_interface(tensorrt, engine, description)
+        self.runner = TrtRunner(engine)
+        self.runner.activate()
 
     def run(self, images: Images) -> Logits:
         """Return logits (B, num_classes) in host memory; more images than the engine takes go in several calls."""
         sizes = self.description["batch"]
-        return run_within(self._infer, images, smallest=sizes["min"], largest=sizes["max"])
+        pixels = np.rint(images * 255).astype(np.uint8) if self.description["input"]["dtype"] == "uint8" else images
+        return run_within(self._infer, pixels, smallest=sizes["min"], largest=sizes["max"])
 
-    def _infer(self, images: Images) -> Logits:
-        return self.runner.infer({"image": images})["logits"].copy()  # type: ignore[no-any-return]
+    def _infer(self, pixels: np.ndarray) -> Logits:
+        return self.runner.infer({INPUT: pixels})[OUTPUT].copy()  # type: ignore[no-any-return]
 
     def describe(self) -> str:
-        """Return runtime, version and GPU in words, as the engine's status records them."""
-        return f"TensorRT {self.description['tensorrt']}, {self.description['gpu']}"
+        """Return runtime, version, GPU and precision in words, as the engine's sidecar records them."""
+        facts = self.description
+        return f"TensorRT {facts['tensorrt']}, {facts['gpu']}, {facts['precision']}"
 
 
-def run_within(infer: Callable[[Images], Logits], images: Images, *, smallest: int, largest: int) -> Logits:
+def open_engine(plan: Path) -> TensorrtRuntime:
+    """Return the engine in the file ``plan``, whose sum must be the one in its sidecar.
+
+    Raises:
+        UserError: a file is missing, the engine is not the one that was proved, or TensorRT cannot load it here.
+    """
+    description = read_json(sidecar(plan))
+    try:
+        data = plan.read_bytes()
+    except OSError as error:
+        raise UserError(f"{plan}: cannot be read ({error.strerror}); build the engine again") from error
+    found, known = hashlib.sha256(data).hexdigest(), description.get("plan_sha256")
+    if found != known:
+        raise UserError(
+            f"{plan}: its SHA-256 is {found}, {sidecar(plan).name} says {known}: damaged, or not the engine that was "
+            "proved here; build it again"
+        )
+    return TensorrtRuntime(data, description=description)
+
+
+def require_interface(trt: Any, engine: Any, description: Json) -> None:
+    """Raise GateError where types or batches of the deserialized ``engine`` are not those of ``description``."""
+    mode, types = trt.TensorIOMode, trt.DataType.__members__
+    taken = types[DTYPES[description["input"]["dtype"]]]
+    expected = {INPUT: (mode.INPUT, taken), OUTPUT: (mode.OUTPUT, types["FLOAT"])}
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    found = {name: (engine.get_tensor_mode(name), engine.get_tensor_dtype(name)) for name in names}
+    if found != expected:
+        raise GateError(f"the engine's inputs and outputs are {_words(found)}, expected {_words(expected)}")
+    batches = [next(iter(shape)) for shape in engine.get_tensor_profile_shape(INPUT, 0)]
+    if batches != [description["batch"][name] for name in ("min", "opt", "max")]:
+        raise GateError(f"the engine takes batches of {batches} (min, opt, max), asked for {description['batch']}")
+
+
+def _words(tensors: dict[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{name} ({mode.name}, {dtype.name})" for name, (mode, dtype) in sorted(tensors.items()))
+
+
+def run_within(infer: Callable[[np.ndarray], Logits], images: np.ndarray, *, smallest: int, largest: int) -> Logits:
     """Return the logits of ``images`` from calls of ``infer`` with ``smallest`` to ``largest`` images each.
 
     A batch that is too small is filled up with black images, whose logits are dropped.

@@ -1,0 +1,1 @@
+"""The user's commands, one to a file; what each needs is imported when it runs."""

@@ -1,0 +1,60 @@
+"""``python -m stages build-engine``: a TensorRT engine from a package, on the device that will run it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.package_engine import build_from_package, engine_table
+from stages.common import exit_codes, path_option
+
+COUNT = click.IntRange(min=1)
+OVERRIDES = [
+    click.option("--min-batch", type=COUNT, help="Smallest batch."),
+    click.option("--opt-batch", type=COUNT, help="Batch that the engine is tuned for."),
+    click.option("--max-batch", type=COUNT, help="Largest batch."),
+    click.option("--optimization-level", type=click.IntRange(0, 5), help="0: fast to build, 5: thorough."),
+    click.option("--workspace-mib", type=COUNT, help="Memory that a layer may use, in MiB."),
+    click.option(
+        "--version-compatible/--no-version-compatible", default=None, help="Let later TensorRT versions load it."
+    ),
+    click.option(
+        "--hardware-compatibility", type=click.Choice(["none", "ampere_plus", "same_compute_capability"]),
+        help="Other GPUs that may load it.",
+    ),
+    click.option("--timing-cache/--no-timing-cache", default=None, help="Keep timings for the next build."),
+]  # fmt: skip
+"""What may differ from the package's own settings."""
+
+
+def _overrides(function: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(OVERRIDES):
+        function = option(function)
+    return function
+
+
+@click.command("build-engine")
+@path_option("--package", "Folder of the package.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8-trt"]),
+    default="fp32",
+    show_default=True,
+    help="Which of its ONNX files.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write; the package's folder engines if absent.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    default=Path(".cache"),
+    show_default=True,
+    help="Folder of the timing cache.",
+)
+@_overrides
+@exit_codes
+def build_engine(package: Path, precision: str, out: Path | None, cache: Path, **overrides: Any) -> None:
+    """Build an engine from a package and prove it on this device; options left out are as in its engine.json."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    about = build_from_package(package, precision=precision, out=out, overrides=given, cache=cache)
+    click.echo(engine_table(about))
