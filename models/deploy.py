@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.flow import FlowTransfer
-from models.flow_student import FlowStudent, SampledStudent
+from models.flow_student import FeatureFlowStudent, FlowStudent, SampledStudent
 from models.folding import CollapsedFlow, FoldedFlow, is_collapsible, is_foldable
 from models.integrate import Velocity
 from models.meta_encoders import Conditioning, MetaEncoder
@@ -81,6 +81,15 @@ def deployable(student: nn.Module, num_steps: int | None) -> nn.Module:
         return student.eval()
     assert isinstance(student, SampledStudent)
     return FixedSteps(student, num_steps).eval()
+
+
+def without_steps(student: nn.Module) -> nn.Module:
+    """Return the plain network beside which the cost of sampling steps is seen: backbone and classifier, no steps."""
+    if isinstance(student, FlowStudent):
+        return nn.Sequential(student.normalize, student.trunk, student.flow.transform).eval()
+    if isinstance(student, FeatureFlowStudent):
+        return nn.Sequential(student.normalize, student.trunk, student.head).eval()
+    return student.eval()
 
 
 def smaller_forms(

@@ -1,7 +1,7 @@
 """Rewritings of a walk with a fixed number of steps: the same function, in a smaller graph.
 
-They hold for rectified flow, where a step is Z <- Z - g(Z + e(t)) / K and the output T(Z_K) for a linear T: the mean over
-the steps of T(X_S - v_i) is T(X_S - mean_i v_i).
+They hold for rectified flow, where a step is Z <- Z - g(Z + e(t)) / K and the output T(Z_K) for a linear T: the mean
+over the steps of T(X_S - v_i) is T(X_S - mean_i v_i).
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Latency and throughput of a runtime."""
+"""Latency and throughput of runtimes."""
 
 import os
 import platform
@@ -6,9 +6,14 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.files import Json
-from pipeline.runtimes.base import Runtime
+from pipeline.runtimes.base import Images, Runtime
+
+Seconds = NDArray[np.float64]
+TURN = 10
+"""Calls of one runtime before the next has its turn."""
 
 
 def benchmark(
@@ -20,27 +25,49 @@ def benchmark(
     """
     latency: Json = {}
     throughput: Json = {}
-    generator = np.random.default_rng(0)
     for size in batch_sizes:
-        images = generator.random((size, 3, *image_size), dtype=np.float32)
-        seconds = _time_calls(runtime, images, warmup=warmup, iterations=iterations)
-        p50, p95, p99 = np.percentile(1000 * seconds, [50, 95, 99])
-        latency[str(size)] = {"p50": round(p50, 4), "p95": round(p95, 4), "p99": round(p99, 4)}
-        throughput[str(size)] = round(1000 * size / p50, 1)
-    protocol = (
-        f"{runtime.describe()}; images in host memory to logits in host memory, one call at a time; "
-        f"{iterations} calls after {warmup}; {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
-    )
+        images = random_images(size, image_size)
+        figures = percentiles(time_in_turns([runtime], images, warmup=warmup, iterations=iterations)[0])
+        latency[str(size)] = figures
+        throughput[str(size)] = round(1000 * size / figures["p50"], 1)
+    protocol = f"{runtime.describe()}; {describe_protocol(warmup=warmup, iterations=iterations)}"
     return {"latency_ms": latency, "throughput": throughput, "protocol": protocol}
 
 
-def _time_calls(runtime: Runtime, images: np.ndarray, *, warmup: int, iterations: int) -> np.ndarray:
-    """Return the wall-clock seconds of each of ``iterations`` calls, (iterations,)."""
-    for _ in range(warmup):
-        runtime.run(images)
-    stamps = np.empty(iterations + 1)
-    stamps[0] = time.perf_counter()
-    for i in range(iterations):
-        runtime.run(images)
-        stamps[i + 1] = time.perf_counter()
-    return np.diff(stamps)
+def random_images(count: int, image_size: tuple[int, int]) -> Images:
+    """Return ``count`` images (count, 3, H, W) of random pixels in [0, 1], the same in every run."""
+    return np.random.default_rng(0).random((count, 3, *image_size), dtype=np.float32)
+
+
+def time_in_turns(runtimes: Sequence[Runtime], images: Images, *, warmup: int, iterations: int) -> Seconds:
+    """Return the wall-clock seconds of each call, (len(runtimes), iterations).
+
+    The runtimes take turns of ``TURN`` calls, so that what slows the host down for a while slows all of them, and their
+    ratios stay right. The first call of a turn, which finds the caches full of the others' weights, does not count.
+    """
+    for runtime in runtimes:
+        for _ in range(warmup):
+            runtime.run(images)
+    seconds = np.empty((len(runtimes), iterations))
+    for start in range(0, iterations, TURN):
+        for row, runtime in enumerate(runtimes):
+            runtime.run(images)
+            for i in range(start, min(start + TURN, iterations)):
+                began = time.perf_counter()
+                runtime.run(images)
+                seconds[row, i] = time.perf_counter() - began
+    return seconds
+
+
+def percentiles(seconds: Seconds) -> dict[str, float]:
+    """Return the median and the 95th and 99th percentile of ``seconds`` (N,), in milliseconds."""
+    values = np.percentile(1000 * seconds, [50, 95, 99])
+    return {name: round(float(value), 4) for name, value in zip(("p50", "p95", "p99"), values, strict=True)}
+
+
+def describe_protocol(*, warmup: int, iterations: int) -> str:
+    """Return in words how calls were timed, and where."""
+    return (
+        f"images in host memory to logits in host memory, one call at a time; {iterations} calls after {warmup}; "
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
+    )

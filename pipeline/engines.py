@@ -14,14 +14,13 @@ from pipeline.export.engine_plan import INPUT, OUTPUT, EnginePlan, sidecar, trte
 from pipeline.export.tensorrt import build_plan
 from pipeline.export.tensorrt_support import MAJORS, check_precision, check_support
 from pipeline.files import Json, read_json, sha256, write_bytes, write_json
-from pipeline.packaged import MANIFEST, Samples, read_samples
+from pipeline.packaged import MANIFEST, Samples, read_gate, read_samples
 from pipeline.parity import Gate, compare, require_accuracy, require_difference, require_parity
 from pipeline.runtimes.base import Runtime, image_batches, predict
 from pipeline.runtimes.tensorrt import TensorrtRuntime
 
 STATUS = "status.json"
 WARMUP, ITERATIONS = 10, 50
-FP32_SLACK = 10
 INPUT_DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.UINT8: "uint8"}
 
 
@@ -64,7 +63,7 @@ def write_engines(folder: Path, planned: Sequence[EnginePlan], *, host: Json, ca
     }
     for plan in planned if host["buildable"] else ():
         samples = read_samples(plan.onnx.parent)
-        gate = read_gate(read_json(plan.onnx.parent / MANIFEST), plan.precision)
+        gate = read_gate(read_json(plan.onnx.parent / MANIFEST), plan.precision, other_kernels=True)
         build_engine(folder, plan, host=host, samples=samples, gate=gate, cache=cache)
         status["engines"][plan.precision] = sidecar(folder / plan.file).name
     write_json(folder / STATUS, status)
@@ -126,23 +125,6 @@ def judge(runtime: Runtime, samples: Samples, gate: Gate, plan: EnginePlan) -> J
     accuracy = float((logits.argmax(axis=1) == samples.labels).mean())
     figures = {"accuracy": accuracy, "accuracy_drop": drop, "num_images": len(logits), "parity": parity._asdict()}
     return figures | timing
-
-
-def read_gate(manifest: Json, precision: str) -> Gate:
-    """Return how far an engine of ``precision`` may be from the trained network.
-
-    That is what its ONNX file may be, but for fp32: a GPU's kernels sum in other orders than a CPU's.
-
-    Raises:
-        UserError: ``manifest`` does not say it.
-    """
-    try:
-        gate = Gate(**manifest["gates"][precision])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{MANIFEST}: has no gates of {precision} ({error!r}); export or fetch it again") from error
-    if precision != "fp32" or gate.max_abs_diff is None:
-        return gate
-    return gate._replace(max_abs_diff=FP32_SLACK * gate.max_abs_diff)
 
 
 def _input_dtype(model: onnx.ModelProto) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.engines import build_engine, read_gate
+from pipeline.engines import build_engine
 from pipeline.environment import probe_tensorrt
 from pipeline.errors import UserError
 from pipeline.export.engine_plan import EnginePlan
 from pipeline.files import Json, read_json, write_bytes
-from pipeline.packaged import MANIFEST, SAMPLES, check_files, choose_file, read_package, read_samples
+from pipeline.packaged import MANIFEST, SAMPLES, check_files, choose_file, read_gate, read_package, read_samples
 from pipeline.params_deploy import ExportTensorrt
 
 SETTINGS = "engine.json"
@@ -46,8 +46,8 @@ def build_from_package(
     repository = package.folder / "triton" / f"{package.name}-tensorrt"
     _require_batches(repository / "config.pbtxt", plan)
     about = build_engine(
-        folder, plan, host=host, samples=read_samples(package.folder), gate=read_gate(package.manifest, precision),
-        cache=cache,
+        folder, plan, host=host, samples=read_samples(package.folder),
+        gate=read_gate(package.manifest, precision, other_kernels=True), cache=cache,
     )  # fmt: skip
     if repository.is_dir():
         write_bytes(repository / "1" / "model.plan", (folder / plan.file).read_bytes())

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from pipeline.errors import UserError
 from pipeline.files import Json, read_json, sha256
 from pipeline.metrics import Labels, Logits
+from pipeline.parity import Gate
 
 SUMS = "SHA256SUMS"
 SAMPLES = "samples.safetensors"
@@ -73,6 +74,21 @@ def _described(path: Path) -> Json:
     if not path.is_file():
         raise UserError(f"{path}: no such file, so {path.parent} is no package; dvc repro writes artifacts/package")
     return read_json(path)
+
+
+def read_gate(manifest: Json, precision: str, *, other_kernels: bool) -> Gate:
+    """Return how far a network of ``precision`` may be from the trained one, as ``manifest`` says.
+
+    ``other_kernels``: it does not run on the CPU, where its file was judged.
+
+    Raises:
+        UserError: ``manifest`` does not say it.
+    """
+    try:
+        gate = Gate(**manifest["gates"][precision])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{MANIFEST}: has no gates of {precision} ({error!r}); export or fetch it again") from error
+    return gate.of_other_kernels() if other_kernels and precision == "fp32" else gate
 
 
 def choose_file(package: Package, precision: str) -> Path:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.files import Json, read_json
+from pipeline.table import aligned
 
 RUNTIMES = ("torch", "onnx", "tensorrt")
 
@@ -33,9 +34,29 @@ def summarize(root: Path) -> str:
     lines = [f"method {network['method']}, backbone {network['backbone']}"]
     if calibration["num_steps"] is not None:
         lines.append(f"sampling steps K = {calibration['num_steps']}: {calibration['reason']}")
-    lines += ["", *_table(header, rows), ""]
+    lines += ["", *aligned(header, rows), ""]
+    lines += [*_files(read_json(root / "artifacts/onnx/manifest.json"), runs["onnx"]), ""]
     lines += [f"{name} was skipped: {run['reason']}" for name, run in runs.items() if run["status"] == "skipped"]
     return "\n".join([*lines, "package: artifacts/package (start with its README.md)"])
+
+
+def _files(manifest: Json, report: Json) -> list[str]:
+    """Return a table of the ONNX files: size, accuracy, parity, latency, and what is known of TensorRT."""
+    judged = {report["precision"]: report, **report["precisions"]}
+    sizes = sorted(report["latency_ms"], key=int)
+    header = ["ONNX file", "bytes", "top-1", "same label", *(f"batch {size}, ms" for size in sizes), "TensorRT 10, 11"]
+    rows = []
+    for name, entry in manifest["files"].items():
+        found = judged[entry["precision"]]
+        checks = entry["tensorrt_static_check"].values()
+        rows.append(
+            [
+                name, _count(entry["bytes"]), _percent(found["accuracy"]), _percent(found["parity"]["top1_agreement"]),
+                *(_latency(found, size) for size in sizes),
+                ", ".join("accepted" if check["accepted"] else "refused" for check in checks),
+            ]
+        )  # fmt: skip
+    return aligned(header, rows)
 
 
 def _runtime_rows(runs: Sequence[Json]) -> list[list[str]]:
@@ -60,15 +81,3 @@ def _count(value: int | None) -> str:
 def _relative(student: Json, teacher: Json, key: str) -> str:
     share = f" ({student[key] / teacher[key]:.1%})" if key in teacher else ""
     return _count(student[key]) + share
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return lines with the columns aligned: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in (header, *rows)
-    ]
-    return [lines[0].rstrip(), "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])]

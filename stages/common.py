@@ -27,6 +27,26 @@ def params_option(function: Callable[..., None]) -> Callable[..., None]:
     )(function)  # fmt: skip
 
 
+def package_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--package``, the folder of a package."""
+    return click.option(
+        "--package", type=click.Path(path_type=Path), default=Path("artifacts/package"), show_default=True,
+        help="Folder of the package.",
+    )(function)  # fmt: skip
+
+
+def session_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--provider`` and ``--num-threads`` of an ONNX Runtime session."""
+    threads = click.option(
+        "--num-threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads of an inference."
+    )
+    provider = click.option(
+        "--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True,
+        help="What of ONNX Runtime computes; no other takes its place.",
+    )  # fmt: skip
+    return provider(threads(function))
+
+
 def exit_codes(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
     """Log to standard error; end with 2 at wrong input and 1 at a failed gate or a busy folder, one line each."""
 

@@ -38,7 +38,8 @@ def main(params_path: Path, data: Path, student: Path, calibration: Path, out: P
     logger.info("exporting %s, sampling steps: %s", about["backbone"], num_steps or "none")
     source = Source(
         network, num_steps, shown, onnx_metadata(about, info, num_steps),
-        opset=settings.opset, input_dtype=settings.input, collapse=settings.collapse, method=settings.calibration.method,
+        opset=settings.opset, input_dtype=settings.input, collapse=settings.collapse,
+        method=settings.calibration.method,
     )  # fmt: skip
     with replaced_folder(out) as folder:
         exported = export_precisions(source, folder, settings.precisions)

@@ -16,6 +16,7 @@ from stages.common import exit_codes, params_option, path_option
 @path_option("--onnx", "Folder of the ONNX export.")
 @path_option("--calibration", "Folder of the calibration.")
 @path_option("--data", "Packed data.")
+@path_option("--tradeoff", "Folder of the trade-off between accuracy and latency.")
 @path_option("--evaluation", "JSON scores of ONNX Runtime.")
 @path_option("--teacher", "JSON report of the teacher.")
 @path_option("--student", "JSON report of the student.")
@@ -26,6 +27,7 @@ def main(
     onnx: Path,
     calibration: Path,
     data: Path,
+    tradeoff: Path,
     evaluation: Path,
     teacher: Path,
     student: Path,
@@ -39,10 +41,12 @@ def main(
             **params.package.model_dump(),
             onnx=onnx,
             calibration=read_json(calibration / "calibration.json"),
+            tradeoff=tradeoff,
             info=read_info(data),
             evaluation=read_json(evaluation),
             teacher=read_json(teacher),
             student=read_json(student),
+            engine=params.export_tensorrt.model_dump(mode="json"),
         )
 
 

@@ -7,22 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from pipeline.comparison.plan import Trial
 from pipeline.comparison.table import Row
-
-MARGIN = 0.15
+from pipeline.figures import new_figure, save_figure
 
 
 def plot_all(folder: Path, trials: Sequence[Trial], rows: Sequence[Row], title: str) -> list[Path]:
     """Write accuracy.svg, and where a method takes steps also steps.svg and ensemble.svg; return their paths."""
-    paths = [_save(_accuracy(rows, title), folder / "accuracy.svg")]
+    paths = [save_figure(_accuracy(rows, title), folder / "accuracy.svg")]
     walking = [trial for trial in trials if _read(trial, "walks.csv")]
     if walking:
-        paths.append(_save(_against_steps(walking, rows, title), folder / "steps.svg"))
-        paths.append(_save(_ensemble(walking, rows, title), folder / "ensemble.svg"))
+        paths.append(save_figure(_against_steps(walking, rows, title), folder / "steps.svg"))
+        paths.append(save_figure(_ensemble(walking, rows, title), folder / "ensemble.svg"))
     return paths
 
 
@@ -31,7 +29,7 @@ def _accuracy(rows: Sequence[Row], title: str) -> Figure:
     groups: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         groups[row["method"]].append(100 * row["accuracy"])
-    figure, axes = _figure(title, "top-1 accuracy on the test split, %")
+    figure, axes = new_figure(title, "top-1 accuracy on the test split, %")
     for position, values in enumerate(groups.values()):
         axes.plot([position] * len(values), values, "o", color="tab:gray", alpha=0.7)
         axes.hlines(statistics.fmean(values), position - 0.3, position + 0.3, color="tab:blue", linewidth=3)
@@ -41,7 +39,7 @@ def _accuracy(rows: Sequence[Row], title: str) -> Figure:
 
 def _against_steps(trials: Sequence[Trial], rows: Sequence[Row], title: str) -> Figure:
     """Accuracy on the test split against the number of steps, a line for each method."""
-    figure, axes = _figure(title, "top-1 accuracy on the test split, %")
+    figure, axes = new_figure(title, "top-1 accuracy on the test split, %")
     for method in dict.fromkeys(trial.method for trial in trials):
         points: dict[int, list[float]] = defaultdict(list)
         for trial in trials:
@@ -58,7 +56,7 @@ def _against_steps(trials: Sequence[Trial], rows: Sequence[Row], title: str) -> 
 
 def _ensemble(trials: Sequence[Trial], rows: Sequence[Row], title: str) -> Figure:
     """Accuracy of each step's own logits and of their mean up to it; methods without steps as dashed lines."""
-    figure, axes = _figure(f"{title}\neach step (thin) and the mean up to it", "top-1 accuracy on the test split, %")
+    figure, axes = new_figure(f"{title}\neach step (thin) and the mean up to it", "top-1 accuracy on the test split, %")
     for number, method in enumerate(dict.fromkeys(trial.method for trial in trials)):
         mean_style = {"linewidth": 2.5, "label": _label(method, rows)}
         for column, style in (("step_accuracy", {"linewidth": 1}), ("ensemble_accuracy", mean_style)):
@@ -89,23 +87,6 @@ def _line(axes: Any, points: dict[int, list[float]], label: str) -> None:
     xs = sorted(points)
     spread = [statistics.stdev(points[x]) if len(points[x]) > 1 else 0.0 for x in xs]
     axes.errorbar(xs, [statistics.fmean(points[x]) for x in xs], spread, marker="o", capsize=3, label=label)
-
-
-def _figure(title: str, label: str) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, parse_math=False)
-    axes.set_ylabel(label)
-    axes.grid(visible=True, alpha=0.3)
-    axes.margins(y=MARGIN)
-    return figure, axes
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context({"svg.hashsalt": path.stem}):  # the same runs give the same bytes
-        figure.savefig(path, metadata={"Date": None})
-    return path
 
 
 def _read(trial: Trial, name: str) -> list[dict[str, str]]:

@@ -42,10 +42,16 @@ def decode_image(name: str, data: bytes) -> NDArray[np.uint8]:
 
 def central_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Return (size, size, 3): the shorter side resized to ``size`` (bicubic, antialiased), then the centre cut out."""
+    return covering(image, (size, size))
+
+
+def covering(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return ``image`` resized (bicubic, antialiased) until it covers ``size`` (H, W), then the centre cut out."""
     picture = Image.fromarray(image)
-    scale = size / min(picture.size)
-    width, height = (max(size, round(side * scale)) for side in picture.size)
-    if (width, height) != picture.size:
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(picture)[top : top + size, left : left + size]
+    height, width = size
+    scale = max(width / picture.width, height / picture.height)
+    grown = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
+    if grown != picture.size:
+        picture = picture.resize(grown, Image.Resampling.BICUBIC)
+    left, top = (grown[0] - width) // 2, (grown[1] - height) // 2
+    return np.asarray(picture)[top : top + height, left : left + width]

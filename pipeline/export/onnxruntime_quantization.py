@@ -1,5 +1,6 @@
 """INT8 by ONNX Runtime's static quantization: one recipe for its own CPU kernels, one for TensorRT's parser."""
 
+import contextlib
 import logging
 import tempfile
 import warnings
@@ -39,13 +40,13 @@ WEIGHTED = ["Conv", "Gemm", "MatMul"]
 RECIPES = {
     # unsigned activations and signed weights are what CPUs multiply fastest; those without VNNI add two products in 16
     # bits, which 8-bit weights overflow in silence
-    "int8-cpu": Recipe(QuantType.QUInt8, True, None, {}),
+    "int8-cpu": Recipe(QuantType.QUInt8, reduce_range=True, operators=None, options={}),
     # TensorRT takes zero points of 0 alone and no int32 biases, and fuses a layer with what quantizes its inputs
     "int8-trt": Recipe(
         QuantType.QInt8,
-        False,
-        WEIGHTED,
-        {
+        reduce_range=False,
+        operators=WEIGHTED,
+        options={
             "ActivationSymmetric": True,
             "WeightSymmetric": True,
             "QuantizeBias": False,
@@ -99,16 +100,15 @@ class _Images(CalibrationDataReader):  # type: ignore[misc]
         return None if batch is None else {"image": batch}
 
 
-class _quiet:  # noqa: N801  (a context manager)
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     """Keep the quantizer's advice about its own steps, which are all taken here, out of the log."""
-
-    def __enter__(self) -> None:
-        self.caught = warnings.catch_warnings()
-        self.caught.__enter__()
-        warnings.simplefilter("ignore")
-        self.level = logging.getLogger().level
-        logging.getLogger().setLevel(logging.ERROR)
-
-    def __exit__(self, *error: object) -> None:
-        logging.getLogger().setLevel(self.level)
-        self.caught.__exit__(None, None, None)
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)

@@ -26,6 +26,10 @@ ADVICE = {
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
+NAMED = 5
+"""Reasons that a report gives."""
+
+
 class Support(NamedTuple):
     """What the table says of a graph."""
 
@@ -36,8 +40,9 @@ class Support(NamedTuple):
     """How far this goes, and where the table comes from."""
 
     def report(self) -> Json:
-        """Return the fields for a JSON file."""
-        return dict(self._asdict())
+        """Return the fields for a JSON file; of many reasons the first, and how many more there are."""
+        more = [f"and {len(self.reasons) - NAMED} more"] if len(self.reasons) > NAMED else []
+        return self._asdict() | {"reasons": [*self.reasons[:NAMED], *more]}
 
 
 class Table(NamedTuple):

@@ -79,7 +79,7 @@ def to_input(images: Images, dtype: str) -> NDArray[Any]:
 
 
 def available_providers() -> list[str]:
-    """Return the providers that can run on this host; the names that ONNX Runtime was built with say nothing of that."""
+    """Return the providers that can run on this host; those that ONNX Runtime was built with say nothing of that."""
     found = {device.ep_name for device in onnxruntime.get_ep_devices()}
     return [name for name, provider in PROVIDERS.items() if provider in found]
 

@@ -1,0 +1,28 @@
+"""Figures of one look, whose bytes depend on what they show alone."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+MARGIN = 0.15
+
+
+def new_figure(title: str, label: str) -> tuple[Figure, Any]:
+    """Return an empty figure with ``title`` and its axes, whose vertical one is called ``label``."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, parse_math=False)
+    axes.set_ylabel(label)
+    axes.grid(visible=True, alpha=0.3)
+    axes.margins(y=MARGIN)
+    return figure, axes
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write ``figure`` as ``path`` and return that."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context({"svg.hashsalt": path.stem}):  # the same content gives the same bytes
+        figure.savefig(path, metadata={"Date": None})
+    return path

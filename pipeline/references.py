@@ -1,0 +1,53 @@
+"""What a package's latency is compared with: the plain student, and PyTorch itself."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.deploy import deployable, without_steps
+from pipeline.artifacts import load_network
+from pipeline.export.onnx import export_onnx
+from pipeline.packaged import Package
+from pipeline.runtimes.base import Runtime
+from pipeline.runtimes.onnx import OnnxRuntime
+from pipeline.runtimes.torch import TorchRuntime
+
+PLAIN = "plain student, onnx"
+
+
+def reference_runtimes(package: Package, student: Path, *, num_threads: int, compiled: bool) -> dict[str, Runtime]:
+    """Return the plain student (no sampling steps) by ONNX Runtime, and the deployed one by PyTorch, on the CPU.
+
+    Raises:
+        UserError: the files of ``student`` are missing or damaged.
+    """
+    network, _ = load_network(student)
+    return compare_with(
+        network, package.manifest["num_steps"], package.image_size, package.manifest["opset"],
+        num_threads=num_threads, compiled=compiled,
+    )  # fmt: skip
+
+
+def compare_with(
+    student: nn.Module,
+    num_steps: int | None,
+    image_size: tuple[int, int],
+    opset: int,
+    *,
+    num_threads: int,
+    compiled: bool,
+) -> dict[str, Runtime]:
+    """Return the runtimes of ``reference_runtimes`` for a network in memory; ``compiled`` adds torch.compile."""
+    torch.set_num_threads(num_threads)
+    device = torch.device("cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "plain.onnx")
+        export_onnx(without_steps(student), path, image_size=image_size, opset=opset, metadata={})
+        found: dict[str, Runtime] = {PLAIN: OnnxRuntime(path, num_threads=num_threads)}
+    deployed = deployable(student, num_steps)
+    found["deployed, torch eager"] = TorchRuntime(deployed, device=device)
+    if compiled:
+        found["deployed, torch compiled"] = TorchRuntime(torch.compile(deployed, dynamic=False), device=device)
+    return found

@@ -1,0 +1,69 @@
+"""Whether a package is whole, and computes on this host what was trained."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.errors import UserError
+from pipeline.files import read_json, sha256
+from pipeline.packaged import SUMS, Package, damaged_files, read_gate, read_package, read_samples, read_sums
+from pipeline.parity import Parity, compare, require_accuracy, require_parity
+from pipeline.runtimes.base import predict
+from pipeline.runtimes.onnx import OnnxRuntime
+
+ENGINES = "engines"
+"""Folder of what ``build-engine`` adds on the device; each engine has its sum in its own sidecar."""
+
+
+class Proof(NamedTuple):
+    """One file that gives the logits it must give."""
+
+    file: str
+    parity: Parity
+
+
+def verify_package(folder: Path, *, provider: str, num_threads: int) -> tuple[int, list[Proof]]:
+    """Return how many files agree with their sums, and the proof of each ONNX file on the packaged images.
+
+    Raises:
+        UserError: a file is missing, damaged, tampered with, or not of the package; a line names each.
+        GateError: a file does not give the packaged logits on this host.
+    """
+    sums = read_sums(folder)
+    faults = [*damaged_files(folder, sorted(sums), sums), *_strangers(folder, sums), *_damaged_engines(folder)]
+    if faults:
+        raise UserError("\n".join(faults))
+    package = read_package(folder)
+    proofs = [
+        Proof(path.name, _prove(package, precision, path, provider=provider, num_threads=num_threads))
+        for precision, path in package.files.items()
+    ]
+    return len(sums), proofs
+
+
+def _strangers(folder: Path, sums: dict[str, str]) -> Iterator[str]:
+    """Yield a line on each file that neither the list of sums nor a command of this project put there."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        built_here = name.startswith(f"{ENGINES}/") or (name.startswith("triton/") and path.name == "model.plan")
+        if path.is_file() and name not in sums and name != SUMS and not built_here:
+            yield f"{path}: not listed in {SUMS}; it does not belong to the package"
+
+
+def _damaged_engines(folder: Path) -> Iterator[str]:
+    for sidecar in sorted((folder / ENGINES).glob("*.plan.json")):
+        plan = sidecar.with_suffix("")
+        if not plan.is_file():
+            yield f"{plan}: missing"
+        elif sha256(plan) != read_json(sidecar).get("plan_sha256"):
+            yield f"{plan}: differs from its SHA-256 in {sidecar.name}"
+
+
+def _prove(package: Package, precision: str, path: Path, *, provider: str, num_threads: int) -> Parity:
+    samples = read_samples(package.folder)
+    gate = read_gate(package.manifest, precision, other_kernels=provider != "cpu").of_few(len(samples.images))
+    logits = predict(OnnxRuntime(path, provider=provider, num_threads=num_threads), samples.images, len(samples.images))
+    found = compare(logits, samples.logits)
+    require_parity(found, f"{path}, packaged images", gate)
+    require_accuracy(logits, samples.logits, samples.labels, f"{path}, packaged images", gate)
+    return found

@@ -1,0 +1,55 @@
+"""``python -m stages benchmark``: latency of all that the student can deploy as."""
+
+from pathlib import Path
+
+import click
+
+from stages.common import exit_codes, package_option
+
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
+
+
+@click.command()
+@package_option
+@click.option(
+    "--student", type=PATH, help="Folder of the student (artifacts/student): adds PyTorch and the plain student."
+)
+@click.option("--batch", "batch_sizes", type=COUNT, multiple=True, default=(1, 32), show_default=True)
+@click.option(
+    "--provider", "providers", multiple=True, default=("cpu",), show_default=True, help="cpu, cuda, tensorrt."
+)
+@click.option("--num-threads", type=COUNT, default=1, show_default=True, help="CPU threads of each runtime.")
+@click.option("--compiled/--no-compiled", default=True, show_default=True, help="Also time torch.compile (a minute).")
+@click.option("--warmup", type=COUNT, default=10, show_default=True)
+@click.option("--iterations", type=click.IntRange(min=10), default=100, show_default=True)
+@exit_codes
+def benchmark(
+    package: Path, student: Path | None, batch_sizes: tuple[int, ...], providers: tuple[str, ...], num_threads: int,
+    *, compiled: bool, warmup: int, iterations: int,
+) -> None:  # fmt: skip
+    """Time each file of the package, in turns, at each batch size and provider."""
+    from pipeline.benchmark import describe_protocol
+    from pipeline.latency import latency_table, measure_latency
+    from pipeline.packaged import read_package
+    from pipeline.prediction import open_package
+    from pipeline.runtimes.base import Runtime
+
+    described = read_package(package)
+    runtimes: dict[str, Runtime] = {
+        f"{precision}, {provider}": open_package(described, precision, provider=provider, num_threads=num_threads)
+        for provider in providers
+        for precision in described.files
+    }
+    baseline = None
+    if student is not None:
+        from pipeline.references import PLAIN, reference_runtimes
+
+        baseline = PLAIN
+        runtimes = reference_runtimes(described, student, num_threads=num_threads, compiled=compiled) | runtimes
+    timings = measure_latency(
+        runtimes, baseline=baseline, image_size=described.image_size, batch_sizes=batch_sizes, warmup=warmup,
+        iterations=iterations,
+    )  # fmt: skip
+    click.echo(latency_table(timings, baseline=baseline))
+    click.echo(f"{num_threads} CPU thread(s), all in turns; {describe_protocol(warmup=warmup, iterations=iterations)}")

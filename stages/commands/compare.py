@@ -1,0 +1,20 @@
+"""``python -m stages compare``: methods and seeds against each other."""
+
+from pathlib import Path
+
+import click
+
+from stages.common import exit_codes, path_option
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@path_option("--out", "Folder of the runs; what has finished there is not run again.")
+@path_option("--report", "Folder to write: tables and plots.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs side by side.")
+@exit_codes
+def compare(config: Path, out: Path, report: Path, jobs: int) -> None:
+    """Train every method and seed of the comparison file CONFIG from one teacher; write a table and plots."""
+    from pipeline.comparison.command import run_comparison
+
+    click.echo(run_comparison(config, out, report, jobs=jobs))

@@ -1,0 +1,16 @@
+"""``python -m stages summary``: the result of the last run."""
+
+from pathlib import Path
+
+import click
+
+from stages.common import exit_codes
+
+
+@click.command()
+@exit_codes
+def summary() -> None:
+    """Print what the last run brought: accuracy, size, parity and latency of each runtime and file."""
+    from pipeline.summary import summarize
+
+    click.echo(summarize(Path()))

@@ -1,0 +1,24 @@
+"""``python -m stages verify``: whether a package is intact, and right on this host."""
+
+from pathlib import Path
+
+import click
+
+from stages.common import exit_codes, package_option, session_options
+
+
+@click.command()
+@package_option
+@session_options
+@exit_codes
+def verify(package: Path, provider: str, num_threads: int) -> None:
+    """Recompute the package's sums and rerun its images; names what is damaged or wrong."""
+    from pipeline.table import aligned
+    from pipeline.verification import verify_package
+
+    count, proofs = verify_package(package, provider=provider, num_threads=num_threads)
+    rows = [
+        [proof.file, f"{proof.parity.max_abs:.1e}", f"{proof.parity.top1_agreement:.2%}", "right"] for proof in proofs
+    ]
+    click.echo("\n".join(aligned(["packaged images", "max difference", "same label", "on this host"], rows)))
+    click.echo(f"{package}: intact, {count} files agree with their sums")
