@@ -87,7 +87,7 @@ Method: Shao, Shen, Gong, Chen, Dai, "Precise Knowledge Transfer via Flow Matchi
 
 
 PIXELS = {
-    "float32": "pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)[None] / 255  # (1, 3, H, W), RGB, 0 to 1",
+    "float32": "pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)[None] / 255  # (1, 3, H, W), RGB",
     "uint8": "pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)[None])  # (1, 3, H, W), RGB, uint8",
 }
 

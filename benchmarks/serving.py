@@ -1,0 +1,228 @@
+"""What the server costs beside the network itself, and whether it loses or mixes up anything under load.
+
+    python benchmarks/serving.py                       # an untrained wrn_16_2 with four steps of the conv meta-encoder
+    python benchmarks/serving.py --package artifacts/package --output results.json
+
+The server is the process that ``python -m stages serve`` starts, on loopback, one thread a session. Latency: blocks of
+calls of a session in this process and of tritonclient over HTTP (binary and JSON) and gRPC take turns; the ratio is
+that of the medians. Load: requests of 1 to 4 images by both transports at once, each compared with the session's own
+answer. Fuzz: the malformed requests of the tests, drawn from a seed. Ends with 1 if an answer is lost, wrong or a 5xx.
+"""
+
+import collections
+import contextlib
+import json
+import os
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import grpc
+import numpy as np
+import torch
+import tritonclient.grpc
+import tritonclient.http
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from models.deploy import deployable
+from models.flow_student import build_flow_student
+from pipeline.export.onnx import export_onnx
+from pipeline.packaged import Package, read_package
+from pipeline.runtimes.onnx import OnnxRuntime
+from tests.serving_fuzz import Target, grpc_case, http_case, send_grpc, send_http
+from tests.serving_helpers import ServerProcess, serving, write_package
+
+CLASSES, SIZE, STEPS = 100, 32, 4
+MEAN, STD = [0.507, 0.487, 0.441], [0.267, 0.256, 0.276]
+POOL = 64
+"""Different images that requests are made of."""
+TOLERANCE = 1e-4
+"""Of a logit, between batches of different sizes; the pool's own answers lie further apart by far."""
+REFUSALS = {"INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}
+
+Clients = {"http": tritonclient.http, "grpc": tritonclient.grpc}
+
+
+def make_package(folder: Path) -> Path:
+    """Export an untrained network into a package."""
+    torch.manual_seed(0)
+    student = build_flow_student(
+        backbone="wrn_16_2", num_classes=CLASSES, mean=MEAN, std=STD, schedule="rectified", meta_encoder="conv",
+        time_scale=1.0,
+    )  # fmt: skip
+    folder.mkdir()
+    path = folder / "model.onnx"
+    export_onnx(deployable(student, STEPS), path, image_size=(SIZE, SIZE), opset=20, metadata={})
+    labels = [str(i) for i in range(CLASSES)]
+    return write_package(folder, files={"fp32": path.name}, labels=labels, size=SIZE, dtype="float32")
+
+
+def make_images(package: Package) -> NDArray[np.float32]:
+    """Return images (POOL, 3, H, W) of different brightness, whose answers differ."""
+    generator = np.random.default_rng(0)
+    noise = generator.random((POOL, 3, *package.image_size), np.float32)
+    return noise * generator.random((POOL, 3, 1, 1), np.float32)
+
+
+def caller(transport: str, address: str, name: str, *, binary: bool = True) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Return a function that asks the server for the logits of images."""
+    library = Clients[transport]
+    client = library.InferenceServerClient(address)
+    options = {} if transport == "grpc" else {"binary_data": binary}
+
+    def ask(images: NDArray[Any]) -> NDArray[Any]:
+        entry = library.InferInput("image", images.shape, "FP32")
+        entry.set_data_from_numpy(images, **options)
+        outputs = [library.InferRequestedOutput("logits", **options)]
+        answer: NDArray[Any] = client.infer(name, [entry], outputs=outputs).as_numpy("logits")
+        return answer
+
+    return ask
+
+
+def measure_latency(session: OnnxRuntime, server: ServerProcess, name: str, images: NDArray[Any], blocks: int) -> Any:
+    """Return percentiles in milliseconds of each way to an answer."""
+    ways = {
+        "session": session.infer,
+        "http": caller("http", server.http, name),
+        "http json": caller("http", server.http, name, binary=False),
+        "grpc": caller("grpc", server.grpc, name),
+    }
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for block in range(blocks + 1):
+        for way, ask in ways.items():
+            for _ in range(10):
+                started = time.perf_counter()
+                ask(images)
+                if block:  # the first one warms up
+                    times[way].append((time.perf_counter() - started) * 1e3)
+    points = {way: np.percentile(spent, [50, 95, 99]).round(3).tolist() for way, spent in times.items()}
+    base = points["session"][0]
+    return {way: {"ms": ms, "ratio": round(ms[0] / base, 3)} for way, ms in points.items()}
+
+
+def load(
+    server: ServerProcess, name: str, images: NDArray[Any], right: NDArray[Any], requests: int, clients: int
+) -> Any:
+    """Send ``requests`` from ``clients`` threads, half of them by each transport; return what came of them."""
+    numbers = iter(range(requests))
+    lock, counts = threading.Lock(), collections.Counter[str]()
+
+    def work(index: int) -> None:
+        transport = "http" if index % 2 else "grpc"
+        ask = caller(transport, server.http if index % 2 else server.grpc, name)
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            size = 1 + number % 4
+            chosen = np.random.default_rng(number).choice(len(images), size, replace=False)
+            outcome = "lost"
+            with contextlib.suppress(tritonclient.utils.InferenceServerException, OSError):
+                answer = ask(images[chosen])
+                same = answer.shape == right[chosen].shape and np.abs(answer - right[chosen]).max() < TOLERANCE
+                outcome = "right" if same else "wrong"
+            with lock:
+                counts.update([outcome, transport])
+
+    started = time.perf_counter()
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - started
+    lost = requests - counts["right"] - counts["wrong"]
+    return dict(counts) | {"lost": lost, "wrong": counts["wrong"], "requests per second": round(requests / seconds, 1)}
+
+
+def fuzz(server: ServerProcess, target: Target, requests: int, seed: int) -> Any:
+    """Send malformed requests; return how often each status came, and the server's memory in MiB before and after."""
+    rng, counts = random.Random(seed), collections.Counter[str]()  # noqa: S311
+    before = resident(server)
+    with grpc.insecure_channel(server.grpc) as channel:
+        for number in range(requests):
+            if number % 2:
+                counts[str(send_http(server.http, http_case(rng, target)))] += 1
+            else:
+                counts[send_grpc(channel, grpc_case(rng, target))] += 1
+    bad = sum(count for status, count in counts.items() if not (status.startswith("4") or status in REFUSALS))
+    alive = server.ask("/v2/health/ready")[0] == 200
+    return {"statuses": dict(sorted(counts.items())), "bad": bad, "alive": alive, "mib": [before, resident(server)]}
+
+
+def resident(server: ServerProcess) -> int:
+    line = next(
+        line for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines() if line.startswith("VmRSS")
+    )
+    return int(line.split()[1]) // 1024
+
+
+def run(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    package = read_package(folder)
+    session = OnnxRuntime(package.files["fp32"], num_threads=1, spinning=False)
+    images = make_images(package)
+    right = session.infer(images)
+    with serving(folder, "--workers", str(config["workers"]), "--timeout", "60") as server:
+        limits = server.wait_for("ready")["limits"]
+        target = Target(package.name, images.shape[1:], limits["max_batch"], limits["max_bytes"])
+        latency = {
+            size: measure_latency(session, server, package.name, images[:size], config["blocks"]) for size in (1, 8)
+        }
+        results = {"latency": latency, "memory at start": resident(server)}
+        results["load"] = load(server, package.name, images, right, config["requests"], config["clients"])
+        results["fuzz"] = fuzz(server, target, config["malformed"], config["seed"])
+        counted = server.ask(f"/v2/models/{package.name}/stats")[1]["model_stats"][0]["inference_stats"]["success"]
+        expected = sum(30 * (config["blocks"] + 1) for _ in latency) + config["requests"] - results["load"]["lost"]
+        results["counted"] = [counted["count"], expected]
+        results["exit code"] = server.stop()
+    return results
+
+
+def show(results: dict[str, Any]) -> None:
+    click.echo("batch  way         p50 ms   p95 ms   p99 ms   p50 / session")
+    for size, ways in results["latency"].items():
+        for way, row in ways.items():
+            p50, p95, p99 = row["ms"]
+            click.echo(f"{size:5}  {way:9} {p50:8.2f} {p95:8.2f} {p99:8.2f} {row['ratio']:10.2f}")
+    load_, fuzz_ = results["load"], results["fuzz"]
+    click.echo(f"load: {json.dumps(load_)}")
+    click.echo(f"malformed: {json.dumps(fuzz_['statuses'])}")
+    click.echo(f"answered otherwise than by a refusal: {fuzz_['bad']}, ready afterwards: {fuzz_['alive']}")
+    click.echo(f"resident MiB at start, before, after the malformed: {results['memory at start']}, {fuzz_['mib']}")
+    click.echo(f"requests counted by the server, sent: {results['counted']}; exit code {results['exit code']}")
+
+
+@click.command()
+@click.option("--package", type=click.Path(path_type=Path), help="Folder of a package. [default: an untrained one]")
+@click.option("--blocks", default=30, show_default=True, help="Blocks of ten calls of each way, which alternate.")
+@click.option("--requests", default=10000, show_default=True)
+@click.option("--clients", default=32, show_default=True)
+@click.option("--malformed", default=2000, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--workers", default=2, show_default=True, help="Inferences that the server runs at a time.")
+@click.option("--output", type=click.Path(path_type=Path), help="JSON file to write besides.")
+def main(package: Path | None, output: Path | None, **config: Any) -> None:
+    """Print a table; end with 1 if something was lost, wrong, or failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = run(package or make_package(Path(folder) / "package"), config)
+    click.echo(json.dumps(config))
+    show(results)
+    if output is not None:
+        output.write_text(json.dumps({"config": config, "cpus": os.cpu_count(), "results": results}, indent=2))
+    faults = [results["load"]["lost"], results["load"]["wrong"], results["fuzz"]["bad"], results["exit code"]]
+    if any(faults) or not results["fuzz"]["alive"] or results["counted"][0] != results["counted"][1]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

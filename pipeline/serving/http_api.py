@@ -1,0 +1,203 @@
+"""The protocol over HTTP."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pipeline.serving.refusal import Reason, RefusalError, invalid
+from pipeline.serving.requests import Transport
+from pipeline.serving.service import Entry, Service, seconds_from_now
+from pipeline.serving.wire import (
+    HEADER_LENGTH,
+    JSON_TYPE,
+    decompressed,
+    read_json,
+    read_request,
+    too_large,
+    write_response,
+)
+
+HTTP = Transport(
+    "http",
+    success=200,
+    failure=500,
+    cancelled=499,
+    statuses={
+        Reason.INVALID: 400,
+        Reason.NOT_FOUND: 404,
+        Reason.UNSUPPORTED: 400,
+        Reason.ENCODING: 415,
+        Reason.TOO_LARGE: 413,
+        Reason.SLOW: 408,
+        Reason.OVERLOADED: 503,
+        Reason.STOPPING: 503,
+        Reason.DEADLINE: 504,
+    },
+)
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+REFUSED = {
+    "/v2/repository/models/{model}/load": "models are loaded when the server starts",
+    "/v2/repository/models/{model}/unload": "models are loaded when the server starts",
+    "/v2/systemsharedmemory/{rest:path}": "shared memory is not offered; send the data in the request",
+    "/v2/cudasharedmemory/{rest:path}": "shared memory is not offered; send the data in the request",
+    "/v2/trace/setting": "tracing is not offered",
+    "/v2/models/{model}/trace/setting": "tracing is not offered",
+    "/v2/logging": "log settings are those of the server's command line",
+}
+"""Extensions of the protocol that are not offered."""
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def answer(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return ``content`` as JSON."""
+    return Response(json.dumps(content), status, headers, JSON_TYPE)
+
+
+def build_app(service: Service) -> Starlette:
+    """Return the application that answers HTTP requests."""
+    endpoints = Endpoints(service)
+    model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
+    routes = [Route(f"{place}/infer", endpoints.infer, methods=["POST"]) for place in (model, version)]  # the busiest
+    routes += [
+        Route("/v2", endpoints.metadata),
+        Route("/v2/health/live", endpoints.live),
+        Route("/v2/health/ready", endpoints.ready),
+        Route("/v2/models/stats", endpoints.statistics),
+        Route("/v2/repository/index", endpoints.index, methods=["POST"]),
+        Route("/metrics", endpoints.metrics),
+    ]
+    for place in (version, model):
+        routes += [
+            Route(place, endpoints.model_metadata),
+            Route(f"{place}/ready", endpoints.model_ready),
+            Route(f"{place}/config", endpoints.config),
+            Route(f"{place}/stats", endpoints.statistics),
+        ]
+    routes += [Route(path, _refusing(text), methods=["GET", "POST"]) for path, text in REFUSED.items()]
+    handlers: dict[Any, Any] = {RefusalError: refused, HTTPException: no_route, 500: failed}
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return app
+
+
+async def refused(_: Request, error: RefusalError) -> Response:
+    """Answer a request that was refused."""
+    return answer({"error": str(error)}, HTTP.statuses[error.reason])
+
+
+async def no_route(request: Request, error: HTTPException) -> Response:
+    """Answer a request for a path or with a method that does not exist."""
+    text = f"{request.method} {request.url.path[:200]}: {error.detail}"
+    return answer({"error": text}, error.status_code, dict(error.headers or {}))
+
+
+async def failed(_: Request, error: Exception) -> Response:
+    """Answer a request that the server itself failed at; the log has the traceback."""
+    return answer({"error": f"the server failed ({type(error).__name__})"}, 500)
+
+
+def _refusing(text: str) -> Endpoint:
+    async def refuse(_: Request) -> Response:
+        raise RefusalError(Reason.UNSUPPORTED, text)
+
+    return refuse
+
+
+class Endpoints:
+    """What each path answers."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def metadata(self, _: Request) -> Response:
+        """Describe the server."""
+        return answer(self.service.metadata())
+
+    async def live(self, _: Request) -> Response:
+        """Say that the process answers."""
+        return answer({"live": True})
+
+    async def ready(self, _: Request) -> Response:
+        """Say whether requests are taken."""
+        return answer({"ready": not self.service.stopping}, 503 if self.service.stopping else 200)
+
+    async def model_ready(self, request: Request) -> Response:
+        """Say whether a model takes requests."""
+        name = self.service.find(*_model(request)).name
+        return answer({"name": name, "ready": not self.service.stopping}, 503 if self.service.stopping else 200)
+
+    async def model_metadata(self, request: Request) -> Response:
+        """Describe a model."""
+        return answer(self.service.find(*_model(request)).metadata())
+
+    async def config(self, request: Request) -> Response:
+        """Return a model's configuration."""
+        return answer(self.service.config(*_model(request)))
+
+    async def statistics(self, request: Request) -> Response:
+        """Return the statistics of a model, or of all."""
+        return answer(self.service.statistics(*_model(request)))
+
+    async def index(self, request: Request) -> Response:
+        """List the models."""
+        deadline = seconds_from_now(self.service.limits.timeout)
+        body = await read_body(request, self.service.limits.max_bytes, deadline)
+        only_ready = read_json(body).get("ready", False) if body else False
+        if not isinstance(only_ready, bool):
+            raise invalid("ready: expected true or false")
+        return answer(self.service.index(only_ready=only_ready))
+
+    async def metrics(self, _: Request) -> Response:
+        """Return the metrics for Prometheus."""
+        return Response(self.service.meters.exposition(), headers={"content-type": METRICS_TYPE})
+
+    async def infer(self, request: Request) -> Response:
+        """Infer."""
+        with self.service.accepted(HTTP) as entry:
+            body, headers = await self._infer(request, entry)
+        return Response(body, headers=headers)
+
+    async def _infer(self, request: Request, entry: Entry) -> tuple[bytes, dict[str, str]]:
+        limit = self.service.limits.max_bytes
+        name, version = _model(request)
+        entry.model = self.service.find(name, version).name
+        body = await read_body(request, limit, entry.deadline)
+        body = decompressed(body, request.headers.get("content-encoding", "").strip().lower(), limit)
+        content = read_request(body, request.headers.get(HEADER_LENGTH), name, version)
+        return write_response(await self.service.infer(content, entry))
+
+
+def _model(request: Request) -> tuple[str, str]:
+    return request.path_params.get("model", ""), request.path_params.get("version", "")
+
+
+async def read_body(request: Request, max_bytes: int, deadline: float) -> bytes:
+    """Return the body of ``request``, reading no more than ``max_bytes``.
+
+    Raises:
+        RefusalError: it is larger, breaks off, or is not there by ``deadline``, a moment of the event loop's clock.
+    """
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdigit() or len(declared) > 19 or int(declared) > max_bytes:
+        raise too_large(max_bytes)
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout_at(deadline):
+            async for part in request.stream():
+                parts.append(part)
+                size += len(part)
+                if size > max_bytes:
+                    raise too_large(max_bytes)
+    except TimeoutError as error:
+        raise RefusalError(Reason.SLOW, "the body did not arrive in time") from error
+    except ClientDisconnect as error:
+        raise invalid("the connection broke off before the body was complete") from error
+    return b"".join(parts)

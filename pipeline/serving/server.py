@@ -1,0 +1,147 @@
+"""The life of a server: start, signals, an end that answers what was accepted."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import uvicorn
+import uvloop
+
+from pipeline.packaged import Package, read_package
+from pipeline.serving.grpc_api import build_handler
+from pipeline.serving.http_api import build_app
+from pipeline.serving.http_protocol import JoiningProtocol
+from pipeline.serving.logs import configure_logs, log
+from pipeline.serving.models import load_models
+from pipeline.serving.service import Limits, Service
+from pipeline.serving.sockets import Place, bind, cannot_listen, resolve
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 2048
+KEEP_ALIVE = 75
+"""Seconds that an idle HTTP connection stays open."""
+LAST_BYTES = 1
+"""Seconds for answers that are written already to leave."""
+VALUE = 24
+"""Bytes that a float takes as JSON text at most, with what parts it from the next."""
+ENVELOPE = 65536
+"""Bytes of a request beside its images."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is served, where and within which limits."""
+
+    package: Path
+    precisions: Sequence[str]
+    provider: str
+    num_threads: int
+    host: str
+    http_port: int
+    grpc_port: int
+    max_batch: int
+    max_bytes: int | None
+    """None: what ``max_batch`` images take as JSON text."""
+    max_queue: int
+    timeout: float
+    workers: int | None
+    """None: as many as there are CPUs for, at ``num_threads`` each."""
+    grace: float
+    """Seconds for which what was accepted may go on once the server is told to end."""
+    log_format: str
+
+    def limits(self, package: Package) -> Limits:
+        """Return the limits, with what was left open filled in."""
+        height, width = package.image_size
+        max_bytes = self.max_batch * 3 * height * width * VALUE + ENVELOPE if self.max_bytes is None else self.max_bytes
+        workers = max(len(os.sched_getaffinity(0)) // self.num_threads, 1) if self.workers is None else self.workers
+        return Limits(self.max_batch, max_bytes, self.max_queue, self.timeout, workers)
+
+
+def run_server(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        UserError: the package is damaged or tampered with, or an address cannot be listened at.
+    """
+    package = read_package(settings.package)
+    places = [resolve(settings.host, port) for port in (settings.http_port, settings.grpc_port)]
+    with bind(places[0], "--http-port") as listener:
+        bind(places[1], "--grpc-port").close()
+        configure_logs(settings.log_format)
+        models = load_models(package, settings.precisions, provider=settings.provider, num_threads=settings.num_threads)
+        service = Service(models, settings.limits(package))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(service, settings, listener, *places))
+
+
+async def _serve(service: Service, settings: Settings, listener: socket.socket, http: Place, rpc: Place) -> None:
+    ending = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ending.set)
+    rpc_server, rpc_port = _grpc_server(service, rpc)
+    http_server = await _start_http(service, listener, http)
+    await rpc_server.start()
+    ticking = asyncio.create_task(http_server.main_loop())
+    _announce(service, http._replace(port=listener.getsockname()[1]), rpc._replace(port=rpc_port))
+    await ending.wait()
+    log(logger, "stopping", accepted=service.num_accepted, grace=settings.grace)
+    try:
+        async with asyncio.timeout(settings.grace):
+            await service.drain()
+    except TimeoutError:
+        log(logger, "abandoned", logging.WARNING, accepted=service.num_accepted)
+    http_server.should_exit = True
+    await ticking
+    await asyncio.gather(rpc_server.stop(LAST_BYTES), http_server.shutdown([listener]))
+    service.workers.close()
+    log(logger, "stopped")
+
+
+def _grpc_server(service: Service, place: Place) -> tuple[Any, int]:
+    """Return the server, not started yet, and its port."""
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", service.limits.max_bytes),
+            ("grpc.so_reuseport", 0),  # or a second server could take the same port unnoticed
+        ]
+    )
+    server.add_generic_rpc_handlers((build_handler(service),))
+    try:
+        return server, server.add_insecure_port(str(place))
+    except RuntimeError as error:
+        raise cannot_listen(place, "--grpc-port", error) from error
+
+
+async def _start_http(service: Service, listener: socket.socket, place: Place) -> uvicorn.Server:
+    """Return the server, listening; its own handling of signals, which would end the process by one, stays unused."""
+    config = uvicorn.Config(
+        build_app(service), http=JoiningProtocol, ws="none", lifespan="off", log_config=None, log_level="warning",
+        access_log=False, server_header=False, backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=LAST_BYTES,
+    )  # fmt: skip
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    try:
+        await server.startup([listener])
+    except OSError as error:
+        raise cannot_listen(place, "--http-port", error.strerror) from error
+    return server
+
+
+def _announce(service: Service, http: Place, rpc: Place) -> None:
+    if not http.is_loopback:
+        log(logger, "exposed", logging.WARNING, reason="no authentication and no TLS; put a proxy before this address")
+    for model in service.models.values():
+        log(logger, "model", model=model.name, runtime=model.description, input=model.input.datatype)
+    limits = service.limits
+    log(logger, "ready", http=str(http), grpc=str(rpc), models=list(service.models), limits=vars(limits))

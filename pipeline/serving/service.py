@@ -1,0 +1,202 @@
+"""The core of the server, which no transport owns: admission, limits, inference, statistics, what clients may ask."""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.serving.logs import log
+from pipeline.serving.metrics import Meters
+from pipeline.serving.models import VERSION, Run, ServedModel
+from pipeline.serving.refusal import Reason, RefusalError, invalid, quoted
+from pipeline.serving.requests import (
+    InferRequest,
+    InferResponse,
+    OutputTensor,
+    Transport,
+    WantedOutput,
+    checked_outputs,
+)
+from pipeline.serving.statistics import Timing
+from pipeline.serving.tensors import classified, is_finite, read_batch
+from pipeline.serving.workers import Workers
+
+logger = logging.getLogger(__name__)
+
+PROTOCOL = "2"
+"""The server's version is that of the protocol; which package it serves, the models' names and the log say."""
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
+LOGGED_ID = 128
+"""Characters of a request's id that the log repeats."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes on."""
+
+    max_batch: int
+    """Images in a request."""
+    max_bytes: int
+    """Bytes of a request's body, also once it is decompressed."""
+    max_queue: int
+    """Requests that may wait for a worker, or still send their body."""
+    timeout: float
+    """Seconds from a request's arrival to its answer."""
+    workers: int
+    """Requests that are computed at the same time."""
+
+
+@dataclass
+class Entry:
+    """A request on its way through the server."""
+
+    transport: Transport
+    started: int
+    """In nanoseconds of ``time.perf_counter_ns``."""
+    deadline: float
+    """In seconds of the event loop's clock, which is too coarse to time by."""
+    model: str = ""
+    """Empty until it is known that there is one of that name."""
+    id: str = ""
+
+
+class Service:
+    """The models of a server and the requests that it has accepted."""
+
+    def __init__(self, models: Sequence[ServedModel], limits: Limits) -> None:
+        self.models = {model.name: model for model in models}
+        self.limits = limits
+        self.workers = Workers(limits.workers)
+        self.stopping = False
+        self.num_accepted = 0
+        """Requests that are not answered yet."""
+        self.meters = Meters(
+            {model.name: model.statistics for model in models},
+            VERSION,
+            fmkt_accepted_requests=("Accepted requests, not yet answered", lambda: self.num_accepted),
+            fmkt_ready=("1 while the server takes requests", lambda: not self.stopping),
+        )
+
+    def find(self, name: str, version: str = "") -> ServedModel:
+        """Return the model ``name``; an empty version is any.
+
+        Raises:
+            RefusalError: there is no such model or version.
+        """
+        model = self.models.get(name)
+        if model is None:
+            known = ", ".join(self.models)
+            raise RefusalError(Reason.NOT_FOUND, f"model {quoted(name)}: no such model; this server has {known}")
+        if version not in {"", VERSION}:
+            raise RefusalError(Reason.NOT_FOUND, f"model {name!r}: no version {quoted(version)}, only {VERSION}")
+        return model
+
+    @contextlib.contextmanager
+    def accepted(self, transport: Transport) -> Iterator[Entry]:
+        """Count, time and log a request from its arrival to its answer.
+
+        Raises:
+            RefusalError: the server is stopping, or as many requests wait as may wait.
+        """
+        entry = Entry(transport, time.perf_counter_ns(), seconds_from_now(self.limits.timeout))
+        outcome, status, reason = "internal", transport.failure, None
+        self.num_accepted += 1
+        try:
+            self._admit()
+            yield entry
+            outcome, status = "success", transport.success
+        except RefusalError as error:
+            outcome, status, reason = error.reason.value, transport.statuses[error.reason], str(error)
+            raise
+        except asyncio.CancelledError:
+            outcome, status = "cancelled", transport.cancelled
+            raise
+        finally:
+            self.num_accepted -= 1
+            self._record(entry, outcome, status, reason)
+
+    def _admit(self) -> None:
+        if self.stopping:
+            raise RefusalError(Reason.STOPPING, "the server is shutting down")
+        if self.num_accepted > self.limits.workers + self.limits.max_queue:
+            raise RefusalError(Reason.OVERLOADED, "too many requests are waiting; try again later")
+
+    def _record(self, entry: Entry, outcome: str, status: object, reason: str | None) -> None:
+        ns = time.perf_counter_ns() - entry.started
+        self.meters.add_request(entry.model, entry.transport.name, outcome)
+        if entry.model:
+            statistics = self.models[entry.model].statistics
+            (statistics.success if outcome == "success" else statistics.fail).add(ns)
+        log(
+            logger, "request", id=entry.id[:LOGGED_ID], model=entry.model, transport=entry.transport.name,
+            status=status, outcome=outcome, reason=reason, ms=round(ns / 1e6, 3),
+        )  # fmt: skip
+
+    async def infer(self, request: InferRequest, entry: Entry) -> InferResponse:
+        """Return the results of ``request``.
+
+        Raises:
+            RefusalError: something about it is wrong, or its time ran out.
+        """
+        begun = time.perf_counter_ns()
+        entry.id = request.id
+        model = self.find(request.model, request.version)
+        entry.model = model.name
+        wanted = checked_outputs(request, model.output)
+        batch = read_batch(request.inputs, model.input, self.limits.max_batch)
+        if request.timeout is not None:
+            entry.deadline = min(entry.deadline, seconds_from_now(request.timeout))
+        queued = time.perf_counter_ns()
+        expected = model.statistics.expected_ns(len(batch))
+        run = await self.workers.run(functools.partial(model.run, batch), entry.deadline, expected_ns=expected)
+        ended = time.perf_counter_ns()
+        output = _output(run, wanted, model)
+        finished = time.perf_counter_ns()
+        timing = Timing(queued - begun, run.started - queued, run.ended - run.started, finished - ended)
+        model.statistics.add_execution(len(batch), timing)
+        self.meters.add_execution(model.name, len(batch), timing)
+        return InferResponse(model.name, VERSION, request.id, [output])
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the protocol's server metadata."""
+        return {"name": "fmkt", "version": PROTOCOL, "extensions": EXTENSIONS}
+
+    def index(self, *, only_ready: bool) -> list[dict[str, str]]:
+        """Return the protocol's index of models; ``only_ready`` leaves out those that take no requests."""
+        state = "UNAVAILABLE" if self.stopping else "READY"
+        reason = "shutting down" if self.stopping else ""
+        entry = {"version": VERSION, "state": state, "reason": reason}
+        return [] if only_ready and self.stopping else [{"name": name, **entry} for name in self.models]
+
+    def config(self, name: str, version: str) -> dict[str, Any]:
+        """Return the protocol's configuration of a model; raises RefusalError as ``find`` does."""
+        return self.find(name, version).config(self.limits.max_batch, self.limits.workers)
+
+    def statistics(self, name: str, version: str) -> dict[str, Any]:
+        """Return the protocol's statistics of a model, or of all where ``name`` is empty; raises as ``find`` does."""
+        models = [self.find(name, version)] if name else list(self.models.values())
+        return {"model_stats": [model.statistics.to_json(model.name, VERSION) for model in models]}
+
+    async def drain(self) -> None:
+        """Take no more requests and return when those that were accepted are answered."""
+        self.stopping = True
+        while self.num_accepted:
+            await asyncio.sleep(0.01)
+
+
+def seconds_from_now(seconds: float) -> float:
+    """Return a moment of the event loop's clock."""
+    return asyncio.get_running_loop().time() + seconds
+
+
+def _output(run: Run, wanted: WantedOutput, model: ServedModel) -> OutputTensor:
+    if not is_finite(run.logits):
+        raise invalid("the logits of these values are not finite; float32 pixels are expected in [0, 1]")
+    if wanted.num_classes:
+        texts = classified(run.logits, wanted.num_classes, model.labels)
+        return OutputTensor(wanted.name, "BYTES", texts, wanted.binary)
+    return OutputTensor(wanted.name, model.output.datatype, run.logits, wanted.binary)

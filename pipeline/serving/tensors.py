@@ -1,0 +1,139 @@
+"""Named typed tensors as clients send them, turned into one batch of images or refused with the reason."""
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.serving.refusal import Reason, RefusalError, invalid, quoted
+
+DTYPES: dict[str, type[np.generic]] = {"FP32": np.float32, "UINT8": np.uint8}
+"""The data types that an input or output of a package can have, by the protocol's names."""
+DATATYPES = {np.dtype(dtype).name: name for name, dtype in DTYPES.items()}
+ELEMENTS: dict[str, set[type]] = {"FP32": {float, int}, "UINT8": {int}}
+"""Types of the values that may stand for an element."""
+
+
+class TensorSpec(NamedTuple):
+    """An input or output of a model."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    """Without the batch."""
+
+
+class InputTensor(NamedTuple):
+    """A tensor of a request, nothing of it checked yet."""
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    data: bytes | memoryview | Sequence[Any]
+    """Its bytes in row-major order, little-endian; or its values, flat or nested as the shape is."""
+
+
+def read_batch(tensors: Sequence[InputTensor], spec: TensorSpec, max_batch: int) -> NDArray[Any]:
+    """Return the one input (batch, ...) that ``tensors`` must consist of.
+
+    Raises:
+        RefusalError: a name, data type, shape, size or value is wrong.
+    """
+    names = [tensor.name for tensor in tensors]
+    for name in names:
+        if name != spec.name:
+            raise invalid(f"input {quoted(name)}: the model has no such input; its input is {spec.name!r}")
+    if len(names) != 1:
+        raise invalid(f"inputs: {spec.name!r} is expected exactly once, got {len(names)} inputs")
+    tensor = tensors[0]
+    if tensor.datatype != spec.datatype:
+        raise invalid(f"input {spec.name!r}: data type {quoted(tensor.datatype)}, expected {spec.datatype!r}")
+    shape = _checked_shape(tensor.shape, spec, max_batch)
+    if isinstance(tensor.data, (bytes, memoryview)):
+        batch = _from_bytes(tensor.data, shape, spec)
+    else:
+        batch = _from_values(tensor.data, shape, spec)
+    if not is_finite(batch):
+        raise invalid(f"input {spec.name!r}: holds values that are not finite (NaN or infinity)")
+    return batch
+
+
+def is_finite(array: NDArray[Any]) -> bool:
+    """Return whether ``array`` holds neither NaN nor infinity; a minimum and a maximum carry both on."""
+    if array.dtype.kind != "f":
+        return True
+    return math.isfinite(array.min()) and math.isfinite(array.max())
+
+
+def _checked_shape(shape: Sequence[int], spec: TensorSpec, max_batch: int) -> tuple[int, ...]:
+    expected = f"expected [batch, {', '.join(map(str, spec.shape))}]"
+    given = tuple(shape)
+    if len(given) != len(spec.shape) + 1 or given[1:] != spec.shape:
+        raise invalid(f"input {spec.name!r}: shape {quoted(list(given))}, {expected}")
+    if not 1 <= given[0] <= max_batch:
+        raise invalid(f"input {spec.name!r}: a batch of {quoted(given[0])}, expected 1 to {max_batch}")
+    return given
+
+
+def _from_bytes(data: bytes | memoryview, shape: tuple[int, ...], spec: TensorSpec) -> NDArray[Any]:
+    dtype = np.dtype(DTYPES[spec.datatype]).newbyteorder("<")
+    needed = math.prod(shape) * dtype.itemsize
+    if len(data) != needed:
+        raise invalid(f"input {spec.name!r}: {len(data)} bytes, but its shape and data type make {needed}")
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _from_values(data: Sequence[Any], shape: tuple[int, ...], spec: TensorSpec) -> NDArray[Any]:
+    """Convert values after a look at the type of every single one, since numpy takes texts and truths for numbers."""
+    values = _flattened(data, shape, spec.name)
+    if len(values) != math.prod(shape):
+        raise invalid(f"input {spec.name!r}: {len(values)} values, but its shape makes {math.prod(shape)}")
+    strange = set(map(type, values)) - ELEMENTS[spec.datatype]
+    if strange:
+        found = ", ".join(sorted(kind.__name__ for kind in strange))
+        raise invalid(f"input {spec.name!r}: holds values of type {found}, expected numbers of type {spec.datatype}")
+    try:
+        with np.errstate(over="ignore"):  # becomes infinite and is refused as such
+            return np.array(values, DTYPES[spec.datatype]).reshape(shape)
+    except OverflowError as error:
+        raise invalid(f"input {spec.name!r}: holds numbers beyond the range of {spec.datatype}") from error
+
+
+def _flattened(data: Sequence[Any], shape: tuple[int, ...], name: str) -> Sequence[Any]:
+    """Return the values of ``data``, which is flat or nested as ``shape`` says."""
+    values = data
+    for depth in range(len(shape)):
+        if not values or not isinstance(values[0], list):
+            break
+        inner = shape[depth + 1] if depth + 1 < len(shape) else None
+        if len(values) != math.prod(shape[: depth + 1]) or {type(part) for part in values} != {list}:
+            raise invalid(f"input {name!r}: its data is nested otherwise than its shape {list(shape)}")
+        if inner is None or {len(part) for part in values} != {inner}:
+            raise invalid(f"input {name!r}: its data is nested otherwise than its shape {list(shape)}")
+        values = list(chain.from_iterable(values))
+    return values
+
+
+def classified(logits: NDArray[np.float32], count: int, labels: Sequence[str]) -> NDArray[np.object_]:
+    """Return the ``count`` largest of each row as texts ``value:index:label``, (batch, count), largest first."""
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
+    rows = [
+        [f"{row[i]:f}:{i}:{labels[i]}" for i in best] for row, best in zip(logits.tolist(), order.tolist(), strict=True)
+    ]
+    return np.array(rows, dtype=np.object_).reshape(order.shape)
+
+
+def to_bytes(array: NDArray[Any]) -> bytes:
+    """Return row-major little-endian bytes; each text with its length in four bytes before it."""
+    if array.dtype.kind == "O":
+        texts = [text.encode() for text in array.ravel().tolist()]
+        return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def unknown_output(name: object, known: str) -> RefusalError:
+    """Return the refusal of an output that the model does not have."""
+    return RefusalError(Reason.NOT_FOUND, f"output {quoted(name)}: the model has no such output; it has {known!r}")

@@ -1,0 +1,35 @@
+"""Serve a package."""
+
+from typing import Any
+
+import click
+
+from stages.common import exit_codes, path_option
+
+POSITIVE = click.IntRange(min=1)
+PORT = click.IntRange(0, 65535)
+
+
+@click.command()
+@path_option("--package", "Folder of the package.")
+@click.option("--precision", "precisions", multiple=True, default=("fp32",), show_default=True, help="May be repeated.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--http-port", type=PORT, default=8000, show_default=True, help="HTTP, and /metrics; 0: any.")
+@click.option("--grpc-port", type=PORT, default=8001, show_default=True, help="gRPC; 0: any.")
+@click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
+@click.option("--num-threads", type=POSITIVE, default=1, show_default=True, help="CPU threads of an inference.")
+@click.option("--workers", type=POSITIVE, help="Inferences at a time.  [default: as many as the CPUs allow]")
+@click.option("--max-batch", type=POSITIVE, default=32, show_default=True, help="Images in a request.")
+@click.option("--max-bytes", type=POSITIVE, help="Bytes of a request.  [default: a full batch as JSON]")
+@click.option("--max-queue", type=click.IntRange(min=0), default=64, show_default=True, help="Requests that may wait.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Seconds."
+)
+@click.option("--grace", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Seconds to end within.")
+@click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
+@exit_codes
+def serve(**settings: Any) -> None:
+    """Serve a package over HTTP and gRPC by the Open Inference Protocol, until SIGTERM or SIGINT."""
+    from pipeline.serving.server import Settings, run_server  # needs the extra ``serve``
+
+    run_server(Settings(**settings))
