@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, Strict, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, Strict, model_validator
 
 from pipeline.params_training import Count, Counts, NonNegative, NumThreads, Positive, Section
 
@@ -10,6 +10,12 @@ Precision = Literal["fp32", "fp16", "int8-cpu", "int8-trt"]
 EnginePrecision = Literal["fp32", "fp16", "int8-trt"]
 Agreement = Annotated[float, Field(gt=0, le=1)]
 Provider = Literal["cpu", "cuda", "tensorrt"]
+
+
+def _with_fp32(precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:
+    if "fp32" not in precisions:
+        raise ValueError(f"got {list(precisions)}; fp32 must be among them, the others are made from it")
+    return precisions
 
 
 class Gate(Section):
@@ -35,7 +41,7 @@ class Gates(Section):
 class Calibration(Section):
     """How the ranges of INT8 activations are found, on the calib split."""
 
-    method: Literal["minmax", "entropy", "percentile"]
+    method: Literal["minmax", "percentile"]
     num_images: Count
 
 
@@ -44,20 +50,12 @@ class ExportOnnx(Section):
 
     opset: Annotated[int, Field(ge=18, le=25)]
     input: Literal["float32", "uint8"]
-    precisions: Annotated[tuple[Precision, ...], Strict(strict=False)]
+    precisions: Annotated[tuple[Precision, ...], Strict(strict=False), AfterValidator(_with_fp32)]
     collapse: bool
     calibration: Calibration
     batch_sizes: Counts
     num_samples: Count
     gates: Gates
-
-    @model_validator(mode="after")
-    def _fp32_is_written(self) -> Self:
-        if "fp32" not in self.precisions:
-            raise ValueError(
-                f"precisions: got {list(self.precisions)}; fp32 must be among them, others are added to it"
-            )
-        return self
 
 
 class MeasureTradeoff(Section):

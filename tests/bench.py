@@ -13,6 +13,7 @@ from stages import (
     distill_student,
     evaluate,
     export_onnx,
+    measure_tradeoff,
     package,
     prepare_data,
     trace_flow,
@@ -27,6 +28,10 @@ SMALL = {
     "train_teacher.training.epochs": 1,
     "distill_student.training.epochs": 1,
     "prepare_data.max_train_images": 100,
+    "export_onnx.precisions": ["fp32"],
+    "export_tensorrt.precisions": ["fp32"],
+    "measure_tradeoff.precisions": ["fp32"],
+    "measure_tradeoff.iterations": 10,
 }
 
 
@@ -68,6 +73,10 @@ class Bench:
         paths = {"data": "data", "student": "student", "calibration": "calibration", "out": "onnx"}
         return self.run(export_onnx.main, changes, **paths)
 
+    def measure(self, changes: dict[str, Any]) -> Result:
+        paths = {"data": "data", "student": "student", "calibration": "calibration", "out": "tradeoff"}
+        return self.run(measure_tradeoff.main, changes, **paths)
+
     def evaluate(self, runtime: str, artifact: str, changes: dict[str, Any]) -> Result:
         paths = {"data": "data", "student": "student", "calibration": "calibration", "artifact": artifact}
         outs = {"out": f"{runtime}.json", "scores": f"{runtime}_scores.json", "confusion": f"{runtime}.csv"}
@@ -75,7 +84,8 @@ class Bench:
 
     def package(self, changes: dict[str, Any]) -> Result:
         paths = {"onnx": "onnx", "calibration": "calibration", "data": "data", "evaluation": "onnx_scores.json"}
-        return self.run(package.main, changes, **paths, teacher="teacher.json", student="student.json", out="package")
+        reports = {"teacher": "teacher.json", "student": "student.json", "tradeoff": "tradeoff"}
+        return self.run(package.main, changes, **paths, **reports, out="package")
 
     def json(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text())

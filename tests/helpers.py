@@ -23,6 +23,11 @@ TINY = {
     "distill_student.training.batch_size": 32,
     "distill_student.training.schedule.warmup_epochs": 0,
     "calibrate_steps.candidates": [1, 2],
+    "export_onnx.precisions": ["fp32", "int8-cpu"],
+    "export_onnx.gates.int8-cpu.min_top1_agreement": 0.8,
+    "export_onnx.gates.int8-cpu.max_drop": 0.1,
+    "export_tensorrt.precisions": ["fp32"],
+    "measure_tradeoff.iterations": 10,
     "evaluate.latency_iterations": 10,
 }
 """Changes to the default parameters with which the whole chain takes seconds."""

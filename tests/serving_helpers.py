@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
 
 from tests.helpers import ROOT
 
@@ -115,13 +116,29 @@ def write_package(folder: Path, *, files: dict[str, str], labels: list[str], siz
         name: {"precision": precision, "sha256": digest(folder / name), "bytes": (folder / name).stat().st_size}
         for precision, name in files.items()
     }
+    gate = {"max_abs_diff": 1e-3, "max_relative_diff": 1e-4, "min_top1_agreement": 1.0, "max_drop": 0.0}
     manifest = {"name": NAME, "input": dtype, "image_size": [size, size], "num_steps": 4, "opset": 20}
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"files": described}))
+    manifest |= {"files": described, "gates": dict.fromkeys(files, gate)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "labels.json").write_text(json.dumps({"labels": labels}))
     (folder / "preprocessing.json").write_text(json.dumps({"input": {"name": "image", "dtype": dtype}}))
-    names = sorted(path.name for path in folder.iterdir())
-    (folder / "SHA256SUMS").write_text("".join(f"{digest(folder / name)}  {name}\n" for name in names))
+    write_sums(folder)
     return folder
+
+
+def write_sums(folder: Path) -> None:
+    names = sorted(path.name for path in folder.iterdir() if path.name != "SHA256SUMS")
+    (folder / "SHA256SUMS").write_text("".join(f"{digest(folder / name)}  {name}\n" for name in names))
+
+
+def add_samples(folder: Path, error: float = 0.0) -> None:
+    """Add sample images to a package, one of their logits wrong by ``error``."""
+    images = random_images(6, dtype="uint8")
+    logits = right_logits(images)
+    labels = logits.argmax(axis=1)
+    logits[3, 4] += error
+    save_file({"images": images, "labels": labels, "logits": logits}, folder / "samples.safetensors")
+    write_sums(folder)
 
 
 def digest(path: Path) -> str:
@@ -131,8 +148,7 @@ def digest(path: Path) -> str:
 class ServerProcess:
     """A running server, its addresses and its log."""
 
-    def __init__(self, package: Path, *options: str, places: tuple[str, str] | None = None) -> None:
-        """Start it; ``places`` are its addresses where its log is no JSON that tells them."""
+    def __init__(self, package: Path, *options: str) -> None:
         command = [sys.executable, "-c", COMMAND, "--package", str(package), "--http-port", "0", "--grpc-port", "0"]
         self.process = subprocess.Popen(
             [*command, *options], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
@@ -141,6 +157,10 @@ class ServerProcess:
         self.lines: list[str] = []
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
+        self.http = self.grpc = ""
+
+    def wait_until_ready(self, places: tuple[str, str] | None = None) -> None:
+        """Wait until it serves; ``places`` are its addresses where its log is no JSON that tells them."""
         if places is None:
             ready = self.wait_for("ready")
             places = ready["http"], ready["grpc"]
@@ -211,8 +231,9 @@ def _content(body: bytes) -> Any:
 @contextlib.contextmanager
 def serving(package: Path, *options: str, **places: Any) -> Iterator[ServerProcess]:
     """Yield a server over ``package`` that is killed at the end if it still runs."""
-    server = ServerProcess(package, *options, **places)
+    server = ServerProcess(package, *options)
     try:
+        server.wait_until_ready(**places)
         yield server
     finally:
         if server.process.poll() is None:

@@ -13,7 +13,11 @@ MAY_IMPORT = {
     "pipeline": {"models", "pipeline"},
     "stages": {"models", "pipeline", "stages"},
 }
-ROOMS = {"tensorrt": {"tensorrt.py"}, "polygraphy": {"tensorrt.py"}, "onnxruntime": {"onnx.py"}}
+ROOMS = {
+    "tensorrt": {"tensorrt.py"},
+    "polygraphy": {"tensorrt.py"},
+    "onnxruntime": {"onnx.py", "onnxruntime_quantization.py"},
+}
 ONLY_IN = {"click": "stages", "dvc": "nowhere"}
 MODELS_THIRD_PARTY = {"torch", "torchvision"}
 STANDARD = set(__import__("sys").stdlib_module_names)
@@ -35,10 +39,11 @@ def test_imports_point_downwards(path: Path) -> None:
         assert found - STANDARD - {"models"} <= MODELS_THIRD_PARTY
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "stages"], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [p for p in FILES if "stages" in p.parts], ids=lambda p: p.name)
 def test_stages_never_import_each_other(path: Path) -> None:
     own = {name for name in imported_modules(path) if name.startswith("stages.")}
-    assert own <= {"stages.common"} | {name for name in own if name.startswith("stages.common.")}
+    allowed = ("stages.common", "stages.commands.") if path.name == "__main__.py" else ("stages.common",)
+    assert all(name.startswith(allowed) for name in own)
 
 
 def test_no_import_cycle() -> None:
@@ -63,6 +68,6 @@ def test_files_and_functions_stay_small(path: Path) -> None:
             assert (node.end_lineno or 0) - node.lineno < 55, node.name
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "stages"], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [p for p in FILES if "stages" in p.parts], ids=lambda p: p.name)
 def test_stages_are_thin(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 75

@@ -26,7 +26,7 @@ PROJECT = ["models", "pipeline", "stages", "presets", "dvc.yaml", "params.yaml",
 PROJECT += [".dvcignore", ".gitignore"]
 ALL_STAGES = ["probe_environment", "prepare_data", "train_teacher", "distill_student", "calibrate_steps"]
 EVALUATIONS = ["evaluate@torch", "evaluate@onnx", "evaluate@tensorrt"]
-ALL_STAGES += ["trace_flow", "export_onnx", "export_tensorrt", *EVALUATIONS, "package"]
+ALL_STAGES += ["trace_flow", "export_onnx", "measure_tradeoff", "export_tensorrt", *EVALUATIONS, "package"]
 
 
 def environment() -> dict[str, str]:
@@ -115,7 +115,7 @@ def test_the_documented_files_are_there(project: Project) -> None:
     assert calibration["num_steps"] in {1, 2}
     assert [set(point) for point in calibration["curve"]] == [{"num_steps", "accuracy", "nll", "ece", "macs"}] * 2
     report = project.json("reports/evaluation/onnx.json")
-    assert set(report["parity"]) == {"max_abs", "top1_agreement"}
+    assert set(report["parity"]) == {"max_abs", "max_relative", "largest_logit", "top1_agreement"}
     assert set(report["latency_ms"]["1"]) == {"p50", "p95", "p99"}
     assert report["parity"]["max_abs"] < 1e-4
     assert report["accuracy"] == project.json("reports/evaluation/torch.json")["accuracy"] > 0.3
@@ -219,7 +219,7 @@ def test_a_wrong_parameter_stops_before_anything_is_touched(
 
 def test_a_failed_gate_stops_the_chain_and_the_earlier_output_can_be_restored(project: Project) -> None:
     before = project.files("artifacts")
-    project.change({"export_onnx.max_abs_diff": 1e-30})
+    project.change({"export_onnx.gates.fp32.max_abs_diff": 1e-30})
     output = project.call("dvc", "repro", expect=255)
     assert "error: model.onnx, batch of 1: logits differ by" in output
     assert "Traceback" not in output

@@ -21,13 +21,16 @@ from pipeline.data.store import DataInfo, Split
 from pipeline.errors import GateError, UserError
 from pipeline.evaluation import evaluate, prove, trained_logits
 from pipeline.export.onnx import export_onnx, onnx_metadata, read_metadata
+from pipeline.export.precisions import PRECISIONS, file_name
+from pipeline.files import Json
+from pipeline.parity import Gate
 from pipeline.runtimes.base import predict
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.runtimes.torch import TorchRuntime
 from tests.helpers import ROOT
 
 STATISTICS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
-GATES = {"what": "model.onnx", "batch_sizes": (1, 2, 7), "max_abs_diff": 1e-4, "min_top1_agreement": 1.0}
+GATE = Gate(1e-4, 0.0, 1.0, 0.0)
 Export = Callable[..., Path]
 
 
@@ -40,6 +43,13 @@ def make_student(meta_encoder: str = "conv") -> nn.Module:
 def make_split(count: int = 9) -> Split:
     images = torch.randint(0, 256, (count, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     return Split(images, torch.arange(count) % 4)
+
+
+def proved(path: Path, student: nn.Module, num_steps: int | None, split: Split) -> Json:
+    """Return the figures of the gates for the file ``path`` of ``student``."""
+    reference = trained_logits(student, num_steps, split, 4)
+    arguments = {"what": path.name, "batch_sizes": (1, 2, 7), "gate": GATE}
+    return prove(OnnxRuntime(path), split.pixels, split.labels.numpy(), reference, **arguments)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -61,7 +71,7 @@ def test_the_file_equals_the_trained_network_at_every_batch_size(
     student, split = make_student(meta_encoder), make_split()
     reference = trained_logits(student, num_steps, split, 4)
     path = export(deployable(student, num_steps))
-    gates = prove(OnnxRuntime(path, num_threads=1), split, reference, **GATES)  # type: ignore[arg-type]
+    gates = proved(path, student, num_steps, split)
     assert set(gates) == {"batch_1", "batch_2", "batch_7", "test_split"}
     torch_runtime = TorchRuntime(deployable(student, num_steps), device=torch.device("cpu"))
     assert evaluate(torch_runtime, split, reference, 4).parity.max_abs < 1e-5
@@ -100,26 +110,32 @@ def test_the_same_network_gives_the_same_bytes_in_another_process_and_place(tmp_
     """The code is copied to a second place, as a second clone would have it."""
     code = """
 import sys, torch
+import numpy as np
 from pathlib import Path
 from models.flow_student import build_flow_student
-from models.deploy import deployable
-from pipeline.export.onnx import export_onnx
+from pipeline.export.precisions import PRECISIONS, Source, export_precisions
 torch.manual_seed(0)
 names = dict(backbone="resnet8", schedule="rectified", meta_encoder="conv")
-student = build_flow_student(num_classes=4, time_scale=1.0, mean=[0.5] * 3, std=[0.2] * 3, **names)
-export_onnx(deployable(student, 2), Path(sys.argv[1]), image_size=(8, 8), opset=20, metadata={"method": "fm_kt"})
+student = build_flow_student(num_classes=4, time_scale=1.0, mean=[0.5] * 3, std=[0.2] * 3, **names).eval()
+images = np.random.default_rng(0).integers(0, 256, (8, 3, 8, 8), dtype=np.uint8)
+options = dict(opset=20, input_dtype="float32", collapse=True, method="minmax")
+source = Source(student, 2, images, {"method": "fm_kt"}, **options)
+Path(sys.argv[1]).mkdir()
+export_precisions(source, Path(sys.argv[1]), PRECISIONS)
 """
     sums = set()
     for place in ("first", "a/second/place"):
         clone = tmp_path / place
-        for package in ("models", "pipeline"):
-            for file in (ROOT / package).rglob("*.py"):
+        for file in (file for package in ("models", "pipeline") for file in (ROOT / package).rglob("*.*")):
+            if file.suffix in {".py", ".json"}:
                 copy = clone / file.relative_to(ROOT)
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                copy.write_text(("# moved by a line\n" if place != "first" else "") + file.read_text())
-        out = clone / "model.onnx"
-        subprocess.run([sys.executable, "-c", code, str(out)], cwd=clone, check=True)
-        sums.add(hashlib.sha256(out.read_bytes()).hexdigest())
+                moved = "# moved by a line\n" if place != "first" and file.suffix == ".py" else ""
+                copy.write_text(moved + file.read_text())
+        subprocess.run([sys.executable, "-c", code, str(clone / "onnx")], cwd=clone, check=True)
+        files = sorted((clone / "onnx").iterdir())
+        assert [file.name for file in files] == sorted(map(file_name, PRECISIONS))
+        sums.add(tuple(hashlib.sha256(file.read_bytes()).hexdigest() for file in files))
     assert len(sums) == 1
 
 
@@ -137,7 +153,7 @@ def test_another_network_does_not_pass_the_gate(export: Export) -> None:
     with torch.no_grad():
         next(iter(student.trunk.parameters())).add_(0.01)  # type: ignore[union-attr]
     with pytest.raises(GateError, match=r"model.onnx, batch of 1: logits differ by"):
-        prove(OnnxRuntime(path, num_threads=1), split, trained_logits(student, 2, split, 4), **GATES)  # type: ignore[arg-type]
+        proved(path, student, 2, split)
 
 
 def test_an_opset_that_the_exporter_does_not_keep_fails(export: Export) -> None:
@@ -150,7 +166,7 @@ def test_a_plain_torchvision_student_exports(export: Export) -> None:
     student = build_classifier(backbone="mobilenet_v3_small", num_classes=4, **STATISTICS).eval()
     split = make_split(5)
     path = export(deployable(student, None))
-    gates = prove(OnnxRuntime(path, num_threads=1), split, trained_logits(student, None, split, 4), **GATES)  # type: ignore[arg-type]
+    gates = proved(path, student, None, split)
     assert gates["test_split"]["top1_agreement"] == 1.0
 
 
@@ -159,11 +175,11 @@ def test_onnx_runtime_names_a_file_that_it_cannot_load(tmp_path: Path, export: E
         OnnxRuntime(tmp_path / "none.onnx", num_threads=1)
     path = export(deployable(make_student(), 1))
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(UserError, match=r"model.onnx: ONNX Runtime cannot load it .*run export_onnx again"):
+    with pytest.raises(UserError, match=r"model.onnx: ONNX Runtime cannot load it .*export or fetch it again"):
         OnnxRuntime(path, num_threads=1)
 
 
 def test_predictions_do_not_depend_on_the_batch_size(export: Export) -> None:
     runtime, split = OnnxRuntime(export(deployable(make_student(), 2)), num_threads=1), make_split()
-    np.testing.assert_allclose(predict(runtime, split, 2), predict(runtime, split, 9), atol=1e-5)
+    np.testing.assert_allclose(predict(runtime, split.pixels, 2), predict(runtime, split.pixels, 9), atol=1e-5)
     assert "CPUExecutionProvider" in runtime.describe()

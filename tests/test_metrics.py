@@ -13,11 +13,16 @@ from pipeline.errors import GateError
 from pipeline.evaluation import Evaluation, require_equal
 from pipeline.macs import count_macs
 from pipeline.metrics import confusion_rows, expected_calibration_error, score
-from pipeline.parity import Parity, compare, require_parity
+from pipeline.parity import Gate, Parity, compare, require_parity
 
 LOGITS = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]], dtype=np.float32)
 LABELS = np.array([0, 1, 1, 1])
+EXACT = Gate(1e-4, 0.0, 1.0, 0.0)
 STATISTICS = {"mean": [0.5] * 3, "std": [0.25] * 3}
+
+
+def parity(max_abs: float, agreement: float = 1.0) -> Parity:
+    return Parity(max_abs, max_abs / 20, 20.0, agreement)
 
 
 def test_scores_of_a_small_case_by_hand() -> None:
@@ -51,7 +56,7 @@ def test_confusion_names_classes() -> None:
 
 def test_parity_measures_both_differences() -> None:
     other = LOGITS + np.array([[0, 0], [0, 0], [0, 0], [0.75, 0]], dtype=np.float32)
-    assert compare(other, LOGITS) == Parity(0.75, 0.75)
+    assert compare(other, LOGITS) == Parity(0.75, 0.25, 3.0, 0.75)
 
 
 @pytest.mark.parametrize("broken", [LOGITS[:2], np.full_like(LOGITS, np.nan)])
@@ -62,20 +67,36 @@ def test_incomparable_logits_fail(broken: np.ndarray) -> None:
 
 def test_parity_gates_name_the_figure() -> None:
     with pytest.raises(GateError, match=r"model.onnx: logits differ by 0.002, allowed are 0.0001"):
-        require_parity(Parity(2e-3, 1.0), "model.onnx", max_abs_diff=1e-4, min_top1_agreement=1.0)
+        require_parity(parity(2e-3), "model.onnx", EXACT)
     with pytest.raises(GateError, match=r"model.onnx: 99.00% of the images get the same label, required: 100.00%"):
-        require_parity(Parity(0.0, 0.99), "model.onnx", max_abs_diff=1e-4, min_top1_agreement=1.0)
-    require_parity(Parity(1e-4, 1.0), "model.onnx", max_abs_diff=1e-4, min_top1_agreement=1.0)
+        require_parity(parity(0.0, 0.99), "model.onnx", EXACT)
+    require_parity(parity(1e-4), "model.onnx", EXACT)
+
+
+def test_a_gate_widens_with_the_logits_where_it_may() -> None:
+    gate = Gate(0.01, 0.001, 1.0, 0.0)
+    require_parity(parity(0.0299), "model.onnx", gate)  # 0.01 + 0.001 x 20
+    with pytest.raises(GateError, match=r"differ by 0.0301, allowed are 0.03 .*x 20, the largest logit"):
+        require_parity(parity(0.0301), "model.onnx", gate)
+    require_parity(parity(9.0), "model.onnx", gate._replace(max_abs_diff=None))
+    assert gate.of_other_kernels().max_abs_diff == pytest.approx(0.1)
+
+
+def test_of_few_images_one_may_differ_where_any_may() -> None:
+    loose, exact = Gate(None, 0.0, 0.95, 0.01), Gate(None, 0.0, 1.0, 0.0)
+    assert loose.of_few(16) == Gate(None, 0.0, 15 / 16, 1 / 16)
+    assert loose.of_few(1000) == loose
+    assert exact.of_few(16) == exact
 
 
 def test_a_runtime_that_loses_accuracy_fails() -> None:
     worse = LOGITS[:, ::-1]
     found = Evaluation(score(worse, LABELS), compare(worse, LOGITS), worse)
     with pytest.raises(GateError, match=r"accuracy 25.00% lies 50.00% below the trained network's 75.00%"):
-        require_equal(found, LOGITS, LABELS, max_drop=0.4, max_abs_diff=9, min_top1_agreement=0.0)
-    require_equal(found, LOGITS, LABELS, max_drop=0.5, max_abs_diff=9, min_top1_agreement=0.0)
-    with pytest.raises(GateError, match=r"evaluate, test split: logits differ by 3, allowed are 0.1"):
-        require_equal(found, LOGITS, LABELS, max_drop=0.5, max_abs_diff=0.1, min_top1_agreement=0.0)
+        require_equal(found, LOGITS, LABELS, "onnx", Gate(9, 0.0, 0.0, 0.4))
+    require_equal(found, LOGITS, LABELS, "onnx", Gate(9, 0.0, 0.0, 0.5))
+    with pytest.raises(GateError, match=r"onnx: logits differ by 3, allowed are 0.1"):
+        require_equal(found, LOGITS, LABELS, "onnx", Gate(0.1, 0.0, 0.0, 0.5))
 
 
 def curve(*accuracies: float) -> list[StepScores]:

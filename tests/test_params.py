@@ -44,6 +44,14 @@ def refusal(path: Path) -> str:
         ("distill_student.flow.num_steps", [4, 0], "got 0; input should be greater than or equal to 1"),
         ("calibrate_steps.candidates", [], "at least 1 item"),
         ("export_onnx.opset", 17, "got 17; input should be greater than or equal to 18"),
+        ("export_onnx.input", "float16", "input should be 'float32' or 'uint8'"),
+        ("export_onnx.precisions", ["fp32", "int4"], "input should be 'fp32', 'fp16', 'int8-cpu' or 'int8-trt'"),
+        ("export_onnx.precisions", ["fp16"], "got ['fp16']; fp32 must be among them"),
+        ("export_onnx.calibration.method", "random", "input should be 'minmax' or 'percentile'"),
+        ("export_onnx.gates.int8-cpu.max_drop", -0.1, "export_onnx.gates.int8-cpu.max_drop: got -0.1"),
+        ("export_tensorrt.precisions", ["int8-trt", "int8-cpu"], "input should be 'fp32', 'fp16' or 'int8-trt'"),
+        ("export_tensorrt.hardware_compatibility", "all", "'none', 'ampere_plus' or 'same_compute_capability'"),
+        ("evaluate.provider", "gpu", "input should be 'cpu', 'cuda' or 'tensorrt'"),
         ("package.name", "My Model", "got 'My Model'"),
         ("train_teacher.std", [0.2, 0.0, 0.2], "got 0.0; input should be greater than 0"),
         ("train_teacher.weights", "~no-such-user/w.pt", "home directory"),
@@ -213,7 +221,7 @@ def test_an_unknown_section_is_named_without_its_content(params_file: WriteParam
 def test_numbers_are_read_as_yaml_1_2_writes_them(params_file: WriteParams) -> None:
     path = params_file({})
     path.write_text(path.read_text().replace("max_abs_diff: 1.0e-4", "max_abs_diff: 1e-4"))
-    assert load_params(path).export_onnx.max_abs_diff == 1e-4
+    assert load_params(path).export_onnx.gates.fp32.max_abs_diff == 1e-4
 
 
 def test_the_probe_ends_with_two_and_one_line_and_writes_nothing(tmp_path: Path, params_file: WriteParams) -> None:

@@ -18,7 +18,7 @@ import tritonclient.http
 from click.testing import CliRunner, Result
 from tritonclient.utils import InferenceServerException
 
-from pipeline.errors import UserError
+from pipeline.errors import GateError, UserError
 from pipeline.packaged import read_package
 from pipeline.serving.models import load_models
 from stages.commands.serve import serve
@@ -29,6 +29,7 @@ from tests.serving_helpers import (
     NAME,
     SIZE,
     ServerProcess,
+    add_samples,
     make_package,
     random_images,
     right_logits,
@@ -231,6 +232,22 @@ def test_a_package_that_was_changed(tmp_path: Path, file: str, change: Callable[
     folder = make_package(tmp_path / "package")
     (folder / file).write_bytes(change((folder / file).read_bytes()))
     with pytest.raises(UserError, match=rf"{file}: differs from its SHA-256"):
+        load_models(read_package(folder), ["fp32"], provider="cpu", num_threads=1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_packaged_images_are_answered_as_packaged(tmp_path: Path, dtype: str) -> None:
+    folder = make_package(tmp_path / "package", dtype=dtype)
+    add_samples(folder)
+    (model,) = load_models(read_package(folder), ["fp32"], provider="cpu", num_threads=1)
+    images = random_images(2, dtype=dtype)
+    np.testing.assert_allclose(model.run(images).logits, right_logits(images), atol=1e-4)
+    add_samples(folder, error=0.1)
+    with pytest.raises(GateError, match=r"model.onnx, packaged images: logits differ by 0.1, allowed are"):
+        load_models(read_package(folder), ["fp32"], provider="cpu", num_threads=1)
+    with (folder / "samples.safetensors").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(UserError, match=r"samples.safetensors: differs from its SHA-256"):
         load_models(read_package(folder), ["fp32"], provider="cpu", num_threads=1)
 
 

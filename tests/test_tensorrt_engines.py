@@ -21,6 +21,7 @@ from pipeline.export.engine_plan import EnginePlan
 from pipeline.export.half_precision import convert_to_half
 from pipeline.export.onnx import export_onnx
 from pipeline.files import write_json
+from pipeline.packaged import read_gate
 from pipeline.parity import Gate
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.runtimes.tensorrt import open_engine
@@ -287,7 +288,7 @@ def test_a_precision_that_was_not_exported_is_refused(export: Path) -> None:
 
 def test_gates_that_are_missing_are_named() -> None:
     with pytest.raises(UserError, match=r"manifest.json: has no gates of fp16"):
-        engines.read_gate({"gates": {"fp32": GATES["fp32"]}}, "fp16")
+        read_gate({"gates": {"fp32": GATES["fp32"]}}, "fp16", other_kernels=True)
 
 
 def test_a_plan_that_was_not_proved_is_not_loaded(tmp_path: Path) -> None:

@@ -7,11 +7,14 @@ from typing import Any
 
 import onnx
 import pytest
+from click.testing import CliRunner
 
+from stages.commands.verify import verify
 from tests.bench import Bench
 from tests.helpers import write_params
 
 FEATURES = {"distill_student.transfer": "features", "distill_student.loss": "pkd"}
+EVERY_PRECISION = "fm_kt, every precision, images as bytes"
 VARIANTS: dict[str, dict[str, Any]] = {
     "fm_kt, vp, transformer": {
         "distill_student.flow.schedule": "vp",
@@ -24,6 +27,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "distill_student.flow.num_steps_warmup": 1,
         "distill_student.flow.pair_ratio": 0.5,
     },
+    EVERY_PRECISION: {
+        "export_onnx.precisions": ["fp32", "fp16", "int8-cpu", "int8-trt"],
+        "export_onnx.input": "uint8",
+        "calibrate_steps.candidates": [2],
+        "export_onnx.gates.int8-trt.min_top1_agreement": 0.8,
+        "export_onnx.gates.int8-trt.max_drop": 0.1,
+        "distill_student.training.epochs": 6,
+    },
     "fm_kt on features": FEATURES,
     "fm_kt on features, torchvision": FEATURES
     | {"distill_student.backbone": "shufflenet_v2_x0_5", "distill_student.feature_pairs": [[4, 2], [5, 3]]},
@@ -33,6 +44,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "metric on features": FEATURES | {"distill_student.method": "metric"},
     "metric_meta": {"distill_student.method": "metric_meta", "distill_student.flow.meta_encoder": "mlp"},
 }
+PACKAGED = [EVERY_PRECISION, "fm_kt, vp, transformer", "metric"]
 WALKING = [name for name in VARIANTS if "kt" in name and "theta" not in name]
 
 
@@ -53,20 +65,30 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_goes_through_every_stage(name: str, bench: Bench) -> None:
-    changes = {**VARIANTS[name], "calibrate_steps.candidates": [3], "export_onnx.batch_sizes": [1, 3]}
+    changes = {"calibrate_steps.candidates": [3], "export_onnx.batch_sizes": [1, 3], **VARIANTS[name]}
+    (num_steps,) = changes["calibrate_steps.candidates"]
     for command in (bench.distill, bench.calibrate, bench.trace, bench.export):
         result = command(changes)
         assert result.exit_code == 0, result.output
     assert bench.evaluate("onnx", "onnx", changes).exit_code == 0
-    assert bench.package(changes).exit_code == 0
     walks = name in WALKING
-    assert bench.json("calibration/calibration.json")["num_steps"] == (3 if walks else None), (
+    assert bench.json("calibration/calibration.json")["num_steps"] == (num_steps if walks else None), (
         "K is not the N of training"
     )
     assert bench.json("onnx.json")["parity"]["top1_agreement"] == 1.0
+    form = bench.json("onnx/manifest.json")["files"]["model.onnx"]["form"]
+    folded = {EVERY_PRECISION: "collapsed", "fm_kt on features": "folded", "ofm_kt": "folded"}
+    assert form == folded.get(name.partition(", torch")[0], "general")
+    if name in PACKAGED:
+        assert bench.measure(changes).exit_code == 0
+        assert bench.package(changes).exit_code == 0
+        points = bench.json("tradeoff/tradeoff.json")["points"]
+        assert [point["num_steps"] for point in points] == [num_steps if walks else None]
+        verified = CliRunner().invoke(verify, ["--package", str(bench.folder / "package")])
+        assert verified.exit_code == 0, verified.output
     flows = len(rows(bench.folder / "walks.csv"))
     assert flows == (2 if "fm_kt on features" in name else 1 if "kt" in name else 0)
-    assert len(rows(bench.folder / "steps.csv")) == 3 * flows
+    assert len(rows(bench.folder / "steps.csv")) == num_steps * flows
     assert (bench.folder / "student/helper").exists() == ("features" in name or "theta" in name)
     if walks:
         deployed = rows(bench.folder / "walks.csv")[-1]["accuracy"]

@@ -20,7 +20,10 @@ def convert_to_half(source: Path, path: Path) -> None:
     """
     original = onnx.load(source)
     opset, metadata = describe(original)
+    casts = [node.name for node in original.graph.node if node.op_type == "Cast"]  # of images that are bytes
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # constants below the smallest float16 become that; the gates judge the result
-        model = convert_float_to_float16(original, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *NORMS])
+        model = convert_float_to_float16(
+            original, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *NORMS], node_block_list=casts
+        )
     write_onnx(model, path, opset=opset, metadata=metadata)

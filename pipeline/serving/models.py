@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.packaged import MANIFEST, Package, check_files, choose_file
+from pipeline.packaged import MANIFEST, SAMPLES, Package, check_files, choose_file, read_gate, read_samples
+from pipeline.parity import compare, require_accuracy, require_parity
+from pipeline.runtimes.base import predict
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.serving.statistics import Statistics
 from pipeline.serving.tensors import DATATYPES, DTYPES, TensorSpec
@@ -86,13 +88,15 @@ def load_models(package: Package, precisions: Sequence[str], *, provider: str, n
 
     Raises:
         UserError: a file is missing, damaged or tampered with, or is no model of this package.
+        GateError: a file does not give the package's logits of its sample images on this host.
     """
     if not NAME.fullmatch(package.name) or package.name == RESERVED:
         raise UserError(f"{package.folder}: the name {package.name!r} cannot be part of a URL; set package.name")
     if len(set(precisions)) != len(precisions):
         raise UserError(f"--precision: got {', '.join(precisions)}; name each one once")
     files = [choose_file(package, precision) for precision in precisions]
-    check_files(package, [MANIFEST, LABELS, *(file.name for file in files)])
+    has_samples = (package.folder / SAMPLES).exists()
+    check_files(package, [MANIFEST, LABELS, *(file.name for file in files), *([SAMPLES] if has_samples else [])])
     models: list[ServedModel] = []
     for precision, file in zip(precisions, files, strict=True):
         runtime = OnnxRuntime(file, provider=provider, num_threads=num_threads, spinning=False)
@@ -107,6 +111,8 @@ def load_models(package: Package, precisions: Sequence[str], *, provider: str, n
             on_gpu=provider != "cpu",
         )
         _warm_up(model, str(file))
+        if has_samples:
+            _require_samples(package, precision, runtime, f"{file}, packaged images", on_gpu=model.on_gpu)
         models.append(model)
     return models
 
@@ -119,3 +125,12 @@ def _warm_up(model: ServedModel, file: str) -> None:
     if logits.shape != expected or logits.dtype != np.float32 or not np.isfinite(logits).all():
         got = f"{logits.dtype} {list(logits.shape)}"
         raise UserError(f"{file}: a black image gives {got}, expected finite float32 {list(expected)}; wrong package?")
+
+
+def _require_samples(package: Package, precision: str, runtime: OnnxRuntime, what: str, *, on_gpu: bool) -> None:
+    """Raise GateError where ``runtime`` does not answer the packaged images as its gate in the manifest demands."""
+    samples = read_samples(package.folder)
+    gate = read_gate(package.manifest, precision, other_kernels=on_gpu).of_few(len(samples.images))
+    logits = predict(runtime, samples.images, len(samples.images))
+    require_parity(compare(logits, samples.logits), what, gate)
+    require_accuracy(logits, samples.logits, samples.labels, what, gate)

@@ -62,6 +62,9 @@ class Entry:
     model: str = ""
     """Empty until it is known that there is one of that name."""
     id: str = ""
+    batch: int = 0
+    timing: Timing | None = None
+    """Both known once the model has run."""
 
 
 class Service:
@@ -117,7 +120,9 @@ class Service:
             raise
         finally:
             self.num_accepted -= 1
-            self._record(entry, outcome, status, reason)
+            ns = time.perf_counter_ns() - entry.started
+            record = functools.partial(self._record, entry, ns, outcome=outcome, status=status, reason=reason)
+            asyncio.get_running_loop().call_soon(record)  # once the answer is written, which must not wait for it
 
     def _admit(self) -> None:
         if self.stopping:
@@ -125,11 +130,13 @@ class Service:
         if self.num_accepted > self.limits.workers + self.limits.max_queue:
             raise RefusalError(Reason.OVERLOADED, "too many requests are waiting; try again later")
 
-    def _record(self, entry: Entry, outcome: str, status: object, reason: str | None) -> None:
-        ns = time.perf_counter_ns() - entry.started
+    def _record(self, entry: Entry, ns: int, *, outcome: str, status: object, reason: str | None) -> None:
         self.meters.add_request(entry.model, entry.transport.name, outcome)
         if entry.model:
             statistics = self.models[entry.model].statistics
+            if entry.timing is not None:
+                statistics.add_execution(entry.batch, entry.timing)
+                self.meters.add_execution(entry.model, entry.batch, entry.timing)
             (statistics.success if outcome == "success" else statistics.fail).add(ns)
         log(
             logger, "request", id=entry.id[:LOGGED_ID], model=entry.model, transport=entry.transport.name,
@@ -156,9 +163,8 @@ class Service:
         ended = time.perf_counter_ns()
         output = _output(run, wanted, model)
         finished = time.perf_counter_ns()
-        timing = Timing(queued - begun, run.started - queued, run.ended - run.started, finished - ended)
-        model.statistics.add_execution(len(batch), timing)
-        self.meters.add_execution(model.name, len(batch), timing)
+        entry.batch = len(batch)
+        entry.timing = Timing(queued - begun, run.started - queued, run.ended - run.started, finished - ended)
         return InferResponse(model.name, VERSION, request.id, [output])
 
     def metadata(self) -> dict[str, Any]:

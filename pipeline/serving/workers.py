@@ -35,14 +35,16 @@ class Workers:
         Raises:
             RefusalError: the deadline has passed.
         """
-        if self._runs_here(expected_ns) and asyncio.get_running_loop().time() < deadline:
+        if asyncio.get_running_loop().time() >= deadline:
+            raise _late()
+        if self._runs_here(expected_ns):
             return work()
         try:
             async with asyncio.timeout_at(deadline):
                 future = self.last = self.pool.submit(work)
                 return await asyncio.wrap_future(future)
         except TimeoutError as error:
-            raise RefusalError(Reason.DEADLINE, "the answer was not ready in time") from error
+            raise _late() from error
 
     def _runs_here(self, expected_ns: float | None) -> bool:
         idle = self.last is None or self.last.done()  # a single worker takes its work in order
@@ -51,3 +53,7 @@ class Workers:
     def close(self) -> None:
         """Drop what waits; what runs ends by itself."""
         self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _late() -> RefusalError:
+    return RefusalError(Reason.DEADLINE, "the answer was not ready in time")

@@ -1,0 +1,152 @@
+"""Smaller forms of what deploys: each equals the trained network in float64, and is offered only where it does."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.deploy import smaller_forms, without_steps
+from models.factory import build_classifier
+from models.flow import FlowTransfer
+from models.flow_student import SampledStudent, build_feature_flow_student, build_flow_student
+from models.folding import TapsTransform, is_collapsible, is_foldable
+from models.meta_encoders import META_ENCODERS
+from models.schedules import get_schedule
+from pipeline.errors import GateError
+from pipeline.export import rewriting
+from pipeline.export.rewriting import smallest_form
+
+STATISTICS: dict[str, Any] = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
+SIZE = (12, 20)
+
+
+def lively(network: nn.Module) -> nn.Module:
+    """Return ``network`` in float64 with biases, scales and running statistics that a trained one could have."""
+    torch.manual_seed(0)
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if tensor.dim() == 1 and tensor.is_floating_point():
+            nn.init.uniform_(tensor.data, 0.5, 1.5) if "var" in name else nn.init.normal_(tensor.data, 0.2, 0.5)
+    return network.double().eval()
+
+
+def make_student(meta_encoder: str = "conv", schedule: str = "rectified") -> Any:
+    names = {"backbone": "wrn_16_1", "schedule": schedule, "meta_encoder": meta_encoder}
+    return lively(build_flow_student(num_classes=5, time_scale=30.0, **names, **STATISTICS))
+
+
+def make_feature_student(schedule: str = "rectified") -> Any:
+    names = {"backbone": "resnet8", "schedule": schedule, "meta_encoder": "conv"}
+    return lively(build_feature_flow_student(num_classes=5, stages=[1, 3], time_scale=30.0, **names, **STATISTICS))
+
+
+def make_images(count: int = 3) -> Tensor:
+    return torch.rand(count, 3, *SIZE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def euler_by_hand(student: Any, images: Tensor, num_steps: int) -> Tensor:
+    """Return mean_k Linear(GAP(X_S - v_k)) along Z <- Z - v / K, written out (arXiv 2402.02012, figure 4)."""
+    start = state = student.features(images)
+    encoder, head = student.flow.velocity, student.flow.transform.linear
+    outputs = []
+    for step in range(num_steps):
+        time = torch.full((len(images),), 1 - step / num_steps, dtype=images.dtype)
+        velocity = encoder.body(state + encoder.time_embedding(time)[:, :, None, None])
+        outputs.append(head((start - velocity).mean(dim=(2, 3))))
+        state = state - velocity / num_steps
+    return torch.stack(outputs).mean(dim=0)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 5])
+@pytest.mark.parametrize("meta_encoder", META_ENCODERS)
+@torch.no_grad()
+def test_every_form_is_the_mean_of_all_heads_along_the_chain(meta_encoder: str, num_steps: int) -> None:
+    student, images = make_student(meta_encoder), make_images()
+    wanted = euler_by_hand(student, images, num_steps)
+    forms = smaller_forms(student, num_steps, image_size=SIZE, collapse=True)
+    collapses = meta_encoder.startswith("conv") and num_steps <= 2
+    assert list(forms) == (["folded", "collapsed"] if collapses else ["folded"])
+    for name, build in forms.items():
+        torch.testing.assert_close(build()(images), wanted, rtol=1e-12, atol=1e-12, msg=name)
+
+
+@torch.no_grad()
+def test_refined_feature_maps_fold_too() -> None:
+    student, images = make_feature_student(), make_images()
+    forms = smaller_forms(student, 3, image_size=SIZE, collapse=True)
+    assert list(forms) == ["folded"]
+    torch.testing.assert_close(forms["folded"]()(images), student(images, 3), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@torch.no_grad()
+def test_a_convolution_pooling_and_classifier_are_one_linear_map_of_nine_sums(groups: int) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(6, 6, (3, 5), padding=(1, 2), groups=groups, bias=False).double()
+    linear = nn.Linear(6, 4).double()
+    features = torch.randn(2, 6, 4, 7, dtype=torch.float64)
+    wanted = linear(layer(features).mean(dim=(2, 3))) - linear.bias
+    found = TapsTransform(layer, linear, (4, 7))(features)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_what_the_mathematics_does_not_allow_is_not_offered() -> None:
+    for schedule in ("vp", "ve"):
+        assert smaller_forms(make_student(schedule=schedule), 2, image_size=SIZE, collapse=True) == {}
+        assert smaller_forms(make_feature_student(schedule), 2, image_size=SIZE, collapse=True) == {}
+    flow = make_student().flow
+    assert is_foldable(flow)
+    assert is_collapsible(flow)
+    curved = nn.Sequential(flow.transform, nn.Softmax(dim=1))
+    not_linear = FlowTransfer(velocity=flow.velocity, schedule=get_schedule("rectified"), transform=curved)
+    assert not is_foldable(not_linear)
+    assert not is_collapsible(not_linear)
+    assert list(smaller_forms(make_student(), 2, image_size=SIZE, collapse=False)) == ["folded"]
+    plain = build_classifier(backbone="resnet8", num_classes=5, **STATISTICS)
+    assert smaller_forms(plain, None, image_size=SIZE, collapse=True) == {}
+
+
+@torch.no_grad()
+def test_steps_share_the_weight_of_their_last_layer() -> None:
+    network = smaller_forms(make_student(), 4, image_size=SIZE, collapse=True)["folded"]()
+    tails = network.student.flow.tails  # type: ignore[union-attr]
+    assert len({tail.weight.data_ptr() for tail in tails}) == 1
+    assert len({tail.bias.data_ptr() for tail in tails}) == 4
+
+
+def test_what_ships_is_the_smallest_form_rounded_once() -> None:
+    student = make_student().float()
+    images = (make_images(5) * 255).to(torch.uint8)
+    before = copy.deepcopy(student.state_dict())
+    form = smallest_form(student, 2, images, collapse=True)
+    assert form.name == "collapsed"
+    assert form.difference < 1e-12
+    assert next(form.network.parameters()).dtype == torch.float32
+    with torch.no_grad():
+        shown = images.float() / 255
+        torch.testing.assert_close(form.network(shown), student(shown, 2), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(student.state_dict(), before, rtol=0, atol=0)
+    assert smallest_form(make_student(schedule="vp").float(), 2, images, collapse=True).name == "general"
+
+
+def test_a_rewriting_that_is_not_equal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong_forms(student: SampledStudent, num_steps: int, **_: Any) -> dict[str, Any]:
+        other = copy.deepcopy(student)
+        with torch.no_grad():
+            next(other.parameters()).mul_(1 + 1e-6)
+        return {"folded": lambda: lambda images: other(images, num_steps)}
+
+    monkeypatch.setattr(rewriting, "smaller_forms", wrong_forms)
+    with pytest.raises(GateError, match=r"the folded form differs from the student by .* in float64"):
+        smallest_form(make_student().float(), 2, (make_images() * 255).to(torch.uint8), collapse=True)
+
+
+@torch.no_grad()
+def test_the_plain_network_is_the_student_without_its_walk() -> None:
+    student, images = make_student(), make_images()
+    wanted = student.flow.transform(student.features(images))
+    torch.testing.assert_close(without_steps(student)(images), wanted, rtol=0, atol=0)
+    refined = make_feature_student()
+    wanted = refined.head(refined.trunk(refined.normalize(images)))
+    torch.testing.assert_close(without_steps(refined)(images), wanted, rtol=0, atol=0)

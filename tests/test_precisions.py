@@ -1,0 +1,167 @@
+"""The files of each precision: what is in them, how they are judged, and that a bad one is refused."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+from torch import nn
+
+from models.flow_student import build_flow_student
+from pipeline.data.store import Split
+from pipeline.errors import GateError
+from pipeline.export.manifest import describe_files
+from pipeline.export.onnxruntime_quantization import quantize
+from pipeline.export.precisions import PRECISIONS, Exported, Source, check_tensorrt, export_precisions
+from pipeline.export.tensorrt_support import check_precision
+from pipeline.runtimes.base import image_batches
+from pipeline.runtimes.onnx import OnnxRuntime, available_providers
+
+OPEN: dict[str, Any] = {"max_abs_diff": None, "max_relative_diff": 0.0, "min_top1_agreement": 0.01, "max_drop": 1.0}
+EXACT: dict[str, Any] = {"max_abs_diff": 1e-4, "max_relative_diff": 0.0, "min_top1_agreement": 1.0, "max_drop": 0.0}
+GATES = {"fp32": EXACT, "fp16": EXACT | {"max_abs_diff": 1e-2}, "int8-cpu": OPEN, "int8-trt": OPEN}
+
+
+def make_student() -> nn.Module:
+    torch.manual_seed(0)
+    names: dict[str, Any] = {"backbone": "wrn_16_1", "schedule": "rectified", "meta_encoder": "conv"}
+    statistics = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
+    return build_flow_student(num_classes=4, time_scale=1.0, **names, **statistics).eval()
+
+
+def make_split(count: int = 12) -> Split:
+    images = torch.randint(0, 256, (count, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return Split(images, torch.arange(count) % 4)
+
+
+def make_source(**changes: Any) -> Source:
+    options = {"opset": 20, "input_dtype": "float32", "collapse": True, "method": "minmax"}
+    return Source(make_student(), 2, make_split(40).pixels, {"method": "fm_kt"}, **{**options, **changes})
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
+    """Return every file of a student of two steps, by precision."""
+    files = export_precisions(make_source(), tmp_path_factory.mktemp("precisions"), PRECISIONS)
+    return {file.precision: file for file in files}
+
+
+def graph_of(exported: Exported) -> onnx.GraphProto:
+    return onnx.load(exported.path).graph
+
+
+def test_floats_take_the_smallest_form_and_int8_keeps_its_last_convolution(exported: dict[str, Exported]) -> None:
+    forms = {precision: file.form for precision, file in exported.items()}
+    assert forms == {"fp32": "collapsed", "fp16": "collapsed", "int8-cpu": "folded", "int8-trt": "folded"}
+    convolutions = {precision: sum(n.op_type == "Conv" for n in graph_of(f).node) for precision, f in exported.items()}
+    assert convolutions["int8-trt"] == convolutions["fp32"] + 1 == convolutions["fp16"] + 1
+
+
+def test_fp16_has_float32_at_its_ends_and_in_its_norms(exported: dict[str, Exported]) -> None:
+    graph = graph_of(exported["fp16"])
+    assert [x.type.tensor_type.elem_type for x in (*graph.input, *graph.output)] == [TensorProto.FLOAT] * 2
+    types = {x.name: x.data_type for x in graph.initializer}
+    weights = {types[name] for n in graph.node if n.op_type in {"Conv", "Gemm"} for name in n.input if name in types}
+    assert weights == {TensorProto.FLOAT16}
+    made_by = {name: node for node in graph.node for name in node.output}
+    norms = [node for node in graph.node if node.op_type in {"InstanceNormalization", "BatchNormalization"}]
+    assert norms
+    assert all(made_by[node.input[0]].op_type == "Cast" for node in norms), "what is normalised is float32 again"
+    assert check_precision(onnx.load(exported["fp16"].path), "fp16") == []
+    assert exported["fp16"].path.stat().st_size < 0.65 * exported["fp32"].path.stat().st_size
+
+
+@pytest.mark.parametrize("precision", ["int8-cpu", "int8-trt"])
+def test_int8_weights_are_per_channel_and_zero_points_are_what_the_target_takes(
+    precision: str, exported: dict[str, Exported]
+) -> None:
+    graph = graph_of(exported[precision])
+    values = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    zeros = [values[node.input[2]] for node in graph.node if node.op_type == "DequantizeLinear"]
+    activations = [values[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"]
+    convolved = [node.input[1] for node in graph.node if node.op_type == "Conv"]
+    made_by = {node.output[0]: node for node in graph.node}
+    kernels = [values[made_by[name].input[0]] for name in convolved]
+    scales = [values[made_by[name].input[1]] for name in convolved]
+    assert all(kernel.dtype == np.int8 for kernel in kernels)
+    assert all(scale.shape == (len(kernel),) for kernel, scale in zip(kernels, scales, strict=True))
+    if precision == "int8-trt":
+        assert all((zero == 0).all() and zero.dtype == np.int8 for zero in (*zeros, *activations))
+    else:
+        assert {zero.dtype for zero in activations} == {np.dtype(np.uint8)}
+        assert max(np.abs(kernel.astype(int)).max() for kernel in kernels) <= 64, "7 bits: sums of two products fit"
+
+
+def test_the_static_check_of_tensorrt_tells_them_apart(exported: dict[str, Exported]) -> None:
+    accepted = {precision: check_tensorrt(file)["10"]["accepted"] for precision, file in exported.items()}
+    assert accepted == {"fp32": True, "fp16": True, "int8-cpu": False, "int8-trt": True}
+    posing = Exported(exported["int8-cpu"].path, "int8-trt", "folded")
+    with pytest.raises(GateError, match=r"model.int8-cpu.onnx: TensorRT would refuse it \(static check\): .*UINT8"):
+        check_tensorrt(posing)
+
+
+def test_every_file_is_judged_and_int8_also_without_optimization(exported: dict[str, Exported]) -> None:
+    entries = describe_files(list(exported.values()), make_source(), make_split(), batch_sizes=[1, 3, 64], gates=GATES)
+    levels = {entry["precision"]: sorted(entry["gates"]) for entry in entries.values()}
+    both = ["deployed", "unoptimized"]
+    assert levels == {"fp32": ["deployed"], "fp16": ["deployed"], "int8-cpu": both, "int8-trt": both}
+    for name, entry in entries.items():
+        path = next(file.path for file in exported.values() if file.path.name == name)
+        assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        for figures in entry["gates"].values():
+            assert set(figures) == {"batch_1", "batch_3", "batch_12", "test_split"}
+            found = figures["test_split"]
+            assert found["num_images"] == 12
+            assert found["max_relative"] == pytest.approx(found["max_abs"] / found["largest_logit"])
+
+
+def test_int8_computes_the_same_with_and_without_optimization(exported: dict[str, Exported]) -> None:
+    """8-bit weights would overflow in silence on CPUs without VNNI, in the optimized graph alone."""
+    images = next(image_batches(make_split(40).pixels, 40))
+    for precision in ("int8-cpu", "int8-trt"):
+        deployed, plain = (OnnxRuntime(exported[precision].path, optimize=level).run(images) for level in (True, False))
+        np.testing.assert_allclose(deployed, plain, atol=0.1 * np.abs(plain).max(), err_msg=precision)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-trt"])
+def test_a_file_that_is_not_good_enough_is_named_with_the_figure(precision: str, exported: dict[str, Exported]) -> None:
+    gates = {**GATES, precision: EXACT | {"max_abs_diff": 1e-12}}
+    name = exported[precision].path.name
+    with pytest.raises(GateError, match=rf"{name}, batch of 1: logits differ by .*, allowed are 1e-12"):
+        describe_files([exported[precision]], make_source(), make_split(), batch_sizes=[1], gates=gates)
+
+
+def test_images_as_bytes_give_what_images_in_zero_to_one_give(exported: dict[str, Exported], tmp_path: Path) -> None:
+    split = make_split()
+    for file in export_precisions(make_source(input_dtype="uint8"), tmp_path, ["fp32", "fp16", "int8-cpu"]):
+        assert graph_of(file).input[0].type.tensor_type.elem_type == TensorProto.UINT8
+        runtime, other = OnnxRuntime(file.path), OnnxRuntime(exported[file.precision].path)
+        assert (runtime.input_dtype, other.input_dtype) == ("uint8", "float32")
+        images = next(image_batches(split.pixels, len(split)))
+        np.testing.assert_allclose(runtime.run(images), other.run(images), atol=2e-2)
+        np.testing.assert_array_equal(runtime.infer(np.ascontiguousarray(split.pixels)), runtime.run(images))
+
+
+def test_ranges_follow_from_the_images_and_the_method(exported: dict[str, Exported], tmp_path: Path) -> None:
+    pixels = make_split(40).pixels.astype(np.float32) / 255
+    folded = export_precisions(make_source(collapse=False), tmp_path, ["fp32"])[0].path
+    outs = [tmp_path / name for name in ("method.onnx", "darker.onnx")]
+    quantize(folded, outs[0], pixels, precision="int8-trt", method="percentile")
+    quantize(folded, outs[1], pixels / 2, precision="int8-trt", method="minmax")
+    contents = {path.read_bytes() for path in (*outs, exported["int8-trt"].path)}
+    assert len(contents) == 3
+
+
+def test_an_unknown_recipe_or_provider_is_named(exported: dict[str, Exported], tmp_path: Path) -> None:
+    pixels = make_split().pixels.astype(np.float32)
+    with pytest.raises(ValueError, match=r"unknown int8 recipe 'int4'; known: int8-cpu, int8-trt"):
+        quantize(exported["fp32"].path, tmp_path / "x.onnx", pixels, precision="int4", method="minmax")
+    with pytest.raises(ValueError, match=r"unknown provider 'gpu'; known: cpu, cuda, tensorrt"):
+        OnnxRuntime(exported["fp32"].path, provider="gpu")
+    for provider in {"cuda", "tensorrt"} - set(available_providers()):
+        with pytest.raises(ValueError, match=rf"--provider: got '{provider}', which is not available here; it needs"):
+            OnnxRuntime(exported["fp32"].path, provider=provider)
