@@ -88,14 +88,16 @@ def caller(transport: str, address: str, name: str, *, binary: bool = True) -> C
     return ask
 
 
-def measure_latency(session: OnnxRuntime, server: ServerProcess, name: str, images: NDArray[Any], blocks: int) -> Any:
-    """Return percentiles in milliseconds of each way to an answer."""
-    ways = {
-        "session": session.infer,
-        "http": caller("http", server.http, name),
-        "http json": caller("http", server.http, name, binary=False),
-        "grpc": caller("grpc", server.grpc, name),
-    }
+def measure_latency(
+    session: OnnxRuntime, servers: dict[int, ServerProcess], name: str, images: NDArray[Any], blocks: int
+) -> Any:
+    """Return percentiles in milliseconds of each way to an answer; ``servers`` are by their number of workers."""
+    ways = {"session": session.infer}
+    for workers, server in servers.items():
+        suffix = f", {workers} worker" + "s" * (workers > 1)
+        ways[f"http{suffix}"] = caller("http", server.http, name)
+        ways[f"grpc{suffix}"] = caller("grpc", server.grpc, name)
+    ways["http json"] = caller("http", server.http, name, binary=False)
     times: dict[str, list[float]] = {way: [] for way in ways}
     for block in range(blocks + 1):
         for way, ask in ways.items():
@@ -172,11 +174,16 @@ def run(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     session = OnnxRuntime(package.files["fp32"], num_threads=1, spinning=False)
     images = make_images(package)
     right = session.infer(images)
-    with serving(folder, "--workers", str(config["workers"]), "--timeout", "60") as server:
+    with contextlib.ExitStack() as stack:
+        servers = {
+            workers: stack.enter_context(serving(folder, "--workers", str(workers), "--timeout", "60"))
+            for workers in sorted({1, config["workers"]})
+        }
+        server = servers[config["workers"]]
         limits = server.wait_for("ready")["limits"]
         target = Target(package.name, images.shape[1:], limits["max_batch"], limits["max_bytes"])
         latency = {
-            size: measure_latency(session, server, package.name, images[:size], config["blocks"]) for size in (1, 8)
+            size: measure_latency(session, servers, package.name, images[:size], config["blocks"]) for size in (1, 8)
         }
         results = {"latency": latency, "memory at start": resident(server)}
         results["load"] = load(server, package.name, images, right, config["requests"], config["clients"])
@@ -184,16 +191,16 @@ def run(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         counted = server.ask(f"/v2/models/{package.name}/stats")[1]["model_stats"][0]["inference_stats"]["success"]
         expected = sum(30 * (config["blocks"] + 1) for _ in latency) + config["requests"] - results["load"]["lost"]
         results["counted"] = [counted["count"], expected]
-        results["exit code"] = server.stop()
+        results["exit code"] = max(abs(each.stop()) for each in servers.values())
     return results
 
 
 def show(results: dict[str, Any]) -> None:
-    click.echo("batch  way         p50 ms   p95 ms   p99 ms   p50 / session")
+    click.echo("batch  way                p50 ms   p95 ms   p99 ms   p50 / session")
     for size, ways in results["latency"].items():
         for way, row in ways.items():
             p50, p95, p99 = row["ms"]
-            click.echo(f"{size:5}  {way:9} {p50:8.2f} {p95:8.2f} {p99:8.2f} {row['ratio']:10.2f}")
+            click.echo(f"{size:5}  {way:16} {p50:8.2f} {p95:8.2f} {p99:8.2f} {row['ratio']:10.2f}")
     load_, fuzz_ = results["load"], results["fuzz"]
     click.echo(f"load: {json.dumps(load_)}")
     click.echo(f"malformed: {json.dumps(fuzz_['statuses'])}")
