@@ -31,7 +31,7 @@ class Package(NamedTuple):
     input_dtype: str
     """``float32``: pixels in [0, 1]; ``uint8``: pixels as they are."""
     files: dict[str, Path]
-    """From each precision to its ONNX file; ``fp32`` is always among them."""
+    """From each precision to its ONNX file; ``fp32`` is the first."""
     manifest: Json
 
 
@@ -57,13 +57,14 @@ def read_package(folder: Path) -> Package:
     manifest, labels = (_described(folder / name) for name in (MANIFEST, "labels.json"))
     try:
         height, width = manifest["image_size"]
+        files = {entry["precision"]: folder / file for file, entry in manifest["files"].items()}
         return Package(
             folder=folder,
             name=manifest["name"],
             labels=tuple(labels["labels"]),
             image_size=(height, width),
             input_dtype=manifest["input"],
-            files={entry["precision"]: folder / file for file, entry in manifest["files"].items()},
+            files=dict(sorted(files.items(), key=lambda item: (item[0] != "fp32", item[0]))),
             manifest=manifest,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

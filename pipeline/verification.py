@@ -6,9 +6,18 @@ from typing import NamedTuple
 
 from pipeline.errors import UserError
 from pipeline.files import read_json, sha256
-from pipeline.packaged import SUMS, Package, damaged_files, read_gate, read_package, read_samples, read_sums
+from pipeline.packaged import (
+    SUMS,
+    Package,
+    choose_file,
+    damaged_files,
+    read_gate,
+    read_package,
+    read_samples,
+    read_sums,
+)
 from pipeline.parity import Parity, compare, require_accuracy, require_parity
-from pipeline.runtimes.base import predict
+from pipeline.runtimes.base import Runtime, predict
 from pipeline.runtimes.onnx import OnnxRuntime
 
 ENGINES = "engines"
@@ -34,10 +43,10 @@ def verify_package(folder: Path, *, provider: str, num_threads: int) -> tuple[in
     if faults:
         raise UserError("\n".join(faults))
     package = read_package(folder)
-    proofs = [
-        Proof(path.name, _prove(package, precision, path, provider=provider, num_threads=num_threads))
-        for precision, path in package.files.items()
-    ]
+    proofs = []
+    for precision, path in package.files.items():
+        runtime = OnnxRuntime(path, provider=provider, num_threads=num_threads)
+        proofs.append(Proof(path.name, prove_samples(package, precision, runtime, other_kernels=provider != "cpu")))
     return len(sums), proofs
 
 
@@ -59,11 +68,18 @@ def _damaged_engines(folder: Path) -> Iterator[str]:
             yield f"{plan}: differs from its SHA-256 in {sidecar.name}"
 
 
-def _prove(package: Package, precision: str, path: Path, *, provider: str, num_threads: int) -> Parity:
-    samples = read_samples(package.folder)
-    gate = read_gate(package.manifest, precision, other_kernels=provider != "cpu").of_few(len(samples.images))
-    logits = predict(OnnxRuntime(path, provider=provider, num_threads=num_threads), samples.images, len(samples.images))
+def prove_samples(package: Package, precision: str, runtime: Runtime, *, other_kernels: bool) -> Parity:
+    """Return how far ``runtime``, over the file of ``precision``, is from the logits that the package demands.
+
+    ``other_kernels``: it does not run on the CPU.
+
+    Raises:
+        GateError: it is further than the manifest's gate allows; names the file and the figure.
+    """
+    samples, what = read_samples(package.folder), f"{choose_file(package, precision)}, packaged images"
+    gate = read_gate(package.manifest, precision, other_kernels=other_kernels).of_few(len(samples.images))
+    logits = predict(runtime, samples.images, len(samples.images))
     found = compare(logits, samples.logits)
-    require_parity(found, f"{path}, packaged images", gate)
-    require_accuracy(logits, samples.logits, samples.labels, f"{path}, packaged images", gate)
+    require_parity(found, what, gate)
+    require_accuracy(logits, samples.logits, samples.labels, what, gate)
     return found

@@ -37,7 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "fm_kt on features": FEATURES,
     "fm_kt on features, torchvision": FEATURES
-    | {"distill_student.backbone": "shufflenet_v2_x0_5", "distill_student.feature_pairs": [[4, 2], [5, 3]]},
+    | {"distill_student.backbone": "shufflenet_v2_x0_5", "distill_student.feature_pairs": [[3, 2], [4, 3]]},
     "fm_kt_theta": {"distill_student.method": "fm_kt_theta", "distill_student.loss": "dkd"},
     "ofm_kt": {"distill_student.method": "ofm_kt"},
     "metric": {"distill_student.method": "metric", "distill_student.loss": "mse"},

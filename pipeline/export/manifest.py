@@ -18,6 +18,8 @@ from pipeline.runtimes.onnx import OnnxRuntime
 
 logger = logging.getLogger(__name__)
 
+REFERENCE_BATCH = 256
+
 
 def describe_files(
     exported: Sequence[Exported],
@@ -38,7 +40,7 @@ def describe_files(
     Raises:
         GateError: a file does not pass; names it and the figure.
     """
-    reference = trained_logits(source.student, source.num_steps, test, max(batch_sizes))
+    reference = trained_logits(source.student, source.num_steps, test, REFERENCE_BATCH)
     entries: Json = {}
     for file in exported:
         gate = Gate(**gates[file.precision])

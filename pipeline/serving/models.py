@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.packaged import MANIFEST, SAMPLES, Package, check_files, choose_file, read_gate, read_samples
-from pipeline.parity import compare, require_accuracy, require_parity
-from pipeline.runtimes.base import predict
+from pipeline.packaged import MANIFEST, SAMPLES, Package, check_files, choose_file
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.serving.statistics import Statistics
 from pipeline.serving.tensors import DATATYPES, DTYPES, TensorSpec
+from pipeline.verification import prove_samples
 
 LABELS = "labels.json"
 VERSION = "1"
@@ -112,7 +111,7 @@ def load_models(package: Package, precisions: Sequence[str], *, provider: str, n
         )
         _warm_up(model, str(file))
         if has_samples:
-            _require_samples(package, precision, runtime, f"{file}, packaged images", on_gpu=model.on_gpu)
+            prove_samples(package, precision, runtime, other_kernels=model.on_gpu)
         models.append(model)
     return models
 
@@ -125,12 +124,3 @@ def _warm_up(model: ServedModel, file: str) -> None:
     if logits.shape != expected or logits.dtype != np.float32 or not np.isfinite(logits).all():
         got = f"{logits.dtype} {list(logits.shape)}"
         raise UserError(f"{file}: a black image gives {got}, expected finite float32 {list(expected)}; wrong package?")
-
-
-def _require_samples(package: Package, precision: str, runtime: OnnxRuntime, what: str, *, on_gpu: bool) -> None:
-    """Raise GateError where ``runtime`` does not answer the packaged images as its gate in the manifest demands."""
-    samples = read_samples(package.folder)
-    gate = read_gate(package.manifest, precision, other_kernels=on_gpu).of_few(len(samples.images))
-    logits = predict(runtime, samples.images, len(samples.images))
-    require_parity(compare(logits, samples.logits), what, gate)
-    require_accuracy(logits, samples.logits, samples.labels, what, gate)

@@ -1,0 +1,226 @@
+"""A package in the hands of its consumer: predicted with, verified, timed, and damaged in every way."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from safetensors.numpy import load_file
+
+from pipeline.packaging import write_sums
+from stages.__main__ import main
+from tests.bench import Bench
+from tests.helpers import ROOT, refused, write_params
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Return a bench in which the chain has run to a package with a file of every precision."""
+    folder = tmp_path_factory.mktemp("package")
+    bench = Bench(folder, lambda changes: write_params(folder / "params.yaml", changes))
+    bench.prepare()
+    changes = {
+        "distill_student.method": "ofm_kt",
+        "distill_student.training.epochs": 4,
+        "calibrate_steps.candidates": [2, 4],
+        "export_onnx.precisions": ["fp32", "fp16", "int8-cpu", "int8-trt"],
+        "export_onnx.gates.int8-cpu.min_top1_agreement": 0.5,
+        "export_onnx.gates.int8-cpu.max_drop": 0.5,
+        "export_onnx.gates.int8-trt.min_top1_agreement": 0.5,
+        "export_onnx.gates.int8-trt.max_drop": 0.5,
+        "measure_tradeoff.precisions": ["fp32", "int8-cpu"],
+    }
+    (folder / "teacher.json").write_text(json.dumps({"status": "not needed"}))
+    for command in (bench.distill, bench.calibrate, bench.export, bench.measure):
+        result = command(changes)
+        assert result.exit_code == 0, result.output
+    for step in (bench.evaluate("onnx", "onnx", changes), bench.package(changes)):
+        assert step.exit_code == 0, step.output
+    return bench
+
+
+@pytest.fixture
+def package(bench: Bench, tmp_path: Path) -> Path:
+    """Return a copy of the package, to be spoilt."""
+    return shutil.copytree(bench.folder / "package", tmp_path / "package")
+
+
+def run(command: str, package: Path, *words: str) -> Result:
+    return CliRunner().invoke(main, [command, "--package", str(package), *words])
+
+
+@pytest.fixture
+def pictures(package: Path, tmp_path: Path) -> list[Path]:
+    """Return the packaged images as PNG files."""
+    paths = []
+    for number, pixels in enumerate(load_file(package / "samples.safetensors")["images"][:5]):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(paths[-1])
+    return paths
+
+
+def test_a_prediction_is_the_softmax_of_the_trained_logits(package: Path, pictures: list[Path]) -> None:
+    labels = json.loads((package / "labels.json").read_text())["labels"]
+    result = run("predict", package, "--json", "--top", "10", *map(str, pictures))
+    assert result.exit_code == 0, result.output
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["image"] for line in found] == list(map(str, pictures))
+    for line, logits in zip(found, load_file(package / "samples.safetensors")["logits"], strict=False):
+        shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        assert [item["label"] for item in line["labels"]] == [labels[i] for i in np.argsort(-shares)]
+        np.testing.assert_allclose(
+            [item["probability"] for item in line["labels"]], sorted(-shares) * np.array(-1), atol=1e-4
+        )
+    short = run("predict", package, "--top", "1", str(pictures[0])).stdout
+    assert re.fullmatch(rf"{pictures[0]}: \w+ \d+\.\d\d%\n", short)
+
+
+def test_other_sizes_and_modes_are_prepared_as_in_training(package: Path, pictures: list[Path]) -> None:
+    picture = Image.open(pictures[0])
+    large = pictures[0].with_name("large.png")
+    picture.resize((80, 80), Image.Resampling.NEAREST).convert("RGBA").save(large)
+    near, exact = (json.loads(run("predict", package, "--json", str(p)).stdout) for p in (large, pictures[0]))
+    assert near["labels"][0]["label"] == exact["labels"][0]["label"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing.png"], "nothing.png: cannot be read (No such file or directory)"),
+        ([str(ROOT / "README.md")], "README.md: not an image of a known format"),
+        (["--precision", "int4", "x.png"], "has no file of precision 'int4'; it has fp16, fp32, int8-cpu, int8-trt"),
+    ],
+)
+def test_a_prediction_that_cannot_be_made_is_one_line(words: list[str], said: str, package: Path) -> None:
+    refused(run("predict", package, *words), said)
+
+
+def test_a_whole_package_is_intact_and_right(package: Path) -> None:
+    result = run("verify", package)
+    assert result.exit_code == 0, result.output
+    count = len([path for path in package.rglob("*") if path.is_file()]) - 1
+    assert f"intact, {count} files agree with their sums" in result.output
+    assert len(re.findall(r"^model\S*\.onnx .*right$", result.output, re.MULTILINE)) == 4
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=package, check=True)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        ("model.onnx", flip, "model.onnx: differs from its SHA-256 in SHA256SUMS"),
+        ("model.int8-cpu.onnx", lambda path: path.write_bytes(path.read_bytes()[:-9]), "model.int8-cpu.onnx: differs"),
+        ("labels.json", Path.unlink, "labels.json: missing"),
+        ("samples.safetensors", flip, "samples.safetensors: differs"),
+        ("triton/fmkt-student/config.pbtxt", flip, "triton/fmkt-student/config.pbtxt: differs"),
+        ("SHA256SUMS", Path.unlink, "SHA256SUMS: cannot be read"),
+        ("SHA256SUMS", lambda path: path.write_text("nonsense"), "SHA256SUMS: not a list of SHA-256 sums"),
+        ("extra.sh", lambda path: path.write_text("echo"), "extra.sh: not listed in SHA256SUMS"),
+    ],
+)
+def test_a_damaged_file_is_named(name: str, damage: Callable[[Path], Any], said: str, package: Path) -> None:
+    damage(package / name)
+    refused(run("verify", package), said)
+
+
+def test_every_damaged_file_is_named(package: Path) -> None:
+    flip(package / "model.onnx")
+    flip(package / "model.fp16.onnx")
+    result = run("verify", package)
+    assert result.exit_code == 2
+    assert len(re.findall(r"^error: \S+model\S*onnx: differs", result.output, re.MULTILINE)) == 2
+
+
+def test_files_that_agree_with_their_sums_must_also_compute_what_was_trained(package: Path) -> None:
+    """A network put in another's place, sums and all."""
+    shutil.copyfile(package / "model.int8-trt.onnx", package / "model.onnx")
+    write_sums(package)
+    result = run("verify", package)
+    assert result.exit_code == 1
+    assert "model.onnx, packaged images: logits differ by" in result.output
+
+
+def test_an_engine_built_here_is_held_to_its_sidecar(package: Path) -> None:
+    engines = package / "engines"
+    engines.mkdir()
+    (engines / "model.plan").write_bytes(b"a plan")
+    (engines / "model.plan.json").write_text(json.dumps({"plan_sha256": "0"}))
+    refused(run("verify", package), "engines/model.plan: differs from its SHA-256 in model.plan.json")
+
+
+def test_what_is_no_package_is_said_so(tmp_path: Path, bench: Bench) -> None:
+    refused(run("predict", tmp_path / "none", "x.png"), "none: no such folder; give that of a package")
+    refused(run("predict", tmp_path, "x.png"), "manifest.json: no such file")
+    refused(run("predict", bench.folder / "onnx", "x.png"), "labels.json: no such file")
+
+
+def test_the_benchmark_compares_every_file_with_the_plain_student(package: Path, bench: Bench) -> None:
+    words = ["--student", str(bench.folder / "student"), "--batch", "1", "--batch", "3", "--no-compiled"]
+    result = run("benchmark", package, *words, "--iterations", "10", "--warmup", "1")
+    assert result.exit_code == 0, result.output
+    rows = [re.split(r"  +", line) for line in result.stdout.splitlines() if re.search(r"\d$", line)]
+    assert [row[0] for row in rows[:6]] == [
+        "plain student, onnx", "deployed, torch eager", "fp32, cpu", "fp16, cpu", "int8-cpu, cpu", "int8-trt, cpu",
+    ]  # fmt: skip
+    assert [row[1] for row in rows] == ["1"] * 6 + ["3"] * 6
+    for row in rows:
+        _, batch, p50, p95, p99, speed, ratio = row
+        assert 0 < float(p50) <= float(p95) <= float(p99)
+        assert float(speed.replace(",", "")) == pytest.approx(1000 * int(batch) / float(p50), rel=0.02, abs=1)
+        baseline = next(other for other in rows if other[1] == batch)
+        assert float(ratio) == pytest.approx(float(p50) / float(baseline[2]), rel=0.05, abs=0.01)
+    assert "10 calls after 1" in result.stdout
+    alone = run("benchmark", package, "--iterations", "10", "--batch", "1")
+    assert "plain student" not in alone.stdout
+    refused(run("benchmark", package, "--provider", "cuda"), "--provider: got 'cuda', which is not available here")
+
+
+def test_the_model_card_holds_every_file_and_every_point(package: Path) -> None:
+    card = (package / "README.md").read_text()
+    manifest = json.loads((package / "manifest.json").read_text())
+    for name, entry in manifest["files"].items():
+        assert re.search(rf"^\| `{name}` \| {entry['bytes']:,} \|", card, re.MULTILINE)
+    points = json.loads((package / "tradeoff.json").read_text())["points"]
+    assert [(point["num_steps"], point["precision"]) for point in points] == [
+        (2, "fp32"), (2, "int8-cpu"), (4, "fp32"), (4, "int8-cpu"),
+    ]  # fmt: skip
+    front = [p for p in points if p["on_the_front"]]
+    assert front
+    for point in front:
+        assert not any(p["accuracy"] > point["accuracy"] and p["latency_ms"] < point["latency_ms"] for p in points)
+    assert all(p["bytes"] > 0 and p["latency_ms"] > 0 for p in points)
+    assert (package / "tradeoff.svg").read_text().count("<svg") == 1
+    assert manifest["int8_calibration"]["num_images"] > 0
+    assert re.fullmatch("[0-9a-f]{64}", manifest["int8_calibration"]["split_sha256"])
+
+
+def test_the_device_needs_neither_pytorch_nor_the_rest_of_the_environment(package: Path, pictures: list[Path]) -> None:
+    """Commands on a package import what the dependency group ``edge`` of pyproject.toml installs, and no more."""
+    code = f"""
+import sys
+from stages.__main__ import main
+before = set(sys.modules)
+for words in (["verify"], ["predict", {str(pictures[0])!r}], ["build-engine"]):
+    try:
+        main([words[0], "--package", {str(package)!r}, *words[1:]])
+    except SystemExit as end:
+        pass
+heavy = {{"torch", "torchvision", "dvc", "matplotlib", "sklearn", "tritonclient", "onnxscript"}}
+print("found:", *sorted(heavy & {{name.partition(".")[0] for name in sys.modules}}))
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "found:"
+    assert "intact" in result.stdout
