@@ -37,10 +37,10 @@ compare: $(INSTALLED)  ## train methods and seeds against each other: COMPARISON
 	  --out artifacts/comparison/$(COMPARISON) --report reports/comparison/$(COMPARISON) --jobs $(or $(JOBS),2)
 
 test: $(INSTALLED)  ## run all tests
-	@python -m pytest -n 2 --dist loadgroup
+	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(INSTALLED)  ## run the tests that do not run the whole chain
-	@python -m pytest -n 2 -m "not slow"
+	@python -m pytest -n 2 --dist loadfile -m "not slow"
 
 soak: $(INSTALLED)  ## kill training twenty times at random and compare what comes out (ten minutes)
 	@python benchmarks/soak.py

@@ -3,8 +3,8 @@
     python benchmarks/deployed_graph.py                    # wrn_16_2 with the conv meta-encoder, K = 1, 2, 4
     python benchmarks/deployed_graph.py --output results.json
 
-The networks have random weights: latency does not depend on them. All runtimes of a table take turns of ten calls; figures
-are medians, and ratios are those of medians within the table.
+The networks have random weights: latency does not depend on them. All runtimes of a table take turns of ten calls;
+figures are medians, and ratios are those of medians within the table.
 """
 
 import json

@@ -46,7 +46,7 @@ class Bench:
     def run(self, command: Command, changes: dict[str, Any], *words: str, **paths: str) -> Result:
         options = {"params": str(self.write({**SMALL, **changes}))}
         options |= {name: str(self.folder / path) for name, path in paths.items()}
-        return CliRunner().invoke(
+        return CliRunner(env={"DVC_ROOT": str(self.folder)}).invoke(
             command, [*words, *(text for name, value in options.items() for text in (f"--{name}", value))]
         )
 

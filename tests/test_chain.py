@@ -20,8 +20,10 @@ import pytest
 from pipeline.data.images import central_square, decode_image
 from tests.helpers import ROOT, TINY, fill_folder, image_bytes, write_params
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chain")]
+pytestmark = pytest.mark.slow
 
+MEASURED = {"tradeoff.json", "tradeoff.svg", "README.md", "SHA256SUMS"}
+"""Files of a package that hold latency."""
 PROJECT = ["models", "pipeline", "stages", "presets", "dvc.yaml", "params.yaml", ".dvc/config", ".dvc/.gitignore"]
 PROJECT += [".dvcignore", ".gitignore"]
 ALL_STAGES = ["probe_environment", "prepare_data", "train_teacher", "distill_student", "calibrate_steps"]
@@ -137,7 +139,8 @@ def test_tensorrt_is_built_or_honestly_skipped(project: Project) -> None:
     [
         ({"evaluate.latency_iterations": 11}, set(EVALUATIONS)),
         ({"package.description": "Another text."}, {"package"}),
-        ({"export_tensorrt.max_batch": 65}, {"export_tensorrt"}),
+        ({"export_tensorrt.max_batch": 65}, {"export_tensorrt", "package"}),
+        ({"measure_tradeoff.iterations": 11}, {"measure_tradeoff"}),
         ({"calibrate_steps.tolerance": 0.5}, {"calibrate_steps"}),
         ({"distill_student.loss": "kd"}, {"distill_student"}),
         ({"train_teacher.training.epochs": 7}, {"train_teacher"}),
@@ -261,7 +264,9 @@ def test_the_package_is_whole_and_its_card_works_as_written(project: Project, tm
     np.testing.assert_allclose(np.load(tmp_path / "package/pixels.npy")[0] * 255, trained_on, atol=1e-4)
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "package", check=True)
     listed = {line.split()[1] for line in (tmp_path / "package/SHA256SUMS").read_text().splitlines()}
-    assert listed == {path.name for path in (project.root / "artifacts/package").iterdir()} - {"SHA256SUMS"}
+    package = project.root / "artifacts/package"
+    files = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
+    assert listed == files - {"SHA256SUMS"}
 
 
 def test_the_package_can_be_fetched_by_its_tag(project: Project, tmp_path: Path) -> None:
@@ -324,8 +329,14 @@ def test_the_same_inputs_give_the_same_bytes_in_another_clone_that_is_killed_twi
     assert not list(twin.root.glob(".checkpoints/*/*/epoch-*"))
     for name in ("teacher", "student"):
         assert twin.files(f"reports/{name}_history.csv") == project.files(f"reports/{name}_history.csv")
-    for folder in ("data", "teacher", "student", "calibration", "onnx", "package"):
+    for folder in ("data", "teacher", "student", "calibration", "onnx"):
         assert twin.files(f"artifacts/{folder}") == project.files(f"artifacts/{folder}"), folder
+    ours, theirs = (
+        {name: data for name, data in clone.files("artifacts/package").items() if Path(name).name not in MEASURED}
+        for clone in (twin, project)
+    )
+    assert ours == theirs
+    assert set(project.files("artifacts/package")) == set(twin.files("artifacts/package"))
 
 
 def test_the_summary_shows_every_runtime(project: Project) -> None:

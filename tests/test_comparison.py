@@ -20,7 +20,6 @@ from pipeline.files import read_json
 from stages.__main__ import main
 from tests.helpers import ROOT, TINY, refused, write_params
 
-pytestmark = pytest.mark.xdist_group("comparison")
 ARGUMENTS = ["compare", "comparison.yaml", "--out", "runs", "--report", "report", "--jobs"]
 NONE, FM_KT = {"distill_student.method": "none"}, {"distill_student.method": "fm_kt"}
 METHODS = {"none": NONE, "fm_kt": FM_KT}

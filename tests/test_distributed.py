@@ -1,7 +1,6 @@
 """Several processes that train together, as torchrun starts them, against one process."""
 
 import copy
-import json
 import os
 import re
 import subprocess
@@ -101,11 +100,18 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     torch.testing.assert_close(both, one, rtol=1e-8, atol=1e-10)
 
 
-def test_torchrun_trains_what_one_process_trains(bench: Bench) -> None:
+def launched(bench: Bench, out: str, changes: dict[str, Any]) -> "subprocess.CompletedProcess[str]":
+    """Run the stage with ``engine.num_processes`` 2."""
+    command = [sys.executable, *distill_command(bench, out, {"engine.num_processes": 2, **changes})]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(bench.folder)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
+
+
+def test_one_parameter_launches_processes_that_train_what_one_trains(bench: Bench) -> None:
     """The stage as users launch it; the history is that of all images."""
     alone = bench.distill(CHANGES)
     assert alone.exit_code == 0, alone.output
-    result = torchrun(bench.folder, *distill_command(bench, "shared", {}))
+    result = launched(bench, "shared", {})
     assert result.returncode == 0, result.stderr
     one, both = (load_file(bench.folder / name / "model.safetensors") for name in ("student", "shared"))
     torch.testing.assert_close(both, one, rtol=0, atol=5e-3)  # float32 rounding, grown over eight steps
@@ -123,16 +129,8 @@ def test_torchrun_trains_what_one_process_trains(bench: Bench) -> None:
     assert not list(bench.folder.glob(".checkpoints/distill_student/*/epoch*")), "they are cleared at the end"
 
 
-def test_one_parameter_launches_the_processes_and_an_error_keeps_its_exit_code(bench: Bench) -> None:
-    changes = {"engine.num_processes": 2}
-    command = [sys.executable, *distill_command(bench, "launched", changes)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(bench.folder)}
-    options: dict[str, Any] = {"env": environment, "capture_output": True, "text": True, "timeout": 240}
-    result = subprocess.run(command, check=False, **options)
-    assert result.returncode == 0, result.stderr
-    assert json.loads((bench.folder / "launched.json").read_text())["engine"]["num_processes"] == 2
-    command = [sys.executable, *distill_command(bench, "odd", {**changes, "distill_student.training.batch_size": 33})]
-    result = subprocess.run(command, check=False, **options)
+def test_a_batch_that_cannot_be_shared_keeps_its_exit_code(bench: Bench) -> None:
+    result = launched(bench, "odd", {"distill_student.training.batch_size": 33})
     assert result.returncode == 2, result.stderr
     assert "error: " in result.stderr
     assert "distill_student.training.batch_size: got 33, which engine.num_processes = 2 cannot share" in result.stderr
