@@ -30,8 +30,6 @@ SMALL = {
     "prepare_data.max_train_images": 100,
     "export_onnx.precisions": ["fp32"],
     "export_tensorrt.precisions": ["fp32"],
-    "measure_tradeoff.precisions": ["fp32"],
-    "measure_tradeoff.iterations": 10,
 }
 
 

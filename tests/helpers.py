@@ -27,6 +27,7 @@ TINY = {
     "export_onnx.gates.int8-cpu.min_top1_agreement": 0.8,
     "export_onnx.gates.int8-cpu.max_drop": 0.1,
     "export_tensorrt.precisions": ["fp32"],
+    "measure_tradeoff.precisions": ["fp32"],
     "measure_tradeoff.iterations": 10,
     "evaluate.latency_iterations": 10,
 }
