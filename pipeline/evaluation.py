@@ -9,7 +9,7 @@ from torch import nn
 from pipeline.data.store import Split
 from pipeline.files import Json
 from pipeline.metrics import Labels, Logits, Scores, score
-from pipeline.parity import Gate, Parity, compare, require_accuracy, require_difference, require_parity
+from pipeline.parity import Gate, Parity, compare, require_accuracy, require_parity
 from pipeline.runtimes.base import Pixels, Runtime, image_batches, predict
 from pipeline.runtimes.torch import TorchRuntime
 
@@ -70,7 +70,7 @@ def prove(
     figures: Json = {}
     for count in sorted({min(size, len(pixels)) for size in batch_sizes}):
         found = compare(runtime.run(next(image_batches(pixels, count))), reference[:count])
-        require_difference(found, f"{what}, batch of {count}", gate)
+        require_parity(found, f"{what}, batch of {count}", gate.of_few(count))
         figures[f"batch_{count}"] = found._asdict()
     logits = predict(runtime, pixels, max(batch_sizes))
     whole = compare(logits, reference)

@@ -18,6 +18,7 @@ from pipeline.parity import Gate
 SUMS = "SHA256SUMS"
 SAMPLES = "samples.safetensors"
 MANIFEST = "manifest.json"
+LABELS = "labels.json"
 
 
 class Package(NamedTuple):
@@ -54,10 +55,10 @@ def read_package(folder: Path) -> Package:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give that of a package (dvc repro writes artifacts/package)")
-    manifest, labels = (_described(folder / name) for name in (MANIFEST, "labels.json"))
+    manifest, labels = (_described(folder / name) for name in (MANIFEST, LABELS))
     try:
         height, width = manifest["image_size"]
-        files = {entry["precision"]: folder / file for file, entry in manifest["files"].items()}
+        files = {entry["precision"]: folder / Path(file).name for file, entry in manifest["files"].items()}
         return Package(
             folder=folder,
             name=manifest["name"],

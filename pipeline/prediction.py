@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.data.images import covering, decode_image
 from pipeline.errors import files_of_the_user
 from pipeline.metrics import log_softmax
-from pipeline.packaged import Package, check_files, choose_file
+from pipeline.packaged import LABELS, MANIFEST, Package, check_files, choose_file
 from pipeline.runtimes.base import Runtime, image_batches
 from pipeline.runtimes.onnx import OnnxRuntime
 
@@ -25,13 +25,13 @@ class Prediction(NamedTuple):
 
 
 def open_package(package: Package, precision: str, *, provider: str, num_threads: int) -> OnnxRuntime:
-    """Return a session over the file of ``precision``, which must be as its sum says.
+    """Return a session over the file of ``precision``; it, the labels and the manifest must be as their sums say.
 
     Raises:
         UserError: the package has no such file, it is damaged, or the provider is not available here.
     """
     path = choose_file(package, precision)
-    check_files(package, [path.name])
+    check_files(package, [MANIFEST, LABELS, path.name])
     return OnnxRuntime(path, provider=provider, num_threads=num_threads)
 
 

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from models.deploy import deployable, without_steps
+from models.flow_student import SampledStudent
 from pipeline.artifacts import load_network
+from pipeline.errors import UserError
 from pipeline.export.onnx import export_onnx
 from pipeline.packaged import Package
 from pipeline.runtimes.base import Runtime
@@ -21,11 +23,15 @@ def reference_runtimes(package: Package, student: Path, *, num_threads: int, com
     """Return the plain student (no sampling steps) by ONNX Runtime, and the deployed one by PyTorch, on the CPU.
 
     Raises:
-        UserError: the files of ``student`` are missing or damaged.
+        UserError: the files of ``student`` are missing or damaged, or of another student.
     """
-    network, _ = load_network(student)
+    network, about = load_network(student)
+    num_steps = package.manifest["num_steps"]
+    takes_steps, classes = isinstance(network, SampledStudent), about["arguments"].get("num_classes")
+    if takes_steps != (num_steps is not None) or classes != len(package.labels):
+        raise UserError(f"{student}: is not the student of {package.folder}; give the one that it was exported from")
     return compare_with(
-        network, package.manifest["num_steps"], package.image_size, package.manifest["opset"],
+        network, num_steps, package.image_size, package.manifest["opset"],
         num_threads=num_threads, compiled=compiled,
     )  # fmt: skip
 

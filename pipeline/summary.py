@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.errors import UserError
 from pipeline.files import Json, read_json
 from pipeline.table import aligned
 
@@ -47,6 +48,8 @@ def _files(manifest: Json, report: Json) -> list[str]:
     header = ["ONNX file", "bytes", "top-1", "same label", *(f"batch {size}, ms" for size in sizes), "TensorRT 10, 11"]
     rows = []
     for name, entry in manifest["files"].items():
+        if entry["precision"] not in judged:
+            raise UserError(f"reports/evaluation/onnx.json: says nothing of {name}; run evaluate@onnx (dvc repro)")
         found = judged[entry["precision"]]
         checks = entry["tensorrt_static_check"].values()
         rows.append(

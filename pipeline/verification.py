@@ -51,11 +51,17 @@ def verify_package(folder: Path, *, provider: str, num_threads: int) -> tuple[in
 
 
 def _strangers(folder: Path, sums: dict[str, str]) -> Iterator[str]:
-    """Yield a line on each file that neither the list of sums nor a command of this project put there."""
+    """Yield a line on each file that neither the list of sums nor ``build-engine`` put there, and on each link."""
+    sidecars = list((folder / ENGINES).glob("*.plan.json"))
+    plans = {read_json(sidecar).get("plan_sha256") for sidecar in sidecars}
+    built = {*sidecars, *(sidecar.with_suffix("") for sidecar in sidecars)}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        built_here = name.startswith(f"{ENGINES}/") or (name.startswith("triton/") and path.name == "model.plan")
-        if path.is_file() and name not in sums and name != SUMS and not built_here:
+        if path.is_symlink():
+            yield f"{path}: a link; a package has none"
+        elif path.is_dir() or name in sums or name == SUMS or path in built:
+            continue
+        elif not (name.startswith("triton/") and path.name == "model.plan" and sha256(path) in plans):
             yield f"{path}: not listed in {SUMS}; it does not belong to the package"
 
 

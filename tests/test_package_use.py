@@ -161,6 +161,33 @@ def test_an_engine_built_here_is_held_to_its_sidecar(package: Path) -> None:
     refused(run("verify", package), "engines/model.plan: differs from its SHA-256 in model.plan.json")
 
 
+def test_what_lies_beside_engines_is_strange_and_so_are_links(package: Path) -> None:
+    (package / "engines").mkdir()
+    (package / "engines/model.plan").write_bytes(b"no sidecar")
+    refused(run("verify", package), "engines/model.plan: not listed in SHA256SUMS")
+    (package / "engines/model.plan").unlink()
+    (package / "triton/fmkt-student-tensorrt/1/model.plan").write_bytes(b"built nowhere")
+    refused(run("verify", package), "1/model.plan: not listed in SHA256SUMS")
+    (package / "triton/fmkt-student-tensorrt/1/model.plan").unlink()
+    (package / "elsewhere").symlink_to("/tmp")  # noqa: S108
+    refused(run("verify", package), "elsewhere: a link; a package has none")
+
+
+def test_a_prediction_takes_no_changed_labels(package: Path, pictures: list[Path]) -> None:
+    labels = json.loads((package / "labels.json").read_text())["labels"]
+    (package / "labels.json").write_text(json.dumps({"labels": labels[::-1]}))
+    refused(run("predict", package, str(pictures[0])), "labels.json: differs from its SHA-256")
+
+
+def test_the_student_of_another_package_is_no_reference(package: Path, bench: Bench) -> None:
+    refused(run("benchmark", package, "--student", str(bench.folder / "package")), "network.json: no such file")
+    manifest = json.loads((package / "manifest.json").read_text()) | {"num_steps": None}
+    (package / "manifest.json").write_text(json.dumps(manifest))
+    write_sums(package)
+    said = run("benchmark", package, "--student", str(bench.folder / "student"))
+    refused(said, "student: is not the student of")
+
+
 def test_what_is_no_package_is_said_so(tmp_path: Path, bench: Bench) -> None:
     refused(run("predict", tmp_path / "none", "x.png"), "none: no such folder; give that of a package")
     refused(run("predict", tmp_path, "x.png"), "manifest.json: no such file")
@@ -186,6 +213,7 @@ def test_the_benchmark_compares_every_file_with_the_plain_student(package: Path,
     alone = run("benchmark", package, "--iterations", "10", "--batch", "1")
     assert "plain student" not in alone.stdout
     refused(run("benchmark", package, "--provider", "cuda"), "--provider: got 'cuda', which is not available here")
+    assert run("benchmark", package, "--provider", "gpu").exit_code == 2
 
 
 def test_the_model_card_holds_every_file_and_every_point(package: Path) -> None:

@@ -14,10 +14,12 @@ from torch import nn
 from models.flow_student import build_flow_student
 from pipeline.data.store import Split
 from pipeline.errors import GateError
+from pipeline.evaluation import prove
 from pipeline.export.manifest import describe_files
 from pipeline.export.onnxruntime_quantization import quantize
 from pipeline.export.precisions import PRECISIONS, Exported, Source, check_tensorrt, export_precisions
 from pipeline.export.tensorrt_support import check_precision
+from pipeline.parity import Gate
 from pipeline.runtimes.base import image_batches
 from pipeline.runtimes.onnx import OnnxRuntime, available_providers
 
@@ -133,6 +135,24 @@ def test_a_file_that_is_not_good_enough_is_named_with_the_figure(precision: str,
     name = exported[precision].path.name
     with pytest.raises(GateError, match=rf"{name}, batch of 1: logits differ by .*, allowed are 1e-12"):
         describe_files([exported[precision]], make_source(), make_split(), batch_sizes=[1], gates=gates)
+
+
+def test_int8_is_judged_at_every_batch_size() -> None:
+    class Broken:
+        """Right for all images at once, wrong for fewer."""
+
+        def run(self, images: np.ndarray) -> np.ndarray:
+            return reference if len(images) == 12 else np.zeros_like(reference[: len(images)])
+
+        def describe(self) -> str:
+            return "broken"
+
+    reference = np.eye(4, dtype=np.float32)[np.arange(12) % 4][:, ::-1].copy()
+    split = make_split()
+    gate = Gate(**{**OPEN, "min_top1_agreement": 0.95})
+    arguments: dict[str, Any] = {"what": "int8", "batch_sizes": [3, 12], "gate": gate}
+    with pytest.raises(GateError, match=r"int8, batch of 3: .* of the images get the same label"):
+        prove(Broken(), split.pixels, split.labels.numpy(), reference, **arguments)
 
 
 def test_images_as_bytes_give_what_images_in_zero_to_one_give(exported: dict[str, Exported], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Every wrong request is refused with a status of the client's fault and a reason that names what is wrong."""
 
 import gzip
+import http.client
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -317,3 +318,24 @@ def test_texts_of_classification_in_binary() -> None:
     texts = classified(np.array([[1.5, -2, 3]], np.float32), 9, ["a", "é", "c:d"])
     assert texts.tolist() == [["3.000000:2:c:d", "1.500000:0:a", "-2.000000:1:é"]]
     assert to_bytes(texts)[:18] == b"\x0e\0\0\x003.000000:2:c:d"
+
+
+def test_a_probe_by_head_is_answered_on_a_connection_that_stays_open(server: ServerProcess) -> None:
+    host, port = server.http.rsplit(":", 1)
+    connection = http.client.HTTPConnection(host, int(port), timeout=5)
+    for _ in range(2):
+        connection.request("HEAD", "/v2/health/live")
+        answered = connection.getresponse()
+        assert (answered.status, answered.read()) == (200, b"")
+    connection.close()
+
+
+def test_a_time_limit_beyond_all_time_is_refused(server: ServerProcess) -> None:
+    body = json.dumps({"inputs": [], "parameters": {"timeout": 10**400}}).encode()
+    status, said = server.call("POST", f"/v2/models/{NAME}/infer", body)
+    assert status == 400
+    assert "timeout" in str(said)
+
+
+def test_a_question_for_the_index_is_short(server: ServerProcess) -> None:
+    assert server.call("POST", "/v2/repository/index", b" " * 70_000)[0] == 413

@@ -111,6 +111,10 @@ def _refusing(text: str) -> Endpoint:
     return refuse
 
 
+MAX_INDEX_BYTES = 2**16
+"""Of a question for the repository's index, which holds one word."""
+
+
 class Endpoints:
     """What each path answers."""
 
@@ -149,7 +153,7 @@ class Endpoints:
     async def index(self, request: Request) -> Response:
         """List the models."""
         deadline = seconds_from_now(self.service.limits.timeout)
-        body = await read_body(request, self.service.limits.max_bytes, deadline)
+        body = await read_body(request, MAX_INDEX_BYTES, deadline)
         only_ready = read_json(body).get("ready", False) if body else False
         if not isinstance(only_ready, bool):
             raise invalid("ready: expected true or false")

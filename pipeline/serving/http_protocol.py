@@ -10,7 +10,7 @@ INTERIM = b"HTTP/1.1 1"
 
 
 class JoiningTransport:
-    """A transport that holds back the head of an answer until its body, which may be empty, is written."""
+    """A transport that holds back the head of an answer until its body is written, or, as for HEAD, there is none."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -20,14 +20,20 @@ class JoiningTransport:
         """Write ``data``, or keep it if it is a head."""
         if not self._head and data.endswith(b"\r\n\r\n") and data.startswith(b"HTTP/") and not data.startswith(INTERIM):
             self._head = data
+            asyncio.get_running_loop().call_soon(self._flush)  # a body would have followed at once
         else:
             head, self._head = self._head, b""
             self._transport.write(head + data if head else data)
 
     def close(self) -> None:
         """Write what is held back, then close."""
-        self.write(b"")
+        self._flush()
         self._transport.close()
+
+    def _flush(self) -> None:
+        head, self._head = self._head, b""
+        if head:
+            self._transport.write(head)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.packaged import MANIFEST, SAMPLES, Package, check_files, choose_file
+from pipeline.packaged import LABELS, MANIFEST, SAMPLES, Package, check_files, choose_file
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.serving.statistics import Statistics
 from pipeline.serving.tensors import DATATYPES, DTYPES, TensorSpec
 from pipeline.verification import prove_samples
 
-LABELS = "labels.json"
 VERSION = "1"
 PLATFORM = "onnxruntime_onnx"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

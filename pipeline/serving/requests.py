@@ -96,7 +96,7 @@ def read_timeout(parameters: dict[str, Any]) -> float | None:
         RefusalError: it is no count of microseconds.
     """
     microseconds = parameters.get("timeout", 0)
-    if type(microseconds) is not int or microseconds < 0:
+    if type(microseconds) is not int or not 0 <= microseconds < 2**63:
         raise invalid(f"timeout: {quoted(microseconds)}, expected a number of microseconds")
     return microseconds / 1e6 if microseconds else None
 

@@ -83,6 +83,11 @@ def run_server(settings: Settings) -> None:
             runner.run(_serve(service, settings, listener, *places))
 
 
+RPCS_BESIDE = 16
+"""Calls over gRPC beside those that wait or are computed, such as those of health."""
+MAX_INT32 = 2**31 - 1
+
+
 async def _serve(service: Service, settings: Settings, listener: socket.socket, http: Place, rpc: Place) -> None:
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -108,11 +113,13 @@ async def _serve(service: Service, settings: Settings, listener: socket.socket, 
 
 def _grpc_server(service: Service, place: Place) -> tuple[Any, int]:
     """Return the server, not started yet, and its port."""
+    limits = service.limits
     server = grpc.aio.server(
+        maximum_concurrent_rpcs=limits.max_queue + service.workers.num_workers + RPCS_BESIDE,
         options=[
-            ("grpc.max_receive_message_length", service.limits.max_bytes),
+            ("grpc.max_receive_message_length", min(limits.max_bytes, MAX_INT32)),
             ("grpc.so_reuseport", 0),  # or a second server could take the same port unnoticed
-        ]
+        ],
     )
     server.add_generic_rpc_handlers((build_handler(service),))
     try:
@@ -132,6 +139,7 @@ async def _start_http(service: Service, listener: socket.socket, place: Place) -
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     try:
+        listener.listen(BACKLOG)
         await server.startup([listener])
     except OSError as error:
         raise cannot_listen(place, "--http-port", error.strerror) from error

@@ -17,7 +17,12 @@ COUNT = click.IntRange(min=1)
 )
 @click.option("--batch", "batch_sizes", type=COUNT, multiple=True, default=(1, 32), show_default=True)
 @click.option(
-    "--provider", "providers", multiple=True, default=("cpu",), show_default=True, help="cpu, cuda, tensorrt."
+    "--provider",
+    "providers",
+    type=click.Choice(["cpu", "cuda", "tensorrt"]),
+    multiple=True,
+    default=("cpu",),
+    show_default=True,
 )
 @click.option("--num-threads", type=COUNT, default=1, show_default=True, help="CPU threads of each runtime.")
 @click.option("--compiled/--no-compiled", default=True, show_default=True, help="Also time torch.compile (a minute).")

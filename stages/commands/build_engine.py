@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from stages.common import exit_codes, path_option
+from stages.common import exit_codes, package_option
 
 COUNT = click.IntRange(min=1)
 OVERRIDES = [
@@ -34,7 +34,7 @@ def _overrides(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command("build-engine")
-@path_option("--package", "Folder of the package.")
+@package_option
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "int8-trt"]),

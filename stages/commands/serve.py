@@ -4,14 +4,14 @@ from typing import Any
 
 import click
 
-from stages.common import exit_codes, path_option
+from stages.common import exit_codes, package_option
 
 POSITIVE = click.IntRange(min=1)
 PORT = click.IntRange(0, 65535)
 
 
 @click.command()
-@path_option("--package", "Folder of the package.")
+@package_option
 @click.option("--precision", "precisions", multiple=True, default=("fp32",), show_default=True, help="May be repeated.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--http-port", type=PORT, default=8000, show_default=True, help="HTTP, and /metrics; 0: any.")
