@@ -173,6 +173,13 @@ def test_what_lies_beside_engines_is_strange_and_so_are_links(package: Path) -> 
     refused(run("verify", package), "elsewhere: a link; a package has none")
 
 
+def test_a_missing_extra_is_named(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "pipeline.serving.server", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    result = run("serve", package)
+    refused(result, "uvicorn", "is not installed; pip install -e '.[serve]'")
+
+
 def test_a_prediction_takes_no_changed_labels(package: Path, pictures: list[Path]) -> None:
     labels = json.loads((package / "labels.json").read_text())["labels"]
     (package / "labels.json").write_text(json.dumps({"labels": labels[::-1]}))

@@ -332,10 +332,10 @@ def test_a_probe_by_head_is_answered_on_a_connection_that_stays_open(server: Ser
 
 def test_a_time_limit_beyond_all_time_is_refused(server: ServerProcess) -> None:
     body = json.dumps({"inputs": [], "parameters": {"timeout": 10**400}}).encode()
-    status, said = server.call("POST", f"/v2/models/{NAME}/infer", body)
+    status, said = server.ask(PATH, body)
     assert status == 400
     assert "timeout" in str(said)
 
 
 def test_a_question_for_the_index_is_short(server: ServerProcess) -> None:
-    assert server.call("POST", "/v2/repository/index", b" " * 70_000)[0] == 413
+    assert server.ask("/v2/repository/index", b" " * 70_000)[0] == 413

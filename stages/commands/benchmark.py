@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.common import exit_codes, package_option
+from stages.common import exit_codes, needing, package_option
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
@@ -48,7 +48,8 @@ def benchmark(
     }
     baseline = None
     if student is not None:
-        from pipeline.references import PLAIN, reference_runtimes
+        with needing("--student needs PyTorch: make install"):
+            from pipeline.references import PLAIN, reference_runtimes
 
         baseline = PLAIN
         runtimes = reference_runtimes(described, student, num_threads=num_threads, compiled=compiled) | runtimes

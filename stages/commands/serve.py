@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from stages.common import exit_codes, package_option
+from stages.common import exit_codes, needing, package_option
 
 POSITIVE = click.IntRange(min=1)
 PORT = click.IntRange(0, 65535)
@@ -30,6 +30,7 @@ PORT = click.IntRange(0, 65535)
 @exit_codes
 def serve(**settings: Any) -> None:
     """Serve a package over HTTP and gRPC by the Open Inference Protocol, until SIGTERM or SIGINT."""
-    from pipeline.serving.server import Settings, run_server  # needs the extra ``serve``
+    with needing("pip install -e '.[serve]'"):
+        from pipeline.serving.server import Settings, run_server
 
     run_server(Settings(**settings))
