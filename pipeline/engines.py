@@ -15,7 +15,14 @@ from pipeline.export.tensorrt import build_plan
 from pipeline.export.tensorrt_support import MAJORS, check_precision, check_support
 from pipeline.files import Json, read_json, sha256, write_bytes, write_json
 from pipeline.packaged import MANIFEST, Samples, read_gate, read_samples
-from pipeline.parity import Gate, compare, require_accuracy, require_parity
+from pipeline.parity import (
+    Gate,
+    compare,
+    require_accuracy,
+    require_difference,
+    require_parity,
+    require_same_in_batches,
+)
 from pipeline.runtimes.base import Runtime, image_batches, predict
 from pipeline.runtimes.tensorrt import TensorrtRuntime
 
@@ -111,11 +118,11 @@ def judge(runtime: Runtime, samples: Samples, gate: Gate, plan: EnginePlan) -> J
     """
     gate = gate.of_few(len(samples.images))
     sizes = sorted({1, *plan.batches.values()})
-    for size in sizes:
-        first = next(image_batches(samples.images[:size], size))
-        found = compare(runtime.run(first), samples.logits[:size])
-        require_parity(found, f"{plan.file}, batch of {len(first)}", gate.of_few(len(first)))
     logits = predict(runtime, samples.images, plan.max_batch)
+    for size in sizes:
+        few = runtime.run(next(image_batches(samples.images[:size], size)))
+        require_difference(compare(few, samples.logits[:size]), f"{plan.file}, batch of {len(few)}", gate)
+        require_same_in_batches(few, logits, f"{plan.file}, batch of {len(few)}")
     parity = compare(logits, samples.logits)
     require_parity(parity, f"{plan.file}, {len(logits)} samples", gate)
     drop = require_accuracy(logits, samples.logits, samples.labels, plan.file, gate)

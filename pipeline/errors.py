@@ -34,3 +34,12 @@ def files_of_the_user(place: object) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{error.filename or place}: cannot be read ({error.strerror})") from error
+
+
+@contextlib.contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """Turn a package that is not installed into an error that names what installs it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(f"the Python package {error.name} is not installed; {extra}") from error

@@ -9,7 +9,15 @@ from torch import nn
 from pipeline.data.store import Split
 from pipeline.files import Json
 from pipeline.metrics import Labels, Logits, Scores, score
-from pipeline.parity import Gate, Parity, compare, require_accuracy, require_parity
+from pipeline.parity import (
+    Gate,
+    Parity,
+    compare,
+    require_accuracy,
+    require_difference,
+    require_parity,
+    require_same_in_batches,
+)
 from pipeline.runtimes.base import Pixels, Runtime, image_batches, predict
 from pipeline.runtimes.torch import TorchRuntime
 
@@ -68,11 +76,13 @@ def prove(
         GateError: a difference, an agreement or the accuracy is out of bounds; names ``what`` and the figure.
     """
     figures: Json = {}
-    for count in sorted({min(size, len(pixels)) for size in batch_sizes}):
-        found = compare(runtime.run(next(image_batches(pixels, count))), reference[:count])
-        require_parity(found, f"{what}, batch of {count}", gate.of_few(count))
-        figures[f"batch_{count}"] = found._asdict()
     logits = predict(runtime, pixels, max(batch_sizes))
+    for count in sorted({min(size, len(pixels)) for size in batch_sizes}):
+        few = runtime.run(next(image_batches(pixels, count)))
+        found = compare(few, reference[:count])
+        require_difference(found, f"{what}, batch of {count}", gate)
+        require_same_in_batches(few, logits, f"{what}, batch of {count}")
+        figures[f"batch_{count}"] = found._asdict()
     whole = compare(logits, reference)
     require_parity(whole, f"{what}, test split", gate)
     drop = require_accuracy(logits, reference, labels, f"{what}, test split", gate)

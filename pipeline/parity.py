@@ -7,6 +7,8 @@ import numpy as np
 from pipeline.errors import GateError
 from pipeline.metrics import ROUNDING, Labels, Logits
 
+BATCH_TOLERANCE = 0.05
+
 
 class Parity(NamedTuple):
     """The difference between logits and their reference."""
@@ -71,6 +73,16 @@ def require_difference(found: Parity, what: str, gate: Gate) -> None:
             f"{what}: logits differ by {found.max_abs:.3g}, allowed are {allowed:.3g} "
             f"(max_abs_diff + max_relative_diff x {found.largest_logit:.3g}, the largest logit)"
         )
+
+
+def require_same_in_batches(some: Logits, whole: Logits, what: str) -> None:
+    """Raise GateError where ``some``, of the first images alone, are not those images' rows of ``whole``.
+
+    A share of ``BATCH_TOLERANCE`` of the largest logit may differ: kernels round otherwise for other batch sizes.
+    """
+    found = compare(some, whole[: len(some)])
+    if found.max_relative > BATCH_TOLERANCE:
+        raise GateError(f"{what}: logits differ by {found.max_abs:.3g} from those in another batch size")
 
 
 def require_parity(found: Parity, what: str, gate: Gate) -> None:

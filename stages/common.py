@@ -1,9 +1,8 @@
 """What every stage's command line shares: its options, its log, its exit codes."""
 
-import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec
 
@@ -46,15 +45,6 @@ def session_options(function: Callable[..., None]) -> Callable[..., None]:
         help="What of ONNX Runtime computes; no other takes its place.",
     )  # fmt: skip
     return provider(threads(function))
-
-
-@contextlib.contextmanager
-def needing(extra: str) -> Iterator[None]:
-    """Turn a package that is not installed into an error that names what installs it."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise UserError(f"the Python package {error.name} is not installed; {extra}") from error
 
 
 def exit_codes(function: Callable[Arguments, None]) -> Callable[Arguments, None]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from stages.common import exit_codes, needing, package_option
+from pipeline.errors import needing
+from stages.common import exit_codes, package_option
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)

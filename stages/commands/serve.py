@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from stages.common import exit_codes, needing, package_option
+from pipeline.errors import needing
+from stages.common import exit_codes, package_option
 
 POSITIVE = click.IntRange(min=1)
 PORT = click.IntRange(0, 65535)
