@@ -30,6 +30,7 @@ def compile_networks(*networks: nn.Module) -> None:
     import torch._dynamo  # noqa: PLC0415  (takes seconds)
 
     torch._dynamo.config.recompile_limit = LIMIT  # noqa: SLF001
+    torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())  # tells the compiler as well
     for network in networks:
         for module in network.modules():
             if isinstance(module, Trunk):

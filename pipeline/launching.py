@@ -4,20 +4,17 @@ import os
 import sys
 
 from pipeline.distributed import was_launched
-from pipeline.processes import end_with_parent, num_cores
+from pipeline.processes import num_cores
 
 
 def run_in_processes(module: str, num_processes: int) -> bool:
     """Run this process's command line, that of ``module``, in ``num_processes`` processes; return whether it was so.
 
-    Nothing is done, and False returned, for one process and in those that torchrun has started. A trainer that torchrun
-    or DVC started ends with it, so that none trains on unseen while the next run starts.
+    Nothing is done, and False returned, for one process and in those that torchrun has started.
 
     Raises:
         SystemExit: a process failed; with its exit code.
     """
-    if was_launched() or "DVC_STAGE" in os.environ:
-        end_with_parent()
     if num_processes == 1 or was_launched():
         return False
     from torch.distributed import run  # noqa: PLC0415  (takes a second)

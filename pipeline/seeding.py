@@ -39,7 +39,8 @@ def set_up_torch(stage: str, *, seed: int, device: str, deterministic: bool, num
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = not deterministic
-    torch.use_deterministic_algorithms(deterministic)
+    # not use_deterministic_algorithms, which imports the compiler too: 1.5 s
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on the GPU as on the CPU
     seed_everything(seed, stage)
     return _select_device(device)

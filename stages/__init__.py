@@ -1,1 +1,12 @@
-"""The command line: one thin module per DVC stage, and the user's commands in ``python -m stages``."""
+"""The command line: one thin module per DVC stage, and the user's commands in ``python -m stages``.
+
+A stage that DVC or torchrun started ends with it, so that none works on unseen while the next run starts. That is said
+here, before the imports of a stage take their seconds.
+"""
+
+import os
+
+from pipeline.processes import end_with_parent
+
+if os.environ.keys() & {"DVC_STAGE", "TORCHELASTIC_RUN_ID"}:
+    end_with_parent()

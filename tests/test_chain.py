@@ -101,11 +101,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture(autouse=True)
 def restored(request: pytest.FixtureRequest) -> Iterator[None]:
     """Bring the shared project back to its first run after each test."""
+    if "project" not in request.fixturenames:
+        yield
+        return
+    project: Project = request.getfixturevalue("project")
+    params, lock = (project.root / name for name in ("params.yaml", "dvc.lock"))
+    before = params.read_bytes(), lock.read_bytes()
     yield
-    if "project" in request.fixturenames:
-        project: Project = request.getfixturevalue("project")
+    if lock.read_bytes() != before[1]:
         project.restore()
         project.call("dvc", "checkout", "--quiet")
+    elif params.read_bytes() != before[0]:
+        params.write_bytes(before[0])
 
 
 def test_a_second_run_runs_the_probe_alone(project: Project) -> None:
@@ -169,33 +176,21 @@ def test_metrics_params_and_plots_show(project: Project) -> None:
 
 
 def test_an_experiment_changes_a_parameter_and_keeps_the_teacher(project: Project) -> None:
-    output = project.call(
-        "dvc",
-        "exp",
-        "run",
-        "-S",
-        "distill_student.method=metric",
-        "-S",
-        "distill_student.loss=kd",
-        "--name",
-        "classical",
-    )
+    changes = ("-S", "distill_student.method=metric", "-S", "distill_student.loss=kd")
+    output = project.call("dvc", "exp", "run", *changes, "--name", "classical", "calibrate_steps")
     assert "Running stage 'distill_student'" in output
     assert "Running stage 'train_teacher'" not in output
     assert project.json("artifacts/calibration/calibration.json")["num_steps"] is None
     assert project.json("artifacts/student/network.json")["method"] == "metric"
     assert "classical" in project.call("dvc", "exp", "show", "--csv")
-    assert "backbone resnet8" in project.call("python", "-m", "stages", "summary")
 
 
 def test_a_student_without_a_teacher_trains_none(project: Project) -> None:
     project.change({"distill_student.method": "none"})
-    ran = project.repro("package")
-    assert ran == [name for name in ALL_STAGES if name in ran]
-    idle = {"prepare_data", "trace_flow", "export_tensorrt", "evaluate@torch", "evaluate@tensorrt"}
-    assert set(ALL_STAGES) - set(ran) == idle
+    ran = project.repro("calibrate_steps")
+    assert ran == ["probe_environment", "train_teacher", "distill_student", "calibrate_steps"]
     assert project.json("reports/teacher.json")["status"] == "not needed"
-    assert "no teacher" in (project.root / "artifacts/package/README.md").read_text()
+    assert project.json("artifacts/student/network.json")["method"] == "none"
     project.restore()
     assert project.repro() == ["probe_environment"], "the earlier results come back from DVC's cache"
     assert project.json("artifacts/student/network.json")["method"] == "fm_kt"
@@ -289,22 +284,22 @@ def trainers(root: Path) -> list[str]:
 
 
 def kill_dvc_in(twin: Project, stage: str) -> None:
-    """Run ``dvc repro`` and end DVC by SIGKILL while ``stage`` trains, so that it leaves a state.
+    """Run ``dvc repro`` up to ``stage`` and end DVC by SIGKILL while it trains, so that it leaves a state.
 
     No trainer outlives DVC. A stage that ends before the signal reaches it is forgotten and run again.
     """
     options: dict[str, Any] = {"env": environment(), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     states = f".checkpoints/{stage}/*/epoch-*"
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        process = subprocess.Popen(["dvc", "repro"], cwd=twin.root, **options)
+    for _ in range(5):
+        process = subprocess.Popen(["dvc", "repro", stage], cwd=twin.root, **options)
         while not list(twin.root.glob(states)) and process.poll() is None:
             time.sleep(0.005)
         process.kill()
         process.wait()
-        while trainers(twin.root) and time.monotonic() < deadline:
+        deadline = time.monotonic() + 30
+        while (left := trainers(twin.root)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert not trainers(twin.root), "a trainer outlives DVC"
+        assert not left, "a trainer outlives DVC"
         if list(twin.root.glob(states)):
             return
         for folder in (f"artifacts/{stage.rpartition('_')[2]}", ".dvc/cache"):

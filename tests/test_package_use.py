@@ -232,6 +232,7 @@ def test_the_model_card_holds_every_file_and_every_point(package: Path) -> None:
     assert [(point["num_steps"], point["precision"]) for point in points] == [
         (2, "fp32"), (2, "int8-cpu"), (4, "fp32"), (4, "int8-cpu"),
     ]  # fmt: skip
+    assert "no teacher" in card
     front = [p for p in points if p["on_the_front"]]
     assert front
     for point in front:

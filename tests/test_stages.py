@@ -1,5 +1,10 @@
 """Stages as commands, one at a time, on little data."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +14,7 @@ import torch
 
 from pipeline.artifacts import load_network
 from tests.bench import Bench
+from tests.helpers import ROOT
 
 WriteParams = Callable[[dict[str, Any]], Path]
 
@@ -87,3 +93,18 @@ def test_an_export_of_another_student_fails_the_evaluation(bench: Bench) -> None
     assert result.exit_code == 1
     assert "below the trained network's" in result.output
     assert not (bench.folder / "onnx.json").exists()
+
+
+def test_a_stage_ends_with_dvc_even_before_it_has_imported_what_it_needs() -> None:
+    stage = "import stages, os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    dvc = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {stage!r}])"
+    environment = {**os.environ, "DVC_STAGE": "train_teacher"}
+    parent = subprocess.Popen([sys.executable, "-c", dvc], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while (running := Path(f"/proc/{pid}/exe").exists()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not running
