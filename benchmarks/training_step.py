@@ -36,7 +36,6 @@ from models.meta_encoders import MetaEncoder
 from pipeline.compilation import compile_networks, wants_compiling
 from pipeline.data.batches import PackedBatches
 from pipeline.data.store import Split
-from pipeline.engine import choose_precision
 from pipeline.logit_transfer import FlowMatching
 from pipeline.losses import dist_loss
 from pipeline.meter import Meter
@@ -44,6 +43,7 @@ from pipeline.metric import build_metric
 from pipeline.objectives import Objective
 from pipeline.optim import build_optimizer
 from pipeline.teaching import FrozenTeacher, StepPlan, Teaching
+from pipeline.training_engine import choose_precision
 from pipeline.training_step import TrainingStep
 
 CLASSES = 100

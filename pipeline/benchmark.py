@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.files import Json
-from pipeline.runtimes.base import Images, Runtime
+from pipeline.runtimes.base import Pixels, Runtime, to_input
 
 Seconds = NDArray[np.float64]
 TURN = 10
@@ -26,35 +26,36 @@ def benchmark(
     latency: Json = {}
     throughput: Json = {}
     for size in batch_sizes:
-        images = random_images(size, image_size)
-        figures = percentiles(time_in_turns([runtime], images, warmup=warmup, iterations=iterations)[0])
+        pixels = random_pixels(size, image_size)
+        figures = percentiles(time_in_turns([runtime], pixels, warmup=warmup, iterations=iterations)[0])
         latency[str(size)] = figures
         throughput[str(size)] = round(1000 * size / figures["p50"], 1)
     protocol = f"{runtime.describe()}; {describe_protocol(warmup=warmup, iterations=iterations)}"
     return {"latency_ms": latency, "throughput": throughput, "protocol": protocol}
 
 
-def random_images(count: int, image_size: tuple[int, int]) -> Images:
-    """Return ``count`` images (count, 3, H, W) of random pixels in [0, 1], the same in every run."""
-    return np.random.default_rng(0).random((count, 3, *image_size), dtype=np.float32)
+def random_pixels(count: int, image_size: tuple[int, int]) -> Pixels:
+    """Return ``count`` images (count, 3, H, W) of random pixels, the same in every run."""
+    return np.random.default_rng(0).integers(256, size=(count, 3, *image_size), dtype=np.uint8)
 
 
-def time_in_turns(runtimes: Sequence[Runtime], images: Images, *, warmup: int, iterations: int) -> Seconds:
-    """Return the wall-clock seconds of each call, (len(runtimes), iterations).
+def time_in_turns(runtimes: Sequence[Runtime], pixels: Pixels, *, warmup: int, iterations: int) -> Seconds:
+    """Return the wall-clock seconds of each call, (len(runtimes), iterations), for ``pixels``.
 
     The runtimes take turns of ``TURN`` calls, so that what slows the host down for a while slows all of them, and their
     ratios stay right. The first call of a turn, which finds the caches full of the others' weights, does not count.
     """
-    for runtime in runtimes:
+    inputs = [to_input(pixels, runtime.input_dtype) for runtime in runtimes]
+    for runtime, images in zip(runtimes, inputs, strict=True):
         for _ in range(warmup):
-            runtime.run(images)
+            runtime.infer(images)
     seconds = np.empty((len(runtimes), iterations))
     for start in range(0, iterations, TURN):
-        for row, runtime in enumerate(runtimes):
-            runtime.run(images)
+        for row, (runtime, images) in enumerate(zip(runtimes, inputs, strict=True)):
+            runtime.infer(images)
             for i in range(start, min(start + TURN, iterations)):
                 began = time.perf_counter()
-                runtime.run(images)
+                runtime.infer(images)
                 seconds[row, i] = time.perf_counter() - began
     return seconds
 

@@ -23,7 +23,7 @@ from pipeline.parity import (
     require_parity,
     require_same_in_batches,
 )
-from pipeline.runtimes.base import Runtime, image_batches, predict
+from pipeline.runtimes.base import Runtime, predict
 from pipeline.runtimes.tensorrt import TensorrtRuntime
 
 STATUS = "status.json"
@@ -120,7 +120,7 @@ def judge(runtime: Runtime, samples: Samples, gate: Gate, plan: EnginePlan) -> J
     sizes = sorted({1, *plan.batches.values()})
     logits = predict(runtime, samples.images, plan.max_batch)
     for size in sizes:
-        few = runtime.run(next(image_batches(samples.images[:size], size)))
+        few = predict(runtime, samples.images[:size], size)
         require_difference(compare(few, samples.logits[:size]), f"{plan.file}, batch of {len(few)}", gate)
         require_same_in_batches(few, logits, f"{plan.file}, batch of {len(few)}")
     parity = compare(logits, samples.logits)

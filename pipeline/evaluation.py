@@ -18,7 +18,7 @@ from pipeline.parity import (
     require_parity,
     require_same_in_batches,
 )
-from pipeline.runtimes.base import Pixels, Runtime, image_batches, predict
+from pipeline.runtimes.base import Pixels, Runtime, predict
 from pipeline.runtimes.torch import TorchRuntime
 
 
@@ -78,7 +78,7 @@ def prove(
     figures: Json = {}
     logits = predict(runtime, pixels, max(batch_sizes))
     for count in sorted({min(size, len(pixels)) for size in batch_sizes}):
-        few = runtime.run(next(image_batches(pixels, count)))
+        few = predict(runtime, pixels[:count], count)
         found = compare(few, reference[:count])
         require_difference(found, f"{what}, batch of {count}", gate)
         require_same_in_batches(few, logits, f"{what}, batch of {count}")

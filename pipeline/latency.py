@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from pipeline.benchmark import percentiles, random_images, time_in_turns
+from pipeline.benchmark import percentiles, random_pixels, time_in_turns
 from pipeline.runtimes.base import Runtime
 from pipeline.table import aligned
 
@@ -35,8 +35,8 @@ def measure_latency(
     """Return the timing of each of ``runtimes`` at each of ``batch_sizes``; ``baseline`` names what ratios refer to."""
     timings = []
     for size in batch_sizes:
-        images = random_images(size, image_size)
-        seconds = time_in_turns(list(runtimes.values()), images, warmup=warmup, iterations=iterations)
+        pixels = random_pixels(size, image_size)
+        seconds = time_in_turns(list(runtimes.values()), pixels, warmup=warmup, iterations=iterations)
         figures = {name: percentiles(spent) for name, spent in zip(runtimes, seconds, strict=True)}
         for name, figure in figures.items():
             ratio = None if baseline is None else figure["p50"] / figures[baseline]["p50"]

@@ -27,8 +27,7 @@ def build_from_package(
 ) -> Json:
     """Build the engine of ``precision`` from a package alone, prove it here, and return what its sidecar says.
 
-    It is written to ``out`` (the package's folder engines unless given), and to the package's Triton repository where
-    it has one.
+    It is written to ``out``; without one to the package's folder engines, and to its Triton repository if it has one.
 
     Raises:
         UserError: the package is damaged or has no such file, a setting is wrong, or this host cannot build engines.
@@ -42,14 +41,15 @@ def build_from_package(
     if not host["buildable"]:
         raise UserError(f"no engine can be built here: {host['reason']}; {NEEDED}")
     plan = EnginePlan(path, precision, package.image_size, **settings)
+    repository = package.folder / "triton" / f"{package.name}-tensorrt" if out is None else None
+    if repository is not None:
+        _require_batches(repository / "config.pbtxt", plan)
     folder = package.folder / "engines" if out is None else out
-    repository = package.folder / "triton" / f"{package.name}-tensorrt"
-    _require_batches(repository / "config.pbtxt", plan)
     about = build_engine(
         folder, plan, host=host, samples=read_samples(package.folder),
         gate=read_gate(package.manifest, precision, other_kernels=True), cache=cache,
     )  # fmt: skip
-    if repository.is_dir():
+    if repository is not None and repository.is_dir():
         write_bytes(repository / "1" / "model.plan", (folder / plan.file).read_bytes())
     return about
 
@@ -64,7 +64,8 @@ def read_settings(path: Path, overrides: Mapping[str, Any]) -> Json:
         settings = ExportTensorrt.model_validate(read_json(path) | dict(overrides)).model_dump()
     except ValidationError as error:
         faults = (
-            f"{'.'.join(map(str, e['loc'])) or 'batches'}: got {e['input']!r}; {e['msg']}" for e in error.errors()
+            f"{'.'.join(map(str, e['loc']))}: got {e['input']!r}; {e['msg']}" if e["loc"] else e["msg"]
+            for e in error.errors()
         )
         raise UserError("\n".join(f"{path} with the options given: {fault}" for fault in faults)) from error
     del settings["precisions"]
@@ -89,8 +90,13 @@ def _by_size(about: Json) -> list[tuple[str, Json]]:
 
 
 def _require_batches(config: Path, plan: EnginePlan) -> None:
-    """Raise UserError where Triton's ``config`` promises larger batches than the engine will take."""
+    """Raise UserError where Triton's ``config`` promises batches, from 1 on, that the engine will not take."""
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
     promised = re.search(r"^\s*max_batch_size\s*:\s*(\d+)", text, re.MULTILINE)
-    if promised is not None and int(promised[1]) > plan.max_batch:
+    if promised is None:
+        return
+    if plan.batches["min"] > 1:
+        got = plan.batches["min"]
+        raise UserError(f"min_batch: got {got}, but {config} promises single images; take 1, or give --out")
+    if int(promised[1]) > plan.max_batch:
         raise UserError(f"max_batch: got {plan.max_batch}, but {config} promises {promised[1]}; change either")

@@ -1,9 +1,9 @@
 """A package as its consumer finds it: read, checked against its sums, without PyTorch."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from pipeline.errors import UserError
 from pipeline.files import Json, read_json, sha256
 from pipeline.metrics import Labels, Logits
 from pipeline.parity import Gate
+
+Value = TypeVar("Value")
 
 SUMS = "SHA256SUMS"
 SAMPLES = "samples.safetensors"
@@ -65,11 +67,16 @@ def read_package(folder: Path) -> Package:
             labels=tuple(labels["labels"]),
             image_size=(height, width),
             input_dtype=manifest["input"],
-            files=dict(sorted(files.items(), key=lambda item: (item[0] != "fp32", item[0]))),
+            files=fp32_first(files),
             manifest=manifest,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder / MANIFEST}: not as a package has it ({error!r}); fetch the package again") from error
+
+
+def fp32_first(by_precision: Mapping[str, Value]) -> dict[str, Value]:
+    """Return ``by_precision`` in the order in which precisions are shown."""
+    return dict(sorted(by_precision.items(), key=lambda item: (item[0] != "fp32", item[0])))
 
 
 def _described(path: Path) -> Json:

@@ -10,7 +10,7 @@ from pipeline.data.images import covering, decode_image
 from pipeline.errors import files_of_the_user
 from pipeline.metrics import log_softmax
 from pipeline.packaged import LABELS, MANIFEST, Package, check_files, choose_file
-from pipeline.runtimes.base import Runtime, image_batches
+from pipeline.runtimes.base import Runtime, predict
 from pipeline.runtimes.onnx import OnnxRuntime
 
 BATCH = 32
@@ -45,7 +45,7 @@ def predict_files(package: Package, runtime: Runtime, paths: Sequence[Path], *, 
     for start in range(0, len(paths), BATCH):
         some = paths[start : start + BATCH]
         pixels = np.stack([_pixels(path, package.image_size) for path in some])  # (B, 3, H, W)
-        logits = runtime.run(next(image_batches(pixels, len(some))))
+        logits = predict(runtime, pixels, len(some))
         for path, row in zip(some, np.exp(log_softmax(logits)), strict=True):
             best = np.argsort(-row, kind="stable")[:top]
             predictions.append(Prediction(str(path), [(package.labels[i], float(row[i])) for i in best]))

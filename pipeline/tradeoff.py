@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from pipeline.benchmark import percentiles, random_images, time_in_turns
+from pipeline.benchmark import percentiles, random_pixels, time_in_turns
 from pipeline.data.store import Split
 from pipeline.evaluation import trained_logits
 from pipeline.export.precisions import Source, export_precisions
@@ -67,8 +67,8 @@ def measure_tradeoff(
                     Point(num_steps, file.precision, scores.accuracy, agreement, file.path.stat().st_size, 0.0)
                 )
                 runtimes.append(runtime)
-        images = random_images(batch_size, (test.pixels.shape[2], test.pixels.shape[3]))
-        seconds = time_in_turns(runtimes, images, warmup=warmup, iterations=iterations)
+        pixels = random_pixels(batch_size, (test.pixels.shape[2], test.pixels.shape[3]))
+        seconds = time_in_turns(runtimes, pixels, warmup=warmup, iterations=iterations)
         return [
             point._replace(latency_ms=percentiles(spent)["p50"]) for point, spent in zip(points, seconds, strict=True)
         ]

@@ -15,7 +15,6 @@ from pipeline.data.augment import Batch
 from pipeline.data.batches import TrainingBatches, ordered_batches
 from pipeline.data.store import Split
 from pipeline.distributed import from_main, is_main, own_share, summed
-from pipeline.engine import Engine
 from pipeline.errors import UserError
 from pipeline.files import write_csv
 from pipeline.meter import Meter
@@ -23,6 +22,7 @@ from pipeline.objectives import Loss, Objective
 from pipeline.optim import WeightAverage, build_optimizer
 from pipeline.progress import Progress, progress
 from pipeline.seeding import derive_seed, seed_everything
+from pipeline.training_engine import Engine
 from pipeline.training_step import TrainingStep
 
 logger = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from pipeline.checkpoint import Checkpoints, open_checkpoints
 from pipeline.data.opening import open_training_batches
 from pipeline.data.store import read_split
 from pipeline.distributed import is_main, process_group
-from pipeline.engine import Engine, build_engine, output_folder
 from pipeline.files import Json
 from pipeline.objectives import Objective
 from pipeline.training import Row, train, write_history
+from pipeline.training_engine import Engine, choose_engine, output_folder
 
 
 class TrainingRun(NamedTuple):
@@ -60,7 +60,7 @@ def training_run(
         BusyError: another process is at the same run, or writing ``out``.
     """
     with process_group(device):
-        built = build_engine(
+        built = choose_engine(
             device, precision=precision, compiling=engine["compile"], compile_fallback=engine["compile_fallback"]
         )
         facts = {"params": params, "engine": engine | built.describe()}

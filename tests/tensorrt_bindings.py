@@ -23,6 +23,7 @@ import numpy as np
 
 from pipeline.export.engine_plan import EnginePlan
 from pipeline.export.tensorrt import build_plan
+from pipeline.runtimes.base import to_input
 from pipeline.runtimes.tensorrt import TensorrtRuntime
 
 ROOT = Path(__file__).parent.parent
@@ -191,7 +192,7 @@ def record_runtime(description: dict[str, Any], dtypes: dict[str, str], batches:
         mock.patch.object(TrtRunner, "_infer_impl", lambda runner, feed, *_: infer(runner, feed)),
     ):
         opened = TensorrtRuntime(b"the plan", description=description)
-        logits = opened.run(np.full((7, 3, 8, 6), 1, np.float32))
+        logits = opened.infer(to_input(np.full((7, 3, 8, 6), 255, np.uint8), opened.input_dtype))
         opened.runner.deactivate()
     asked["host_code_allowed"] = runtime.engine_host_code_allowed
     asked["plan"] = runtime.deserialize_cuda_engine.call_args.args[0].decode()

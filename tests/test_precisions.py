@@ -20,7 +20,7 @@ from pipeline.export.onnxruntime_quantization import quantize
 from pipeline.export.precisions import PRECISIONS, Exported, Source, check_tensorrt, export_precisions
 from pipeline.export.tensorrt_support import check_precision
 from pipeline.parity import Gate
-from pipeline.runtimes.base import image_batches
+from pipeline.runtimes.base import predict
 from pipeline.runtimes.onnx import OnnxRuntime, available_providers
 
 OPEN: dict[str, Any] = {"max_abs_diff": None, "max_relative_diff": 0.0, "min_top1_agreement": 0.01, "max_drop": 1.0}
@@ -123,9 +123,10 @@ def test_every_file_is_judged_and_int8_also_without_optimization(exported: dict[
 
 def test_int8_computes_the_same_with_and_without_optimization(exported: dict[str, Exported]) -> None:
     """8-bit weights would overflow in silence on CPUs without VNNI, in the optimized graph alone."""
-    images = next(image_batches(make_split(40).pixels, 40))
+    pixels = make_split(40).pixels
     for precision in ("int8-cpu", "int8-trt"):
-        deployed, plain = (OnnxRuntime(exported[precision].path, optimize=level).run(images) for level in (True, False))
+        runtimes = (OnnxRuntime(exported[precision].path, optimize=level) for level in (True, False))
+        deployed, plain = (predict(runtime, pixels, 40) for runtime in runtimes)
         np.testing.assert_allclose(deployed, plain, atol=0.1 * np.abs(plain).max(), err_msg=precision)
 
 
@@ -141,7 +142,9 @@ def test_int8_is_judged_at_every_batch_size() -> None:
     class Broken:
         """Right for all images at once, wrong for fewer."""
 
-        def run(self, images: np.ndarray) -> np.ndarray:
+        input_dtype = "float32"
+
+        def infer(self, images: np.ndarray) -> np.ndarray:
             return reference if len(images) == 12 else np.zeros_like(reference[: len(images)])
 
         def describe(self) -> str:
@@ -161,9 +164,8 @@ def test_images_as_bytes_give_what_images_in_zero_to_one_give(exported: dict[str
         assert graph_of(file).input[0].type.tensor_type.elem_type == TensorProto.UINT8
         runtime, other = OnnxRuntime(file.path), OnnxRuntime(exported[file.precision].path)
         assert (runtime.input_dtype, other.input_dtype) == ("uint8", "float32")
-        images = next(image_batches(split.pixels, len(split)))
-        np.testing.assert_allclose(runtime.run(images), other.run(images), atol=2e-2)
-        np.testing.assert_array_equal(runtime.infer(np.ascontiguousarray(split.pixels)), runtime.run(images))
+        pixels = np.ascontiguousarray(split.pixels)
+        np.testing.assert_allclose(runtime.infer(pixels), other.infer(pixels / np.float32(255)), atol=2e-2)
 
 
 def test_ranges_follow_from_the_images_and_the_method(exported: dict[str, Exported], tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from pipeline.export.onnx import export_onnx
 from pipeline.packaged import read_samples
 from pipeline.parity import Gate
 from pipeline.runtimes.base import predict
-from pipeline.runtimes.tensorrt import open_engine, run_within
+from pipeline.runtimes.tensorrt import infer_within, open_engine
 from stages.export_tensorrt import main
 from tests.helpers import refused
 
@@ -255,7 +255,7 @@ def test_batches_are_brought_within_the_engines_profile(count: int) -> None:
         return images.sum(axis=(1, 2, 3))[:, None]
 
     images = np.random.default_rng(0).random((count, 3, 2, 2), dtype=np.float32)
-    logits = run_within(infer, images, smallest=2, largest=7)
+    logits = infer_within(infer, images, smallest=2, largest=7)
     np.testing.assert_array_equal(logits, images.sum(axis=(1, 2, 3))[:, None])
     assert all(2 <= size <= 7 for size in sizes)
 

@@ -50,11 +50,12 @@ class OnnxInItsPlace:
     def __init__(self, plan: bytes, *, description: dict[str, Any]) -> None:
         assert description["plan_sha256"] == hashlib.sha256(plan).hexdigest()
         self.session = OnnxRuntime(Path(plan.decode()))
+        self.input_dtype = self.session.input_dtype
         self.batches: list[int] = []
 
-    def run(self, images: np.ndarray) -> np.ndarray:
+    def infer(self, images: np.ndarray) -> np.ndarray:
         self.batches.append(len(images))
-        return self.session.run(images)
+        return self.session.infer(images)
 
     def describe(self) -> str:
         return self.session.describe()
@@ -115,7 +116,7 @@ def package(tmp_path: Path, export: Path) -> Path:
     manifest = json.loads((folder / "manifest.json").read_text()) | {"name": "small"}
     write_json(folder / "manifest.json", manifest)
     write_json(folder / "labels.json", {"labels": list("abcde")})
-    write_json(folder / "engine.json", {"precisions": ["fp32"], **SETTINGS})
+    write_json(folder / "engine.json", {"precisions": ["fp32"], **SETTINGS, "min_batch": 1})
     (folder / "triton/small-tensorrt").mkdir(parents=True)
     (folder / "triton/small-tensorrt/config.pbtxt").write_text('name: "small-tensorrt"\nmax_batch_size: 8\n')
     seal(folder)
@@ -144,14 +145,14 @@ def test_a_package_becomes_a_proved_engine(
     assert about["onnx_sha256"] == hashlib.sha256((package / "model.onnx").read_bytes()).hexdigest()
     assert about["input"] == {"name": "image", "dtype": "float32", "shape": ["batch", 3, 8, 6]}
     assert about["output"] == {"name": "logits", "dtype": "float32", "shape": ["batch", 5]}
-    assert about["batch"] == {"min": 2, "opt": 4, "max": 8}
+    assert about["batch"] == {"min": 1, "opt": 4, "max": 8}
     assert about["options"] == {key: value for key, value in SETTINGS.items() if not key.endswith("_batch")}
     facts = ("gpu", "compute_capability", "tensorrt", "precision", "plan", "onnx")
     assert [about[key] for key in facts] == ["NVIDIA Orin (nvgpu)", "8.7", "10.3.0", "fp32", "model.plan", "model.onnx"]
     assert (about["accuracy"], about["accuracy_drop"], about["num_images"]) == (1.0, 0.0, 21)
     assert about["parity"]["max_abs"] < 1e-5
     assert about["parity"]["top1_agreement"] == 1.0
-    assert set(about["latency_ms"]) == {"1", "2", "4", "8"}
+    assert set(about["latency_ms"]) == {"1", "4", "8"}
     assert (package / "triton/small-tensorrt/1/model.plan").read_bytes() == plan.read_bytes()
     assert "fp32, TensorRT 10.3.0, NVIDIA Orin (nvgpu)" in result.output
     assert "100.00% of 21 samples" in result.output
@@ -160,7 +161,7 @@ def test_a_package_becomes_a_proved_engine(
 
 
 def test_options_replace_the_packages_settings(
-    build: Callable[..., Result], tmp_path: Path, device: list[dict[str, Any]]
+    build: Callable[..., Result], package: Path, tmp_path: Path, device: list[dict[str, Any]]
 ) -> None:
     options = ["--precision", "fp16", "--out", str(tmp_path / "there"), "--max-batch", "16", "--version-compatible"]
     options += ["--hardware-compatibility", "ampere_plus", "--no-timing-cache", "--optimization-level", "5"]
@@ -173,6 +174,7 @@ def test_options_replace_the_packages_settings(
         "optimization_level": 5, "workspace_mib": 64,
     }  # fmt: skip
     assert device[0]["cache"] is None
+    assert not list(package.rglob("*.plan")), "with --out the package stays as it is"
 
 
 @pytest.mark.parametrize(
@@ -180,6 +182,7 @@ def test_options_replace_the_packages_settings(
     [
         (["--precision", "int8-trt"], ["has no file of precision 'int8-trt'", "fp16, fp32"]),
         (["--min-batch", "9"], ["engine.json with the options given", "must not decrease, got 9, 4, 8"]),
+        (["--min-batch", "2"], ["min_batch: got 2", "config.pbtxt promises single images; take 1, or give --out"]),
         (["--max-batch", "7"], ["max_batch: got 7", "config.pbtxt promises 8"]),
     ],
 )

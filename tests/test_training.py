@@ -14,11 +14,11 @@ from models.normalize import Normalize
 from pipeline.checkpoint import Checkpoints
 from pipeline.data.batches import PackedBatches
 from pipeline.data.store import Split
-from pipeline.engine import Engine, choose_precision
 from pipeline.errors import GateError, UserError
 from pipeline.objectives import Objective, Supervised
 from pipeline.seeding import derive_seed, seed_everything
 from pipeline.training import EMPTY_HISTORY, accuracy, train, write_history
+from pipeline.training_engine import Engine, choose_precision
 
 CPU = torch.device("cpu")
 OPTIMIZER: dict[str, Any] = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "nesterov": True}

@@ -17,7 +17,7 @@ from pipeline.export.onnxruntime_quantization import RECIPES, quantize
 from pipeline.export.rewriting import Form, smallest_form
 from pipeline.export.tensorrt_support import MAJORS, check_support
 from pipeline.files import Json
-from pipeline.runtimes.onnx import to_input
+from pipeline.runtimes.base import to_input
 
 FP32 = "model.onnx"
 PRECISIONS = ("fp32", "fp16", "int8-cpu", "int8-trt")
@@ -90,7 +90,7 @@ def _derive(source: Source, precision: str, full: Exported, folder: Path) -> Exp
     if precision == "fp16":
         convert_to_half(full.path, path)
     else:
-        shown = to_input(source.calibration.astype(np.float32) / np.float32(255), source.input_dtype)
+        shown = to_input(source.calibration, source.input_dtype)
         quantize(full.path, path, shown, precision=precision, method=source.method)
     return Exported(path, precision, full.form)
 

@@ -38,24 +38,35 @@ def build_plan(plan: EnginePlan, *, cache: Path | None, hints: Sequence[str] = (
         GateError: TensorRT does not accept the network or cannot build it.
     """
     trt = load_tensorrt()
-    from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork, NetworkFromOnnxPath
+    from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork
     from polygraphy.exception import PolygraphyException
 
     if cache is not None:
         cache.parent.mkdir(parents=True, exist_ok=True)
     try:
         config = CreateConfig(**_settings(trt, plan, cache))
-        builder, network, parser = NetworkFromOnnxPath(str(plan.onnx), strongly_typed=True)()
+        builder, network, parser = _parse(plan.onnx)
         _require_strong_types(trt, network)
         save = None if cache is None else str(cache)
         memory = EngineBytesFromNetwork((builder, network, parser), config=config, save_timing_cache=save)()
-    except (PolygraphyException, TypeError) as error:  # TypeError: TensorRT's builder did not start
+    except PolygraphyException as error:
         known = "".join(f"\n{hint}" for hint in hints)
         raise GateError(
             f"{plan.onnx}: TensorRT {trt.__version__} could not build the engine ({_first_line(error)}); its log above "
             f"says why. Does the driver fit this version of TensorRT?{known}"
         ) from error
     return bytes(memory)
+
+
+def _parse(path: Path) -> tuple[Any, Any, Any]:
+    """Return builder, network and parser of the ONNX file ``path``; raises PolygraphyException."""
+    from polygraphy.backend.trt import NetworkFromOnnxPath
+    from polygraphy.exception import PolygraphyException
+
+    try:
+        return NetworkFromOnnxPath(str(path), strongly_typed=True)()  # type: ignore[no-any-return]
+    except TypeError as error:  # so its bindings say that the builder did not start
+        raise PolygraphyException(str(error)) from error
 
 
 def _settings(trt: Any, plan: EnginePlan, cache: Path | None) -> dict[str, Any]:

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from models.choice import choose
 from pipeline.errors import UserError
 from pipeline.metrics import Logits
-from pipeline.runtimes.base import Images
 
 logger = logging.getLogger(__name__)
 
@@ -57,25 +55,15 @@ class OnnxRuntime:
         self.num_threads = num_threads
         (entry,) = self.session.get_inputs()
         self.input_dtype = INPUT_TYPES[entry.type]
-        """``float32``: pixels in [0, 1]; ``uint8``: pixels as they are."""
 
-    def run(self, images: Images) -> Logits:
-        """Return logits (B, num_classes) of images in [0, 1], whatever the file itself takes."""
-        return self.infer(to_input(images, self.input_dtype))
-
-    def infer(self, pixels: NDArray[Any]) -> Logits:
-        """Return logits (B, num_classes) of ``pixels`` (B, 3, H, W) in the type that the file takes."""
-        return self.session.run(["logits"], {"image": pixels})[0]  # type: ignore[no-any-return]
+    def infer(self, images: NDArray[Any]) -> Logits:
+        """Return logits (B, num_classes) of images (B, 3, H, W) of ``input_dtype``."""
+        return self.session.run(["logits"], {"image": images})[0]  # type: ignore[no-any-return]
 
     def describe(self) -> str:
         """Return runtime, version, provider and threads in words."""
         provider = self.session.get_providers()[0]
         return f"ONNX Runtime {onnxruntime.__version__}, {provider}, {self.num_threads} CPU threads"
-
-
-def to_input(images: Images, dtype: str) -> NDArray[Any]:
-    """Return ``images`` in [0, 1] as a network with inputs of ``dtype`` takes them."""
-    return images if dtype == "float32" else np.rint(images * 255).astype(np.uint8)
 
 
 def available_providers() -> list[str]:

@@ -10,7 +10,7 @@ from models.choice import choose
 from models.deploy import deployable
 from pipeline.artifacts import load_network
 from pipeline.files import read_json
-from pipeline.packaged import MANIFEST
+from pipeline.packaged import MANIFEST, fp32_first
 from pipeline.runtimes.base import Runtime
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.runtimes.tensorrt import open_engine
@@ -43,12 +43,8 @@ def _open_onnx(folder: Path, options: Options) -> Opened:
     def opener(file: str) -> Callable[[], Runtime]:
         return lambda: OnnxRuntime(folder / file, provider=options.provider, num_threads=options.num_threads)
 
-    return {entry["precision"]: opener(file) for file, entry in _fp32_first(folder)}
-
-
-def _fp32_first(folder: Path) -> list[tuple[str, dict[str, str]]]:
     files = read_json(folder / MANIFEST)["files"]
-    return sorted(files.items(), key=lambda item: (item[1]["precision"] != "fp32", item[0]))
+    return fp32_first({entry["precision"]: opener(file) for file, entry in files.items()})
 
 
 def _open_tensorrt(folder: Path, _: Options) -> Opened:
@@ -59,8 +55,7 @@ def _open_tensorrt(folder: Path, _: Options) -> Opened:
     def opener(sidecar: str) -> Callable[[], Runtime]:
         return lambda: open_engine(folder / read_json(folder / sidecar)["plan"])
 
-    engines = sorted(status["engines"].items(), key=lambda item: (item[0] != "fp32", item[0]))
-    return {precision: opener(sidecar) for precision, sidecar in engines}
+    return fp32_first({precision: opener(sidecar) for precision, sidecar in status["engines"].items()})
 
 
 RUNTIMES: dict[str, Callable[[Path, Options], Opened]] = {

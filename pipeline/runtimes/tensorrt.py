@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import GateError, UserError
 from pipeline.export.engine_plan import INPUT, OUTPUT, sidecar
 from pipeline.files import Json, read_json
 from pipeline.metrics import Logits
-from pipeline.runtimes.base import Images
 
 DTYPES = {"float32": "FLOAT", "uint8": "UINT8"}
 """From each type of the input to TensorRT's name of it."""
@@ -34,6 +34,7 @@ class TensorrtRuntime:
         from polygraphy.backend.trt import TrtRunner, get_trt_logger
 
         self.description = description
+        self.input_dtype = description["input"]["dtype"]
         log = get_trt_logger()
         tensorrt.init_libnvinfer_plugins(log, "")
         self.runtime = tensorrt.Runtime(log)
@@ -48,14 +49,13 @@ class TensorrtRuntime:
         self.runner = TrtRunner(engine)
         self.runner.activate()
 
-    def run(self, images: Images) -> Logits:
+    def infer(self, images: NDArray[Any]) -> Logits:
         """Return logits (B, num_classes) in host memory; more images than the engine takes go in several calls."""
         sizes = self.description["batch"]
-        pixels = np.rint(images * 255).astype(np.uint8) if self.description["input"]["dtype"] == "uint8" else images
-        return run_within(self._infer, pixels, smallest=sizes["min"], largest=sizes["max"])
+        return infer_within(self._infer, images, smallest=sizes["min"], largest=sizes["max"])
 
-    def _infer(self, pixels: np.ndarray) -> Logits:
-        return self.runner.infer({INPUT: pixels})[OUTPUT].copy()  # type: ignore[no-any-return]
+    def _infer(self, images: NDArray[Any]) -> Logits:
+        return self.runner.infer({INPUT: images})[OUTPUT].copy()  # type: ignore[no-any-return]
 
     def describe(self) -> str:
         """Return runtime, version, GPU and precision in words, as the engine's sidecar records them."""
@@ -101,7 +101,9 @@ def _words(tensors: dict[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{name} ({mode.name}, {dtype.name})" for name, (mode, dtype) in sorted(tensors.items()))
 
 
-def run_within(infer: Callable[[np.ndarray], Logits], images: np.ndarray, *, smallest: int, largest: int) -> Logits:
+def infer_within(
+    infer: Callable[[NDArray[Any]], Logits], images: NDArray[Any], *, smallest: int, largest: int
+) -> Logits:
     """Return the logits of ``images`` from calls of ``infer`` with ``smallest`` to ``largest`` images each.
 
     A batch that is too small is filled up with black images, whose logits are dropped.

@@ -1,12 +1,13 @@
 """PyTorch in eager mode."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.metrics import Logits
-from pipeline.runtimes.base import Images
 
 
 class TorchRuntime:
@@ -15,8 +16,9 @@ class TorchRuntime:
     def __init__(self, forward: Callable[[Tensor], Tensor], *, device: torch.device) -> None:
         self.forward = forward
         self.device = device
+        self.input_dtype = "float32"
 
-    def run(self, images: Images) -> Logits:
+    def infer(self, images: NDArray[Any]) -> Logits:
         """Return logits (B, num_classes)."""
         with torch.inference_mode():
             return self.forward(torch.from_numpy(images).to(self.device)).cpu().numpy()

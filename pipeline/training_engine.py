@@ -38,7 +38,7 @@ class Engine(NamedTuple):
         }
 
 
-def build_engine(device: torch.device, *, precision: str, compiling: str, compile_fallback: bool) -> Engine:
+def choose_engine(device: torch.device, *, precision: str, compiling: str, compile_fallback: bool) -> Engine:
     """Return the engine for ``device``; ``precision`` and ``compiling`` may be ``auto``."""
     return Engine(device, choose_precision(precision, device), wants_compiling(compiling, device), compile_fallback)
 
