@@ -21,28 +21,30 @@ from tests.bench import Bench
 from tests.helpers import ROOT, refused, write_params
 
 
+CHANGES = {
+    "distill_student.method": "ofm_kt",
+    "distill_student.training.epochs": 4,
+    "calibrate_steps.candidates": [2, 4],
+    "export_onnx.precisions": ["fp32", "fp16", "int8-cpu", "int8-trt"],
+    "export_onnx.gates.int8-cpu.min_top1_agreement": 0.5,
+    "export_onnx.gates.int8-cpu.max_drop": 0.5,
+    "export_onnx.gates.int8-trt.min_top1_agreement": 0.5,
+    "export_onnx.gates.int8-trt.max_drop": 0.5,
+    "measure_tradeoff.precisions": ["fp32", "int8-cpu"],
+}
+
+
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """Return a bench in which the chain has run to a package with a file of every precision."""
     folder = tmp_path_factory.mktemp("package")
     bench = Bench(folder, lambda changes: write_params(folder / "params.yaml", changes))
     bench.prepare()
-    changes = {
-        "distill_student.method": "ofm_kt",
-        "distill_student.training.epochs": 4,
-        "calibrate_steps.candidates": [2, 4],
-        "export_onnx.precisions": ["fp32", "fp16", "int8-cpu", "int8-trt"],
-        "export_onnx.gates.int8-cpu.min_top1_agreement": 0.5,
-        "export_onnx.gates.int8-cpu.max_drop": 0.5,
-        "export_onnx.gates.int8-trt.min_top1_agreement": 0.5,
-        "export_onnx.gates.int8-trt.max_drop": 0.5,
-        "measure_tradeoff.precisions": ["fp32", "int8-cpu"],
-    }
     (folder / "teacher.json").write_text(json.dumps({"status": "not needed"}))
     for command in (bench.distill, bench.calibrate, bench.export, bench.measure):
-        result = command(changes)
+        result = command(CHANGES)
         assert result.exit_code == 0, result.output
-    for step in (bench.evaluate("onnx", "onnx", changes), bench.package(changes)):
+    for step in (bench.evaluate("onnx", "onnx", CHANGES), bench.package(CHANGES)):
         assert step.exit_code == 0, step.output
     return bench
 
@@ -241,6 +243,16 @@ def test_the_model_card_holds_every_file_and_every_point(package: Path) -> None:
     assert (package / "tradeoff.svg").read_text().count("<svg") == 1
     assert manifest["int8_calibration"]["num_images"] > 0
     assert re.fullmatch("[0-9a-f]{64}", manifest["int8_calibration"]["split_sha256"])
+
+
+def test_the_same_records_give_the_same_package(bench: Bench, package: Path) -> None:
+    shutil.rmtree(bench.folder / "package")
+    assert bench.package(CHANGES).exit_code == 0
+    first, second = (
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (package, bench.folder / "package")
+    )
+    assert first == second
 
 
 def test_the_device_needs_neither_pytorch_nor_the_rest_of_the_environment(package: Path, pictures: list[Path]) -> None:
