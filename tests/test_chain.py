@@ -142,17 +142,22 @@ def test_tensorrt_is_built_or_honestly_skipped(project: Project) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"evaluate.latency_iterations": 11}, set(EVALUATIONS)),
-        ({"package.description": "Another text."}, {"package"}),
+        (
+            {
+                "evaluate.latency_iterations": 11,
+                "measure_tradeoff.iterations": 11,
+                "calibrate_steps.tolerance": 0.5,
+                "package.description": "Another text.",
+            },
+            {*EVALUATIONS, "measure_tradeoff", "calibrate_steps", "package"},
+        ),
         ({"export_tensorrt.max_batch": 65}, {"export_tensorrt", "package"}),
-        ({"measure_tradeoff.iterations": 11}, {"measure_tradeoff"}),
-        ({"calibrate_steps.tolerance": 0.5}, {"calibrate_steps"}),
         ({"distill_student.loss": "kd"}, {"distill_student"}),
         ({"train_teacher.training.epochs": 7}, {"train_teacher"}),
         ({"base.seed": 1}, set(ALL_STAGES) - {"probe_environment", "export_tensorrt", "package"}),
     ],
 )
-def test_a_changed_parameter_reruns_what_depends_on_it(
+def test_changed_parameters_rerun_what_depends_on_them(
     project: Project, changes: dict[str, Any], expected: set[str]
 ) -> None:
     """A dry run lists the stages whose own dependencies changed; what they write decides about those after them."""

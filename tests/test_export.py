@@ -27,6 +27,7 @@ from pipeline.parity import Gate
 from pipeline.runtimes.base import predict
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.runtimes.torch import TorchRuntime
+from tests.every_precision import export_all
 from tests.helpers import ROOT
 
 STATISTICS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
@@ -108,35 +109,20 @@ def test_the_file_is_one_and_says_what_it_is_without_paths(export: Export) -> No
 
 def test_the_same_network_gives_the_same_bytes_in_another_process_and_place(tmp_path: Path) -> None:
     """The code is copied to a second place, as a second clone would have it."""
-    code = """
-import sys, torch
-import numpy as np
-from pathlib import Path
-from models.flow_student import build_flow_student
-from pipeline.export.precisions import PRECISIONS, Source, export_precisions
-torch.manual_seed(0)
-names = dict(backbone="resnet8", schedule="rectified", meta_encoder="conv")
-student = build_flow_student(num_classes=4, time_scale=1.0, mean=[0.5] * 3, std=[0.2] * 3, **names).eval()
-images = np.random.default_rng(0).integers(0, 256, (8, 3, 8, 8), dtype=np.uint8)
-options = dict(opset=20, input_dtype="float32", collapse=True, method="minmax")
-source = Source(student, 2, images, {"method": "fm_kt"}, **options)
-Path(sys.argv[1]).mkdir()
-export_precisions(source, Path(sys.argv[1]), PRECISIONS)
-"""
-    sums = set()
-    for place in ("first", "a/second/place"):
-        clone = tmp_path / place
-        for file in (file for package in ("models", "pipeline") for file in (ROOT / package).rglob("*.*")):
-            if file.suffix in {".py", ".json"}:
-                copy = clone / file.relative_to(ROOT)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                moved = "# moved by a line\n" if place != "first" and file.suffix == ".py" else ""
-                copy.write_text(moved + file.read_text())
-        subprocess.run([sys.executable, "-c", code, str(clone / "onnx")], cwd=clone, check=True)
-        files = sorted((clone / "onnx").iterdir())
-        assert [file.name for file in files] == sorted(map(file_name, PRECISIONS))
-        sums.add(tuple(hashlib.sha256(file.read_bytes()).hexdigest() for file in files))
-    assert len(sums) == 1
+    clone = tmp_path / "a/second/place"
+    for file in (file for package in ("models", "pipeline", "tests") for file in (ROOT / package).rglob("*.*")):
+        if file.suffix in {".py", ".json"}:
+            copy = clone / file.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(("# moved by a line\n" if file.suffix == ".py" else "") + file.read_text())
+    subprocess.run([sys.executable, "-m", "tests.every_precision", "onnx"], cwd=clone, check=True)
+    export_all(tmp_path / "onnx")
+    here, there = (
+        {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+        for folder in (tmp_path / "onnx", clone / "onnx")
+    )
+    assert set(here) == set(map(file_name, PRECISIONS))
+    assert here == there
 
 
 def test_metadata_are_json_texts() -> None:

@@ -20,7 +20,6 @@ from stages.__main__ import main
 from tests.bench import Bench
 from tests.helpers import ROOT, refused, write_params
 
-
 CHANGES = {
     "distill_student.method": "ofm_kt",
     "distill_student.training.epochs": 4,
