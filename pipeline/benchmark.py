@@ -69,6 +69,7 @@ def percentiles(seconds: Seconds) -> dict[str, float]:
 def describe_protocol(*, warmup: int, iterations: int) -> str:
     """Return in words how calls were timed, and where."""
     return (
-        f"images in host memory to logits in host memory, one call at a time; {iterations} calls after {warmup}; "
+        f"images of the input's type in host memory to logits in host memory, one call at a time; {iterations} calls "
+        f"after {warmup}; "
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     )

@@ -41,15 +41,16 @@ def build_from_package(
     if not host["buildable"]:
         raise UserError(f"no engine can be built here: {host['reason']}; {NEEDED}")
     plan = EnginePlan(path, precision, package.image_size, **settings)
-    repository = package.folder / "triton" / f"{package.name}-tensorrt" if out is None else None
-    if repository is not None:
+    engines, repository = package.folder / "engines", package.folder / "triton" / f"{package.name}-tensorrt"
+    folder = engines if out is None else out
+    for_triton = repository.is_dir() and folder.resolve() == engines.resolve()
+    if for_triton:
         _require_batches(repository / "config.pbtxt", plan)
-    folder = package.folder / "engines" if out is None else out
     about = build_engine(
         folder, plan, host=host, samples=read_samples(package.folder),
         gate=read_gate(package.manifest, precision, other_kernels=True), cache=cache,
     )  # fmt: skip
-    if repository is not None and repository.is_dir():
+    if for_triton:
         write_bytes(repository / "1" / "model.plan", (folder / plan.file).read_bytes())
     return about
 
@@ -95,8 +96,8 @@ def _require_batches(config: Path, plan: EnginePlan) -> None:
     promised = re.search(r"^\s*max_batch_size\s*:\s*(\d+)", text, re.MULTILINE)
     if promised is None:
         return
-    if plan.batches["min"] > 1:
-        got = plan.batches["min"]
-        raise UserError(f"min_batch: got {got}, but {config} promises single images; take 1, or give --out")
-    if int(promised[1]) > plan.max_batch:
-        raise UserError(f"max_batch: got {plan.max_batch}, but {config} promises {promised[1]}; change either")
+    smallest, largest, most = plan.batches["min"], plan.batches["max"], int(promised[1])
+    if smallest > 1:
+        raise UserError(f"min_batch: got {smallest}, but {config} promises single images; take 1, or give --out")
+    if largest < most:
+        raise UserError(f"max_batch: got {largest}, but {config} promises {most}; take {most}, or give --out")

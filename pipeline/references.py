@@ -31,7 +31,7 @@ def reference_runtimes(package: Package, student: Path, *, num_threads: int, com
     if takes_steps != (num_steps is not None) or classes != len(package.labels):
         raise UserError(f"{student}: is not the student of {package.folder}; give the one that it was exported from")
     return compare_with(
-        network, num_steps, package.image_size, package.manifest["opset"],
+        network, num_steps, package.image_size, package.manifest["opset"], input_dtype=package.input_dtype,
         num_threads=num_threads, compiled=compiled,
     )  # fmt: skip
 
@@ -42,6 +42,7 @@ def compare_with(
     image_size: tuple[int, int],
     opset: int,
     *,
+    input_dtype: str = "float32",
     num_threads: int,
     compiled: bool,
 ) -> dict[str, Runtime]:
@@ -50,7 +51,8 @@ def compare_with(
     device = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "plain.onnx")
-        export_onnx(without_steps(student), path, image_size=image_size, opset=opset, metadata={})
+        plain = without_steps(student)
+        export_onnx(plain, path, image_size=image_size, opset=opset, input_dtype=input_dtype, metadata={})
         found: dict[str, Runtime] = {PLAIN: OnnxRuntime(path, num_threads=num_threads)}
     deployed = deployable(student, num_steps)
     found["deployed, torch eager"] = TorchRuntime(deployed, device=device)

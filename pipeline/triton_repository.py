@@ -70,7 +70,10 @@ def write_triton_repository(folder: Path, package: Package, *, max_batch: int, n
         if variant.file == ONNX_FILE:
             shutil.copyfile(source, home / VERSION / ONNX_FILE)
         else:
-            write_text(home / VERSION / "README.md", f"`python -m stages build-engine` writes `{PLAN_FILE}` here.\n")
+            write_text(
+                home / VERSION / "README.md",
+                f"`python -m stages build-engine` without `--out` writes `{PLAN_FILE}` here.\n",
+            )
 
 
 def _variants(package: Package) -> list[tuple[Variant, Path]]:

@@ -33,6 +33,19 @@ SMALL = {
 }
 
 
+PACKAGE = {
+    "onnx": "onnx",
+    "calibration": "calibration",
+    "data": "data",
+    "evaluation": "onnx_scores.json",
+    "teacher": "teacher.json",
+    "student": "student.json",
+    "tradeoff": "tradeoff",
+    "out": "package",
+}
+"""From each option of the stage package to its path on a bench."""
+
+
 class Bench:
     """A folder in which stages are run one by one."""
 
@@ -41,12 +54,15 @@ class Bench:
         self.write = write
         (folder / "environment.json").write_text(json.dumps({"inputs": {"teacher": "needed"}}))
 
-    def run(self, command: Command, changes: dict[str, Any], *words: str, **paths: str) -> Result:
+    def words(self, changes: dict[str, Any], **paths: str) -> list[str]:
+        """Return the options of a stage; paths are relative to the bench's folder."""
         options = {"params": str(self.write({**SMALL, **changes}))}
         options |= {name: str(self.folder / path) for name, path in paths.items()}
-        return CliRunner(env={"DVC_ROOT": str(self.folder)}).invoke(
-            command, [*words, *(text for name, value in options.items() for text in (f"--{name}", value))]
-        )
+        return [text for name, value in options.items() for text in (f"--{name}", value)]
+
+    def run(self, command: Command, changes: dict[str, Any], *words: str, **paths: str) -> Result:
+        runner = CliRunner(env={"DVC_ROOT": str(self.folder)})
+        return runner.invoke(command, [*words, *self.words(changes, **paths)])
 
     def prepare(self) -> None:
         assert self.run(prepare_data.main, {}, out="data").exit_code == 0
@@ -81,9 +97,7 @@ class Bench:
         return self.run(evaluate.main, changes, runtime, **paths, **outs)
 
     def package(self, changes: dict[str, Any]) -> Result:
-        paths = {"onnx": "onnx", "calibration": "calibration", "data": "data", "evaluation": "onnx_scores.json"}
-        reports = {"teacher": "teacher.json", "student": "student.json", "tradeoff": "tradeoff"}
-        return self.run(package.main, changes, **paths, **reports, out="package")
+        return self.run(package.main, changes, **PACKAGE)
 
     def json(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text())

@@ -12,9 +12,10 @@ from torch import nn
 from models.backbones.trunk import Stage, Trunk
 from models.networks import Classifier
 from models.shape_transform import LogitTransform
-from pipeline.compilation import wants_compiling
+from pipeline.compilation import compile_networks, wants_compiling
 from pipeline.errors import UserError
 from pipeline.objectives import Supervised
+from pipeline.seeding import set_up_torch
 from tests.test_training import run
 
 COMPILER = shutil.which("g++")
@@ -45,6 +46,20 @@ def _compiling() -> Iterator[None]:
     """Let each test compile: a training ends with compiling switched off."""
     yield
     torch.compiler.set_stance("default")
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_the_compiler_is_as_deterministic_as_the_rest(*, deterministic: bool) -> None:
+    import torch._inductor.config as inductor  # noqa: PLC0415  (takes seconds)
+
+    before = torch.get_deterministic_debug_mode()
+    try:
+        set_up_torch("x", seed=0, device="cpu", deterministic=deterministic, num_threads=None)
+        compile_networks()
+        assert (torch.are_deterministic_algorithms_enabled(), inductor.deterministic) == (deterministic,) * 2
+    finally:
+        torch.set_deterministic_debug_mode(before)
+        compile_networks()
 
 
 @needs_compiler

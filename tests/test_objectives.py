@@ -251,6 +251,10 @@ COMBINATIONS = [
 ]
 
 
+LASTING = 5
+"""Steps in a row that must be good."""
+
+
 @pytest.mark.parametrize(("transfer", "schedule", "meta_encoder", "loss"), COMBINATIONS)
 def test_fm_kt_overfits_a_small_batch(
     transfer: str, schedule: str, meta_encoder: str, loss: str, trained_teacher: Classifier
@@ -259,13 +263,18 @@ def test_fm_kt_overfits_a_small_batch(
     objective = make_objective(teacher=trained_teacher, transfer=transfer, loss=loss, flow=flow)
     learning_rate = 0.005 if loss == "mse" else 0.02
     costs = train(objective, make_batch(), steps=60, learning_rate=learning_rate)
-    first = next(costs)
-    assert any(cost < 0.4 * first and fits(objective) for cost in costs)
+    first, low = next(costs), 0
+    for cost in costs:
+        low = low + 1 if cost < 0.4 * first else 0
+        if low >= LASTING and fits(objective):
+            return
+    pytest.fail("not learnt in 60 steps")
 
 
 def fits(objective: Objective) -> bool:
     """Return whether ``objective`` sees each label of the batch that it is trained on."""
-    return bool((objective(make_batch(), 0).logits.argmax(dim=1) == make_batch().labels).all())
+    with torch.no_grad():
+        return bool((objective(make_batch(), 0).logits.argmax(dim=1) == make_batch().labels).all())
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """A package in the hands of its consumer: predicted with, verified, timed, and damaged in every way."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from safetensors.numpy import load_file
 
 from pipeline.packaging import write_sums
 from stages.__main__ import main
-from tests.bench import Bench
+from tests.bench import PACKAGE, Bench
 from tests.helpers import ROOT, refused, write_params
 
 CHANGES = {
@@ -244,12 +245,16 @@ def test_the_model_card_holds_every_file_and_every_point(package: Path) -> None:
     assert re.fullmatch("[0-9a-f]{64}", manifest["int8_calibration"]["split_sha256"])
 
 
-def test_the_same_records_give_the_same_package(bench: Bench, package: Path) -> None:
-    shutil.rmtree(bench.folder / "package")
-    assert bench.package(CHANGES).exit_code == 0
+def test_the_same_records_give_the_same_package_in_another_process_and_place(bench: Bench, tmp_path: Path) -> None:
+    ours = bench.folder / "package"
+    shutil.copytree(bench.folder, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("package"))
+    other = Bench(tmp_path / "elsewhere", lambda changes: write_params(tmp_path / "elsewhere/params.yaml", changes))
+    command = [sys.executable, "-m", "stages.package", *other.words(CHANGES, **PACKAGE)]
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "DVC_ROOT": str(tmp_path)}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
     first, second = (
         {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-        for root in (package, bench.folder / "package")
+        for root in (ours, other.folder / "package")
     )
     assert first == second
 

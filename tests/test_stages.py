@@ -1,6 +1,7 @@
 """Stages as commands, one at a time, on little data."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -95,16 +96,19 @@ def test_an_export_of_another_student_fails_the_evaluation(bench: Bench) -> None
     assert not (bench.folder / "onnx.json").exists()
 
 
-def test_a_stage_ends_with_dvc_even_before_it_has_imported_what_it_needs() -> None:
+@pytest.mark.parametrize("variable", ["DVC_STAGE", "TORCHELASTIC_RUN_ID"])
+def test_a_stage_ends_with_what_started_it_even_before_it_has_imported_what_it_needs(variable: str) -> None:
     stage = "import stages, os, time; print(os.getpid(), flush=True); time.sleep(60)"
-    dvc = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {stage!r}])"
-    environment = {**os.environ, "DVC_STAGE": "train_teacher"}
-    parent = subprocess.Popen([sys.executable, "-c", dvc], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    line = f"exec {sys.executable} -c {shlex.quote(stage)}"
+    dvc = f"import subprocess; subprocess.run(['/bin/sh', '-c', {line!r}])"
+    environment = {**os.environ, variable: "x"}
+    with subprocess.Popen([sys.executable, "-c", dvc], cwd=ROOT, env=environment, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
     deadline = time.monotonic() + 20
     while (running := Path(f"/proc/{pid}/exe").exists()) and time.monotonic() < deadline:
         time.sleep(0.01)
+    if running:
+        os.kill(pid, signal.SIGKILL)
     assert not running

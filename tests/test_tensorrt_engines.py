@@ -183,7 +183,7 @@ def test_options_replace_the_packages_settings(
         (["--precision", "int8-trt"], ["has no file of precision 'int8-trt'", "fp16, fp32"]),
         (["--min-batch", "9"], ["engine.json with the options given", "must not decrease, got 9, 4, 8"]),
         (["--min-batch", "2"], ["min_batch: got 2", "config.pbtxt promises single images; take 1, or give --out"]),
-        (["--max-batch", "7"], ["max_batch: got 7", "config.pbtxt promises 8"]),
+        (["--max-batch", "7"], ["max_batch: got 7", "config.pbtxt promises 8; take 8, or give --out"]),
     ],
 )
 def test_wrong_options_are_refused(

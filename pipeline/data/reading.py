@@ -1,5 +1,6 @@
 """Read many image files at once, one process per CPU core."""
 
+import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -39,7 +40,8 @@ def read_images(names: Sequence[str], files: Sequence[Path], size: int | None) -
     if len(files) < FEW or num_cores() == 1:
         yield from map(_fitted_or_why_not, names, files, sizes)
         return
-    with ProcessPoolExecutor(num_cores(), initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
+    fork = multiprocessing.get_context("fork")  # workers of a forkserver are not this process's children
+    with ProcessPoolExecutor(num_cores(), fork, end_with_parent, (os.getpid(),)) as pool:
         yield from pool.map(_fitted_or_why_not, names, files, sizes, chunksize=CHUNK)
 
 

@@ -63,8 +63,9 @@ def _parse(path: Path) -> tuple[Any, Any, Any]:
     from polygraphy.backend.trt import NetworkFromOnnxPath
     from polygraphy.exception import PolygraphyException
 
+    parse = NetworkFromOnnxPath(str(path), strongly_typed=True)
     try:
-        return NetworkFromOnnxPath(str(path), strongly_typed=True)()  # type: ignore[no-any-return]
+        return parse()  # type: ignore[no-any-return]
     except TypeError as error:  # so its bindings say that the builder did not start
         raise PolygraphyException(str(error)) from error
 

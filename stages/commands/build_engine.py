@@ -42,7 +42,11 @@ def _overrides(function: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="Which of its ONNX files.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write; the package's folder engines if absent.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder to write.  [default: engines in the package, and its Triton repository]",
+)
 @click.option(
     "--cache",
     type=click.Path(path_type=Path),
