@@ -182,10 +182,9 @@ def test_metrics_params_and_plots_show(project: Project) -> None:
 
 def test_an_experiment_changes_a_parameter_and_keeps_the_teacher(project: Project) -> None:
     changes = ("-S", "distill_student.method=metric", "-S", "distill_student.loss=kd")
-    output = project.call("dvc", "exp", "run", *changes, "--name", "classical", "calibrate_steps")
+    output = project.call("dvc", "exp", "run", *changes, "--name", "classical", "distill_student")
     assert "Running stage 'distill_student'" in output
     assert "Running stage 'train_teacher'" not in output
-    assert project.json("artifacts/calibration/calibration.json")["num_steps"] is None
     assert project.json("artifacts/student/network.json")["method"] == "metric"
     assert "classical" in project.call("dvc", "exp", "show", "--csv")
 

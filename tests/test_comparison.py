@@ -15,8 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 
-from pipeline.comparison import config, plan, runner, table, worker
+from pipeline.comparison import config, plan, table, worker
 from pipeline.files import read_json
+from stages import probe_environment
 from stages.__main__ import main
 from tests.helpers import ROOT, TINY, refused, write_params
 
@@ -95,7 +96,7 @@ def stale(**content: Any) -> list[str]:
     describe(**content)
     comparison, out = config.load_comparison(Path("comparison.yaml")), Path("runs")
     trials, teacher = plan.trials(comparison, out), plan.teacher_run(comparison, out)
-    runner.run_command(plan.probe_command(teacher))
+    CliRunner().invoke(probe_environment.main, plan.probe_command(teacher)[1:])
     found = plan.unfinished([teacher]) or plan.unfinished(trials)
     for run in found:
         for path in [Path(word) for command in run.commands for word in command if word.startswith("runs/")]:
