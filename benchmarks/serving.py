@@ -26,9 +26,8 @@ import click
 import grpc
 import numpy as np
 import torch
-import tritonclient.grpc
-import tritonclient.http
 from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -38,7 +37,7 @@ from pipeline.export.onnx import export_onnx
 from pipeline.packaged import Package, read_package
 from pipeline.runtimes.onnx import OnnxRuntime
 from tests.serving_fuzz import Target, grpc_case, http_case, send_grpc, send_http
-from tests.serving_helpers import ServerProcess, serving, write_package
+from tests.serving_helpers import CLIENTS, ServerProcess, serving, write_package
 
 CLASSES, SIZE, STEPS = 100, 32, 4
 MEAN, STD = [0.507, 0.487, 0.441], [0.267, 0.256, 0.276]
@@ -47,8 +46,6 @@ POOL = 64
 TOLERANCE = 1e-4
 """Of a logit, between batches of different sizes; the pool's own answers lie further apart by far."""
 REFUSALS = {"INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}
-
-Clients = {"http": tritonclient.http, "grpc": tritonclient.grpc}
 
 
 def make_package(folder: Path) -> Path:
@@ -74,7 +71,7 @@ def make_images(package: Package) -> NDArray[np.float32]:
 
 def caller(transport: str, address: str, name: str, *, binary: bool = True) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """Return a function that asks the server for the logits of images."""
-    library = Clients[transport]
+    library = CLIENTS[transport]
     client = library.InferenceServerClient(address)
     options = {} if transport == "grpc" else {"binary_data": binary}
 
@@ -129,7 +126,7 @@ def load(
             size = 1 + number % 4
             chosen = np.random.default_rng(number).choice(len(images), size, replace=False)
             outcome = "lost"
-            with contextlib.suppress(tritonclient.utils.InferenceServerException, OSError):
+            with contextlib.suppress(InferenceServerException, OSError):
                 answer = ask(images[chosen])
                 same = answer.shape == right[chosen].shape and np.abs(answer - right[chosen]).max() < TOLERANCE
                 outcome = "right" if same else "wrong"

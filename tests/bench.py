@@ -19,7 +19,7 @@ from stages import (
     trace_flow,
     train_teacher,
 )
-from tests.helpers import TINY
+from tests.helpers import TINY, write_params
 
 WriteParams = Callable[[dict[str, Any]], Path]
 SMALL = {
@@ -101,3 +101,11 @@ class Bench:
 
     def json(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text())
+
+
+def taught_bench(folder: Path) -> Bench:
+    """Return a bench in ``folder`` with prepared data and a teacher."""
+    bench = Bench(folder, lambda changes: write_params(folder / "params.yaml", changes))
+    bench.prepare()
+    assert bench.teach({}).exit_code == 0
+    return bench

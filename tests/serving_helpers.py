@@ -17,12 +17,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+import tritonclient.grpc
+import tritonclient.http
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 from tests.helpers import ROOT
 
+CLIENTS: dict[str, Any] = {"http": tritonclient.http, "grpc": tritonclient.grpc}
 NAME = "fmkt-student"
 SIZE, CLASSES = 8, 10
 LABELS = [f"class {i}" for i in range(CLASSES)]

@@ -17,8 +17,8 @@ from torch import nn
 from models.global_batch_norm import GlobalBatchNorm, synchronize_batch_norms
 from pipeline import distributed
 from pipeline.distributed import all_rows, from_main, own_share, summed
-from tests.bench import SMALL, Bench
-from tests.helpers import ROOT, write_params
+from tests.bench import SMALL, Bench, taught_bench
+from tests.helpers import ROOT
 
 WriteParams = Callable[[dict[str, Any]], Path]
 CHANGES: dict[str, Any] = {
@@ -47,12 +47,7 @@ def distill_command(bench: Bench, out: str, changes: dict[str, Any]) -> list[str
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """Return a bench with data and a teacher."""
-    folder = tmp_path_factory.mktemp("distributed")
-    bench = Bench(folder, lambda changes: write_params(folder / "params.yaml", changes))
-    bench.prepare()
-    assert bench.teach({}).exit_code == 0
-    return bench
+    return taught_bench(tmp_path_factory.mktemp("distributed"))
 
 
 STEPS = """

@@ -21,6 +21,7 @@ from tritonclient.utils import InferenceServerException
 from tests.serving_fuzz import Target, grpc_case, http_case, send_garbage, send_grpc, send_http
 from tests.serving_helpers import (
     CLASSES,
+    CLIENTS,
     LABELS,
     NAME,
     SIZE,
@@ -32,7 +33,6 @@ from tests.serving_helpers import (
     serving,
 )
 
-CLIENTS: dict[str, Any] = {"http": tritonclient.http, "grpc": tritonclient.grpc}
 SHAPE = [3, SIZE, SIZE]
 REFUSALS = {"INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}
 

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tritonclient.grpc
-import tritonclient.http
 from click.testing import CliRunner, Result
 from tritonclient.utils import InferenceServerException
 
@@ -24,6 +22,7 @@ from pipeline.serving.models import load_models
 from stages.commands.serve import serve
 from tests.helpers import refused
 from tests.serving_helpers import (
+    CLIENTS,
     COMMAND,
     LABELS,
     NAME,
@@ -37,7 +36,6 @@ from tests.serving_helpers import (
     serving,
 )
 
-CLIENTS: dict[str, Any] = {"http": tritonclient.http, "grpc": tritonclient.grpc}
 SLOW = 800
 """Matrix products that make a request take tenths of a second."""
 

@@ -10,8 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from stages.commands.verify import verify
-from tests.bench import Bench
-from tests.helpers import write_params
+from tests.bench import Bench, taught_bench
 
 FEATURES = {"distill_student.transfer": "features", "distill_student.loss": "pkd"}
 EVERY_PRECISION = "fm_kt, every precision, images as bytes"
@@ -50,12 +49,7 @@ WALKING = [name for name in VARIANTS if "kt" in name and "theta" not in name]
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """Return a bench with prepared data and a teacher."""
-    folder = tmp_path_factory.mktemp("variants")
-    made = Bench(folder, lambda changes: write_params(folder / "params.yaml", changes))
-    made.prepare()
-    assert made.teach({}).exit_code == 0
-    return made
+    return taught_bench(tmp_path_factory.mktemp("variants"))
 
 
 def rows(path: Path) -> list[dict[str, str]]:
