@@ -24,7 +24,6 @@ from tests.helpers import TINY, write_params
 WriteParams = Callable[[dict[str, Any]], Path]
 SMALL = {
     **TINY,
-    "base.num_threads": 1,
     "train_teacher.training.epochs": 1,
     "distill_student.training.epochs": 1,
     "prepare_data.max_train_images": 100,

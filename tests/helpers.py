@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parent.parent
 
 TINY = {
+    "base.num_threads": 1,
     "prepare_data.max_train_images": 300,
     "train_teacher.backbone": "resnet8",
     "train_teacher.training.epochs": 6,

@@ -46,7 +46,7 @@ def rows_without_seconds(name: str) -> list[dict[str, str]]:
 def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.chdir(folder)
     patch.setenv("PYTHONPATH", str(ROOT))
-    write_params(folder / "params.yaml", {**TINY, "base.num_threads": 1, "train_teacher.training.epochs": 2})
+    write_params(folder / "params.yaml", {**TINY, "train_teacher.training.epochs": 2})
 
 
 @pytest.fixture(scope="module")
