@@ -7,7 +7,7 @@ from pipeline.data.store import DataInfo
 from pipeline.export.onnx import read_metadata
 from pipeline.files import Json, read_json, sha256, write_json, write_text
 from pipeline.model_card import model_card
-from pipeline.packaged import MANIFEST, SAMPLES, SUMS, read_package
+from pipeline.packaged import LABELS, MANIFEST, SAMPLES, SUMS, read_package
 from pipeline.triton_repository import check_triton_repository, write_triton_repository
 
 TRITON_THREADS = 1
@@ -50,7 +50,7 @@ def write_package(
     shutil.copyfile(tradeoff / "tradeoff.svg", folder / "tradeoff.svg")
     records = {
         MANIFEST: manifest,
-        "labels.json": {"labels": list(info.classes)},
+        LABELS: {"labels": list(info.classes)},
         "preprocessing.json": preprocessing(info, manifest["input"]),
         "calibration.json": calibration,
         "metrics.json": {"student": evaluation | {"num_parameters": student["num_parameters"]}, "teacher": teacher},

@@ -38,11 +38,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     | {"distill_student.backbone": "shufflenet_v2_x0_5", "distill_student.feature_pairs": [[3, 2], [4, 3]]},
     "fm_kt_theta": {"distill_student.method": "fm_kt_theta", "distill_student.loss": "dkd"},
     "ofm_kt": {"distill_student.method": "ofm_kt"},
+    "none": {"distill_student.method": "none"},
     "metric": {"distill_student.method": "metric", "distill_student.loss": "mse"},
     "metric on features": FEATURES | {"distill_student.method": "metric"},
     "metric_meta": {"distill_student.method": "metric_meta", "distill_student.flow.meta_encoder": "mlp"},
 }
-PACKAGED = [EVERY_PRECISION, "fm_kt, vp, transformer", "metric"]
+PACKAGED = [EVERY_PRECISION, "fm_kt, vp, transformer", "metric", "none"]
 WALKING = [name for name in VARIANTS if "kt" in name and "theta" not in name]
 
 
