@@ -19,12 +19,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from models.deploy import deployable, without_steps
-from models.flow_student import build_flow_student
-from pipeline.benchmark import describe_protocol
-from pipeline.export.onnx import export_onnx
-from pipeline.export.precisions import Source, export_precisions
-from pipeline.latency import latency_table, measure_latency
+from models.students import build_flow_student
+from pipeline.export.onnx.exporter import export_onnx
+from pipeline.export.onnx.precisions import Source, export_precisions
+from pipeline.package.benchmark import latency_table, measure_latency
 from pipeline.runtimes.base import Runtime
+from pipeline.runtimes.latency import describe_protocol
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.runtimes.torch import TorchRuntime
 

@@ -32,9 +32,9 @@ from tritonclient.utils import InferenceServerException
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from models.deploy import deployable
-from models.flow_student import build_flow_student
-from pipeline.export.onnx import export_onnx
-from pipeline.packaged import Package, read_package
+from models.students import build_flow_student
+from pipeline.export.onnx.exporter import export_onnx
+from pipeline.package.reader import Package, read_package
 from pipeline.runtimes.onnx import OnnxRuntime
 from tests.serving_fuzz import Target, grpc_case, http_case, send_grpc, send_http
 from tests.serving_helpers import CLIENTS, ServerProcess, serving, write_package

@@ -31,20 +31,20 @@ from torchvision import transforms
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from models.factory import build_classifier
-from models.flow_student import FlowStudent, build_flow_student
+from models.losses import dist_loss
 from models.meta_encoders import MetaEncoder
-from pipeline.compilation import compile_networks, wants_compiling
-from pipeline.data.batches import PackedBatches
-from pipeline.data.store import Split
-from pipeline.logit_transfer import FlowMatching
-from pipeline.losses import dist_loss
-from pipeline.meter import Meter
-from pipeline.metric import build_metric
-from pipeline.objectives import Objective
-from pipeline.optim import build_optimizer
-from pipeline.teaching import FrozenTeacher, StepPlan, Teaching
-from pipeline.training_engine import choose_precision
-from pipeline.training_step import TrainingStep
+from models.students import FlowStudent, build_flow_student
+from pipeline.data.dataset import Split
+from pipeline.data.packed_batches import PackedBatches
+from pipeline.distillation.criterion import build_criterion
+from pipeline.distillation.logit_objectives import FlowMatching
+from pipeline.distillation.teacher_loss import FrozenTeacher, StepSampler, TeacherLoss
+from pipeline.training.compilation import compile_networks, wants_compiling
+from pipeline.training.epoch_metrics import Meter
+from pipeline.training.execution import choose_precision
+from pipeline.training.objective import Objective
+from pipeline.training.optim import build_optimizer
+from pipeline.training.step import TrainingStep
 
 CLASSES = 100
 IMAGES = 4096
@@ -159,10 +159,10 @@ def build(kind: str, config: dict[str, Any], num_steps: int) -> Steps:
     teacher, student = make_networks(config["teacher"], config["student"])
     if kind == "plain":
         return plain_steps(teacher, student, num_steps=num_steps, batch=batch, device=device)
-    metric = build_metric("dist", {"dist": DIST})
+    metric = build_criterion("dist", {"dist": DIST})
     frozen = FrozenTeacher(teacher.to(device))  # type: ignore[arg-type]
-    plan = StepPlan((num_steps,))
-    objective = FlowMatching(student, Teaching(frozen, metric), steps=plan, weight=1.0, label_smoothing=0.0)
+    plan = StepSampler((num_steps,))
+    objective = FlowMatching(student, TeacherLoss(frozen, metric), steps=plan, weight=1.0, label_smoothing=0.0)
     if wants_compiling(config["compile"], device):
         compile_networks(*objective.networks)
     if kind == "ours":

@@ -1,63 +1,167 @@
-"""What is exported: a student with its number of sampling steps fixed, in its general form or a smaller one."""
+"""What deploys: a student that knows its number of sampling steps, in its general form or a smaller one."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from models.flow import FlowTransfer
-from models.flow_student import FeatureFlowStudent, FlowStudent, SampledStudent
+from models.calling import call
+from models.flow import FixedFlow, FlowTransfer, at_each_step
 from models.folding import CollapsedFlow, FoldedFlow, is_collapsible, is_foldable
-from models.integrate import Velocity
-from models.meta_encoders import Conditioning, MetaEncoder
+from models.integrate import Trajectory
+from models.meta_encoder import Conditioning, MetaEncoder
+from models.students import FlowStudent, SampledStudent
 
 MAX_COLLAPSED_STEPS = 2
 """With more steps the last convolution is too small a part of the whole for its collapse to show."""
 
 
-class UnrolledFlow(FlowTransfer):
-    """A flow of ``num_steps`` steps whose time embeddings, which depend on the steps alone, are constants.
+class DeployableNetwork(nn.Module, ABC):
+    """A trained student with all that decides about its outputs: images (B, 3, H, W) in [0, 1] are its only input."""
 
-    Shares the weights of ``flow``.
-    """
+    num_steps: int | None
+    """K, the number of sampling steps; None where there are none."""
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the outputs of the network as it was trained, with which every other form is compared."""
+
+    @abstractmethod
+    def general_form(self) -> nn.Module:
+        """Return the network that deploys where no smaller form does, in eval mode; it shares the weights."""
+
+    @abstractmethod
+    def without_flows(self) -> nn.Module:
+        """Return the plain network beside which the cost of sampling steps is seen, in eval mode."""
+
+    @abstractmethod
+    def smaller_forms(self, image_size: Sequence[int], *, collapse: bool) -> dict[str, Callable[[], nn.Module]]:
+        """Return what equals ``general_form`` in a smaller graph: from a rewriting's name to what builds its result.
+
+        They go from the first to the smallest. ``collapse`` asks for the collapse of the last convolution too.
+        """
+
+
+class PlainNetwork(DeployableNetwork):
+    """A student without sampling steps."""
+
+    num_steps = None
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the student's outputs."""
+        return call(self.student, images)
+
+    def general_form(self) -> nn.Module:
+        """Return the student."""
+        return self.student.eval()
+
+    def without_flows(self) -> nn.Module:
+        """Return the student."""
+        return self.student.eval()
+
+    def smaller_forms(self, image_size: Sequence[int], *, collapse: bool) -> dict[str, Callable[[], nn.Module]]:  # noqa: ARG002
+        """Return none: nothing is left to rewrite."""
+        return {}
+
+
+class SampledNetwork(DeployableNetwork):
+    """A student that takes ``num_steps`` sampling steps."""
+
+    def __init__(self, student: SampledStudent, num_steps: int) -> None:
+        super().__init__()
+        self.student = student
+        self.num_steps: int = num_steps
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the student's outputs after its steps."""
+        return call(self.student, images, self.num_steps)
+
+    def general_form(self) -> nn.Module:
+        """Return the student with its steps unrolled."""
+        return self._with(UnrolledFlow)
+
+    def without_flows(self) -> nn.Module:
+        """Return backbone and classifier alone."""
+        return self.student.without_flows().eval()
+
+    def smaller_forms(self, image_size: Sequence[int], *, collapse: bool) -> dict[str, Callable[[], nn.Module]]:
+        """Return the folded form where every flow folds, and the collapsed one of up to ``MAX_COLLAPSED_STEPS`` steps.
+
+        There are none for another schedule than rectified flow, a transform that is not linear, or a meta-encoder whose
+        last layer is not affine.
+        """
+        forms: dict[str, Callable[[], nn.Module]] = {}
+        if all(is_foldable(module) for module in self.student.modules() if isinstance(module, FlowTransfer)):
+            forms["folded"] = lambda: self._with(FoldedFlow)
+        if not (collapse and self.num_steps <= MAX_COLLAPSED_STEPS and isinstance(self.student, FlowStudent)):
+            return forms
+        if is_collapsible(self.student.flow):
+            with torch.no_grad():
+                parameter = next(self.student.parameters())
+                size = self.student.features(parameter.new_zeros(1, 3, *image_size)).shape[2:]
+            forms["collapsed"] = lambda: self._with(lambda flow, steps: CollapsedFlow(flow, steps, size))
+        return forms
+
+    def _with(self, form: Callable[[FlowTransfer, int], FixedFlow]) -> nn.Module:
+        return self.student.with_fixed_flows(lambda flow: form(flow, self.num_steps)).eval()
+
+
+class UnrolledFlow(FixedFlow):
+    """A flow of ``num_steps`` steps whose time embeddings, which depend on the steps alone, are constants."""
 
     def __init__(self, flow: FlowTransfer, num_steps: int) -> None:
-        assert isinstance(flow.velocity, MetaEncoder)
-        super().__init__(velocity=flow.velocity, schedule=flow.schedule, transform=flow.transform)
-        self.encoder = flow.velocity
+        super().__init__()
+        encoder = flow.velocity
+        assert isinstance(encoder, MetaEncoder)
+        self.flow = flow
+        self.encoder = encoder
         self.num_steps = num_steps
         with torch.no_grad():
-            steps = flow.velocity.condition_steps(num_steps)
+            steps = encoder.condition_steps(num_steps)
         for i, conditioning in enumerate(steps):
             self.register_buffer(f"time_shift_{i}", conditioning.shift)  # (1, C, 1, 1)
             self.register_buffer(f"velocity_norm_{i}", conditioning.norm)  # (1, 1, 1, 1) or None
 
-    def field(self, num_steps: int) -> Velocity:
-        """Return the velocity of one walk of ``num_steps`` steps."""
-        assert num_steps == self.num_steps
-        return self.encoder.along(
+    def final_state(self, x: Tensor) -> Tensor:
+        """Return the last state of the chain from ``x``, shaped like ``x`` (B, ...)."""
+        return self._trajectory(x).states[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return mean_i T(X_T_hat_i), the implicit ensemble of the steps, in the teacher's space (B, ...)."""
+        return at_each_step(self.flow.transform, self._trajectory(x).estimates).mean(dim=0)
+
+    def _trajectory(self, x: Tensor) -> Trajectory:
+        velocity = self.encoder.along(
             Conditioning(getattr(self, f"time_shift_{i}"), getattr(self, f"velocity_norm_{i}"))
-            for i in range(num_steps)
+            for i in range(self.num_steps)
         )
+        return self.flow.trajectory(x, self.num_steps, velocity)
 
 
-class FixedSteps(nn.Module):
-    """A student with its number of steps fixed: images to logits, with no other argument.
+def with_num_steps(student: nn.Module, num_steps: int | None) -> DeployableNetwork:
+    """Return ``student`` with ``num_steps`` sampling steps; None for a student that takes none.
 
-    Args:
-        form: what takes the place of each flow.
+    Raises:
+        ValueError: the student takes steps and none are given, or the other way round.
     """
+    if isinstance(student, SampledStudent) and num_steps is not None:
+        return SampledNetwork(student, num_steps)
+    if isinstance(student, SampledStudent) or num_steps is not None:
+        takes = "takes" if isinstance(student, SampledStudent) else "does not take"
+        raise ValueError(f"the student {takes} sampling steps, got num_steps {num_steps}")
+    return PlainNetwork(student)
 
-    def __init__(
-        self, student: SampledStudent, num_steps: int, form: Callable[[FlowTransfer, int], FlowTransfer] = UnrolledFlow
-    ) -> None:
-        super().__init__()
-        self.student = student.with_flows(lambda flow: form(flow, num_steps))
-        self.num_steps = num_steps
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
-        return self.student(images, self.num_steps)  # type: ignore[no-any-return]
+def with_each_num_steps(student: nn.Module, candidates: Sequence[int]) -> list[DeployableNetwork]:
+    """Return ``student`` with each of the ``candidates``, ascending; once, and plain, where it takes no steps."""
+    if isinstance(student, SampledStudent):
+        return [SampledNetwork(student, num_steps) for num_steps in sorted(set(candidates))]
+    return [PlainNetwork(student)]
 
 
 class ByteImages(nn.Module):
@@ -68,53 +172,5 @@ class ByteImages(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, num_classes) of uint8 images (B, 3, H, W)."""
-        return self.network(images.float() / 255)  # type: ignore[no-any-return]
-
-
-def deployable(student: nn.Module, num_steps: int | None) -> nn.Module:
-    """Return the network that ships in its general form, in eval mode: images to logits, with no other argument.
-
-    ``num_steps`` is None for a student that has no sampling steps.
-    """
-    if num_steps is None:
-        return student.eval()
-    assert isinstance(student, SampledStudent)
-    return FixedSteps(student, num_steps).eval()
-
-
-def without_steps(student: nn.Module) -> nn.Module:
-    """Return the plain network beside which the cost of sampling steps is seen: backbone and classifier, no steps."""
-    if isinstance(student, FlowStudent):
-        return nn.Sequential(student.normalize, student.trunk, student.flow.transform).eval()
-    if isinstance(student, FeatureFlowStudent):
-        return nn.Sequential(student.normalize, student.trunk, student.head).eval()
-    return student.eval()
-
-
-def smaller_forms(
-    student: nn.Module, num_steps: int | None, *, image_size: Sequence[int], collapse: bool
-) -> dict[str, Callable[[], nn.Module]]:
-    """Return what equals ``deployable`` in a smaller graph: from the name of a rewriting to what builds its result.
-
-    They go from the first to the smallest; there are none for a student without steps, another schedule than rectified
-    flow, or a transform that is not linear. ``collapse`` asks for the collapse of the last convolution too, where there
-    are at most ``MAX_COLLAPSED_STEPS`` steps.
-    """
-    if num_steps is None:
-        return {}
-    assert isinstance(student, SampledStudent)
-    steps, sampled = num_steps, student
-    forms: dict[str, Callable[[], nn.Module]] = {}
-    if all(is_foldable(module) for module in student.modules() if isinstance(module, FlowTransfer)):
-        forms["folded"] = lambda: FixedSteps(sampled, steps, FoldedFlow).eval()
-    if not (collapse and steps <= MAX_COLLAPSED_STEPS and isinstance(student, FlowStudent)):
-        return forms
-    if is_collapsible(student.flow):
-        with torch.no_grad():
-            parameter = next(student.parameters())
-            size = student.features(parameter.new_zeros(1, 3, *image_size)).shape[2:]
-        forms["collapsed"] = lambda: FixedSteps(
-            sampled, steps, lambda flow, count: CollapsedFlow(flow, count, size)
-        ).eval()
-    return forms
+        """Return the network's outputs for uint8 images (B, 3, H, W)."""
+        return call(self.network, images.float() / 255)

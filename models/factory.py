@@ -1,102 +1,54 @@
-"""Plain networks and feature trunks by name."""
+"""Plain networks and backbones by name."""
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from models.backbones.bottleneck_resnet import BottleneckResNet
-from models.backbones.cifar_mobilenet_v2 import CifarMobileNetV2
-from models.backbones.cifar_resnet import CifarResNet
-from models.backbones.cifar_shufflenet import CifarShuffleNetV1, CifarShuffleNetV2
-from models.backbones.cifar_vgg import CifarVgg
-from models.backbones.shapes import SMALL_IMAGE_BACKBONES
-from models.backbones.trunk import Parts, Trunk
-from models.backbones.wide_resnet import WideResNet
-from models.choice import choose
-from models.meta_encoders import LayerEncoder
-from models.networks import Classifier
-from models.shape_transform import LogitTransform
+from models.backbones.backbone import Backbone, BackboneAndHead
+from models.backbones.sources import backbone_source
+from models.classifier import Classifier
 
 NO_FEATURES = (
     "pools no feature map before its classifier, so there is nothing to transfer or to start a flow from; "
     "choose another convolutional backbone, or method none or metric on logits"
 )
-FAMILIES: dict[str, Callable[..., Trunk]] = {
-    "bottleneck_resnet": BottleneckResNet,
-    "mobilenet_v2": CifarMobileNetV2,
-    "resnet": CifarResNet,
-    "shufflenet_v1": CifarShuffleNetV1,
-    "shufflenet_v2": CifarShuffleNetV2,
-    "vgg": CifarVgg,
-    "wide_resnet": WideResNet,
-}
 
 
-def build_parts(backbone: str, num_classes: int) -> Parts:
-    """Return the trunk and the head of ``backbone`` with random weights.
+def build_parts(name: str, num_classes: int) -> BackboneAndHead:
+    """Return the backbone ``name`` and its head with random weights.
 
     Raises:
         ValueError: the name is unknown.
     """
-    check_backbone(backbone)
-    if backbone not in SMALL_IMAGE_BACKBONES:
-        from models.backbones.torchvision_trunk import cut_torchvision_classifier  # noqa: PLC0415  (takes seconds)
-
-        return cut_torchvision_classifier(backbone, num_classes)
-    shape = SMALL_IMAGE_BACKBONES[backbone]
-    trunk = choose(FAMILIES, shape.family, kind="family")(**shape.arguments)
-    return Parts(trunk, LogitTransform(trunk.channels, num_classes))
+    return backbone_source(name).load()(name, num_classes)
 
 
-def build_transfer_parts(backbone: str, num_classes: int) -> Parts:
-    """Return the trunk and the head of ``backbone``, whose feature maps can be transferred.
+def build_transfer_parts(name: str, num_classes: int) -> BackboneAndHead:
+    """Return the backbone ``name``, whose feature maps can be transferred, and its head.
 
     Raises:
         ValueError: the name is unknown, or the network has no feature map to pool.
     """
-    parts = build_parts(backbone, num_classes)
-    require_feature_map(backbone, parts.trunk)
+    parts = build_parts(name, num_classes)
+    require_feature_map(name, parts.backbone)
     return parts
 
 
-def require_feature_map(backbone: str, trunk: Trunk) -> None:
-    """Raise ValueError where ``trunk`` has no feature map to pool."""
-    if not trunk.widths:
-        raise ValueError(f"backbone {backbone!r} {NO_FEATURES}")
+def require_feature_map(name: str, backbone: Backbone) -> None:
+    """Raise ValueError where the backbone ``name`` has no feature map to pool."""
+    if not backbone.widths:
+        raise ValueError(f"backbone {name!r} {NO_FEATURES}")
 
 
-def check_backbone(name: str) -> None:
-    """Raise ValueError, with the nearest names first among the known, where no backbone is called ``name``."""
-    if name in SMALL_IMAGE_BACKBONES:
-        return
-    from models.backbones.torchvision_trunk import torchvision_names  # noqa: PLC0415  (takes seconds)
-
-    known = [*SMALL_IMAGE_BACKBONES, *sorted(torchvision_names())]
-    if name not in known:
-        near = difflib.get_close_matches(name, known)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(f"unknown backbone {name!r}; {hint}known: {', '.join(known)}")
-
-
-def build_classifier(
-    *, backbone: str, num_classes: int, mean: Sequence[float], std: Sequence[float], layers: str | None = None
-) -> Classifier:
+def build_classifier(*, backbone: str, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> Classifier:
     """Return a plain network with random weights.
 
-    ``layers`` names a meta-encoder that stands as ordinary layers between trunk and a pooled linear head.
-
     Raises:
-        ValueError: a name is unknown, or the backbone has no feature map to put the layers on.
+        ValueError: the backbone is unknown.
     """
-    if layers is None:
-        trunk, head = build_parts(backbone, num_classes)
-        return Classifier(trunk, head, mean=mean, std=std)
-    trunk = build_transfer_parts(backbone, num_classes).trunk
-    encoder = LayerEncoder(layers, trunk.channels)
-    head = nn.Sequential(encoder, LogitTransform(trunk.channels, num_classes))
-    return Classifier(trunk, head, mean=mean, std=std)
+    network, head = build_parts(backbone, num_classes)
+    return Classifier(network, head, mean=mean, std=std)
 
 
 def check_image_size(network: nn.Module, image_size: Sequence[int], *arguments: int) -> None:

@@ -1,34 +1,27 @@
 """Flow transfer: velocity, schedule and shape transform put together."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.integrate import Velocity, euler, step_times
-from models.meta_encoders import MetaEncoder, build_meta_encoder
-from models.schedules import Schedule, get_schedule
+from models.calling import call
+from models.flow_paths.base import Schedule
+from models.integrate import Trajectory, Velocity, euler, step_times
+from models.meta_encoder import MetaEncoder
+from models.meta_encoders import build_meta_encoder
+from models.schedules import get_schedule
 from models.shape_transform import LogitTransform
-
-
-class FlowPath(NamedTuple):
-    """One walk from the student's feature towards the teacher's."""
-
-    states: list[Tensor]
-    """num_steps + 1 states (B, ...): the start first, the end last."""
-    velocities: list[Tensor]
-    """num_steps velocities (B, ...)."""
-    estimates: list[Tensor]
-    """num_steps estimates (B, ...) of X_T, one at each state but the last."""
 
 
 class FlowTransfer(nn.Module):
     """Move a student's feature towards the teacher by Euler steps (FM-KT, arXiv 2402.02012, figure 4).
 
     Args:
-        velocity: called as ``velocity(x=states, t=times)``, states (B, ...), times (B,). The states are those that the
-            schedule walks: divided by the norm of the weights for ``ve``, as they are for the others.
+        velocity: called as ``velocity(x=states, t=times)``, states (B, ...), times (B,). The states are those of the
+            trajectory: divided by the norm of the weights for ``ve``, as they are for the others.
         schedule: the path; see ``models.schedules``.
         transform: maps an estimate (B, ...) to the teacher's space (B, ...).
     """
@@ -39,26 +32,29 @@ class FlowTransfer(nn.Module):
         self.schedule = schedule
         self.transform = transform
 
-    def walk(self, x: Tensor, num_steps: int) -> FlowPath:
-        """Return the chain of ``num_steps`` steps from X_S = ``x`` (B, ...) and the estimate of X_T at each.
+    def trajectory(self, x: Tensor, num_steps: int, velocity: Velocity | None = None) -> Trajectory:
+        """Return the chain of ``num_steps`` steps from X_S = ``x`` (B, ...) with the estimate of X_T at each.
+
+        Args:
+            velocity: what takes the place of the flow's own; None: nothing does.
 
         Raises:
             ValueError: ``num_steps`` is less than 1.
         """
-        chain = euler(self.field(num_steps), self.schedule.start(x), num_steps)
+        chain = euler(velocity or self._velocity_of(num_steps), self.schedule.start(x), num_steps)
         estimates = [
             self.schedule.recover_target(state=state, velocity=v, source=x, time=time)
             for time, state, v in zip(step_times(num_steps), chain.states[:-1], chain.velocities, strict=True)
         ]
-        return FlowPath(chain.states, chain.velocities, estimates)
+        return chain._replace(estimates=estimates)
 
-    def end(self, x: Tensor, num_steps: int) -> Tensor:
+    def final_state(self, x: Tensor, num_steps: int) -> Tensor:
         """Return the last state of the chain from ``x``, shaped like ``x`` (B, ...)."""
-        return self.walk(x, num_steps).states[-1]
+        return self.trajectory(x, num_steps).states[-1]
 
     def estimates(self, x: Tensor, num_steps: int) -> list[Tensor]:
         """Return the ``num_steps`` estimates of X_T, each shaped like ``x`` (B, ...), along the chain from ``x``."""
-        return self.walk(x, num_steps).estimates
+        return list(self.trajectory(x, num_steps).estimates)
 
     def step_outputs(self, x: Tensor, num_steps: int) -> Tensor:
         """Return T(X_T_hat_i) of each of ``num_steps`` steps, (num_steps, B, ...) in the teacher's space."""
@@ -68,17 +64,29 @@ class FlowTransfer(nn.Module):
         """Return mean_i T(X_T_hat_i), the implicit ensemble of the steps, in the teacher's space (B, ...)."""
         return self.step_outputs(x, num_steps).mean(dim=0)
 
-    def field(self, num_steps: int) -> Velocity:
-        """Return the velocity of one walk of ``num_steps`` steps; a meta-encoder embeds their times at once."""
+    def _velocity_of(self, num_steps: int) -> Velocity:
+        """Return the velocity of a chain of ``num_steps`` steps; a meta-encoder embeds their times at once."""
         if not isinstance(self.velocity, MetaEncoder):
             return self.velocity
         return self.velocity.along(self.velocity.condition_steps(num_steps))
 
 
+class FixedFlow(nn.Module, ABC):
+    """A flow whose number of steps is fixed: a form in which it deploys. What it is made from shares its weights."""
+
+    @abstractmethod
+    def final_state(self, x: Tensor) -> Tensor:
+        """Return the last state of the chain from ``x``, shaped like ``x`` (B, ...)."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Return mean_i T(X_T_hat_i) in the teacher's space (B, ...)."""
+
+
 def at_each_step(transform: nn.Module, steps: Sequence[Tensor]) -> Tensor:
     """Return ``transform`` of the maps (B, ...) of each of N steps, (N, B, ...), applied to all of them at once."""
     stacked = torch.stack(list(steps))  # (N, B, ...)
-    outputs: Tensor = transform(stacked.flatten(0, 1))  # (N * B, ...)
+    outputs = call(transform, stacked.flatten(0, 1))  # (N * B, ...)
     return outputs.reshape(*stacked.shape[:2], *outputs.shape[1:])
 
 

@@ -1,4 +1,4 @@
-"""Rewritings of a walk with a fixed number of steps: the same function, in a smaller graph.
+"""Rewritings of a flow with a fixed number of steps: the same function, in a smaller graph.
 
 They hold for rectified flow, where a step is Z <- Z - g(Z + e(t)) / K and the output T(Z_K) for a linear T: the mean
 over the steps of T(X_S - v_i) is T(X_S - mean_i v_i).
@@ -11,26 +11,29 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from models.flow import FlowTransfer
-from models.meta_encoders import ChannelLayerNorm, MetaEncoder
-from models.schedules import RectifiedFlow
+from models.calling import call
+from models.encoder_bodies.mlp import ChannelLayerNorm
+from models.flow import FixedFlow, FlowTransfer
+from models.flow_paths.rectified import RectifiedFlow
+from models.meta_encoder import MetaEncoder
 from models.shape_transform import LogitTransform
 
 
-class FoldedFlow(FlowTransfer):
+class FoldedFlow(FixedFlow):
     """A rectified flow of ``num_steps`` steps with all that the steps alone decide in its weights.
 
-    The states walked are W_k = Z_k + e(t_k). The last layer of the meta-encoder is affine, so that its weight takes
-    -1 / K and its bias e(t_{k+1}) - e(t_k): a step is W <- W + g_k(W), and the output one head on the final state.
+    The states are W_k = Z_k + e(t_k). The last layer of the meta-encoder is affine, so that its weight takes -1 / K and
+    its bias e(t_{k+1}) - e(t_k): a step is W <- W + g_k(W), and the output one head on the final state.
     """
 
     start: Tensor
     """e(1), (C, 1, 1)."""
 
     def __init__(self, flow: FlowTransfer, num_steps: int) -> None:
+        super().__init__()
         encoder = flow.velocity
         assert isinstance(encoder, MetaEncoder)
-        super().__init__(velocity=encoder, schedule=flow.schedule, transform=flow.transform)
+        self.transform = flow.transform
         with torch.no_grad():
             shifts = [step.shift.flatten() for step in encoder.condition_steps(num_steps)]  # (C,) each
             differences = [after - before for before, after in pairwise([*shifts, torch.zeros_like(shifts[0])])]
@@ -38,16 +41,15 @@ class FoldedFlow(FlowTransfer):
             self.inner = encoder.body[:-1]
             self.tails = nn.ModuleList(_rescaled(encoder.body[-1], -1 / num_steps, differences))
 
-    def end(self, x: Tensor, num_steps: int) -> Tensor:
+    def final_state(self, x: Tensor) -> Tensor:
         """Return the last state of the chain from ``x``, shaped like ``x`` (B, C, H, W)."""
-        assert num_steps == len(self.tails)
-        return self._walked(x, len(self.tails))
+        return self._state_after(len(self.tails), x)
 
-    def forward(self, x: Tensor, num_steps: int) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return T(Z_K), shaped like the teacher's (B, ...)."""
-        return self.transform(self.end(x, num_steps))  # type: ignore[no-any-return]
+        return call(self.transform, self.final_state(x))
 
-    def _walked(self, x: Tensor, count: int) -> Tensor:
+    def _state_after(self, count: int, x: Tensor) -> Tensor:
         state = x + self.start
         for tail in self.tails[:count]:
             state = state + tail(self.inner(state))
@@ -81,7 +83,7 @@ class TapsTransform(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (B, num_classes)."""
         sums = features.flatten(2) @ self.masks  # (B, C, kh * kw)
-        return self.linear(sums.flatten(1))  # type: ignore[no-any-return]
+        return call(self.linear, sums.flatten(1))
 
 
 class CollapsedFlow(FoldedFlow):
@@ -102,26 +104,39 @@ class CollapsedFlow(FoldedFlow):
             with torch.no_grad():
                 self.transform.linear.bias.add_(head.linear.weight @ last.bias)
 
-    def forward(self, x: Tensor, num_steps: int) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, num_classes) at the end of the chain from ``x`` (B, C, H, W)."""
-        assert num_steps == len(self.tails)
-        state = self._walked(x, len(self.tails) - 1)
-        return self.transform(state) + self.last_step(self.inner(state))  # type: ignore[no-any-return]
+        state = self._state_after(len(self.tails) - 1, x)
+        return call(self.transform, state) + call(self.last_step, self.inner(state))
 
 
 def is_foldable(flow: FlowTransfer) -> bool:
-    """Return whether ``FoldedFlow`` equals ``flow``: rectified, with a transform that is linear."""
-    linear = isinstance(flow.transform, LogitTransform | nn.Identity)
-    return linear and isinstance(flow.schedule, RectifiedFlow) and isinstance(flow.velocity, MetaEncoder)
+    """Return whether ``FoldedFlow`` equals ``flow``.
+
+    It does for rectified flow with a linear transform and a meta-encoder whose last layer is affine: a convolution, or
+    a layer normalisation over the channels with its scale and shift.
+    """
+    if not (isinstance(flow.schedule, RectifiedFlow) and isinstance(flow.velocity, MetaEncoder)):
+        return False
+    last = flow.velocity.body[-1]
+    affine = isinstance(last, nn.Conv2d) or (isinstance(last, ChannelLayerNorm) and last.norm.elementwise_affine)
+    return affine and isinstance(flow.transform, LogitTransform | nn.Identity)
 
 
 def is_collapsible(flow: FlowTransfer) -> bool:
-    """Return whether ``CollapsedFlow`` equals ``flow``: foldable, a convolution last, and pooled logits after it."""
+    """Return whether ``CollapsedFlow`` equals ``flow``.
+
+    It does where the flow is foldable, pooled logits follow it, and its last layer is a convolution with zero padding
+    whose output is as large as its input, tap by tap.
+    """
     if not (is_foldable(flow) and isinstance(flow.transform, LogitTransform)):
         return False
     assert isinstance(flow.velocity, MetaEncoder)
     last = flow.velocity.body[-1]
-    return isinstance(last, nn.Conv2d) and last.stride == last.dilation == (1, 1) and last.padding_mode == "zeros"
+    if not isinstance(last, nn.Conv2d) or isinstance(last.padding, str):
+        return False
+    same = all(2 * padding == taps - 1 for padding, taps in zip(last.padding, last.kernel_size, strict=True))
+    return same and last.stride == last.dilation == (1, 1) and last.padding_mode == "zeros"
 
 
 def _rescaled(last: nn.Module, scale: float, shifts: Sequence[Tensor]) -> list[nn.Module]:

@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-Summed = Callable[[Tensor], Tensor]
+AllReduceSum = Callable[[Tensor], Tensor]
 """Sum over all processes, through which gradients flow."""
 
 
@@ -15,21 +15,21 @@ class GlobalBatchNorm(nn.BatchNorm2d):
 
     Args:
         norm: the layer whose settings, parameters and running statistics are taken over.
-        summed: sums over all processes.
+        all_reduce_sum: sums over all processes.
         num_processes: how many they are.
     """
 
-    summed: Summed
+    all_reduce_sum: AllReduceSum
     num_processes: int
 
     @classmethod
-    def of(cls, norm: nn.BatchNorm2d, *, summed: Summed, num_processes: int) -> Self:
+    def of(cls, norm: nn.BatchNorm2d, *, all_reduce_sum: AllReduceSum, num_processes: int) -> Self:
         """Return the layer that takes the place of ``norm`` and shares its parameters and running statistics."""
         own = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         own.weight, own.bias = norm.weight, norm.bias
         for name, statistic in norm.named_buffers():
             setattr(own, name, statistic)
-        own.summed, own.num_processes = summed, num_processes
+        own.all_reduce_sum, own.num_processes = all_reduce_sum, num_processes
         return own.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,8 +39,8 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         precise = x.to(torch.promote_types(x.dtype, torch.float32))
         var, mean = torch.var_mean(precise, dim=(0, 2, 3), correction=0)  # (C,) each
         own = mean
-        mean = self.summed(own) / self.num_processes
-        var = self.summed(var + (own - mean).square()) / self.num_processes
+        mean = self.all_reduce_sum(own) / self.num_processes
+        var = self.all_reduce_sum(var + (own - mean).square()) / self.num_processes
         self._track(mean.detach(), var.detach(), count=self.num_processes * x.numel() // x.shape[1])
         scale = torch.rsqrt(var + self.eps)
         if self.affine:
@@ -61,7 +61,7 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(var * (count / (count - 1)), momentum)  # unbiased, as PyTorch keeps it
 
 
-def synchronize_batch_norms(network: nn.Module, *, summed: Summed, num_processes: int) -> None:
+def synchronize_batch_norms(network: nn.Module, *, all_reduce_sum: AllReduceSum, num_processes: int) -> None:
     """Put synchronised layers in the place of all ``BatchNorm2d`` below ``network``: PyTorch's own on a GPU."""
     if next(network.parameters()).is_cuda:
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
@@ -69,4 +69,4 @@ def synchronize_batch_norms(network: nn.Module, *, summed: Summed, num_processes
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, GlobalBatchNorm.of(child, summed=summed, num_processes=num_processes))
+                setattr(parent, name, GlobalBatchNorm.of(child, all_reduce_sum=all_reduce_sum, num_processes=num_processes))

@@ -1,5 +1,6 @@
 """Explicit Euler integration from t = 1 to t = 0: the only place where the chain is written."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -17,9 +18,11 @@ class Trajectory(NamedTuple):
     """One Euler chain."""
 
     states: list[Tensor]
-    """num_steps + 1 states (B, ...): the start first, the end last."""
+    """num_steps + 1 states (B, ...): the start first, the final state last."""
     velocities: list[Tensor]
     """num_steps velocities (B, ...): entry i was evaluated at ``states[i]`` and time 1 - i / num_steps."""
+    estimates: Sequence[Tensor] = ()
+    """num_steps estimates (B, ...) of X_T, one at each state but the last; none where no schedule recovers them."""
 
 
 def step_times(num_steps: int) -> list[float]:
@@ -40,7 +43,7 @@ def step_times_like(x: Tensor, num_steps: int) -> Tensor:
 
 
 def euler(velocity: Velocity, x: Tensor, num_steps: int) -> Trajectory:
-    """Walk Z_{i+1} = Z_i - v(Z_i, t_i) / N from Z_0 = ``x``, with t_i = 1 - i / N (FM-KT, arXiv 2402.02012, figure 4).
+    """Integrate Z_{i+1} = Z_i - v(Z_i, t_i) / N from Z_0 = ``x``, with t_i = 1 - i / N (FM-KT, arXiv 2402.02012, figure 4).
 
     ``x`` has shape (B, ...). Time runs from 1 (student) towards 0 (teacher), so a step subtracts. Times are float32 at
     least: in the half precision of automatic mixed precision 0.999 is 1.

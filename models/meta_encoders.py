@@ -1,169 +1,65 @@
-"""Meta-encoders: small networks g(Z, t) that predict the velocity of the flow."""
+"""The table of meta-encoders, the small networks g(Z, t) that predict the velocity of the flow.
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+To add one: a function from the number of channels to its layers, in a file of ``models/encoder_bodies``, and an entry
+here. Where its last layer is affine in what it is given (a convolution, or a normalisation's scale and shift) a fixed
+number of steps folds into its weights; see ``models.folding``.
+"""
 
-import torch
-from torch import Tensor, nn
+from __future__ import annotations
 
-from models.choice import choose
-from models.integrate import Velocity, step_times_like
-from models.time_embedding import TimeEmbedding
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from models.table import Entry, Table
 
-class Conditioning(NamedTuple):
-    """What a meta-encoder knows of the time, ready to be added to and multiplied with feature maps."""
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-    shift: Tensor
-    """Time embedding (B or 1, C, 1, 1)."""
-    norm: Tensor | None
-    """Magnitude of the velocity (B or 1, 1, 1, 1); None: 1."""
+    from models.meta_encoder import MetaEncoder
 
-
-class MetaEncoder(nn.Module):
-    """Velocity v = n(t) body(Z + e(t)), e broadcast over height and width (arXiv 2402.02012, figure 4, where n = 1).
-
-    Args:
-        velocity_norm: n; see ``models.schedules.Schedule.velocity_norm``.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        body: nn.Sequential,
-        *,
-        time_scale: float = 1.0,
-        velocity_norm: Callable[[Tensor], Tensor | None] | None = None,
-    ) -> None:
-        super().__init__()
-        self.time_embedding = TimeEmbedding(channels, scale=time_scale)
-        self.body = body
-        self.velocity_norm = velocity_norm
-
-    def forward(self, *, x: Tensor, t: Tensor) -> Tensor:
-        """Return the velocity (B, C, H, W) at states ``x`` (B, C, H, W) and times ``t`` (B,)."""
-        return self.velocity_at(x, self.condition(t))
-
-    def condition(self, t: Tensor) -> Conditioning:
-        """Return what ``velocity_at`` needs of times ``t`` (B,)."""
-        norm = self.velocity_norm(t) if self.velocity_norm else None
-        return Conditioning(
-            self.time_embedding(t)[:, :, None, None], None if norm is None else norm[:, None, None, None]
-        )
-
-    def condition_steps(self, num_steps: int) -> list[Conditioning]:
-        """Return what ``velocity_at`` needs at each step of a chain of ``num_steps``, all computed at once."""
-        shifts, norms = self.condition(step_times_like(next(self.parameters()), num_steps))
-        rows = [None] * num_steps if norms is None else torch.split(norms, 1)
-        return [Conditioning(*row) for row in zip(torch.split(shifts, 1), rows, strict=True)]
-
-    def along(self, steps: Iterable[Conditioning]) -> Velocity:
-        """Return the velocity of one walk, which is called once for each of ``steps`` in their order."""
-        conditionings = iter(steps)
-
-        def velocity(*, x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG001  (known from the order)
-            return self.velocity_at(x, next(conditionings))
-
-        return velocity
-
-    def velocity_at(self, x: Tensor, conditioning: Conditioning) -> Tensor:
-        """Return the velocity at states ``x`` (B, C, H, W) for what ``condition`` returned."""
-        velocity: Tensor = self.body(x + conditioning.shift)
-        return velocity if conditioning.norm is None else conditioning.norm * velocity
+    Body = Callable[[int], nn.Sequential]
+    """From the channels of the states to the layers."""
 
 
-class ChannelLayerNorm(nn.Module):
-    """Layer normalisation over the channels of (B, C, H, W), each position on its own."""
+@dataclass(frozen=True, kw_only=True)
+class MetaEncoderEntry(Entry):
+    """A meta-encoder in the table."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` (B, C, H, W) normalised over C."""
-        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+    load: Callable[[], Body]
 
 
-class Residual(nn.Module):
-    """1x1 convolution, ReLU, 1x1 convolution, and a skip connection."""
+def _conv() -> Body:
+    from models.encoder_bodies.conv import conv_body
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
-        return x + self.layers(x)  # type: ignore[no-any-return]
+    return conv_body
 
 
-class WindowAttention(nn.Module):
-    """Self-attention within square windows, with a skip connection (Liu et al. 2021, without shifts).
+def _conv_mobile() -> Body:
+    from models.encoder_bodies.conv import conv_mobile_body
 
-    The window is 7 where that divides height and width, else 2; a map that neither divides is one window.
-    """
-
-    def __init__(self, channels: int, *, heads: int = 4, head_width: int = 64) -> None:
-        super().__init__()
-        self.heads = heads
-        self.head_width = head_width
-        self.project_in = nn.Conv2d(channels, 3 * heads * head_width, 1, bias=False)
-        self.project_out = nn.Conv2d(heads * head_width, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
-        height, width = x.shape[2:]
-        window = next((size for size in (7, 2) if height % size == width % size == 0), None)
-        rows, columns = (window, window) if window else (height, width)
-        tiles = (-1, 3, self.heads, self.head_width, height // rows, rows, width // columns, columns)
-        tiled = self.project_in(x).reshape(tiles).permute(1, 0, 4, 6, 2, 5, 7, 3)  # (3, B, nH, nW, heads, r, c, D)
-        query, key, value = tiled.flatten(5, 6)  # (B, nH, nW, heads, tokens, D)
-        weights = (query @ key.transpose(-1, -2) * self.head_width**-0.5).softmax(dim=-1)
-        attended = (weights @ value).unflatten(4, (rows, columns))  # (B, nH, nW, heads, r, c, D)
-        joined = attended.permute(0, 3, 6, 1, 4, 2, 5).reshape(-1, self.heads * self.head_width, height, width)
-        return x + self.project_out(joined)  # type: ignore[no-any-return]
+    return conv_mobile_body
 
 
-def conv_body(channels: int) -> nn.Sequential:
-    """Return SiLU, 3x3 convolution, GroupNorm(1), SiLU, 3x3 convolution, without biases."""
-    return nn.Sequential(
-        nn.SiLU(),
-        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-        nn.GroupNorm(1, channels),
-        nn.SiLU(),
-        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-    )
+def _mlp() -> Body:
+    from models.encoder_bodies.mlp import mlp_body
+
+    return mlp_body
 
 
-def conv_mobile_body(channels: int) -> nn.Sequential:
-    """Return ReLU, 1x1 convolution, GroupNorm(1), ReLU, depthwise 3x3 convolution, without biases."""
-    return nn.Sequential(
-        nn.ReLU(),
-        nn.Conv2d(channels, channels, 1, bias=False),
-        nn.GroupNorm(1, channels),
-        nn.ReLU(),
-        nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
-    )
+def _transformer() -> Body:
+    from models.encoder_bodies.transformer import transformer_body
+
+    return transformer_body
 
 
-def mlp_body(channels: int) -> nn.Sequential:
-    """Return two residual 1x1-convolution blocks, each with channel layer normalisation."""
-    return nn.Sequential(Residual(channels), ChannelLayerNorm(channels), Residual(channels), ChannelLayerNorm(channels))
-
-
-def transformer_body(channels: int) -> nn.Sequential:
-    """Return window attention and a residual 1x1-convolution block, each with channel layer normalisation."""
-    return nn.Sequential(
-        WindowAttention(channels), ChannelLayerNorm(channels), Residual(channels), ChannelLayerNorm(channels)
-    )
-
-
-META_ENCODERS: dict[str, Callable[[int], nn.Sequential]] = {
-    "conv": conv_body,
-    "conv_mobile": conv_mobile_body,
-    "mlp": mlp_body,
-    "transformer": transformer_body,
-}
-"""Each ends with a layer that is affine in what it is given: a convolution, or a normalisation's scale and shift."""
+META_ENCODERS = Table(
+    "meta-encoder",
+    MetaEncoderEntry(name="conv", description="two 3x3 convolutions, the authors' form", load=_conv),
+    MetaEncoderEntry(name="conv_mobile", description="1x1 and depthwise 3x3 convolution", load=_conv_mobile),
+    MetaEncoderEntry(name="mlp", description="residual 1x1 convolutions", load=_mlp),
+    MetaEncoderEntry(name="transformer", description="attention within windows", load=_transformer),
+)
 
 
 def build_meta_encoder(
@@ -178,23 +74,7 @@ def build_meta_encoder(
     Raises:
         ValueError: the name is unknown; the message lists the known ones.
     """
-    return MetaEncoder(channels, _body(name, channels), time_scale=time_scale, velocity_norm=velocity_norm)
+    from models.meta_encoder import MetaEncoder
 
-
-class LayerEncoder(nn.Module):
-    """The body of a meta-encoder as an ordinary residual layer: the control "student + meta-encoder", without a flow.
-
-    What one step of rectified flow computes, but for the time embedding.
-    """
-
-    def __init__(self, name: str, channels: int) -> None:
-        super().__init__()
-        self.body = _body(name, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x - body(x), shaped like ``x`` (B, C, H, W)."""
-        return x - self.body(x)  # type: ignore[no-any-return]
-
-
-def _body(name: str, channels: int) -> nn.Sequential:
-    return choose(META_ENCODERS, name, kind="meta-encoder")(channels)
+    body = META_ENCODERS[name].load()(channels)
+    return MetaEncoder(channels, body, time_scale=time_scale, velocity_norm=velocity_norm)

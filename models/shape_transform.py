@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from models.calling import call
+
 
 class LogitTransform(nn.Module):
     """Global average pooling and a linear classifier: features (B, C, H, W) to logits (B, num_classes)."""
@@ -14,7 +16,7 @@ class LogitTransform(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (B, num_classes)."""
-        return self.linear(features.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+        return call(self.linear, features.mean(dim=(2, 3)))
 
 
 class FeatureTransform(nn.Module):
@@ -30,9 +32,9 @@ class FeatureTransform(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return ``features`` in the teacher's shape (B, C', H', W')."""
-        projected = self.project(features)  # (B, C', H, W)
+        projected = call(self.project, features)  # (B, C', H, W)
         if projected.shape[2:] == self.size:
-            return projected  # type: ignore[no-any-return]
+            return projected
         return nn.functional.interpolate(projected, self.size, mode="bilinear", align_corners=False)
 
 

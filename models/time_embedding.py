@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from models.calling import call
+
 
 def sinusoidal_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
     """Return [cos(t w_j), sin(t w_j)] with w_j = max_period^(-j / (width // 2)) (Vaswani et al. 2017).
@@ -32,4 +34,4 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Return the embedding (B, width) of times ``t`` (B,)."""
-        return self.project(sinusoidal_embedding(self.scale * t, self.width))  # type: ignore[no-any-return]
+        return call(self.project, sinusoidal_embedding(self.scale * t, self.width))

@@ -7,7 +7,7 @@ stand between DVC and the stage otherwise, and outlive DVC.
 
 import os
 
-from pipeline.processes import end_with_parent
+from pipeline.core.processes import end_with_parent
 
 if os.environ.keys() & {"DVC_STAGE", "TORCHELASTIC_RUN_ID"}:
     end_with_parent()

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
-from pipeline.artifacts import load_network
-from pipeline.calibration import choose_steps, measure_latency, measure_steps, step_candidates
-from pipeline.data.store import read_split
-from pipeline.files import replaced_folder, write_csv, write_json
-from pipeline.params_file import load_params
-from pipeline.seeding import set_up_torch
+from pipeline.core.files import replaced_folder, write_csv, write_json
+from pipeline.core.torch_setup import set_up_torch
+from pipeline.data.dataset import read_split
+from pipeline.evaluation.step_calibration import choose_steps, measure_latency, measure_steps, step_candidates
+from pipeline.networks.saved import load_network
+from pipeline.params.loading import load_params
 from stages.common import exit_codes, params_option, path_option
 
 logger = logging.getLogger(__name__)

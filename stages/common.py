@@ -8,8 +8,8 @@ from typing import ParamSpec
 
 import click
 
-from pipeline.errors import BusyError, GateError, UserError
-from pipeline.log import configure_logging
+from pipeline.core.errors import BusyError, GateError, UserError
+from pipeline.core.logging_setup import configure_logging
 
 Arguments = ParamSpec("Arguments")
 

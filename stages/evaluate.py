@@ -5,16 +5,16 @@ from pathlib import Path
 
 import click
 
-from pipeline.artifacts import load_network, read_num_steps
-from pipeline.data.store import read_info, read_split
-from pipeline.evaluation import trained_logits
-from pipeline.files import write_csv, write_json
-from pipeline.judgement import judge
-from pipeline.metrics import confusion_rows
-from pipeline.params_file import load_params
-from pipeline.parity import Gate
-from pipeline.runtimes.opening import RUNTIMES, Options, open_runtimes
-from pipeline.seeding import set_up_torch
+from pipeline.core.files import write_csv, write_json
+from pipeline.core.torch_setup import set_up_torch
+from pipeline.data.dataset import read_info, read_split
+from pipeline.evaluation.open_runtimes import RUNTIMES, Options, open_runtimes
+from pipeline.evaluation.runtime_report import evaluate_runtimes
+from pipeline.networks.saved import load_network, read_num_steps
+from pipeline.params.loading import load_params
+from pipeline.tasks.classification.metrics import confusion_rows
+from pipeline.tasks.classification.parity import Gate
+from pipeline.tasks.classification.proof import trained_logits
 from stages.common import exit_codes, params_option, path_option
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def main(
         "warmup": settings.latency_warmup, "iterations": settings.latency_iterations,
     }  # fmt: skip
     reference = trained_logits(load_network(student)[0], num_steps, test, settings.batch_size)
-    found = judge(opened, test, reference, batch_size=settings.batch_size, gates=gates, timing=timing)
+    found = evaluate_runtimes(opened, test, reference, batch_size=settings.batch_size, gates=gates, timing=timing)
     write_csv(confusion, columns, confusion_rows(found.logits, test.labels.numpy(), info.classes))
     write_json(scores, found.scores)
     write_json(out, found.report)

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import click
 
-from pipeline.artifacts import load_network, read_num_steps
-from pipeline.data.store import read_info, read_split
-from pipeline.export.manifest import describe_files, write_samples
-from pipeline.export.onnx import onnx_metadata
-from pipeline.export.precisions import Source, export_precisions
-from pipeline.files import Json, replaced_folder, sha256, write_json
-from pipeline.packaged import MANIFEST, SAMPLES
-from pipeline.params_file import load_params
-from pipeline.seeding import set_up_torch
+from pipeline.core.files import Json, replaced_folder, sha256, write_json
+from pipeline.core.torch_setup import set_up_torch
+from pipeline.data.dataset import read_info, read_split
+from pipeline.export.onnx.exporter import onnx_metadata
+from pipeline.export.onnx.manifest import describe_files, write_samples
+from pipeline.export.onnx.precisions import Source, export_precisions
+from pipeline.networks.saved import load_network, read_num_steps
+from pipeline.package.reader import MANIFEST, SAMPLES
+from pipeline.params.loading import load_params
 from stages.common import exit_codes, params_option, path_option
 
 logger = logging.getLogger(__name__)

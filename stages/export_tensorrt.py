@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from pipeline.engines import plans, write_engines
-from pipeline.files import read_json, replaced_folder
-from pipeline.params_file import load_params
+from pipeline.core.files import read_json, replaced_folder
+from pipeline.export.tensorrt.engines import plans, write_engines
+from pipeline.params.loading import load_params
 from stages.common import exit_codes, params_option, path_option
 
 logger = logging.getLogger(__name__)

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import click
 
-from pipeline.artifacts import load_network, read_num_steps
-from pipeline.benchmark import describe_protocol
-from pipeline.calibration import step_candidates
-from pipeline.data.store import read_split
-from pipeline.export.precisions import Source
-from pipeline.files import replaced_folder, write_json
-from pipeline.params_file import load_params
-from pipeline.seeding import set_up_torch
-from pipeline.tradeoff import measure_tradeoff, plot_tradeoff, table_rows
+from pipeline.core.files import replaced_folder, write_json
+from pipeline.core.torch_setup import set_up_torch
+from pipeline.data.dataset import read_split
+from pipeline.evaluation.step_calibration import step_candidates
+from pipeline.evaluation.tradeoff import measure_tradeoff, plot_tradeoff, table_rows
+from pipeline.export.onnx.precisions import Source
+from pipeline.networks.saved import load_network, read_num_steps
+from pipeline.params.loading import load_params
+from pipeline.runtimes.latency import describe_protocol
 from stages.common import exit_codes, params_option, path_option
 
 

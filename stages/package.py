@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from pipeline.data.store import read_info
-from pipeline.files import read_json, replaced_folder
-from pipeline.packaging import write_package
-from pipeline.params_file import load_params
+from pipeline.core.files import read_json, replaced_folder
+from pipeline.data.dataset import read_info
+from pipeline.package.writer import write_package
+from pipeline.params.loading import load_params
 from stages.common import exit_codes, params_option, path_option
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
+from pipeline.core.files import replaced_folder
 from pipeline.data.packing import write_splits
-from pipeline.data.sources import open_source
+from pipeline.data.sources.registry import open_source
 from pipeline.data.splits import make_splits
-from pipeline.files import replaced_folder
-from pipeline.params_file import load_params
+from pipeline.params.loading import load_params
 from stages.common import exit_codes, params_option, path_option
 
 

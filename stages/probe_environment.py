@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from pipeline.environment import count_gpus, probe_tensorrt
-from pipeline.files import write_json
-from pipeline.inputs import (
+from pipeline.core.files import write_json
+from pipeline.params.loading import load_params
+from pipeline.preflight.checks import (
     check_backbones,
     check_device,
     check_feature_map,
@@ -15,7 +15,7 @@ from pipeline.inputs import (
     earlier_inputs,
     weights_fingerprint,
 )
-from pipeline.params_file import load_params
+from pipeline.preflight.environment import count_gpus, probe_tensorrt
 from stages.common import exit_codes, params_option, path_option
 
 

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import click
 
-from pipeline.data.store import read_info, read_split
-from pipeline.distributed import is_main
-from pipeline.files import Json, read_json, write_json
-from pipeline.launching import run_in_processes
-from pipeline.macs import count_macs
-from pipeline.params_file import load_params
-from pipeline.seeding import derive_seed, set_up_torch
-from pipeline.teacher import obtain_teacher, teacher_arguments
-from pipeline.training import accuracy, write_history
-from pipeline.training_run import training_run
-from pipeline.weights import save_network
+from pipeline.core.distributed import is_main
+from pipeline.core.files import Json, read_json, write_json
+from pipeline.core.torch_setup import derive_seed, set_up_torch
+from pipeline.data.dataset import read_info, read_split
+from pipeline.networks.complexity import count_macs
+from pipeline.networks.weights import save_network
+from pipeline.params.loading import load_params
+from pipeline.training.launch import run_in_processes
+from pipeline.training.loop import accuracy, write_history
+from pipeline.training.run import training_run
+from pipeline.training.teacher import obtain_teacher, teacher_arguments
 from stages.common import exit_codes, params_option, path_option
 
 NOT_NEEDED = {"status": "not needed", "reason": "distill_student.method learns without a teacher"}
@@ -35,7 +35,7 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
     is_needed = read_json(environment)["inputs"]["teacher"] == "needed"
     weights = teacher_params.weights
     trains = is_needed and weights is None
-    if trains and run_in_processes("stages.train_teacher", params.engine.num_processes):
+    if trains and run_in_processes("stages.train_teacher", params.execution.num_processes):
         return
     device = set_up_torch("train_teacher", **base)
     info = read_info(data)

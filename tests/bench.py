@@ -80,7 +80,7 @@ class Bench:
 
     def trace(self, changes: dict[str, Any]) -> Result:
         paths = {"data": "data", "teacher": "teacher", "student": "student"}
-        return self.run(trace_flow.main, changes, **paths, steps="steps.csv", walks="walks.csv")
+        return self.run(trace_flow.main, changes, **paths, steps="steps.csv", walks="flow_by_num_steps.csv")
 
     def export(self, changes: dict[str, Any]) -> Result:
         paths = {"data": "data", "student": "student", "calibration": "calibration", "out": "onnx"}

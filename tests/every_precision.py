@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.flow_student import build_flow_student
-from pipeline.export.precisions import PRECISIONS, Source, export_precisions
+from models.students import build_flow_student
+from pipeline.export.onnx.precisions import PRECISIONS, Source, export_precisions
 
 
 def export_all(folder: Path) -> None:

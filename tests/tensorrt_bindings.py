@@ -21,8 +21,8 @@ from unittest import mock
 
 import numpy as np
 
-from pipeline.export.engine_plan import EnginePlan
-from pipeline.export.tensorrt import build_plan
+from pipeline.export.tensorrt.builder import build_plan
+from pipeline.export.tensorrt.plan import EnginePlan
 from pipeline.runtimes.base import to_input
 from pipeline.runtimes.tensorrt import TensorrtRuntime
 

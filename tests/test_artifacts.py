@@ -12,14 +12,14 @@ import torchvision
 from safetensors.torch import save_file
 
 from models.factory import build_classifier
-from models.flow_student import build_flow_student
-from pipeline.artifacts import load_network, read_num_steps
-from pipeline.data.store import DataInfo
-from pipeline.errors import UserError
-from pipeline.params_file import load_params
-from pipeline.recipes import Recipe, build_student, student_recipe
-from pipeline.teacher import read_teacher, teacher_arguments
-from pipeline.weights import read_weights, save_network
+from models.students import build_flow_student
+from pipeline.core.errors import UserError
+from pipeline.data.dataset import DataInfo
+from pipeline.distillation.network_specs import NetworkSpec, build_student, student_spec
+from pipeline.networks.saved import load_network, read_num_steps
+from pipeline.networks.weights import read_weights, save_network
+from pipeline.params.loading import load_params
+from pipeline.training.teacher import read_teacher, teacher_arguments
 from tests.helpers import ROOT
 
 SIZE = (8, 8)
@@ -28,8 +28,8 @@ ARGUMENTS = teacher_arguments("resnet8", INFO)
 DEFAULTS = load_params(ROOT / "params.yaml").distill_student.model_dump()
 
 
-def recipe(method: str = "fm_kt", backbone: str = "resnet8") -> Recipe:
-    return student_recipe(DEFAULTS | {"method": method, "backbone": backbone}, INFO)
+def recipe(method: str = "fm_kt", backbone: str = "resnet8") -> NetworkSpec:
+    return student_spec(DEFAULTS | {"method": method, "backbone": backbone}, INFO)
 
 
 def test_a_saved_network_comes_back_the_same(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_saved_network_comes_back_the_same(tmp_path: Path) -> None:
 def test_teacher_weights_are_read_in_every_usual_form(form: str, tmp_path: Path) -> None:
     teacher = build_classifier(**ARGUMENTS).eval()
     own = teacher.state_dict()
-    weights = {re.sub("^head.linear", "fc", name).removeprefix("trunk."): tensor for name, tensor in own.items()}
+    weights = {re.sub("^head.linear", "fc", name).removeprefix("backbone."): tensor for name, tensor in own.items()}
     path = tmp_path / ("weights.safetensors" if form in {"safetensors", "own"} else "weights.pt")
     if form == "safetensors":
         save_file(weights, path)
@@ -74,7 +74,7 @@ def test_weights_of_another_network_are_refused_with_the_differences(tmp_path: P
         read_teacher(ARGUMENTS, str(tmp_path / "w.pt"), SIZE)
     deeper = build_classifier(**{**ARGUMENTS, "backbone": "resnet20"})
     torch.save(deeper.state_dict(), tmp_path / "w.pt")
-    with pytest.raises(UserError, match=r"w.pt: the weights do not fit the network: \d+ unknown \(trunk.layer1.1"):
+    with pytest.raises(UserError, match=r"w.pt: the weights do not fit the network: \d+ unknown \(backbone.layer1.1"):
         read_teacher(ARGUMENTS, str(tmp_path / "w.pt"), SIZE)
 
 
@@ -145,7 +145,7 @@ def test_calibration_without_steps_is_named(tmp_path: Path) -> None:
 def test_deployable_weights_are_all_that_is_saved(tmp_path: Path) -> None:
     save_network(tmp_path, build_flow_student(**recipe().arguments), *recipe(), about={})
     names = {name.split(".")[0] for name in read_weights(tmp_path / "model.safetensors")}
-    assert names == {"trunk", "flow"}
+    assert names == {"backbone", "flow"}
 
 
 @pytest.mark.parametrize("backbone", ["vit_b_16", "vgg11", "inception_v3"])

@@ -5,16 +5,16 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from models.backbones.backbone import Backbone
 from models.backbones.bottleneck_resnet import BottleneckResNet
+from models.backbones.catalog import SMALL_IMAGE_BACKBONES
 from models.backbones.cifar_mobilenet_v2 import CifarMobileNetV2
 from models.backbones.cifar_resnet import CifarResNet
 from models.backbones.cifar_shufflenet import CifarShuffleNetV1, CifarShuffleNetV2
 from models.backbones.cifar_vgg import CifarVgg
-from models.backbones.shapes import SMALL_IMAGE_BACKBONES
-from models.backbones.trunk import Trunk
 from models.backbones.wide_resnet import WideResNet
+from models.classifier import Classifier
 from models.factory import build_classifier, build_parts, count_parameters
-from models.networks import Classifier
 
 
 class Published(NamedTuple):
@@ -50,25 +50,25 @@ PUBLISHED = {
     "cifar_shufflenet_v2": Published(1_355_528, 2737.74599803, {32: 24, 16: 116, 8: 232, 4: 1024}),
 }
 PUBLISHED_NAMES = [
-    ("resnet8", "layer2.0.downsample.0.weight", "trunk.layer2.0.downsample.0.weight", (32, 16, 1, 1)),
+    ("resnet8", "layer2.0.downsample.0.weight", "backbone.layer2.0.downsample.0.weight", (32, 16, 1, 1)),
     ("resnet8", "fc.weight", "head.linear.weight", (100, 64)),
-    ("wrn_16_2", "block1.layer.0.convShortcut.weight", "trunk.layer1.0.shortcut.weight", (32, 16, 1, 1)),
-    ("wrn_16_2", "block3.layer.1.bn2.running_mean", "trunk.layer3.1.bn2.running_mean", (128,)),
-    ("wrn_16_2", "bn1.weight", "trunk.bn1.weight", (128,)),
-    ("cifar_vgg13", "block0.0.bias", "trunk.blocks.0.0.bias", (64,)),
-    ("cifar_vgg13", "block2.3.weight", "trunk.blocks.2.3.weight", (256, 256, 3, 3)),
-    ("cifar_vgg13", "block4.4.running_var", "trunk.blocks.4.4.running_var", (512,)),
-    ("cifar_resnet50", "layer1.0.shortcut.0.weight", "trunk.layer1.0.shortcut.0.weight", (256, 64, 1, 1)),
-    ("cifar_resnet50", "layer4.2.conv3.weight", "trunk.layer4.2.conv3.weight", (2048, 512, 1, 1)),
+    ("wrn_16_2", "block1.layer.0.convShortcut.weight", "backbone.layer1.0.shortcut.weight", (32, 16, 1, 1)),
+    ("wrn_16_2", "block3.layer.1.bn2.running_mean", "backbone.layer3.1.bn2.running_mean", (128,)),
+    ("wrn_16_2", "bn1.weight", "backbone.bn1.weight", (128,)),
+    ("cifar_vgg13", "block0.0.bias", "backbone.blocks.0.0.bias", (64,)),
+    ("cifar_vgg13", "block2.3.weight", "backbone.blocks.2.3.weight", (256, 256, 3, 3)),
+    ("cifar_vgg13", "block4.4.running_var", "backbone.blocks.4.4.running_var", (512,)),
+    ("cifar_resnet50", "layer1.0.shortcut.0.weight", "backbone.layer1.0.shortcut.0.weight", (256, 64, 1, 1)),
+    ("cifar_resnet50", "layer4.2.conv3.weight", "backbone.layer4.2.conv3.weight", (2048, 512, 1, 1)),
     ("cifar_resnet50", "linear.weight", "head.linear.weight", (100, 2048)),
-    ("cifar_mobilenet_v2", "conv1.0.weight", "trunk.conv1.0.weight", (16, 3, 3, 3)),
-    ("cifar_mobilenet_v2", "blocks.0.0.conv.0.weight", "trunk.blocks.0.0.conv.0.weight", (16, 16, 1, 1)),
-    ("cifar_mobilenet_v2", "blocks.5.2.conv.3.weight", "trunk.blocks.5.2.conv.3.weight", (480, 1, 3, 3)),
+    ("cifar_mobilenet_v2", "conv1.0.weight", "backbone.conv1.0.weight", (16, 3, 3, 3)),
+    ("cifar_mobilenet_v2", "blocks.0.0.conv.0.weight", "backbone.blocks.0.0.conv.0.weight", (16, 16, 1, 1)),
+    ("cifar_mobilenet_v2", "blocks.5.2.conv.3.weight", "backbone.blocks.5.2.conv.3.weight", (480, 1, 3, 3)),
     ("cifar_mobilenet_v2", "classifier.0.weight", "head.linear.weight", (100, 1280)),
-    ("cifar_shufflenet_v1", "layer1.0.conv1.weight", "trunk.layer1.0.conv1.weight", (54, 24, 1, 1)),
-    ("cifar_shufflenet_v1", "layer2.0.conv1.weight", "trunk.layer2.0.conv1.weight", (60, 80, 1, 1)),
-    ("cifar_shufflenet_v2", "layer1.0.conv5.weight", "trunk.layer1.0.conv5.weight", (58, 58, 1, 1)),
-    ("cifar_shufflenet_v2", "conv2.weight", "trunk.conv2.weight", (1024, 464, 1, 1)),
+    ("cifar_shufflenet_v1", "layer1.0.conv1.weight", "backbone.layer1.0.conv1.weight", (54, 24, 1, 1)),
+    ("cifar_shufflenet_v1", "layer2.0.conv1.weight", "backbone.layer2.0.conv1.weight", (60, 80, 1, 1)),
+    ("cifar_shufflenet_v2", "layer1.0.conv5.weight", "backbone.layer1.0.conv5.weight", (58, 58, 1, 1)),
+    ("cifar_shufflenet_v2", "conv2.weight", "backbone.conv2.weight", (1024, 464, 1, 1)),
 ]
 
 
@@ -97,26 +97,26 @@ def test_networks_have_their_published_sizes_and_all_of_them_learns(backbone: st
 
 @pytest.mark.parametrize("backbone", PUBLISHED)
 def test_networks_compute_what_the_published_ones_do(backbone: str) -> None:
-    trunk, head = build_parts(backbone, 100)
+    backbone, head = build_parts(backbone, 100)
     with torch.no_grad():
-        for parameter in [*trunk.double().parameters(), *head.double().parameters()]:
+        for parameter in [*backbone.double().parameters(), *head.double().parameters()]:
             parameter.copy_(pattern(*parameter.shape))
-        logits = head(trunk(pattern(4, 3, 32, 32)))
+        logits = head(backbone(pattern(4, 3, 32, 32)))
     assert float(logits[0, 0]) == pytest.approx(PUBLISHED[backbone].logit, rel=1e-9)
 
 
 @pytest.mark.parametrize("backbone", PUBLISHED)
-def test_stages_end_where_the_resolution_falls_and_compose_to_the_trunk(backbone: str) -> None:
-    trunk = classifier(backbone).trunk.eval()
+def test_stages_end_where_the_resolution_falls_and_compose_to_the_backbone(backbone: str) -> None:
+    backbone = classifier(backbone).backbone.eval()
     x = images = torch.rand(2, 3, 32, 32)
     maps, copies = [], []
     with torch.no_grad():
-        for stage in trunk.stages():
+        for stage in backbone.stages():
             maps.append(x := stage(x))
             copies.append(x.clone())
-        assert torch.equal(x, trunk(images))
+        assert torch.equal(x, backbone(images))
     assert [y.shape for y in maps] == [(2, width, size, size) for size, width in PUBLISHED[backbone].maps.items()]
-    assert trunk.widths == tuple(PUBLISHED[backbone].maps.values())
+    assert backbone.widths == tuple(PUBLISHED[backbone].maps.values())
     assert all(torch.equal(y, copy) for y, copy in zip(maps, copies, strict=True)), "a stage changed its input"
 
 
@@ -144,6 +144,6 @@ def test_published_weights_find_their_place(backbone: str, published: str, own: 
         (CifarShuffleNetV2, {"blocks": (1, 1, 1), "widths": (24, 33, 48), "last": 8}, "halve their channels"),
     ],
 )
-def test_impossible_arguments_are_refused(family: type[Trunk], arguments: dict[str, object], message: str) -> None:
+def test_impossible_arguments_are_refused(family: type[Backbone], arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         family(**arguments)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as reference
 
-from pipeline.data.augment import Augment, Batch, build_mix, crop_and_mirror, jitter_colors
-from pipeline.data.batches import PackedBatches, ordered_batches
-from pipeline.data.store import Split
+from pipeline.data.augmentation import Augment, Batch, build_mix, crop_and_mirror, jitter_colors
+from pipeline.data.dataset import Split
+from pipeline.data.packed_batches import PackedBatches, ordered_batches
 
 CPU = torch.device("cpu")
 PLAIN: dict[str, Any] = {"crop_padding": 0, "horizontal_flip": False, "color_jitter": 0.0}
@@ -98,16 +98,16 @@ def test_mixed_images_are_labelled_by_their_shares(mixup: float, cutmix: float) 
     labels = torch.arange(16)
     images = (labels / 16.0)[:, None, None, None].expand(16, 3, 8, 8)
     mixed = mix(Batch(images.clone(), labels))
-    assert mixed.shares is not None
-    torch.testing.assert_close(mixed.shares.sum(dim=1), torch.ones(16))
-    expected = (mixed.shares * torch.arange(16) / 16).sum(dim=1)
+    assert mixed.soft_targets is not None
+    torch.testing.assert_close(mixed.soft_targets.sum(dim=1), torch.ones(16))
+    expected = (mixed.soft_targets * torch.arange(16) / 16).sum(dim=1)
     torch.testing.assert_close(mixed.images.mean(dim=(1, 2, 3)), expected)
-    assert (mixed.shares > 0).sum() == 32
-    assert torch.equal(mixed.labels, mixed.shares.argmax(dim=1))
+    assert (mixed.soft_targets > 0).sum() == 32
+    assert torch.equal(mixed.labels, mixed.soft_targets.argmax(dim=1))
 
 
 def test_nothing_is_mixed_unless_it_is_asked_for() -> None:
     assert build_mix(mixup_alpha=0.0, cutmix_alpha=0.0, num_classes=3) is None
     split = Split(make_images(4), torch.arange(4))
-    assert next(packed(split, 4).epoch(0)).shares is None
-    assert next(packed(split, 4, mixup_alpha=0.2).epoch(0)).shares is not None
+    assert next(packed(split, 4).epoch(0)).soft_targets is None
+    assert next(packed(split, 4, mixup_alpha=0.2).epoch(0)).soft_targets is not None

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.data.images import central_square, decode_image
+from pipeline.data.decoding import central_square, decode_image
 from tests.helpers import ROOT, TINY, fill_folder, image_bytes, write_params
 
 pytestmark = pytest.mark.slow

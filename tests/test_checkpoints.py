@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.checkpoint import Checkpoints, digest_of_code, open_checkpoints
-from pipeline.errors import BusyError
+from pipeline.core.errors import BusyError
+from pipeline.training.checkpoints import Checkpoints, digest_of_code, open_checkpoints
 
 
 def state(value: float) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def test_a_changed_fact_input_or_line_of_code_is_another_run(tmp_path: Path, mon
     data.write_text("{ }")
     note({"epochs": 3})
     data.write_text("{}")
-    monkeypatch.setattr("pipeline.checkpoint.digest_of_code", lambda: "edited")
+    monkeypatch.setattr("pipeline.training.checkpoints.digest_of_code", lambda: "edited")
     note({"epochs": 3})
     assert folders[0] == folders[1]
     assert len(set(folders)) == 5
@@ -77,7 +77,7 @@ def test_a_changed_fact_input_or_line_of_code_is_another_run(tmp_path: Path, mon
 
 
 def test_every_source_file_is_part_of_the_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.checkpoint.PROJECT", tmp_path)
+    monkeypatch.setattr("pipeline.training.checkpoints.PROJECT", tmp_path)
     digests = [digest_of_code()]
     for name in ("models/a.py", "pipeline/data/b.py", "stages/train_teacher.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

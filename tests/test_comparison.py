@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 
 from pipeline.comparison import config, plan, table, worker
-from pipeline.files import read_json
+from pipeline.core.files import read_json
 from stages import probe_environment
 from stages.__main__ import main
 from tests.helpers import ROOT, TINY, refused, write_params

@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch import nn
 
-from models.backbones.trunk import Stage, Trunk
-from models.networks import Classifier
+from models.backbones.backbone import Stage, Backbone
+from models.classifier import Classifier
 from models.shape_transform import LogitTransform
-from pipeline.compilation import compile_networks, wants_compiling
-from pipeline.errors import UserError
-from pipeline.objectives import Supervised
-from pipeline.seeding import set_up_torch
+from pipeline.core.errors import UserError
+from pipeline.core.torch_setup import set_up_torch
+from pipeline.training.compilation import compile_networks, wants_compiling
+from pipeline.training.objective import Supervised
 from tests.test_training import run
 
 COMPILER = shutil.which("g++")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="torch.compile on the CPU needs g++")
 
 
-class Small(Trunk):
+class Small(Backbone):
     """One convolution."""
 
     widths = (4,)
@@ -31,7 +31,7 @@ class Small(Trunk):
         super().__init__()
         self.convolution = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
 
-    def chain(self) -> Sequence[Stage]:
+    def eager_stages(self) -> Sequence[Stage]:
         return [self.convolution]
 
 
@@ -82,7 +82,7 @@ def test_without_a_compiler_it_stops_unless_it_may_go_on(
     monkeypatch.setattr(inductor.cpp, "cxx", ("/no/such/compiler",))
     monkeypatch.setattr(inductor, "fx_graph_cache", False)
     torch._dynamo.reset()
-    with pytest.raises(UserError, match=r"engine.compile: torch.compile failed here .*set it to never, or engine.comp"):
+    with pytest.raises(UserError, match=r"execution.compile: torch.compile failed here .*set it to never, or engine.comp"):
         run(tmp_path / "stops", objective(), compiled=True)
     torch._dynamo.reset()
     with caplog.at_level(logging.WARNING):

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from pipeline.params import Params
+from pipeline.params.schema import Params
 from tests.import_closure import PACKAGES, ROOT, import_closure
 
 PIPELINE: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())

@@ -12,12 +12,12 @@ from click.testing import Result
 from PIL import Image
 from torchvision import datasets
 
-from pipeline.data.images import central_square, decode_image
+from pipeline.core.errors import UserError
+from pipeline.data.dataset import read_info, read_split
+from pipeline.data.decoding import central_square, decode_image
 from pipeline.data.splits import class_ranks, hold_out, images_in_memory, take_balanced
 from pipeline.data.statistics import ChannelStatistics
-from pipeline.data.store import read_info, read_split
-from pipeline.errors import UserError
-from pipeline.inputs import data_fingerprint
+from pipeline.preflight.checks import data_fingerprint
 from tests.helpers import SPLIT_LAYOUT, fill_folder, image_bytes, refused
 
 Prepare = Callable[..., Result]

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from models.global_batch_norm import GlobalBatchNorm, synchronize_batch_norms
-from pipeline import distributed
-from pipeline.distributed import all_rows, from_main, own_share, summed
+from pipeline.core import distributed
+from pipeline.core.distributed import all_gather, broadcast, local_shard, all_reduce_sum
 from tests.bench import SMALL, Bench, taught_bench
 from tests.helpers import ROOT
 
@@ -53,10 +53,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 STEPS = """
 import sys
 import torch
-from pipeline.data.augment import Batch
-from pipeline.distributed import is_main, own_share, process_group
-from pipeline.optim import build_optimizer
-from pipeline.training_step import TrainingStep
+from pipeline.data.augmentation import Batch
+from pipeline.core.distributed import is_main, local_shard, process_group
+from pipeline.training.optim import build_optimizer
+from pipeline.training.step import TrainingStep
 from tests.test_objectives import make_teacher, variant
 from tests.test_optim import COSINE, OPTIMIZER
 
@@ -73,7 +73,7 @@ with process_group(torch.device("cpu")):
         generator = torch.Generator().manual_seed(0)
         for _ in range(5):
             images = torch.rand(8, 3, 8, 8, generator=generator, dtype=torch.float64)
-            share = own_share(0, 8)
+            share = local_shard(0, 8)
             torch.manual_seed(1)
             step(Batch(images[share], (torch.arange(8) % 4)[share]), 0)
         results[name] = network.state_dict()
@@ -96,8 +96,8 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 
 
 def launched(bench: Bench, out: str, changes: dict[str, Any]) -> "subprocess.CompletedProcess[str]":
-    """Run the stage with ``engine.num_processes`` 2."""
-    command = [sys.executable, *distill_command(bench, out, {"engine.num_processes": 2, **changes})]
+    """Run the stage with ``execution.num_processes`` 2."""
+    command = [sys.executable, *distill_command(bench, out, {"execution.num_processes": 2, **changes})]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(bench.folder)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
 
@@ -128,7 +128,7 @@ def test_a_batch_that_cannot_be_shared_keeps_its_exit_code(bench: Bench) -> None
     result = launched(bench, "odd", {"distill_student.training.batch_size": 33})
     assert result.returncode == 2, result.stderr
     assert "error: " in result.stderr
-    assert "distill_student.training.batch_size: got 33, which engine.num_processes = 2 cannot share" in result.stderr
+    assert "distill_student.training.batch_size: got 33, which execution.num_processes = 2 cannot share" in result.stderr
     result = torchrun(bench.folder, *distill_command(bench, "odd", {"distill_student.training.batch_size": 33}))
     assert result.returncode == 1, "that of torchrun"
     assert "error: batch_size: got 33, which 2 processes cannot share equally" in result.stderr
@@ -140,8 +140,8 @@ def test_the_failure_of_one_process_ends_all_with_its_error(tmp_path: Path) -> N
     script.write_text("""
 import torch
 from torch import distributed
-from pipeline.distributed import process_group, summed
-from pipeline.errors import GateError
+from pipeline.core.distributed import process_group, all_reduce_sum
+from pipeline.core.errors import GateError
 from stages.common import exit_codes
 
 @exit_codes
@@ -149,7 +149,7 @@ def main():
     with process_group(torch.device("cpu")):
         if distributed.get_rank() == 1:
             raise GateError("the second process cannot go on")
-        summed(torch.ones(1))  # waits for the other
+        all_reduce_sum(torch.ones(1))  # waits for the other
 
 main()
 """)
@@ -166,14 +166,14 @@ def test_shares_are_disjoint_and_cover_everything_once(processes: int, monkeypat
         taken = []
         for rank in range(processes):
             monkeypatch.setattr(distributed.distributed, "get_rank", lambda rank=rank: rank)
-            taken += list(range(100))[own_share(start, count)]
+            taken += list(range(100))[local_shard(start, count)]
         assert taken == list(range(start, start + count))
 
 
 def test_one_process_exchanges_nothing() -> None:
     x = torch.randn(3, 2, requires_grad=True)
-    assert all_rows(x, dim=1) is summed(x) is from_main(x) is x
-    assert own_share(4, 3) == slice(4, 7)
+    assert all_gather(x, dim=1) is all_reduce_sum(x) is broadcast(x) is x
+    assert local_shard(4, 3) == slice(4, 7)
 
 
 def test_global_batch_normalisation_equals_pytorchs_on_the_whole_batch() -> None:
@@ -185,7 +185,7 @@ def test_global_batch_normalisation_equals_pytorchs_on_the_whole_batch() -> None
     network = nn.Sequential(copy.deepcopy(plain))
     other = x[4:].clone()
     sums = iter([other.mean(dim=(0, 2, 3)), (other - x.mean(dim=(0, 2, 3), keepdim=True)).square().mean(dim=(0, 2, 3))])
-    synchronize_batch_norms(network, summed=lambda own: own + next(sums), num_processes=2)
+    synchronize_batch_norms(network, all_reduce_sum=lambda own: own + next(sums), num_processes=2)
     layer = network[0]
     assert isinstance(layer, GlobalBatchNorm)
     torch.testing.assert_close(layer(x[:4]), plain(x)[:4])

@@ -16,17 +16,17 @@ from torch import nn
 
 from models.deploy import deployable
 from models.factory import build_classifier
-from models.flow_student import build_flow_student
-from pipeline.data.store import DataInfo, Split
-from pipeline.errors import GateError, UserError
-from pipeline.evaluation import evaluate, prove, trained_logits
-from pipeline.export.onnx import export_onnx, onnx_metadata, read_metadata
-from pipeline.export.precisions import PRECISIONS, file_name
-from pipeline.files import Json
-from pipeline.parity import Gate
+from models.students import build_flow_student
+from pipeline.core.errors import GateError, UserError
+from pipeline.core.files import Json
+from pipeline.data.dataset import DataInfo, Split
+from pipeline.export.onnx.exporter import export_onnx, onnx_metadata, read_metadata
+from pipeline.export.onnx.precisions import PRECISIONS, file_name
 from pipeline.runtimes.base import predict
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.runtimes.torch import TorchRuntime
+from pipeline.tasks.classification.parity import Gate
+from pipeline.tasks.classification.proof import evaluate, verify_export, trained_logits
 from tests.every_precision import export_all
 from tests.helpers import ROOT
 
@@ -50,7 +50,7 @@ def proved(path: Path, student: nn.Module, num_steps: int | None, split: Split) 
     """Return the figures of the gates for the file ``path`` of ``student``."""
     reference = trained_logits(student, num_steps, split, 4)
     arguments = {"what": path.name, "batch_sizes": (1, 2, 7), "gate": GATE}
-    return prove(OnnxRuntime(path), split.pixels, split.labels.numpy(), reference, **arguments)  # type: ignore[arg-type]
+    return verify_export(OnnxRuntime(path), split.pixels, split.labels.numpy(), reference, **arguments)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_another_network_does_not_pass_the_gate(export: Export) -> None:
     student, split = make_student(), make_split()
     path = export(deployable(student, 2))
     with torch.no_grad():
-        next(iter(student.trunk.parameters())).add_(0.01)  # type: ignore[union-attr]
+        next(iter(student.backbone.parameters())).add_(0.01)  # type: ignore[union-attr]
     with pytest.raises(GateError, match=r"model.onnx, batch of 1: logits differ by"):
         proved(path, student, 2, split)
 

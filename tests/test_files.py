@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import BusyError, UserError
-from pipeline.files import read_json, replaced_folder, write_bytes, write_csv, write_json
+from pipeline.core.errors import BusyError, UserError
+from pipeline.core.files import read_json, replaced_folder, write_bytes, write_csv, write_json
 from tests.helpers import ROOT
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from pipeline.files import replaced_folder
+from pipeline.core.files import replaced_folder
 with replaced_folder(Path(sys.argv[1])) as folder:
     (folder / "weights").write_text("half")
     print("writing", flush=True)
@@ -82,13 +82,13 @@ def test_bad_json_is_named(content: bytes | None, words: str, tmp_path: Path) ->
 
 
 def test_importing_the_pipeline_sets_up_no_logging() -> None:
-    code = "import logging, pipeline.training, stages.train_teacher; assert not logging.getLogger().handlers"
+    code = "import logging, pipeline.training.loop, stages.train_teacher; assert not logging.getLogger().handlers"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 KILLED_AFTER = """
 import os, pathlib, sys
-from pipeline.files import replaced_folder
+from pipeline.core.files import replaced_folder
 rename, left = pathlib.Path.rename, [int(sys.argv[2])]
 def stop_after(self, target):
     rename(self, target)

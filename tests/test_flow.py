@@ -23,14 +23,14 @@ class TrueVelocity:
         self.times: list[float] = []
 
     def state(self, time: float) -> Tensor:
-        weights = self.schedule.walked(time)
+        weights = self.schedule.weights_at(time)
         return weights.alpha * self.source + weights.sigma * self.target
 
     def __call__(self, *, x: Tensor, t: Tensor) -> Tensor:
         assert (t.shape, t.dtype) == ((len(x),), x.dtype)
         (time,) = set(t.tolist())
         self.times.append(time)
-        weights = self.schedule.walked(time)
+        weights = self.schedule.weights_at(time)
         return weights.d_alpha * self.source + weights.d_sigma * self.target
 
 
@@ -50,7 +50,7 @@ def make_flow(velocity: Velocity, schedule: str, transform: nn.Module | None = N
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 7, 8, 50])
 def test_the_true_velocity_of_the_straight_path_leads_to_the_target_and_tells_it_at_every_step(num_steps: int) -> None:
     truth = TrueVelocity("rectified")
-    path = make_flow(truth, "rectified").walk(truth.source, num_steps)
+    path = make_flow(truth, "rectified").trajectory(truth.source, num_steps)
     assert (len(path.states), len(path.velocities), len(path.estimates)) == (num_steps + 1, num_steps, num_steps)
     assert torch.equal(path.states[0], truth.source)
     for end in (path.states[-1], *path.estimates):
@@ -70,9 +70,9 @@ def test_euler_on_a_curved_path_errs_half_as_much_with_twice_the_steps(schedule:
 @pytest.mark.parametrize("num_steps", [0, -1])
 def test_no_steps_are_refused(num_steps: int) -> None:
     flow = make_flow(swirl, "rectified")
-    for walk in (lambda: euler(swirl, random_maps(), num_steps), lambda: flow(random_maps(), num_steps)):
+    for trajectory in (lambda: euler(swirl, random_maps(), num_steps), lambda: flow(random_maps(), num_steps)):
         with pytest.raises(ValueError, match=f"num_steps must be at least 1, got {num_steps}"):
-            walk()
+            trajectory()
 
 
 @every_schedule
@@ -82,11 +82,11 @@ def test_a_walk_and_its_mean_output_are_the_chain_written_out_with_estimates_of_
 ) -> None:
     """For rectified flow the estimate of the velocity alone: X_S - v."""
     source, flow = random_maps(), make_flow(swirl, schedule, nn.Softmax(dim=1))
-    path = flow.walk(source, num_steps)
-    state = get_schedule(schedule).walked(1.0).alpha * source
+    path = flow.trajectory(source, num_steps)
+    state = get_schedule(schedule).weights_at(1.0).alpha * source
     for i in range(num_steps):
         velocity = torch.sin(3 * state + 1 - i / num_steps)
-        alpha, sigma, d_alpha, d_sigma = get_schedule(schedule).walked(1 - i / num_steps)
+        alpha, sigma, d_alpha, d_sigma = get_schedule(schedule).weights_at(1 - i / num_steps)
         equations = [(sigma, state - alpha * source), (d_sigma, velocity - d_alpha * source)]
         equations = equations[1:] if schedule == "rectified" else equations
         factors = torch.tensor([[factor] for factor, _ in equations], dtype=torch.float64)

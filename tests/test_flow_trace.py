@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.classifier import Classifier
 from models.factory import build_classifier
-from models.flow_student import FlowStudent, build_feature_flow_student, build_flow_student
-from models.networks import Classifier
 from models.schedules import SCHEDULES
 from models.shape_transform import build_feature_transforms
-from pipeline import flow_trace
-from pipeline.data.store import Split
-from pipeline.flow_trace import Row, Traced, summarize_trace, trace, traced
-from pipeline.teaching import FrozenTeacher
+from models.students import FlowStudent, build_feature_flow_student, build_flow_student
+from pipeline.data.dataset import Split
+from pipeline.distillation.teacher_loss import FrozenTeacher
+from pipeline.evaluation import flow_diagnostics as flow_trace
+from pipeline.evaluation.flow_diagnostics import Row, Traced, summarize_trace, trace, traced
 
 PLAIN = {"backbone": "resnet8", "num_classes": 4, "mean": [0.5] * 3, "std": [0.25] * 3}
 FLOW = {**PLAIN, "schedule": "rectified", "meta_encoder": "conv", "time_scale": 500.0}
@@ -92,9 +92,9 @@ def assert_same(rows: list[Row], expected: list[Row]) -> None:
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 @pytest.mark.parametrize("helps", [False, True])
 def test_a_trace_at_the_logits_averages_the_figures_of_each_image(schedule: str, helps: bool) -> None:
-    """Of a student's own flow, and of one that helped a plain student with the same trunk."""
+    """Of a student's own flow, and of one that helped a plain student with the same backbone."""
     student = make_student(schedule=schedule)
-    plain = Classifier(student.trunk, nn.Identity(), mean=PLAIN["mean"], std=PLAIN["std"])
+    plain = Classifier(student.backbone, nn.Identity(), mean=PLAIN["mean"], std=PLAIN["std"])
     subject = traced(plain, student.flow, make_teacher()) if helps else traced(student, None, make_teacher())
     rows = rows_of(subject)
     assert all(row.keys() == set(flow_trace.COLUMNS) for row in rows)
@@ -107,7 +107,7 @@ def test_a_trace_at_feature_maps_averages_the_figures_of_each_flow() -> None:
     torch.manual_seed(1)
     student = build_feature_flow_student(stages=[2, 3], **FLOW)
     student.head.linear.bias -= student.eval()(IMAGES, STEPS).mean(dim=0)
-    shapes = [(student.trunk.widths[i], m.shape[1], m.shape[2:]) for i, m in enumerate(make_teacher(2, 3)(IMAGES), 1)]
+    shapes = [(student.backbone.widths[i], m.shape[1], m.shape[2:]) for i, m in enumerate(make_teacher(2, 3)(IMAGES), 1)]
     subject = traced(student, build_feature_transforms(shapes=shapes), make_teacher(2, 3))
     rows = rows_of(subject)
     assert [row["flow"] for row in rows] == ["stage 2"] * STEPS + ["stage 3"] * STEPS
@@ -134,8 +134,8 @@ def test_without_a_teacher_there_are_no_distances() -> None:
 
 
 @pytest.mark.parametrize("helper", [None, nn.ModuleList([nn.Identity()])])
-def test_a_plain_student_without_a_flow_has_no_trace(helper: nn.Module | None) -> None:
-    assert traced(build_classifier(**PLAIN), helper, make_teacher()) is None
+def test_a_plain_student_without_a_flow_has_no_trace(adapter: nn.Module | None) -> None:
+    assert traced(build_classifier(**PLAIN), adapter, make_teacher()) is None
 
 
 def test_a_summary_has_the_end_of_each_walk_and_the_mean_bend() -> None:

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from models.deploy import smaller_forms, without_steps
 from models.factory import build_classifier
 from models.flow import FlowTransfer
-from models.flow_student import SampledStudent, build_feature_flow_student, build_flow_student
 from models.folding import TapsTransform, is_collapsible, is_foldable
 from models.meta_encoders import META_ENCODERS
 from models.schedules import get_schedule
-from pipeline.errors import GateError
-from pipeline.export import rewriting
-from pipeline.export.rewriting import smallest_form
+from models.students import SampledStudent, build_feature_flow_student, build_flow_student
+from pipeline.core.errors import GateError
+from pipeline.export.onnx import graph_form as rewriting
+from pipeline.export.onnx.graph_form import smallest_form
 
 STATISTICS: dict[str, Any] = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
 SIZE = (12, 20)
@@ -148,5 +148,5 @@ def test_the_plain_network_is_the_student_without_its_walk() -> None:
     wanted = student.flow.transform(student.features(images))
     torch.testing.assert_close(without_steps(student)(images), wanted, rtol=0, atol=0)
     refined = make_feature_student()
-    wanted = refined.head(refined.trunk(refined.normalize(images)))
+    wanted = refined.head(refined.backbone(refined.normalize(images)))
     torch.testing.assert_close(without_steps(refined)(images), wanted, rtol=0, atol=0)

@@ -15,13 +15,13 @@ from click.testing import Result
 from PIL import Image
 from torch import Tensor
 
-from pipeline.data.augment import Batch
-from pipeline.data.images import central_square
-from pipeline.data.indexed_batches import IndexedBatches
-from pipeline.data.opening import open_training_batches
+from pipeline.core.errors import UserError
+from pipeline.data.augmentation import Batch
+from pipeline.data.dataset import read_index, read_info, read_split
+from pipeline.data.decoding import central_square
+from pipeline.data.loaders import open_training_batches
 from pipeline.data.reading import read_images
-from pipeline.data.store import read_index, read_info, read_split
-from pipeline.errors import UserError
+from pipeline.data.streamed_batches import IndexedBatches
 from tests.bench import Bench
 from tests.helpers import image_bytes, refused
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.losses import correlation, dist_loss, dkd_loss, kd_loss, mse_loss, pkd_loss
-from pipeline.metric import LOSSES, build_metric
+from models.losses import correlation, dist_loss, dkd_loss, kd_loss, mse_loss, pkd_loss
+from pipeline.distillation.criterion import LOSSES, build_criterion
 
 FUNCTIONS = {"kd": kd_loss, "dkd": dkd_loss, "dist": dist_loss, "pkd": pkd_loss, "mse": mse_loss}
 SETTINGS = {
@@ -208,7 +208,7 @@ def test_what_does_not_vary_is_uncorrelated_with_zero_gradient(constant: float) 
 
 def test_an_unknown_loss_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="unknown loss 'l1'; known: dist, dkd, kd, mse, pkd"):
-        build_metric("l1", SETTINGS)
+        build_criterion("l1", SETTINGS)
 
 
 @every_loss
@@ -216,15 +216,15 @@ def test_a_metric_is_its_loss_with_every_setting_filled_in(name: str, shape: tup
     student, teacher = pair(shape)
     expected = loss(name, student, teacher)
     assert LOSSES[name].function is FUNCTIONS[name]
-    assert build_metric(name, SETTINGS)(student, teacher, labels=LABELS, epoch=0) == expected
+    assert build_criterion(name, SETTINGS)(student, teacher, labels=LABELS, epoch=0) == expected
     for key, value in SETTINGS.get(name, {}).items():
-        other = build_metric(name, {name: {**SETTINGS.get(name, {}), key: 2 * value}})
+        other = build_criterion(name, {name: {**SETTINGS.get(name, {}), key: 2 * value}})
         assert other(student, teacher, labels=LABELS, epoch=0) != expected
 
 
 @every_loss
 def test_labels_matter_to_decoupled_distillation_only(name: str, shape: tuple[int, ...]) -> None:
-    metric, student, teacher = build_metric(name, SETTINGS), normal(0, *shape), normal(1, *shape)
+    metric, student, teacher = build_criterion(name, SETTINGS), normal(0, *shape), normal(1, *shape)
     values = [metric(student, teacher, labels=labels, epoch=0).item() for labels in (LABELS, (LABELS + 1) % 5)]
     assert (values[0] != values[1]) == (name == "dkd")
 
@@ -237,6 +237,6 @@ def test_warm_up_grows_linearly_to_the_full_weight(
     student, teacher = normal(0, *shape), normal(1, *shape)
     for warmup_epochs, expected in ((20, factor), (0, 1.0)):
         settings = {name: {**SETTINGS.get(name, {}), "warmup_epochs": warmup_epochs}}
-        value = build_metric(name, settings)(student, teacher, labels=LABELS, epoch=epoch)
+        value = build_criterion(name, settings)(student, teacher, labels=LABELS, epoch=epoch)
         torch.testing.assert_close(value, expected * loss(name, student, teacher))
         assert settings[name]["warmup_epochs"] == warmup_epochs  # the caller's settings stay as they were

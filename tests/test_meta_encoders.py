@@ -138,7 +138,7 @@ def test_meta_encoder_layers_are_one_rectified_step_without_the_time(name: str) 
     for parameter in encoder.time_embedding.parameters():
         parameter.zero_()
     flow = FlowTransfer(velocity=encoder, schedule=get_schedule("rectified"), transform=nn.Identity())
-    torch.testing.assert_close(layers(x), flow.walk(x, 1).states[-1])
+    torch.testing.assert_close(layers(x), flow.trajectory(x, 1).states[-1])
 
 
 @pytest.mark.parametrize("build", [build_meta_encoder, LayerEncoder])

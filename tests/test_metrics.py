@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from models.factory import build_classifier
-from models.flow_student import build_flow_student
-from pipeline.calibration import StepScores, choose_steps, step_candidates
-from pipeline.errors import GateError
-from pipeline.evaluation import Evaluation, require_equal
-from pipeline.macs import count_macs
-from pipeline.metrics import confusion_rows, expected_calibration_error, score
-from pipeline.parity import Gate, Parity, compare, require_parity
+from models.students import build_flow_student
+from pipeline.core.errors import GateError
+from pipeline.evaluation.step_calibration import StepScores, choose_steps, step_candidates
+from pipeline.networks.complexity import count_macs
+from pipeline.tasks.classification.metrics import confusion_rows, expected_calibration_error, score
+from pipeline.tasks.classification.parity import Gate, Parity, compare, require_parity
+from pipeline.tasks.classification.proof import Evaluation, check_gate
 
 LOGITS = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]], dtype=np.float32)
 LABELS = np.array([0, 1, 1, 1])
@@ -79,24 +79,24 @@ def test_a_gate_widens_with_the_logits_where_it_may() -> None:
     with pytest.raises(GateError, match=r"differ by 0.0301, allowed are 0.03 .*x 20, the largest logit"):
         require_parity(parity(0.0301), "model.onnx", gate)
     require_parity(parity(9.0), "model.onnx", gate._replace(max_abs_diff=None))
-    assert gate.of_other_kernels().max_abs_diff == pytest.approx(0.1)
+    assert gate.for_gpu_kernels().max_abs_diff == pytest.approx(0.1)
 
 
 def test_of_few_images_one_may_differ_where_any_may() -> None:
     loose, exact = Gate(None, 0.0, 0.95, 0.01), Gate(None, 0.0, 1.0, 0.0)
-    assert loose.of_few(16) == Gate(None, 0.0, 15 / 16, 1 / 16)
-    assert loose.of_few(1000) == loose
-    assert exact.of_few(16) == exact
+    assert loose.for_sample_size(16) == Gate(None, 0.0, 15 / 16, 1 / 16)
+    assert loose.for_sample_size(1000) == loose
+    assert exact.for_sample_size(16) == exact
 
 
 def test_a_runtime_that_loses_accuracy_fails() -> None:
     worse = LOGITS[:, ::-1]
     found = Evaluation(score(worse, LABELS), compare(worse, LOGITS), worse)
     with pytest.raises(GateError, match=r"accuracy 25.00% lies 50.00% below the trained network's 75.00%"):
-        require_equal(found, LOGITS, LABELS, "onnx", Gate(9, 0.0, 0.0, 0.4))
-    require_equal(found, LOGITS, LABELS, "onnx", Gate(9, 0.0, 0.0, 0.5))
+        check_gate(found, LOGITS, LABELS, "onnx", Gate(9, 0.0, 0.0, 0.4))
+    check_gate(found, LOGITS, LABELS, "onnx", Gate(9, 0.0, 0.0, 0.5))
     with pytest.raises(GateError, match=r"onnx: logits differ by 3, allowed are 0.1"):
-        require_equal(found, LOGITS, LABELS, "onnx", Gate(0.1, 0.0, 0.0, 0.5))
+        check_gate(found, LOGITS, LABELS, "onnx", Gate(0.1, 0.0, 0.0, 0.5))
 
 
 def curve(*accuracies: float) -> list[StepScores]:

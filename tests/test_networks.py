@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from models.backbones.torchvision_trunk import build_torchvision_classifier
+from models.backbones.torchvision_models import build_torchvision_classifier
+from models.classifier import Classifier
 from models.deploy import deployable
 from models.factory import build_classifier, build_parts, build_transfer_parts
-from models.flow_student import FeatureFlowStudent, build_feature_flow_student, build_flow_student
 from models.meta_encoders import META_ENCODERS
-from models.networks import Classifier
 from models.schedules import SCHEDULES
+from models.students import FeatureFlowStudent, build_feature_flow_student, build_flow_student
 
 STATISTICS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
 FLOW = {"schedule": "rectified", "meta_encoder": "conv", "time_scale": 1.0}
@@ -53,7 +53,7 @@ def test_a_cut_torchvision_network_is_the_whole_one_in_stages(name: str, widths:
         torch.testing.assert_close(network(images), whole(network.normalize(images)), rtol=1e-4, atol=1e-5)
         maps = network.feature_maps(images)
         torch.testing.assert_close(maps[-1], network.features(images))
-    assert tuple(x.shape[1] for x in maps) == network.trunk.widths == widths
+    assert tuple(x.shape[1] for x in maps) == network.backbone.widths == widths
     sizes = [x.shape[-1] for x in maps]
     assert sizes == sorted(set(sizes), reverse=True), "each stage has a smaller map than the one before"
 
@@ -61,7 +61,7 @@ def test_a_cut_torchvision_network_is_the_whole_one_in_stages(name: str, widths:
 def test_a_cut_torchvision_network_trains_and_follows_the_mode() -> None:
     student = flow_student(backbone="mobilenet_v3_small").train()
     student(torch.rand(2, 3, 64, 64), 2).sum().backward()
-    assert all(p.grad is not None for p in student.trunk.parameters())  # type: ignore[union-attr]
+    assert all(p.grad is not None for p in student.backbone.parameters())  # type: ignore[union-attr]
     network = build_classifier(backbone="efficientnet_b0", num_classes=5, **STATISTICS)
     images = torch.rand(4, 3, 64, 64)
     network.train()
@@ -99,7 +99,7 @@ def test_normalisation_is_part_of_the_network_and_not_of_its_weights() -> None:
     network = build_classifier(backbone="resnet8", num_classes=3, **STATISTICS).eval()
     images = torch.rand(2, 3, 8, 8)
     mean, std = (torch.tensor(STATISTICS[key])[:, None, None] for key in ("mean", "std"))
-    torch.testing.assert_close(network(images), network.head(network.trunk((images - mean) / std)))
+    torch.testing.assert_close(network(images), network.head(network.backbone((images - mean) / std)))
     assert not any("normalize" in key for key in network.state_dict())
 
 
@@ -124,10 +124,10 @@ def test_refined_features_flow_on_into_the_next_stage() -> None:
     """By hand: stage 1, its flow, stages 2 and 3, their flow, head."""
     student = feature_student().double()
     images = torch.rand(2, 3, 8, 8, dtype=torch.float64)
-    first, second, third = student.trunk.stages()
+    first, second, third = student.backbone.stages()
     with torch.no_grad():
-        refined = student.flows["1"].walk(first(student.normalize(images)), 3).states[-1]  # type: ignore[operator]
-        last = student.flows["3"].walk(third(second(refined)), 3)  # type: ignore[operator]
+        refined = student.flows["1"].trajectory(first(student.normalize(images)), 3).states[-1]  # type: ignore[operator]
+        last = student.flows["3"].trajectory(third(second(refined)), 3)  # type: ignore[operator]
         torch.testing.assert_close(student(images, 3), student.head(last.states[-1]))
         torch.testing.assert_close(student.paths(images, 3)[1].estimates[0], last.estimates[0])
         assert not torch.allclose(first(student.normalize(images)), refined)
@@ -139,7 +139,7 @@ def test_a_student_without_steps_deploys_as_it_is() -> None:
     assert not network.training
 
 
-def test_the_meta_encoder_as_layers_stands_between_trunk_and_head() -> None:
+def test_the_meta_encoder_as_layers_stands_between_backbone_and_head() -> None:
     network = build_classifier(backbone="resnet8", num_classes=3, layers="conv", **STATISTICS).eval()
     assert isinstance(network, Classifier)
     images = torch.rand(2, 3, 8, 8)

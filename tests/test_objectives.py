@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.classifier import Classifier
 from models.meta_encoders import META_ENCODERS
-from models.networks import Classifier
 from models.schedules import SCHEDULES
-from pipeline.artifacts import build_network
-from pipeline.data.augment import Batch
-from pipeline.data.store import DataInfo
-from pipeline.distillation import build_objective
-from pipeline.errors import UserError
-from pipeline.methods import LOSSES_OF, METHODS
-from pipeline.objectives import Objective, Supervised
-from pipeline.params_file import load_params
-from pipeline.recipes import build_student, helper_recipe, student_recipe
-from pipeline.teaching import FrozenTeacher, StepPlan, Teaching, paired
+from pipeline.core.errors import UserError
+from pipeline.data.augmentation import Batch
+from pipeline.data.dataset import DataInfo
+from pipeline.distillation.build import build_objective
+from pipeline.distillation.methods import LOSSES_OF, METHODS
+from pipeline.distillation.network_specs import build_student, adapter_spec, student_spec
+from pipeline.distillation.teacher_loss import FrozenTeacher, StepSampler, TeacherLoss, paired
+from pipeline.networks.saved import build_network
+from pipeline.params.loading import load_params
+from pipeline.training.objective import Objective, Supervised
 from tests.helpers import ROOT
 
 INFO = DataInfo(("a", "b", "c", "d"), (8, 8), (0.5,) * 3, (0.25,) * 3, "none", "packed")
@@ -60,10 +60,10 @@ def make_objective(
     settings["losses"] = DEFAULTS["losses"] | {"dkd": DEFAULTS["losses"]["dkd"] | {"warmup_epochs": 0}}
     teacher = teacher or make_teacher()
     torch.manual_seed(1)
-    student = build_student(student_recipe(settings, INFO), INFO.image_size)
-    helping = helper_recipe(settings, INFO, student, teacher)
-    helper = build_network(*helping) if helping else None
-    return build_objective(settings, student, helper, teacher, label_smoothing=0.0)
+    student = build_student(student_spec(settings, INFO), INFO.image_size)
+    adapter_network_spec = adapter_spec(settings, INFO, student, teacher)
+    adapter = build_network(*adapter_network_spec) if adapter_network_spec else None
+    return build_objective(settings, student, adapter, teacher, label_smoothing=0.0)
 
 
 def variant(name: str, **changes: Any) -> Objective:
@@ -94,7 +94,7 @@ def test_flow_matching_is_the_mean_over_the_steps_of_both_terms() -> None:
 def test_theta_learns_from_the_flows_mean_which_it_does_not_move() -> None:
     objective, batch = make_objective("fm_kt_theta", theta={"weight": 3.0, "reaches_backbone": True}), make_batch()
     objective.network.eval()
-    student, flow = objective.student, objective.helper
+    student, flow = objective.student, objective.adapter
     features = student.features(batch.images)  # type: ignore[operator]
     steps = flow.step_outputs(features, 4)  # type: ignore[union-attr, operator]
     target, logits = make_teacher().eval()(batch.images), student(batch.images)
@@ -110,7 +110,7 @@ def test_theta_learns_from_the_flows_mean_which_it_does_not_move() -> None:
 def test_whether_theta_reaches_the_backbone_is_a_choice(reaches: bool) -> None:
     objective = make_objective("fm_kt_theta", theta={"weight": 1.0, "reaches_backbone": reaches})
     objective(make_batch(), 0).parts["cross_entropy"].backward()
-    gradients = [p.grad is not None for p in objective.student.trunk.parameters()]  # type: ignore[union-attr, operator]
+    gradients = [p.grad is not None for p in objective.student.backbone.parameters()]  # type: ignore[union-attr, operator]
     assert all(gradients) if reaches else not any(gradients)
 
 
@@ -137,7 +137,7 @@ def test_feature_objectives_compare_transformed_maps_of_each_pair() -> None:
     for name in ("metric on features", "fm_kt on features"):
         objective = variant(name, loss="mse", loss_weight=2.0, feature_pairs=[(1, 2), (3, 3)])
         objective.network.eval()
-        student, (first, second) = objective.student, objective.helper  # type: ignore[misc]
+        student, (first, second) = objective.student, objective.adapter  # type: ignore[misc]
         if name.startswith("metric"):
             own = student.feature_maps(batch.images)  # type: ignore[operator]
             estimates = [[own[0]], [own[2]]]
@@ -221,7 +221,7 @@ def test_pair_decoupling_leaves_the_teachers_tensor_unchanged() -> None:
             return [target]
 
     torch.manual_seed(0)
-    teaching = Teaching(Fixed(make_teacher()), metric, pair_ratio=0.5)
+    teaching = TeacherLoss(Fixed(make_teacher()), metric, pair_ratio=0.5)
     teaching.cost([torch.zeros(6, 2)], make_batch(6), 0)
     assert torch.equal(target, before)
     assert torch.equal(seen[0][:3], before[:3])
@@ -230,7 +230,7 @@ def test_pair_decoupling_leaves_the_teachers_tensor_unchanged() -> None:
 
 
 def test_steps_are_drawn_from_those_that_the_warm_up_allows() -> None:
-    plan = StepPlan((1, 2, 4, 8, 16), 10)
+    plan = StepSampler((1, 2, 4, 8, 16), 10)
     authors = {
         e: [n for n in (1, 2, 4, 8, 16) if n <= (e + 10) // 10] for e in (0, 9, 10, 29, 30, 69, 70, 149, 150, 999)
     }
@@ -239,9 +239,9 @@ def test_steps_are_drawn_from_those_that_the_warm_up_allows() -> None:
     assert {plan.draw(999) for _ in range(200)} == {1, 2, 4, 8, 16}
     assert {plan.draw(15) for _ in range(50)} == {1, 2}
     assert plan.largest == 16
-    assert StepPlan((4, 8), 10).allowed(0) == [4], "where the cap allows none, the smallest"
+    assert StepSampler((4, 8), 10).allowed(0) == [4], "where the cap allows none, the smallest"
     state = torch.get_rng_state()
-    assert StepPlan((4,)).draw(0) == 4
+    assert StepSampler((4,)).draw(0) == 4
     assert torch.equal(torch.get_rng_state(), state), "one number needs no draw"
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from pipeline.optim import WeightAverage, build_optimizer, learning_rate_factor
+from pipeline.training.optim import WeightAverage, build_optimizer, learning_rate_factor
 
 OPTIMIZER: dict[str, Any] = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "nesterov": True}
 OPTIMIZER |= {"betas": (0.9, 0.999), "weight_decay": 0.1, "decay_all": True}

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.numpy import load_file
 
-from pipeline.packaging import write_sums
+from pipeline.package.writer import write_sums
 from stages.__main__ import main
 from tests.bench import PACKAGE, Bench
 from tests.helpers import ROOT, refused, write_params
@@ -76,10 +76,10 @@ def test_a_prediction_is_the_softmax_of_the_trained_logits(package: Path, pictur
     found = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["image"] for line in found] == list(map(str, pictures))
     for line, logits in zip(found, load_file(package / "samples.safetensors")["logits"], strict=False):
-        shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-        assert [item["label"] for item in line["labels"]] == [labels[i] for i in np.argsort(-shares)]
+        soft_targets = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        assert [item["label"] for item in line["labels"]] == [labels[i] for i in np.argsort(-soft_targets)]
         np.testing.assert_allclose(
-            [item["probability"] for item in line["labels"]], sorted(-shares) * np.array(-1), atol=1e-4
+            [item["probability"] for item in line["labels"]], sorted(-soft_targets) * np.array(-1), atol=1e-4
         )
     short = run("predict", package, "--top", "1", str(pictures[0])).stdout
     assert re.fullmatch(rf"{pictures[0]}: \w+ \d+\.\d\d%\n", short)

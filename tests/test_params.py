@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from pipeline.errors import UserError
-from pipeline.inputs import check_backbones, check_device, data_fingerprint, earlier_inputs
-from pipeline.params_file import load_params
-from pipeline.presets import apply_preset, list_presets
+from pipeline.core.errors import UserError
+from pipeline.params.loading import load_params
+from pipeline.params.presets import apply_preset, list_presets
+from pipeline.preflight.checks import check_backbones, check_device, data_fingerprint, earlier_inputs
 from stages.__main__ import main as stages_main
 from stages.probe_environment import main as probe
 from tests.helpers import ROOT, fill_folder
@@ -56,8 +56,8 @@ def refusal(path: Path) -> str:
         ("train_teacher.std", [0.2, 0.0, 0.2], "got 0.0; input should be greater than 0"),
         ("train_teacher.weights", "~no-such-user/w.pt", "home directory"),
         ("evaluate.num_threads", 10**12, "less than or equal to 1024"),
-        ("engine.compile", "on", "input should be 'auto', 'always' or 'never'"),
-        ("engine.num_processes", 0, "got 0; input should be greater than or equal to 1"),
+        ("execution.compile", "on", "input should be 'auto', 'always' or 'never'"),
+        ("execution.num_processes", 0, "got 0; input should be greater than or equal to 1"),
         ("prepare_data.unreadable", "ignore", "input should be 'stop' or 'skip'"),
         ("distill_student.training.precision", "int8", "input should be 'auto', 'fp32', 'bf16' or 'fp16'"),
         ("distill_student.training.clip_norm", 0.0, "got 0.0; input should be greater than 0"),

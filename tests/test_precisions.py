@@ -11,17 +11,17 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from models.flow_student import build_flow_student
-from pipeline.data.store import Split
-from pipeline.errors import GateError
-from pipeline.evaluation import prove
-from pipeline.export.manifest import describe_files
-from pipeline.export.onnxruntime_quantization import quantize
-from pipeline.export.precisions import PRECISIONS, Exported, Source, check_tensorrt, export_precisions
-from pipeline.export.tensorrt_support import check_precision
-from pipeline.parity import Gate
+from models.students import build_flow_student
+from pipeline.core.errors import GateError
+from pipeline.data.dataset import Split
+from pipeline.export.onnx.manifest import describe_files
+from pipeline.export.onnx.onnxruntime_quantization import quantize
+from pipeline.export.onnx.precisions import PRECISIONS, Exported, Source, check_tensorrt, export_precisions
+from pipeline.export.tensorrt.operator_support import check_precision
 from pipeline.runtimes.base import predict
 from pipeline.runtimes.onnx import OnnxRuntime, available_providers
+from pipeline.tasks.classification.parity import Gate
+from pipeline.tasks.classification.proof import verify_export
 
 OPEN: dict[str, Any] = {"max_abs_diff": None, "max_relative_diff": 0.0, "min_top1_agreement": 0.01, "max_drop": 1.0}
 EXACT: dict[str, Any] = {"max_abs_diff": 1e-4, "max_relative_diff": 0.0, "min_top1_agreement": 1.0, "max_drop": 0.0}
@@ -155,7 +155,7 @@ def test_int8_is_judged_at_every_batch_size() -> None:
     gate = Gate(**{**OPEN, "min_top1_agreement": 0.95})
     arguments: dict[str, Any] = {"what": "int8", "batch_sizes": [3, 12], "gate": gate}
     with pytest.raises(GateError, match=r"int8, batch of 3: logits differ by 1 from those in another batch size"):
-        prove(Broken(), split.pixels, split.labels.numpy(), reference, **arguments)
+        verify_export(Broken(), split.pixels, split.labels.numpy(), reference, **arguments)
 
 
 def test_images_as_bytes_give_what_images_in_zero_to_one_give(exported: dict[str, Exported], tmp_path: Path) -> None:

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from models.flow_student import SampledStudent
-from pipeline.artifacts import build_network
+from models.students import SampledStudent
 from pipeline.comparison.config import changed_params, load_comparison
-from pipeline.data.store import DataInfo
-from pipeline.distillation import build_objective
-from pipeline.params_file import load_params
-from pipeline.presets import list_presets
-from pipeline.recipes import build_student, helper_recipe, student_recipe
-from pipeline.teacher import teacher_arguments
+from pipeline.data.dataset import DataInfo
+from pipeline.distillation.build import build_objective
+from pipeline.distillation.network_specs import build_student, adapter_spec, student_spec
+from pipeline.networks.saved import build_network
+from pipeline.params.loading import load_params
+from pipeline.params.presets import list_presets
+from pipeline.training.teacher import teacher_arguments
 from tests.helpers import ROOT
 
 PRESETS = sorted(list_presets(ROOT / "presets"))
@@ -37,19 +37,19 @@ def test_the_networks_of_every_preset_can_be_built_and_fit_each_other(name: str,
     settings["loss"] = "pkd" if transfer == "features" else settings["loss"]
     with torch.no_grad():
         teacher = build_network("classifier", teacher_arguments(params.train_teacher.backbone, info))
-        recipe = student_recipe(settings, info)
+        recipe = student_spec(settings, info)
         student = build_student(recipe, info.image_size)
         assert isinstance(student, SampledStudent)
-        helping = helper_recipe(settings, info, student, teacher)  # type: ignore[arg-type]
-        helper = build_network(*helping) if helping else None
-        assert build_objective(settings, student, helper, teacher, label_smoothing=0.0)  # type: ignore[arg-type]
-        assert (helper is not None) == (transfer == "features")
+        adapter_network_spec = adapter_spec(settings, info, student, teacher)  # type: ignore[arg-type]
+        adapter = build_network(*adapter_network_spec) if adapter_network_spec else None
+        assert build_objective(settings, student, adapter, teacher, label_smoothing=0.0)  # type: ignore[arg-type]
+        assert (adapter is not None) == (transfer == "features")
         assert_smaller(student, teacher)
 
 
 def assert_smaller(student: nn.Module, teacher: nn.Module) -> None:
-    sizes = [sum(p.numel() for p in network.trunk.parameters()) for network in (student, teacher)]  # type: ignore[union-attr, operator]
-    assert sizes[0] < sizes[1], "the student's trunk is the smaller one"
+    sizes = [sum(p.numel() for p in network.backbone.parameters()) for network in (student, teacher)]  # type: ignore[union-attr, operator]
+    assert sizes[0] < sizes[1], "the student's backbone is the smaller one"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks/comparisons").glob("*.yaml")), ids=lambda p: p.stem)

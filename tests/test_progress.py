@@ -14,11 +14,11 @@ from tests.helpers import ROOT
 CODE = """
 import sys
 from pathlib import Path
-import pipeline.progress
-from pipeline.log import configure_logging
+import pipeline.training.progress
+from pipeline.core.logging_setup import configure_logging
 from tests.test_training import run
 configure_logging()
-pipeline.progress.READ_SECONDS = pipeline.progress.LINE_SECONDS = 0.0
+pipeline.training.progress.READ_SECONDS = pipeline.training.progress.LINE_SECONDS = 0.0
 run(Path(sys.argv[1]), epochs=2)
 """
 
@@ -45,7 +45,7 @@ def test_a_terminal_shows_a_bar_with_figures_speed_and_time_left(tmp_path: Path)
     bars = [part for part in written.split("\r") if " images/s, epoch " in part]
     assert bars
     assert all("/128 [" in bar and "<" in bar and "loss " in bar and "train_accuracy " in bar for bar in bars)
-    lines = [line for line in written.replace("\r", "\n").splitlines() if "held_out_accuracy" in line]
+    lines = [line for line in written.replace("\r", "\n").splitlines() if "val_accuracy" in line]
     assert [line[:9] for line in lines] == ["epoch 1/2", "epoch 2/2"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from ruamel.yaml import YAML
 
-from pipeline.presets import list_presets
+from pipeline.params.presets import list_presets
 from stages.__main__ import main
 from tests.helpers import ROOT
 

@@ -77,7 +77,7 @@ def test_vp_preserves_the_variance() -> None:
 @every_schedule
 def test_walked_weights_are_those_of_the_table_and_for_ve_of_norm_one(name: str) -> None:
     schedule, visited = get_schedule(name), torch.tensor(VISITED, dtype=torch.float64)
-    walked = torch.tensor([schedule.walked(time) for time in VISITED], dtype=torch.float64)
+    walked = torch.tensor([schedule.weights_at(time) for time in VISITED], dtype=torch.float64)
     expected = derived(name, visited, walked=True)
     torch.testing.assert_close(walked.T, torch.stack(expected), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(schedule.start(visited), expected[0][-1] * visited)

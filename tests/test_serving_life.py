@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 from tritonclient.utils import InferenceServerException
 
-from pipeline.errors import GateError, UserError
-from pipeline.packaged import read_package
+from pipeline.core.errors import GateError, UserError
+from pipeline.package.reader import read_package
 from pipeline.serving.models import load_models
 from stages.commands.serve import serve
 from tests.helpers import refused

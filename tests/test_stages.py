@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.artifacts import load_network
+from pipeline.networks.saved import load_network
 from tests.bench import Bench
 from tests.helpers import ROOT
 

@@ -22,16 +22,16 @@ from safetensors.numpy import save_file
 
 from models.deploy import deployable
 from models.factory import build_classifier
-from pipeline import environment
-from pipeline.engines import build_engine
-from pipeline.environment import probe_tensorrt
-from pipeline.export.engine_plan import EnginePlan, trtexec_command
-from pipeline.export.half_precision import convert_to_half
-from pipeline.export.onnx import export_onnx
-from pipeline.packaged import read_samples
-from pipeline.parity import Gate
+from pipeline.export.onnx.exporter import export_onnx
+from pipeline.export.onnx.fp16 import convert_to_half
+from pipeline.export.tensorrt.engines import build_engine
+from pipeline.export.tensorrt.plan import EnginePlan, trtexec_command
+from pipeline.package.reader import read_samples
+from pipeline.preflight import environment
+from pipeline.preflight.environment import probe_tensorrt
 from pipeline.runtimes.base import predict
 from pipeline.runtimes.tensorrt import infer_within, open_engine
+from pipeline.tasks.classification.parity import Gate
 from stages.export_tensorrt import main
 from tests.helpers import refused
 

@@ -9,7 +9,7 @@ import pytest
 from tests.tensorrt_bindings import WHEELS, NotAvailable, fetch_bindings, run_here
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("pipeline/export/tensorrt.py", "pipeline/runtimes/tensorrt.py")
+ROOMS = ("pipeline/export/tensorrt/builder.py", "pipeline/runtimes/tensorrt.py")
 OPTIONS = {
     "precision": "fp32", "image_size": [8, 6], "min_batch": 1, "opt_batch": 4, "max_batch": 16, "optimization_level": 2,
     "workspace_mib": 512, "version_compatible": False, "hardware_compatibility": "none", "timing_cache": True,

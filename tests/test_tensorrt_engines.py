@@ -16,15 +16,15 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from pipeline import engines, package_engine
-from pipeline.errors import GateError, UserError
-from pipeline.export.engine_plan import EnginePlan
-from pipeline.export.half_precision import convert_to_half
-from pipeline.export.onnx import export_onnx
-from pipeline.files import write_json
-from pipeline.packaged import read_gate
-from pipeline.parity import Gate
+from pipeline.core.errors import GateError, UserError
+from pipeline.core.files import write_json
+from pipeline.export.onnx.exporter import export_onnx
+from pipeline.export.onnx.fp16 import convert_to_half
+from pipeline.export.tensorrt.plan import EnginePlan
+from pipeline.package.reader import read_gate
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.runtimes.tensorrt import open_engine
+from pipeline.tasks.classification.parity import Gate
 from stages.commands.build_engine import build_engine as command
 from tests.helpers import ROOT, refused
 
@@ -45,7 +45,7 @@ LOOSE = Gate(max_abs_diff=None, max_relative_diff=0.0, min_top1_agreement=0.0, m
 
 
 class OnnxInItsPlace:
-    """What ``TensorrtRuntime`` is to ``pipeline.engines``, over an ONNX file that poses as a plan."""
+    """What ``TensorrtRuntime`` is to ``pipeline.export.tensorrt.engines``, over an ONNX file that poses as a plan."""
 
     def __init__(self, plan: bytes, *, description: dict[str, Any]) -> None:
         assert description["plan_sha256"] == hashlib.sha256(plan).hexdigest()
@@ -231,19 +231,19 @@ def test_accuracy_and_labels_are_gates_too(export: Path) -> None:
     plan = EnginePlan(export / "model.onnx", "fp32", (8, 6), **SETTINGS)  # type: ignore[arg-type]
     samples, runtime = engines.read_samples(export), OnnxRuntime(export / "model.onnx")
     turned = samples._replace(logits=np.roll(samples.logits, 1, axis=1))
-    assert engines.judge(runtime, turned, LOOSE, plan)["parity"]["top1_agreement"] == 0.0
+    assert engines.evaluate_runtimes(runtime, turned, LOOSE, plan)["parity"]["top1_agreement"] == 0.0
     with pytest.raises(GateError, match=r"model.plan, 21 samples: 0.00% of the images get the same label"):
-        engines.judge(runtime, turned, LOOSE._replace(min_top1_agreement=0.5), plan)
+        engines.evaluate_runtimes(runtime, turned, LOOSE._replace(min_top1_agreement=0.5), plan)
     labelled = turned._replace(labels=turned.logits.argmax(axis=1))
     with pytest.raises(GateError, match=r"model.plan: accuracy 0.00% lies 100.00% below"):
-        engines.judge(runtime, labelled, LOOSE._replace(max_drop=0.5), plan)
+        engines.evaluate_runtimes(runtime, labelled, LOOSE._replace(max_drop=0.5), plan)
 
 
 def test_every_batch_size_of_the_profile_is_tried(export: Path) -> None:
     plan = EnginePlan(export / "model.onnx", "fp32", (8, 6), **SETTINGS)  # type: ignore[arg-type]
     data = plan_of(plan)
     runtime = OnnxInItsPlace(data, description={"plan_sha256": hashlib.sha256(data).hexdigest()})
-    engines.judge(runtime, engines.read_samples(export), STRICT, plan)
+    engines.evaluate_runtimes(runtime, engines.read_samples(export), STRICT, plan)
     assert runtime.batches[:7] == [8, 8, 5, 1, 2, 4, 8]
 
 
@@ -291,7 +291,7 @@ def test_a_precision_that_was_not_exported_is_refused(export: Path) -> None:
 
 def test_gates_that_are_missing_are_named() -> None:
     with pytest.raises(UserError, match=r"manifest.json: has no gates of fp16"):
-        read_gate({"gates": {"fp32": GATES["fp32"]}}, "fp16", other_kernels=True)
+        read_gate({"gates": {"fp32": GATES["fp32"]}}, "fp16", gpu_kernels=True)
 
 
 def test_a_plan_that_was_not_proved_is_not_loaded(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ from click.testing import CliRunner
 from pipeline import engines, package_engine
 from stages.commands.build_engine import build_engine
 
-reached = "pipeline.training" in sys.modules, "dvc" in sys.modules, "onnxruntime" in sys.modules
+reached = "pipeline.training.loop" in sys.modules, "dvc" in sys.modules, "onnxruntime" in sys.modules
 from pipeline.runtimes.onnx import OnnxRuntime
 
 class InItsPlace:

@@ -14,10 +14,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
 from models.deploy import deployable
-from models.flow_student import build_flow_student
-from pipeline.export.half_precision import convert_to_half
-from pipeline.export.onnx import export_onnx
-from pipeline.export.tensorrt_support import MAJORS, Support, check_precision, check_support, read_table
+from models.students import build_flow_student
+from pipeline.export.onnx.exporter import export_onnx
+from pipeline.export.onnx.fp16 import convert_to_half
+from pipeline.export.tensorrt.operator_support import MAJORS, Support, check_precision, check_support, read_table
 
 Files = Callable[[str], onnx.ModelProto]
 IMAGE = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 8, 8])

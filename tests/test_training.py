@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from models.normalize import Normalize
-from pipeline.checkpoint import Checkpoints
-from pipeline.data.batches import PackedBatches
-from pipeline.data.store import Split
-from pipeline.errors import GateError, UserError
-from pipeline.objectives import Objective, Supervised
-from pipeline.seeding import derive_seed, seed_everything
-from pipeline.training import EMPTY_HISTORY, accuracy, train, write_history
-from pipeline.training_engine import Engine, choose_precision
+from pipeline.core.errors import GateError, UserError
+from pipeline.core.torch_setup import derive_seed, seed_everything
+from pipeline.data.dataset import Split
+from pipeline.data.packed_batches import PackedBatches
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.execution import Execution, choose_precision
+from pipeline.training.loop import EMPTY_HISTORY, accuracy, train, write_history
+from pipeline.training.objective import Objective, Supervised
 
 CPU = torch.device("cpu")
 OPTIMIZER: dict[str, Any] = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "nesterov": True}
@@ -58,7 +58,7 @@ def run(
     objective = objective or Draft()
     batches = PackedBatches(make_split(), batch_size=16, device=CPU, num_classes=2, augment=AUGMENT)
     compiling = {name: changes.pop(name, False) for name in ("compiled", "compile_fallback")}
-    engine = Engine(CPU, precision, **compiling)
+    engine = Execution(CPU, precision, **compiling)
     options = {**SETTINGS, "seed": 0, "on_epoch": lambda rows: None, **changes}  # noqa: ARG005
     rows = train(objective, batches, make_split(), engine, checkpoints=Checkpoints(folder), **options)
     return objective.network, rows
@@ -76,8 +76,8 @@ def test_training_learns_and_reports_every_epoch(tmp_path: Path) -> None:
     assert seen == [1, 2, 3]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert rows[-1]["loss"] < rows[0]["loss"]
-    assert rows[-1]["held_out_accuracy"] == accuracy(objective.student, make_split(), CPU) == 1.0
-    assert list(rows[0]) == ["epoch", "learning_rate", "loss", "cross_entropy", "train_accuracy", "held_out_accuracy"]
+    assert rows[-1]["val_accuracy"] == accuracy(objective.student, make_split(), CPU) == 1.0
+    assert list(rows[0]) == ["epoch", "learning_rate", "loss", "cross_entropy", "train_accuracy", "val_accuracy"]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_run_that_ended_before_its_outputs_were_written_reports_its_history_ag
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_learns_with_float32_weights(precision: str, tmp_path: Path) -> None:
     network, rows = run(tmp_path / "half", precision=precision)
-    assert rows[-1]["held_out_accuracy"] == 1.0
+    assert rows[-1]["val_accuracy"] == 1.0
     assert all(p.dtype == torch.float32 for p in network.parameters())
     assert rows[-1]["loss"] != run(tmp_path / "full")[1][-1]["loss"]
 
@@ -149,7 +149,7 @@ def test_the_average_of_the_weights_is_what_is_judged_and_left(tmp_path: Path) -
     objective = Draft()
     averaged, rows = run(tmp_path / "average", objective, ema_decay=0.9)
     assert not same_bits(plain, averaged)
-    assert rows[-1]["held_out_accuracy"] == accuracy(objective.student, make_split(), CPU)
+    assert rows[-1]["val_accuracy"] == accuracy(objective.student, make_split(), CPU)
 
 
 def test_the_gradient_is_scaled_down_to_its_largest_norm(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_the_gradient_is_scaled_down_to_its_largest_norm(tmp_path: Path) -> None
         before = [p.detach().clone() for p in objective.network.parameters()]
         batches = PackedBatches(make_split(16), batch_size=16, device=CPU, num_classes=2, augment=AUGMENT)
         options = {**SETTINGS, "epochs": 1, "optimizer": still, "schedule": schedule, "clip_norm": clip_norm}
-        engine = Engine(CPU, "fp32", compiled=False, compile_fallback=False)
+        engine = Execution(CPU, "fp32", compiled=False, compile_fallback=False)
         checkpoints = Checkpoints(tmp_path / str(clip_norm))
         train(objective, batches, make_split(), engine, seed=0, checkpoints=checkpoints, on_epoch=len, **options)
         moved = torch.cat([(p - b).flatten() for p, b in zip(objective.network.parameters(), before, strict=True)])
@@ -229,7 +229,7 @@ def test_history_is_written_whole_and_a_header_where_nothing_was_trained(tmp_pat
 def test_lines_tell_figures_speed_and_time_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         run(tmp_path)
-    lines = [record.message for record in caplog.records if record.name == "pipeline.progress"]
+    lines = [record.message for record in caplog.records if record.name == "pipeline.training.progress"]
     assert len(lines) == 3
     assert lines[0].startswith("epoch 1/3  loss ")
     assert "train_accuracy" in lines[0]

@@ -11,9 +11,9 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-from pipeline.errors import GateError, UserError
-from pipeline.packaged import Package, read_package
-from pipeline.triton_repository import check_triton_repository, write_triton_repository
+from pipeline.core.errors import GateError, UserError
+from pipeline.package.reader import Package, read_package
+from pipeline.package.triton_repository import check_triton_repository, write_triton_repository
 from tests.helpers import ROOT
 from tests.serving_helpers import LABELS, NAME, SIZE, make_package
 
@@ -85,8 +85,8 @@ def test_what_the_package_lacks_is_left_out(tmp_path: Path) -> None:
 
 def test_same_package_same_bytes(tmp_path: Path, repository: Path, package: Package) -> None:
     code = (
-        "import sys; from pathlib import Path; from pipeline.packaged import read_package;"
-        "from pipeline.triton_repository import write_triton_repository as write;"
+        "import sys; from pathlib import Path; from pipeline.package.reader import read_package;"
+        "from pipeline.package.triton_repository import write_triton_repository as write;"
         "write(Path(sys.argv[2]), read_package(Path(sys.argv[1])), max_batch=32, num_threads=2)"
     )
     again = tmp_path / "again"

@@ -80,12 +80,12 @@ def test_a_variant_goes_through_every_stage(name: str, bench: Bench) -> None:
         assert [point["num_steps"] for point in points] == [num_steps if walks else None]
         verified = CliRunner().invoke(verify, ["--package", str(bench.folder / "package")])
         assert verified.exit_code == 0, verified.output
-    flows = len(rows(bench.folder / "walks.csv"))
+    flows = len(rows(bench.folder / "flow_by_num_steps.csv"))
     assert flows == (2 if name == "fm_kt on features" else 1 if "kt" in name else 0)
     assert len(rows(bench.folder / "steps.csv")) == num_steps * flows
     assert (bench.folder / "student/helper").exists() == ("features" in name or "theta" in name)
     if walks:
-        deployed = rows(bench.folder / "walks.csv")[-1]["accuracy"]
+        deployed = rows(bench.folder / "flow_by_num_steps.csv")[-1]["accuracy"]
         assert float(deployed) == pytest.approx(bench.json("onnx.json")["accuracy"], abs=1e-5)
 
 

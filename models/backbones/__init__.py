@@ -1,1 +1,1 @@
-"""Backbones: feature trunks written for small images, and torchvision's classifiers."""
+"""Backbones: feature backbones written for small images, and torchvision's classifiers."""

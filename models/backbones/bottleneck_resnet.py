@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.backbones.trunk import Stage, Trunk
+from models.backbones.backbone import Backbone, Stage
+from models.calling import call
 
 STEM = 64
 EXPANSION = 4
@@ -36,10 +37,10 @@ class Bottleneck(nn.Module):
         """Map (B, in, H, W) to (B, 4 inner, H / stride, W / stride)."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
-        return self.relu(self.bn3(self.conv3(y)) + self.shortcut(x))  # type: ignore[no-any-return]
+        return call(self.relu, self.bn3(self.conv3(y)) + self.shortcut(x))
 
 
-class BottleneckResNet(Trunk):
+class BottleneckResNet(Backbone):
     """Four stages of bottlenecks, the stem in the first, with 256, 512, 1024 and 2048 channels.
 
     Images (B, 3, H, W) to maps of 1, 1/2, 1/4 and 1/8 of their size.
@@ -65,12 +66,12 @@ class BottleneckResNet(Trunk):
         self.widths = (256, 512, 1024, 2048)
         self.initialize_convolutions()
 
-    def chain(self) -> Sequence[Stage]:
+    def eager_stages(self) -> Sequence[Stage]:
         """Return stem with layer1, layer2, layer3 and layer4."""
         return self._first, self.layer2, self.layer3, self.layer4
 
     def _first(self, images: Tensor) -> Tensor:
-        return self.layer1(self.relu(self.bn1(self.conv1(images))))  # type: ignore[no-any-return]
+        return call(self.layer1, self.relu(self.bn1(self.conv1(images))))
 
 
 def _stage(in_channels: int, inner: int, blocks: int, *, stride: int) -> nn.Sequential:

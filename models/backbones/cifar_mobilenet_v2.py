@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.backbones.trunk import Stage, Trunk
+from models.backbones.backbone import Backbone, Stage
+from models.calling import call
 
 GROUPS = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
 """Channels at width 1, blocks, and stride of the first block; the paper's second group has stride 2."""
@@ -33,10 +34,10 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
-        return x + self.conv(x) if self.residual else self.conv(x)  # type: ignore[no-any-return]
+        return x + call(self.conv, x) if self.residual else self.conv(x)
 
 
-class CifarMobileNetV2(Trunk):
+class CifarMobileNetV2(Backbone):
     """Seven groups of inverted residuals between a 3x3 stem of stride 2 and a last 1x1 convolution.
 
     Images (B, 3, H, W) to maps of 1/2, 1/4, 1/8 and 1/16 of their size; the first three end linearly, the last with
@@ -67,18 +68,18 @@ class CifarMobileNetV2(Trunk):
         self.widths = (channels[1], channels[2], channels[4], last)
         self.initialize_convolutions()
 
-    def chain(self) -> Sequence[Stage]:
+    def eager_stages(self) -> Sequence[Stage]:
         """Return stem with groups 0 and 1, group 2, groups 3 and 4, and groups 5 and 6 with the last convolution."""
         return self._first, self.blocks[2], self._third, self._last
 
     def _first(self, images: Tensor) -> Tensor:
-        return self.blocks[1](self.blocks[0](self.conv1(images)))  # type: ignore[no-any-return]
+        return call(self.blocks[1], self.blocks[0](self.conv1(images)))
 
     def _third(self, x: Tensor) -> Tensor:
-        return self.blocks[4](self.blocks[3](x))  # type: ignore[no-any-return]
+        return call(self.blocks[4], self.blocks[3](x))
 
     def _last(self, x: Tensor) -> Tensor:
-        return self.conv2(self.blocks[6](self.blocks[5](x)))  # type: ignore[no-any-return]
+        return call(self.conv2, self.blocks[6](self.blocks[5](x)))
 
 
 def _convolution(in_channels: int, out_channels: int, size: int, *, stride: int) -> nn.Sequential:

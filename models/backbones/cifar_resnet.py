@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.backbones.trunk import Stage, Trunk
+from models.backbones.backbone import Backbone, Stage
+from models.calling import call
 
 
 class BasicBlock(nn.Module):
@@ -29,10 +30,10 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
         y = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(y)) + self.downsample(x))  # type: ignore[no-any-return]
+        return call(self.relu, self.bn2(self.conv2(y)) + self.downsample(x))
 
 
-class CifarResNet(Trunk):
+class CifarResNet(Backbone):
     """Three stages of (depth - 2) / 6 basic blocks, the stem in the first; maps of 1, 1/2 and 1/4 of the image's size.
 
     Args:
@@ -58,12 +59,12 @@ class CifarResNet(Trunk):
         self.widths = widths[1:]
         self.initialize_convolutions()
 
-    def chain(self) -> Sequence[Stage]:
+    def eager_stages(self) -> Sequence[Stage]:
         """Return stem with layer1, layer2 and layer3."""
         return self._first, self.layer2, self.layer3
 
     def _first(self, images: Tensor) -> Tensor:
-        return self.layer1(self.relu(self.bn1(self.conv1(images))))  # type: ignore[no-any-return]
+        return call(self.layer1, self.relu(self.bn1(self.conv1(images))))
 
 
 def _stage(in_channels: int, out_channels: int, blocks: int, *, stride: int) -> nn.Sequential:

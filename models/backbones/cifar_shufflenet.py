@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.backbones.trunk import Stage, Trunk
+from models.backbones.backbone import Backbone, Stage
+from models.calling import call
 
 STEM = 24
 
@@ -44,7 +45,7 @@ class GroupedUnit(nn.Module):
         y = _shuffle(self.relu(self.bn1(self.conv1(x))), self.groups)
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        return self.relu(torch.cat([y, self.pool(x)], dim=1) if self.stride == 2 else y + x)  # type: ignore[no-any-return]
+        return call(self.relu, torch.cat([y, self.pool(x)], dim=1) if self.stride == 2 else y + x)
 
 
 class SplitUnit(nn.Module):
@@ -97,7 +98,7 @@ class DownUnit(nn.Module):
         return _shuffle(torch.cat([short, long], dim=1), 2)
 
 
-class CifarShuffleNetV1(Trunk):
+class CifarShuffleNetV1(Backbone):
     """The stem as a stage of its own, then three stages of units, each of which starts with stride 2.
 
     Images (B, 3, H, W) to maps of 1, 1/2, 1/4 and 1/8 of their size.
@@ -121,15 +122,15 @@ class CifarShuffleNetV1(Trunk):
         self.layer3 = _grouped_stage(widths[1], widths[2], blocks[2], groups)
         self.widths = (STEM, *widths)
 
-    def chain(self) -> Sequence[Stage]:
+    def eager_stages(self) -> Sequence[Stage]:
         """Return stem, layer1, layer2 and layer3."""
         return self._first, self.layer1, self.layer2, self.layer3
 
     def _first(self, images: Tensor) -> Tensor:
-        return self.relu(self.bn1(self.conv1(images)))  # type: ignore[no-any-return]
+        return call(self.relu, self.bn1(self.conv1(images)))
 
 
-class CifarShuffleNetV2(Trunk):
+class CifarShuffleNetV2(Backbone):
     """The stem as a stage of its own, then three stages of a unit with stride 2 and ``blocks`` units without.
 
     Images (B, 3, H, W) to maps of 1, 1/2, 1/4 and 1/8 of their size; the last stage ends with a 1x1 convolution.
@@ -157,15 +158,15 @@ class CifarShuffleNetV2(Trunk):
         self.relu = nn.ReLU(inplace=True)
         self.widths = (STEM, widths[0], widths[1], last)
 
-    def chain(self) -> Sequence[Stage]:
+    def eager_stages(self) -> Sequence[Stage]:
         """Return stem, layer1, layer2, and layer3 with the last convolution."""
         return self._first, self.layer1, self.layer2, self._last
 
     def _first(self, images: Tensor) -> Tensor:
-        return self.relu(self.bn1(self.conv1(images)))  # type: ignore[no-any-return]
+        return call(self.relu, self.bn1(self.conv1(images)))
 
     def _last(self, x: Tensor) -> Tensor:
-        return self.relu(self.bn2(self.conv2(self.layer3(x))))  # type: ignore[no-any-return]
+        return call(self.relu, self.bn2(self.conv2(self.layer3(x))))
 
 
 def _shuffle(x: Tensor, groups: int) -> Tensor:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.backbones.trunk import Stage, Trunk
+from models.backbones.backbone import Backbone, Stage
+from models.calling import call
 
 
-class CifarVgg(Trunk):
+class CifarVgg(Backbone):
     """Blocks of 3x3 convolutions, each followed by batch normalisation and ReLU; max pooling between the blocks.
 
     Images (B, 3, H, W) to maps of 1, 1/2, 1/4 and 1/8 of their size where there are five blocks. No pooling stands
@@ -37,12 +38,12 @@ class CifarVgg(Trunk):
         self.widths = (*ends[1:-2], ends[-1])
         self.initialize_convolutions()
 
-    def chain(self) -> Sequence[Stage]:
+    def eager_stages(self) -> Sequence[Stage]:
         """Return each block with the pooling before it, the last two together."""
         return *list(self.blocks)[:-2], self._last
 
     def _last(self, x: Tensor) -> Tensor:
-        return self.blocks[-1](self.blocks[-2](x))  # type: ignore[no-any-return]
+        return call(self.blocks[-1], self.blocks[-2](x))
 
 
 def _block(in_channels: int, widths: Sequence[int], *, pooled: bool) -> nn.Sequential:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.backbones.trunk import Stage, Trunk
+from models.backbones.backbone import Backbone, Stage
+from models.calling import call
 
 
 class PreActivationBlock(nn.Module):
@@ -25,10 +26,11 @@ class PreActivationBlock(nn.Module):
         """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
         activated = self.relu(self.bn1(x))
         y = self.conv2(self.relu(self.bn2(self.conv1(activated))))
-        return y + (x if self.shortcut is None else self.shortcut(activated))  # type: ignore[no-any-return]
+        shortcut = x if self.shortcut is None else call(self.shortcut, activated)
+        return y + shortcut
 
 
-class WideResNet(Trunk):
+class WideResNet(Backbone):
     """Three stages of (depth - 4) / 6 blocks, the stem in the first; maps of 1, 1/2 and 1/4 of the image's size.
 
     The last stage ends with batch normalisation and ReLU.
@@ -58,15 +60,15 @@ class WideResNet(Trunk):
         self.widths = (widths[1], widths[2], widths[3])
         self.initialize_convolutions()
 
-    def chain(self) -> Sequence[Stage]:
+    def eager_stages(self) -> Sequence[Stage]:
         """Return stem with layer1, layer2, and layer3 with the last normalisation and activation."""
         return self._first, self.layer2, self._last
 
     def _first(self, images: Tensor) -> Tensor:
-        return self.layer1(self.conv1(images))  # type: ignore[no-any-return]
+        return call(self.layer1, self.conv1(images))
 
     def _last(self, x: Tensor) -> Tensor:
-        return self.relu(self.bn1(self.layer3(x)))  # type: ignore[no-any-return]
+        return call(self.relu, self.bn1(self.layer3(x)))
 
 
 def _stage(in_channels: int, out_channels: int, blocks: int, *, stride: int) -> nn.Sequential:

@@ -6,8 +6,8 @@ from pipeline.comparison.config import load_comparison
 from pipeline.comparison.plan import probe_command, teacher_run, trials
 from pipeline.comparison.report import write_report
 from pipeline.comparison.runner import run_all, run_command
-from pipeline.errors import UserError
-from pipeline.files import exclusive
+from pipeline.core.errors import UserError
+from pipeline.core.files import exclusive
 
 
 def run_comparison(config: Path, out: Path, report: Path, *, jobs: int) -> str:

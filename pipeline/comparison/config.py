@@ -9,8 +9,8 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 from ruamel.yaml import YAML
 
-from pipeline.errors import UserError
-from pipeline.params_file import read_yaml
+from pipeline.core.errors import UserError
+from pipeline.params.loading import read_yaml
 
 Changes = dict[str, Any]
 """From dotted key to value, e.g. ``distill_student.method: metric``."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.comparison.config import Changes, Comparison, changed_params, folder_name
-from pipeline.files import Json, read_json, write_json, write_text
-from pipeline.inputs import check_backbones, check_feature_map, check_feature_pairs
-from pipeline.params_file import load_params
+from pipeline.core.files import Json, read_json, write_json, write_text
+from pipeline.params.loading import load_params
+from pipeline.preflight.checks import check_backbones, check_feature_map, check_feature_pairs
 
 Command = list[str]
 """A stage's module and its arguments."""
@@ -130,7 +130,7 @@ def _trial(comparison: Comparison, out: Path, method: str, seed: int) -> Trial:
         ],
         [
             "stages.trace_flow", *common, "--teacher", str(shared / "teacher"), "--student", str(student),
-            "--steps", str(folder / "steps.csv"), "--walks", str(folder / "walks.csv"),
+            "--steps", str(folder / "steps.csv"), "--by-num-steps", str(folder / "flow_by_num_steps.csv"),
         ],
     ]  # fmt: skip
     return Trial(

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from pipeline.comparison.plan import Trial
 from pipeline.comparison.table import Row
-from pipeline.figures import new_figure, save_figure
+from pipeline.core.plotting import new_figure, save_figure
 
 
 def plot_all(folder: Path, trials: Sequence[Trial], rows: Sequence[Row], title: str) -> list[Path]:
     """Write accuracy.svg, and where a method takes steps also steps.svg and ensemble.svg; return their paths."""
     paths = [save_figure(_accuracy(rows, title), folder / "accuracy.svg")]
-    walking = [trial for trial in trials if _read(trial, "walks.csv")]
+    walking = [trial for trial in trials if _read(trial, "flow_by_num_steps.csv")]
     if walking:
         paths.append(save_figure(_against_steps(walking, rows, title), folder / "steps.svg"))
         paths.append(save_figure(_ensemble(walking, rows, title), folder / "ensemble.svg"))
@@ -44,7 +44,7 @@ def _against_steps(trials: Sequence[Trial], rows: Sequence[Row], title: str) -> 
         points: dict[int, list[float]] = defaultdict(list)
         for trial in trials:
             if trial.method == method:
-                found = {int(line["num_steps"]): line["accuracy"] for line in _read(trial, "walks.csv")}
+                found = {int(line["num_steps"]): line["accuracy"] for line in _read(trial, "flow_by_num_steps.csv")}
                 for num_steps, accuracy in found.items():  # flows at several stages share one accuracy
                     points[num_steps].append(100 * float(accuracy))
         _line(axes, points, _label(method, rows))
@@ -79,7 +79,7 @@ def _ensemble(trials: Sequence[Trial], rows: Sequence[Row], title: str) -> Figur
 def _label(method: str, rows: Sequence[Row]) -> str:
     """Return the name under which the walk of ``method`` is drawn: it deploys, or only helped in training."""
     deploys = any(row["num_steps"] is not None for row in rows if row["method"] == method)
-    return method if deploys else f"{method}: its helper flow"
+    return method if deploys else f"{method}: its adapter flow"
 
 
 def _line(axes: Any, points: dict[int, list[float]], label: str) -> None:

@@ -12,9 +12,9 @@ from pipeline.comparison.config import Comparison
 from pipeline.comparison.plan import Run, Trial
 from pipeline.comparison.plots import plot_all
 from pipeline.comparison.table import COLUMNS, markdown, summarize_methods, trial_rows
-from pipeline.files import read_json, write_csv, write_text
-from pipeline.params import Params
-from pipeline.params_file import load_params
+from pipeline.core.files import read_json, write_csv, write_text
+from pipeline.params.loading import load_params
+from pipeline.params.schema import Params
 
 
 def write_report(comparison: Comparison, teacher: Run, trials: Sequence[Trial], folder: Path, command: str) -> str:

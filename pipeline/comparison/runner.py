@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.comparison.plan import Command, Run, unfinished
-from pipeline.errors import GateError
+from pipeline.core.errors import GateError
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.comparison.plan import Trial
-from pipeline.files import Json
+from pipeline.core.files import Json
 
 COLUMNS = (
     "method", "accuracy", "std", "n", "gain", "gain_std", "num_steps", "macs", "parameters", "train_seconds",

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from pipeline.core.errors import UserError
+from pipeline.core.files import Json, sha256, write_json, write_text
 from pipeline.data.reading import Image
 from pipeline.data.splits import ImageSet
 from pipeline.data.statistics import ChannelStatistics
-from pipeline.errors import UserError
-from pipeline.files import Json, sha256, write_json, write_text
 
 logger = logging.getLogger(__name__)
 

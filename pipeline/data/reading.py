@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.images import central_square, decode_image
-from pipeline.errors import UserError, files_of_the_user
-from pipeline.processes import end_with_parent, num_cores
+from pipeline.core.errors import UserError, readable_file
+from pipeline.core.processes import end_with_parent, num_cores
+from pipeline.data.decoding import central_square, decode_image
 
 FEW = 256
 """Below so many images starting processes costs more than it saves."""
@@ -26,7 +26,7 @@ def read_image(name: str, file: Path) -> Image:
     Raises:
         UserError: the file cannot be read, or is no image that can be decoded.
     """
-    with files_of_the_user(file):
+    with readable_file(file):
         data = file.read_bytes()
     return decode_image(name, data)
 

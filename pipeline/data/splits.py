@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.errors import UserError, user_error
 from pipeline.data.reading import Image, fitted
-from pipeline.errors import UserError, blamed_on
 
 Indices = NDArray[np.int64]
 
@@ -123,5 +123,5 @@ def make_splits(
 
 
 def _subset(images: ImageSet, key: str, count: int | None, each: int, seed: int) -> ImageSet:
-    with blamed_on(f"prepare_data.{key}"):
+    with user_error(f"prepare_data.{key}"):
         return take_balanced(images, count, at_least=each, seed=seed)

@@ -1,109 +1,126 @@
-"""The ONNX files of a student: one for each precision, each proved before it is kept."""
+"""The table of precisions: each is an ONNX file of its own, made from the float32 file.
 
-import tempfile
-from collections.abc import Mapping, Sequence
+To add one: a function that derives its file, in a file of ``pipeline/export/onnx``, and an entry here. Nothing heavy is
+imported before an entry is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-import onnx
-import torch
-from numpy.typing import NDArray
+from models.table import Entry, Table
+from pipeline.tasks.gate import Gate
 
-from pipeline.errors import GateError
-from pipeline.export.half_precision import convert_to_half
-from pipeline.export.onnx import export_onnx
-from pipeline.export.onnxruntime_quantization import RECIPES, quantize
-from pipeline.export.rewriting import Form, smallest_form
-from pipeline.export.tensorrt_support import MAJORS, check_support
-from pipeline.files import Json
-from pipeline.runtimes.base import to_input
+if TYPE_CHECKING:
+    from pipeline.core.arrays import Pixels
 
-FP32 = "model.onnx"
-PRECISIONS = ("fp32", "fp16", "int8-cpu", "int8-trt")
+FP32 = "fp32"
+"""The precision that is always there, from which the others are made."""
 
 
-def file_name(precision: str) -> str:
-    """Return the name of the ONNX file of ``precision``."""
-    return FP32 if precision == "fp32" else f"model.{precision}.onnx"
+class Calibration(NamedTuple):
+    """From what ranges of activations follow."""
 
-
-class Source(NamedTuple):
-    """What all files of a student are made from."""
-
-    student: torch.nn.Module
-    num_steps: int | None
-    calibration: NDArray[np.uint8]
-    """Images (N, 3, H, W) on which rewritings are proved and the ranges of INT8 activations are found."""
-    metadata: Mapping[str, str]
-    opset: int
+    pixels: Pixels
+    """Images (N, 3, H, W)."""
     input_dtype: str
-    collapse: bool
+    """How the file takes them: ``float32`` or ``uint8``."""
     method: str
-    """How INT8 ranges are found; see ``pipeline.export.onnxruntime_quantization``."""
+    """How a range follows from values: ``minmax`` or ``percentile``."""
 
 
-class Exported(NamedTuple):
-    """One file."""
-
-    path: Path
-    precision: str
-    form: str
+Derive = Callable[[Path, Path, Calibration], None]
+"""Write, from the float32 ONNX file at the first path, the file at the second."""
 
 
-def export_precisions(source: Source, folder: Path, precisions: Sequence[str]) -> list[Exported]:
-    """Write the file of each of ``precisions``, fp32 among them, into ``folder``; return them, fp32 first.
+@dataclass(frozen=True, kw_only=True)
+class PrecisionEntry(Entry):
+    """A precision in the table."""
 
-    fp32 is written from the smallest form and fp16 from that file; INT8 from the smallest form whose last convolution
-    is still one, so that it can be INT8.
+    load: Callable[[], Derive]
+    gate: Gate
+    """The default gate."""
+    quantized: bool = False
+    """Whether ranges are calibrated: the file is made from a graph whose last convolution is still one, and is proved
+    without ONNX Runtime's rewriting as well, which decides where INT8 is computed with."""
+    computes_in: str = "FP32"
+    """TensorRT's name of the type of convolutions and products; in a quantized file that of its float32 parts."""
+    builds_engines: bool = False
+    """Whether TensorRT builds an engine from the file."""
+    only_tensorrt: bool = False
+    """Whether the file is made for TensorRT alone, so that it is of no use where TensorRT does not take it."""
 
-    Raises:
-        GateError: a rewriting is wrong, or a file is no valid ONNX of the opset that was asked for.
-    """
-    images = torch.from_numpy(source.calibration)
-    form = smallest_form(source.student, source.num_steps, images, collapse=source.collapse)
-    full = Exported(folder / FP32, "fp32", form.name)
-    _write(source, form, full.path)
-    with tempfile.TemporaryDirectory() as work:
-        wide = full
-        if form.name == "collapsed" and any(precision in RECIPES for precision in precisions):
-            form = smallest_form(source.student, source.num_steps, images, collapse=False)
-            wide = Exported(Path(work, FP32), "fp32", form.name)
-            _write(source, form, wide.path)
-        chosen = [precision for precision in PRECISIONS if precision in precisions and precision != "fp32"]
-        return [
-            full,
-            *(_derive(source, precision, wide if precision in RECIPES else full, folder) for precision in chosen),
-        ]
+    @property
+    def file_name(self) -> str:
+        """The name of the ONNX file."""
+        return "model.onnx" if self.name == FP32 else f"model.{self.name}.onnx"
 
 
-def _write(source: Source, form: Form, path: Path) -> None:
-    export_onnx(
-        form.network, path, image_size=source.calibration.shape[2:], opset=source.opset, metadata=source.metadata,
-        input_dtype=source.input_dtype,
-    )  # fmt: skip
+def _copy() -> Derive:
+    from pipeline.export.onnx.derive import copy_float32
+
+    return copy_float32
 
 
-def _derive(source: Source, precision: str, full: Exported, folder: Path) -> Exported:
-    """Write the file of ``precision`` into ``folder``, made from the float32 file ``full``."""
-    path = folder / file_name(precision)
-    if precision == "fp16":
-        convert_to_half(full.path, path)
-    else:
-        shown = to_input(source.calibration, source.input_dtype)
-        quantize(full.path, path, shown, precision=precision, method=source.method)
-    return Exported(path, precision, full.form)
+def _fp16() -> Derive:
+    from pipeline.export.onnx.fp16 import convert_to_half
+
+    return convert_to_half
 
 
-def check_tensorrt(exported: Exported) -> Json:
-    """Return what the static check says of each major version of TensorRT: accepted, or the reasons why not.
+def _int8_cpu() -> Derive:
+    from pipeline.export.onnx.onnxruntime_quantization import quantize_for_cpu
 
-    Raises:
-        GateError: the file is made for TensorRT, and no version accepts it.
-    """
-    model = onnx.load(exported.path)
-    found = {str(major): check_support(model, major) for major in MAJORS}
-    if exported.precision == "int8-trt" and not any(support.accepted for support in found.values()):
-        reasons = "; ".join(reason for support in found.values() for reason in support.reasons[:2])
-        raise GateError(f"{exported.path.name}: TensorRT would refuse it (static check): {reasons}")
-    return {major: support.report() for major, support in found.items()}
+    return quantize_for_cpu
+
+
+def _int8_trt() -> Derive:
+    from pipeline.export.onnx.onnxruntime_quantization import quantize_for_tensorrt
+
+    return quantize_for_tensorrt
+
+
+INT8_GATE = Gate(max_abs_diff=None, max_relative_diff=0.0, min_top1_agreement=0.95, max_drop=0.01)
+
+PRECISIONS = Table(
+    "precision",
+    PrecisionEntry(
+        name=FP32,
+        description="float32, as trained",
+        load=_copy,
+        gate=Gate(max_abs_diff=1e-4, max_relative_diff=0.0, min_top1_agreement=1.0, max_drop=0.0),
+        builds_engines=True,
+    ),
+    PrecisionEntry(
+        name="fp16",
+        description="float16, but for normalisations, inputs and outputs",
+        load=_fp16,
+        gate=Gate(max_abs_diff=1e-2, max_relative_diff=1e-3, min_top1_agreement=0.995, max_drop=0.005),
+        computes_in="FP16",
+        builds_engines=True,
+    ),
+    PrecisionEntry(
+        name="int8-cpu",
+        description="INT8 for ONNX Runtime's CPU kernels",
+        load=_int8_cpu,
+        gate=INT8_GATE,
+        quantized=True,
+    ),
+    PrecisionEntry(
+        name="int8-trt",
+        description="INT8 for TensorRT",
+        load=_int8_trt,
+        gate=INT8_GATE,
+        quantized=True,
+        builds_engines=True,
+        only_tensorrt=True,
+    ),
+)
+
+
+def engine_precisions() -> list[str]:
+    """Return the precisions from whose files TensorRT builds engines."""
+    return [entry.name for entry in PRECISIONS.values() if entry.builds_engines]

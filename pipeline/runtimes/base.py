@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics import Logits
+from pipeline.tasks.classification.metrics import Logits
 
 Pixels = NDArray[np.uint8]
 

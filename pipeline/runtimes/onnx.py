@@ -10,8 +10,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from models.choice import choose
-from pipeline.errors import UserError
-from pipeline.metrics import Logits
+from pipeline.core.errors import UserError
+from pipeline.tasks.classification.metrics import Logits
 
 logger = logging.getLogger(__name__)
 

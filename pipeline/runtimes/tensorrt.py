@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import GateError, UserError
-from pipeline.export.engine_plan import INPUT, OUTPUT, sidecar
-from pipeline.files import Json, read_json
-from pipeline.metrics import Logits
+from pipeline.core.errors import GateError, UserError
+from pipeline.core.files import Json, read_json
+from pipeline.export.tensorrt.plan import INPUT, OUTPUT, sidecar
+from pipeline.tasks.classification.metrics import Logits
 
 DTYPES = {"float32": "FLOAT", "uint8": "UINT8"}
 """From each type of the input to TensorRT's name of it."""

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.metrics import Logits
+from pipeline.tasks.classification.metrics import Logits
 
 
 class TorchRuntime:

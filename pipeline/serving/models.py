@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
-from pipeline.packaged import LABELS, MANIFEST, SAMPLES, Package, check_files, choose_file
+from pipeline.core.errors import UserError
+from pipeline.package.reader import LABELS, MANIFEST, SAMPLES, Package, check_files, choose_file
+from pipeline.package.verify import verify_samples
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.serving.statistics import Statistics
 from pipeline.serving.tensors import DATATYPES, DTYPES, TensorSpec
-from pipeline.verification import prove_samples
 
 VERSION = "1"
 PLATFORM = "onnxruntime_onnx"
@@ -110,7 +110,7 @@ def load_models(package: Package, precisions: Sequence[str], *, provider: str, n
         )
         _warm_up(model, str(file))
         if has_samples:
-            prove_samples(package, precision, runtime, other_kernels=model.on_gpu)
+            verify_samples(package, precision, runtime, gpu_kernels=model.on_gpu)
         models.append(model)
     return models
 

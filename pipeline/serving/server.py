@@ -14,7 +14,7 @@ import grpc.aio
 import uvicorn
 import uvloop
 
-from pipeline.packaged import Package, read_package
+from pipeline.package.reader import Package, read_package
 from pipeline.serving.grpc_api import build_handler
 from pipeline.serving.http_api import build_app
 from pipeline.serving.http_protocol import JoiningProtocol

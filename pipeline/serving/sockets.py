@@ -4,7 +4,7 @@ import ipaddress
 import socket
 from typing import NamedTuple
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 
 
 class Place(NamedTuple):

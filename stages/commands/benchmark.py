@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.errors import needing
+from pipeline.core.errors import require_extra
 from stages.common import exit_codes, package_option
 
 PATH = click.Path(path_type=Path)
@@ -35,11 +35,11 @@ def benchmark(
     *, compiled: bool, warmup: int, iterations: int,
 ) -> None:  # fmt: skip
     """Time each file of the package, in turns, at each batch size and provider."""
-    from pipeline.benchmark import describe_protocol
-    from pipeline.latency import latency_table, measure_latency
-    from pipeline.packaged import read_package
-    from pipeline.prediction import open_package
+    from pipeline.package.benchmark import latency_table, measure_latency
+    from pipeline.package.predict import open_package
+    from pipeline.package.reader import read_package
     from pipeline.runtimes.base import Runtime
+    from pipeline.runtimes.latency import describe_protocol
 
     described = read_package(package)
     runtimes: dict[str, Runtime] = {
@@ -49,11 +49,11 @@ def benchmark(
     }
     baseline = None
     if student is not None:
-        with needing("--student needs PyTorch: make install"):
-            from pipeline.references import PLAIN, reference_runtimes
+        with require_extra("--student needs PyTorch: make install"):
+            from pipeline.evaluation.latency_baselines import PLAIN, baseline_runtimes
 
         baseline = PLAIN
-        runtimes = reference_runtimes(described, student, num_threads=num_threads, compiled=compiled) | runtimes
+        runtimes = baseline_runtimes(described, student, num_threads=num_threads, compiled=compiled) | runtimes
     timings = measure_latency(
         runtimes, baseline=baseline, image_size=described.image_size, batch_sizes=batch_sizes, warmup=warmup,
         iterations=iterations,

@@ -58,7 +58,7 @@ def _overrides(function: Callable[..., None]) -> Callable[..., None]:
 @exit_codes
 def build_engine(package: Path, precision: str, out: Path | None, cache: Path, **overrides: Any) -> None:
     """Build an engine from a package and prove it on this device; options left out are as in its engine.json."""
-    from pipeline.package_engine import build_from_package, engine_table
+    from pipeline.package.build_engine import build_from_package, engine_table
 
     given = {name: value for name, value in overrides.items() if value is not None}
     about = build_from_package(package, precision=precision, out=out, overrides=given, cache=cache)

@@ -20,8 +20,8 @@ def predict(
     images: tuple[Path, ...], package: Path, precision: str, provider: str, num_threads: int, top: int, *, as_json: bool
 ) -> None:
     """Print the most probable labels of IMAGES with their probabilities."""
-    from pipeline.packaged import read_package
-    from pipeline.prediction import open_package, predict_files
+    from pipeline.package.predict import open_package, predict_files
+    from pipeline.package.reader import read_package
 
     described = read_package(package)
     runtime = open_package(described, precision, provider=provider, num_threads=num_threads)

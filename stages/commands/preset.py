@@ -13,7 +13,7 @@ from stages.common import exit_codes, params_option
 @exit_codes
 def preset(name: str | None, params_path: Path) -> None:
     """List the presets, or put the one called NAME in place as the parameters file."""
-    from pipeline.presets import apply_preset, list_presets
+    from pipeline.params.presets import apply_preset, list_presets
 
     folder = Path("presets")
     if name is None:

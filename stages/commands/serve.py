@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from pipeline.errors import needing
+from pipeline.core.errors import require_extra
 from stages.common import exit_codes, package_option
 
 POSITIVE = click.IntRange(min=1)
@@ -31,7 +31,7 @@ PORT = click.IntRange(0, 65535)
 @exit_codes
 def serve(**settings: Any) -> None:
     """Serve a package over HTTP and gRPC by the Open Inference Protocol, until SIGTERM or SIGINT."""
-    with needing("pip install -e '.[serve]'"):
+    with require_extra("pip install -e '.[serve]'"):
         from pipeline.serving.server import Settings, run_server
 
     run_server(Settings(**settings))

@@ -11,6 +11,6 @@ from stages.common import exit_codes
 @exit_codes
 def summary() -> None:
     """Print what the last run brought: accuracy, size, parity and latency of each runtime and file."""
-    from pipeline.summary import summarize
+    from pipeline.evaluation.summary import summarize
 
     click.echo(summarize(Path()))

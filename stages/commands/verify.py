@@ -13,8 +13,8 @@ from stages.common import exit_codes, package_option, session_options
 @exit_codes
 def verify(package: Path, provider: str, num_threads: int) -> None:
     """Recompute the package's sums and rerun its images; names what is damaged or wrong."""
-    from pipeline.table import aligned
-    from pipeline.verification import verify_package
+    from pipeline.core.text_table import aligned
+    from pipeline.package.verify import verify_package
 
     count, proofs = verify_package(package, provider=provider, num_threads=num_threads)
     rows = [

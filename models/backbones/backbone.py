@@ -1,0 +1,63 @@
+"""Feature backbones: networks cut into stages, whose outputs are the feature maps at which knowledge is transferred."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Stage = Callable[[Tensor], Tensor]
+"""A part of a backbone: feature map (B, C, H, W) to feature map (B, C', H', W')."""
+
+
+class Backbone(nn.Module):
+    """A chain of stages from images (B, 3, H, W) to the last feature map (B, C, H', W').
+
+    Who needs a feature map on the way walks ``stages`` himself; there are no hooks.
+    """
+
+    widths: tuple[int, ...]
+    """Channels that each stage returns."""
+    published_names: tuple[tuple[str, str], ...] = ()
+    """(pattern, replacement) pairs that turn the names of weights published for this family into those used here."""
+
+    _compiled: Sequence[Stage] | None = None
+
+    def eager_stages(self) -> Sequence[Stage]:
+        """Return the stages in order, as each family computes them."""
+        raise NotImplementedError
+
+    def stages(self) -> Sequence[Stage]:
+        """Return the stages in order, compiled where they have been; their composition is the backbone."""
+        return self._compiled or self.eager_stages()
+
+    def compile_stages(self) -> None:
+        """Let ``torch.compile`` make each stage faster; it does so when the stage is first called."""
+        self._compiled = [torch.compile(stage, dynamic=False) for stage in self.eager_stages()]
+
+    def initialize_convolutions(self) -> None:
+        """Draw the weights of convolutions after He et al. 2015, scaled by their fan-out; biases become 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @property
+    def channels(self) -> int:
+        """Return the channels of the last feature map."""
+        return self.widths[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the last feature map (B, C, H', W')."""
+        x = images
+        for stage in self.stages():
+            x = stage(x)
+        return x
+
+
+class BackboneAndHead(NamedTuple):
+    """A classifier in two parts: ``head(backbone(images))`` are its logits."""
+
+    backbone: Backbone
+    head: nn.Module

@@ -1,0 +1,30 @@
+"""The backbones for small images, built from their configurations."""
+
+from collections.abc import Callable
+
+from models.backbones.backbone import Backbone, BackboneAndHead
+from models.backbones.bottleneck_resnet import BottleneckResNet
+from models.backbones.catalog import SMALL_IMAGE_BACKBONES
+from models.backbones.cifar_mobilenet_v2 import CifarMobileNetV2
+from models.backbones.cifar_resnet import CifarResNet
+from models.backbones.cifar_shufflenet import CifarShuffleNetV1, CifarShuffleNetV2
+from models.backbones.cifar_vgg import CifarVgg
+from models.backbones.wide_resnet import WideResNet
+from models.shape_transform import LogitTransform
+
+FAMILIES: dict[str, Callable[..., Backbone]] = {
+    "bottleneck_resnet": BottleneckResNet,
+    "mobilenet_v2": CifarMobileNetV2,
+    "resnet": CifarResNet,
+    "shufflenet_v1": CifarShuffleNetV1,
+    "shufflenet_v2": CifarShuffleNetV2,
+    "vgg": CifarVgg,
+    "wide_resnet": WideResNet,
+}
+
+
+def build_small_image_network(name: str, num_classes: int) -> BackboneAndHead:
+    """Return the network ``name`` of ``models.backbones.catalog``, with random weights."""
+    config = SMALL_IMAGE_BACKBONES[name]
+    backbone = FAMILIES[config.family](**config.arguments)
+    return BackboneAndHead(backbone, LogitTransform(backbone.channels, num_classes))

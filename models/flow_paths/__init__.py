@@ -1,0 +1,1 @@
+"""The paths from student to teacher, one to a file; ``models.schedules`` names them."""

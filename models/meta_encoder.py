@@ -1,0 +1,87 @@
+"""The meta-encoder: a small network g(Z, t) that predicts the velocity of the flow."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.calling import call
+from models.integrate import Velocity, step_times_like
+from models.time_embedding import TimeEmbedding
+
+
+class Conditioning(NamedTuple):
+    """What a meta-encoder knows of the time, ready to be added to and multiplied with feature maps."""
+
+    shift: Tensor
+    """Time embedding (B or 1, C, 1, 1)."""
+    norm: Tensor | None
+    """Magnitude of the velocity (B or 1, 1, 1, 1); None: 1."""
+
+
+class MetaEncoder(nn.Module):
+    """Velocity v = n(t) body(Z + e(t)), e broadcast over height and width (arXiv 2402.02012, figure 4, where n = 1).
+
+    Args:
+        velocity_norm: n; see ``models.schedules.Schedule.velocity_norm``.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        body: nn.Sequential,
+        *,
+        time_scale: float = 1.0,
+        velocity_norm: Callable[[Tensor], Tensor | None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.time_embedding = TimeEmbedding(channels, scale=time_scale)
+        self.body = body
+        self.velocity_norm = velocity_norm
+
+    def forward(self, *, x: Tensor, t: Tensor) -> Tensor:
+        """Return the velocity (B, C, H, W) at states ``x`` (B, C, H, W) and times ``t`` (B,)."""
+        return self.velocity_at(x, self.condition(t))
+
+    def condition(self, t: Tensor) -> Conditioning:
+        """Return what ``velocity_at`` needs of times ``t`` (B,)."""
+        norm = self.velocity_norm(t) if self.velocity_norm else None
+        return Conditioning(
+            self.time_embedding(t)[:, :, None, None], None if norm is None else norm[:, None, None, None]
+        )
+
+    def condition_steps(self, num_steps: int) -> list[Conditioning]:
+        """Return what ``velocity_at`` needs at each step of a chain of ``num_steps``, all computed at once."""
+        shifts, norms = self.condition(step_times_like(next(self.parameters()), num_steps))
+        rows = [None] * num_steps if norms is None else torch.split(norms, 1)
+        return [Conditioning(*row) for row in zip(torch.split(shifts, 1), rows, strict=True)]
+
+    def along(self, steps: Iterable[Conditioning]) -> Velocity:
+        """Return the velocity of one walk, which is called once for each of ``steps`` in their order."""
+        conditionings = iter(steps)
+
+        def velocity(*, x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG001  (known from the order)
+            return self.velocity_at(x, next(conditionings))
+
+        return velocity
+
+    def velocity_at(self, x: Tensor, conditioning: Conditioning) -> Tensor:
+        """Return the velocity at states ``x`` (B, C, H, W) for what ``condition`` returned."""
+        velocity: Tensor = self.body(x + conditioning.shift)
+        return velocity if conditioning.norm is None else conditioning.norm * velocity
+
+
+class LayerEncoder(nn.Module):
+    """The body of a meta-encoder as an ordinary residual layer: the control "student + meta-encoder", without a flow.
+
+    What one step of rectified flow computes, but for the time embedding.
+    """
+
+    def __init__(self, body: nn.Sequential) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x - body(x), shaped like ``x`` (B, C, H, W)."""
+        return x - call(self.body, x)

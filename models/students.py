@@ -1,0 +1,256 @@
+"""Students that take sampling steps: the flow at the logits, or at feature maps on the way."""
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.backbones.backbone import Backbone
+from models.calling import call
+from models.classifier import Classifier
+from models.factory import build_transfer_parts
+from models.flow import FixedFlow, FlowTransfer, build_flow, build_logit_flow
+from models.integrate import Trajectory
+from models.meta_encoder import LayerEncoder
+from models.meta_encoders import META_ENCODERS
+from models.normalize import Normalize
+from models.shape_transform import LogitTransform
+
+FixFlow = Callable[[FlowTransfer], FixedFlow]
+"""Returns the form in which a flow deploys."""
+
+
+class SampledStudent(nn.Module, ABC):
+    """A student whose logits depend on a number of sampling steps."""
+
+    @abstractmethod
+    def forward(self, images: Tensor, num_steps: int) -> Tensor:
+        """Return logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
+
+    @abstractmethod
+    def step_logits(self, images: Tensor, num_steps: int) -> Tensor:
+        """Return the logits (num_steps, B, num_classes) that each step leads to."""
+
+    @abstractmethod
+    def combine(self, steps: Tensor) -> Tensor:
+        """Return the logits (B, num_classes) of a student that took N steps, given those of each, (N, B, classes)."""
+
+    @abstractmethod
+    def trajectories(self, images: Tensor, num_steps: int) -> list[Trajectory]:
+        """Return the trajectory of each flow, in the order in which images pass them."""
+
+    @abstractmethod
+    def with_fixed_flows(self, fixed: FixFlow) -> nn.Module:
+        """Return the network of the same weights, images to logits, with ``fixed`` of each flow in its place."""
+
+    @abstractmethod
+    def without_flows(self) -> nn.Module:
+        """Return the plain network of the same weights, images to logits: backbone and classifier alone."""
+
+
+class FlowStudent(SampledStudent):
+    """Normalisation, backbone, and the flow whose averaged estimates are the logits.
+
+    There is no separate head: the flow's shape transform is the classifier (arXiv 2402.02012, logit-based FM-KT).
+    """
+
+    def __init__(self, normalize: Normalize, backbone: Backbone, flow: FlowTransfer) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.backbone = backbone
+        self.flow = flow
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return X_S, the last feature map (B, C, H', W')."""
+        return call(self.backbone, self.normalize(images))
+
+    def forward(self, images: Tensor, num_steps: int) -> Tensor:
+        """Return the mean over the steps of their logits (B, num_classes)."""
+        return call(self.flow, self.features(images), num_steps)
+
+    def step_logits(self, images: Tensor, num_steps: int) -> Tensor:
+        """Return the logits (num_steps, B, num_classes) that each step estimates."""
+        return self.flow.step_outputs(self.features(images), num_steps)
+
+    def combine(self, steps: Tensor) -> Tensor:
+        """Return the mean over the steps: the implicit ensemble."""
+        return steps.mean(dim=0)
+
+    def trajectories(self, images: Tensor, num_steps: int) -> list[Trajectory]:
+        """Return the trajectory of the one flow."""
+        return [self.flow.trajectory(self.features(images), num_steps)]
+
+    def with_fixed_flows(self, fixed: FixFlow) -> nn.Module:
+        """Return normalisation, backbone and ``fixed`` of the flow."""
+        return nn.Sequential(OrderedDict(normalize=self.normalize, backbone=self.backbone, flow=fixed(self.flow)))
+
+    def without_flows(self) -> nn.Module:
+        """Return normalisation, backbone and the flow's classifier."""
+        return nn.Sequential(self.normalize, self.backbone, self.flow.transform)
+
+
+class FeatureFlowStudent(SampledStudent):
+    """A plain network in which flows refine the feature maps of some stages (feature-based FM-KT).
+
+    The final state takes the place of the stage's feature map and flows on into the next stage.
+
+    Args:
+        flows: from the stage, counted from 1, to its flow.
+    """
+
+    def __init__(
+        self, normalize: Normalize, backbone: Backbone, head: nn.Module, flows: Mapping[int, FlowTransfer]
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.backbone = backbone
+        self.head = head
+        self.flows = nn.ModuleDict({str(stage): flow for stage, flow in sorted(flows.items())})
+
+    def flow(self, stage: str) -> FlowTransfer:
+        """Return the flow at ``stage``, a key of ``flows``."""
+        flow = self.flows[stage]
+        assert isinstance(flow, FlowTransfer)
+        return flow
+
+    def forward(self, images: Tensor, num_steps: int) -> Tensor:
+        """Return logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
+        return self._refined(images, lambda stage, x: self.flow(stage).final_state(x, num_steps))
+
+    def refine(self, images: Tensor, num_steps: int, *, stop: int) -> tuple[Tensor, list[Trajectory]]:
+        """Return logits (B, num_classes) and the trajectory of each flow, in the order of the stages.
+
+        The state after ``stop`` of the ``num_steps`` steps flows on.
+        """
+        trajectories: list[Trajectory] = []
+
+        def refined(stage: str, x: Tensor) -> Tensor:
+            trajectories.append(self.flow(stage).trajectory(x, num_steps))
+            return trajectories[-1].states[stop]
+
+        return self._refined(images, refined), trajectories
+
+    def _refined(self, images: Tensor, refined: Callable[[str, Tensor], Tensor]) -> Tensor:
+        return through_stages(self.normalize(images), self.backbone, self.head, set(self.flows), refined)
+
+    def step_logits(self, images: Tensor, num_steps: int) -> Tensor:
+        """Return the logits (num_steps, B, num_classes) with the state after each step flowing on."""
+        return torch.stack([self.refine(images, num_steps, stop=i + 1)[0] for i in range(num_steps)])
+
+    def combine(self, steps: Tensor) -> Tensor:
+        """Return the last: its state is what flows on."""
+        return steps[-1]
+
+    def trajectories(self, images: Tensor, num_steps: int) -> list[Trajectory]:
+        """Return the trajectory of each flow, in the order of the stages."""
+        return self.refine(images, num_steps, stop=num_steps)[1]
+
+    def with_fixed_flows(self, fixed: FixFlow) -> nn.Module:
+        """Return the network with ``fixed`` of each flow at its stage."""
+        return FixedFeatureFlows(
+            self.normalize, self.backbone, self.head, {stage: fixed(self.flow(stage)) for stage in self.flows}
+        )
+
+    def without_flows(self) -> nn.Module:
+        """Return normalisation, backbone and head."""
+        return nn.Sequential(self.normalize, self.backbone, self.head)
+
+
+class FixedFeatureFlows(nn.Module):
+    """A ``FeatureFlowStudent`` whose flows have a fixed number of steps: images to logits."""
+
+    def __init__(
+        self, normalize: Normalize, backbone: Backbone, head: nn.Module, flows: Mapping[str, FixedFlow]
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.backbone = backbone
+        self.head = head
+        self.flows = nn.ModuleDict(flows)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
+        return through_stages(self.normalize(images), self.backbone, self.head, set(self.flows), self._final_state)
+
+    def _final_state(self, stage: str, x: Tensor) -> Tensor:
+        flow = self.flows[stage]
+        assert isinstance(flow, FixedFlow)
+        return flow.final_state(x)
+
+
+def through_stages(
+    x: Tensor, backbone: Backbone, head: nn.Module, places: set[str], refined: Callable[[str, Tensor], Tensor]
+) -> Tensor:
+    """Return ``head`` of what ``backbone`` makes of normalised images ``x`` (B, 3, H, W).
+
+    At each of ``places``, stages counted from 1, ``refined`` of the stage and its feature map takes that map's place.
+    """
+    for number, stage in enumerate(backbone.stages(), start=1):
+        x = stage(x)
+        if str(number) in places:
+            x = refined(str(number), x)
+    return call(head, x)
+
+
+def build_flow_student(
+    *, backbone: str, num_classes: int, mean: Sequence[float], std: Sequence[float], **flow: Any
+) -> FlowStudent:
+    """Return a logit-based FM-KT student with random weights.
+
+    ``flow`` holds schedule, meta_encoder and time_scale.
+
+    Raises:
+        ValueError: a name is unknown, or the backbone has no feature map.
+    """
+    stages = build_transfer_parts(backbone, num_classes).backbone
+    transfer = build_logit_flow(channels=stages.channels, num_classes=num_classes, **flow)
+    return FlowStudent(Normalize(mean, std), stages, transfer)
+
+
+def build_feature_flow_student(
+    *,
+    backbone: str,
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    stages: Sequence[int],
+    **flow: Any,
+) -> FeatureFlowStudent:
+    """Return a feature-based FM-KT student with random weights and a flow at each of ``stages``, counted from 1.
+
+    ``flow`` holds schedule, meta_encoder and time_scale.
+
+    Raises:
+        ValueError: a name is unknown, the backbone has no feature map, or no such stage.
+    """
+    network, head = build_transfer_parts(backbone, num_classes)
+    check_stages(backbone, network, stages)
+    flows = {stage: build_flow(channels=network.widths[stage - 1], transform=nn.Identity(), **flow) for stage in stages}
+    return FeatureFlowStudent(Normalize(mean, std), network, head, flows)
+
+
+def build_layered_classifier(
+    *, backbone: str, num_classes: int, mean: Sequence[float], std: Sequence[float], layers: str
+) -> Classifier:
+    """Return a plain network with random weights whose head begins with a meta-encoder as ordinary layers.
+
+    It is the control for what the meta-encoder's weights alone bring. ``layers`` names the meta-encoder.
+
+    Raises:
+        ValueError: a name is unknown, or the backbone has no feature map to put the layers on.
+    """
+    network = build_transfer_parts(backbone, num_classes).backbone
+    encoder = LayerEncoder(META_ENCODERS[layers].load()(network.channels))
+    head = nn.Sequential(encoder, LogitTransform(network.channels, num_classes))
+    return Classifier(network, head, mean=mean, std=std)
+
+
+def check_stages(name: str, backbone: Backbone, stages: Sequence[int]) -> None:
+    """Raise ValueError, with the stages that there are, at the first of ``stages`` that the backbone ``name`` lacks."""
+    for stage in stages:
+        if not 1 <= stage <= len(backbone.widths):
+            found = ", ".join(f"{number} ({width} channels)" for number, width in enumerate(backbone.widths, start=1))
+            raise ValueError(f"backbone {name!r} has no stage {stage}; its stages: {found or 'none'}")

@@ -1,0 +1,14 @@
+"""The arrays that rooms hand to each other."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+"""RGB images (N, 3, H, W)."""
+Outputs = Mapping[str, NDArray[Any]]
+"""What a network returns, by the names of its signature; the first axis is the batch."""
+Truth = Mapping[str, NDArray[Any]]
+"""What is right about some images, by the names of their task."""

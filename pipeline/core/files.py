@@ -1,0 +1,120 @@
+"""Files that are either whole or absent, and whose bytes depend on their content alone."""
+
+import contextlib
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import BusyError, UserError
+
+Json = dict[str, Any]
+
+
+@contextlib.contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """Yield a fresh folder beside ``target`` that takes its place when the block ends well, and is removed otherwise.
+
+    A killed run leaves ``target`` whole: as it was, or, in the instant between two renames, to be put back by the next
+    run. What a killed run left behind goes with the next one.
+
+    Raises:
+        BusyError: another process is writing the same folder.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work, old = (target.with_name(f".{target.name}.{role}") for role in ("partial", "replaced"))
+    with exclusive(target):
+        if old.exists() and not target.exists():
+            old.rename(target)
+        for leftover in (work, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        work.mkdir()
+        try:
+            yield work
+            if target.exists():
+                target.rename(old)
+            work.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            if old.exists() and not target.exists():
+                old.rename(target)
+
+
+@contextlib.contextmanager
+def exclusive(target: Path) -> Iterator[None]:
+    """Hold a lock beside ``target``; the system releases it when the process ends, however it ends.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f".{target.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(f"{target}: another run is still writing it; wait for it to end, or stop it") from error
+        yield
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` under a temporary name, then rename it to ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with work.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        work.replace(path)
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Json) -> None:
+    """Write ``content`` with sorted keys, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write ``rows`` under a header of ``columns``, floats with six significant digits, whole or not at all."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+    write_text(path, buffer.getvalue())
+
+
+def read_json(path: Path) -> Json:
+    """Return the object in the JSON file ``path``.
+
+    Raises:
+        UserError: the file is missing or holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; run the stage that writes it (dvc repro)") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}); run the stage that writes it again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a JSON {type(content).__name__}, expected an object")
+    return content
+
+
+def sha256(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of the file ``path``."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,45 @@
+"""What a deployed network takes and returns."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class TensorSpec(NamedTuple):
+    """An input or output."""
+
+    name: str
+    dtype: str
+    """NumPy's name: float32, uint8, int32."""
+    shape: tuple[int, ...]
+    """Without the batch, which is the first axis and open."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return name, dtype and shape for a JSON file, the batch by its name."""
+        return {"name": self.name, "dtype": self.dtype, "shape": ["batch", *self.shape]}
+
+
+class Signature(NamedTuple):
+    """The input and the outputs of a network, in their order."""
+
+    input: TensorSpec
+    """Images (3, H, W): float32 in [0, 1], or uint8."""
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the outputs."""
+        return [output.name for output in self.outputs]
+
+
+def image_input(image_size: tuple[int, int], dtype: str) -> TensorSpec:
+    """Return the one input that every network here has."""
+    return TensorSpec("image", dtype, (3, *image_size))
+
+
+def read_tensor_spec(content: Mapping[str, Any]) -> TensorSpec:
+    """Return what ``TensorSpec.describe`` wrote.
+
+    Raises:
+        KeyError, TypeError: it did not write ``content``.
+    """
+    return TensorSpec(content["name"], content["dtype"], tuple(content["shape"][1:]))

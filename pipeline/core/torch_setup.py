@@ -1,0 +1,63 @@
+"""Seeds, threads and determinism."""
+
+import hashlib
+import os
+import random
+
+import numpy as np
+import torch
+
+from pipeline.core.distributed import local_world_size, was_launched
+from pipeline.core.errors import UserError
+
+
+def derive_seed(seed: int, *names: object) -> int:
+    """Return a 63-bit seed that depends on ``seed`` and every name, so that no two uses share a random stream."""
+    digest = hashlib.sha256("/".join(map(str, (seed, *names))).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def seed_everything(seed: int, *names: object) -> None:
+    """Seed Python, NumPy and PyTorch on every device from ``seed`` and ``names``."""
+    value = derive_seed(seed, *names)
+    random.seed(value)
+    np.random.seed(value % 2**32)  # noqa: NPY002  (for libraries that draw from the global generator)
+    torch.manual_seed(value)
+
+
+def set_up_torch(stage: str, *, seed: int, device: str, deterministic: bool, num_threads: int | None) -> torch.device:
+    """Seed everything for ``stage``, choose kernels and threads, and return the device to work on.
+
+    ``num_threads`` None leaves PyTorch its own choice. Results differ in their last bits between thread counts, so the
+    count belongs to what makes a run reproducible.
+
+    Raises:
+        UserError: CUDA is asked for and not available.
+    """
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = not deterministic
+    # not use_deterministic_algorithms, which imports the compiler too: 1.5 s
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on the GPU as on the CPU
+    seed_everything(seed, stage)
+    return _select_device(device)
+
+
+def _select_device(name: str) -> torch.device:
+    device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda" and was_launched():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        if was_launched():
+            raise UserError(
+                f"execution.num_processes: got {local_world_size()} on this host, but PyTorch sees {count} CUDA device(s) "
+                "here; give at most so many, or set base.device to cpu"
+            )
+        raise UserError(f"base.device: got {name!r}, but PyTorch sees {count} CUDA device(s) here; use auto or cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device

@@ -1,0 +1,50 @@
+"""Texts that change with the user's images, whose paths lie outside the repository, where DVC does not look."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.core.errors import UserError, readable_file
+from pipeline.core.files import sha256
+from pipeline.data.sources.archive import ARCHIVE_SUFFIXES
+from pipeline.data.sources.listing import files_below
+
+
+def directory_or_archive(root: Path, download: bool) -> str:  # noqa: ARG001, FBT001  (signature of a Fingerprint)
+    """Return a text that changes when images below ``root`` are added, removed, renamed or replaced.
+
+    An archive is hashed whole; of a directory the names, sizes and times of its files, which is quick and may find a
+    change where there is none: then the same images are packed once more.
+
+    Raises:
+        UserError: ``root`` does not exist, is no archive of a known kind, or cannot be read.
+    """
+    if root.is_file() and not root.name.endswith(ARCHIVE_SUFFIXES):
+        raise UserError(
+            f"prepare_data.root: neither a directory nor an archive ({', '.join(ARCHIVE_SUFFIXES)}): {root}"
+        )
+    if root.is_file():
+        with readable_file(root):
+            return f"archive {sha256(root)}"
+    if not root.is_dir():
+        raise UserError(f"prepare_data.root: no such directory or archive: {root}")
+    digest = hashlib.sha256()
+    for path in files_below(root):
+        with readable_file(path):
+            facts = path.stat()
+        digest.update(os.fsencode(path.relative_to(root)) + f"\0{facts.st_size} {facts.st_mtime_ns}\0".encode())
+    return f"directory {digest.hexdigest()}"
+
+
+def fetched_by_torchvision(name: str) -> Callable[[Path, bool], str]:
+    """Return the fingerprint of a data set whose files torchvision itself verifies, so that its name says enough."""
+
+    def fingerprint(root: Path, download: bool) -> str:  # noqa: FBT001  (signature of a Fingerprint)
+        if not download and not root.is_dir():
+            raise UserError(
+                f"prepare_data.root: no such directory: {root}; give that of {name}, or set download to true"
+            )
+        return name
+
+    return fingerprint

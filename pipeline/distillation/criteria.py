@@ -1,0 +1,137 @@
+"""The table of criteria: the losses L(student, teacher) by which a student is compared with its teacher.
+
+To add one: a function in ``models/losses.py`` or a file of its own, and an entry here. Nothing here imports PyTorch
+before an entry is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from models.table import Entry, Table
+from pipeline.core.settings import NonNegative, Positive, Section
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Loss = Callable[..., Tensor]
+    """From student's and teacher's tensors, and the settings by their names, to a scalar."""
+
+LOGITS = "logits"
+FEATURES = "features"
+TRANSFERS = (LOGITS, FEATURES)
+"""What can be transferred."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriterionEntry(Entry):
+    """A criterion in the table."""
+
+    load: Callable[[], Loss]
+    applies_to: tuple[str, ...]
+    """What it compares, of ``TRANSFERS``."""
+    settings: type[Section] | None = None
+    """Its settings; they go to the function by their names. None: it has none.
+
+    A setting ``warmup_epochs`` is not the function's: over so many epochs the loss grows linearly to its full weight.
+    """
+    takes_labels: bool = False
+    """Whether the function takes the labels (B,) as its third argument."""
+
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong with this entry."""
+        yield from super().faults()
+        unknown = [name for name in self.applies_to if name not in TRANSFERS]
+        if unknown or not self.applies_to:
+            yield f"applies to {unknown or 'nothing'}; known: {', '.join(TRANSFERS)}"
+
+
+class KdSettings(Section):
+    """Settings of ``kd``."""
+
+    temperature: Positive = Field(4.0, description="softens both distributions")
+
+
+class DkdSettings(Section):
+    """Settings of ``dkd``."""
+
+    alpha: NonNegative = Field(1.0, description="weight of target against the other classes")
+    beta: NonNegative = Field(2.0, description="weight of the classes among the others")
+    temperature: Positive = Field(4.0, description="softens both distributions")
+    warmup_epochs: Annotated[int, Field(ge=0)] = Field(20, description="epochs until the loss has its full weight")
+
+
+class DistSettings(Section):
+    """Settings of ``dist``."""
+
+    beta: NonNegative = Field(2.0, description="weight of the correlation of classes")
+    gamma: NonNegative = Field(2.0, description="weight of the correlation of images")
+    temperature: Positive = Field(1.0, description="softens both distributions")
+
+
+def _kd() -> Loss:
+    from models.losses import kd_loss
+
+    return kd_loss
+
+
+def _dkd() -> Loss:
+    from models.losses import dkd_loss
+
+    return dkd_loss
+
+
+def _dist() -> Loss:
+    from models.losses import dist_loss
+
+    return dist_loss
+
+
+def _pkd() -> Loss:
+    from models.losses import pkd_loss
+
+    return pkd_loss
+
+
+def _mse() -> Loss:
+    from models.losses import mse_loss
+
+    return mse_loss
+
+
+CRITERIA = Table(
+    "criterion",
+    CriterionEntry(
+        name="kd",
+        description="softened cross-entropy (Hinton et al. 2015)",
+        load=_kd,
+        applies_to=(LOGITS,),
+        settings=KdSettings,
+    ),
+    CriterionEntry(
+        name="dkd",
+        description="target and other classes decoupled (Zhao et al. 2022)",
+        load=_dkd,
+        applies_to=(LOGITS,),
+        settings=DkdSettings,
+        takes_labels=True,
+    ),
+    CriterionEntry(
+        name="dist",
+        description="correlation of classes and of images (Huang et al. 2022)",
+        load=_dist,
+        applies_to=(LOGITS,),
+        settings=DistSettings,
+    ),
+    CriterionEntry(
+        name="pkd",
+        description="correlation of feature maps, channel by channel (Cao et al. 2022)",
+        load=_pkd,
+        applies_to=(FEATURES,),
+    ),
+    CriterionEntry(name="mse", description="mean squared difference", load=_mse, applies_to=(LOGITS, FEATURES)),
+)

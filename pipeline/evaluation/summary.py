@@ -1,0 +1,86 @@
+"""The result of a run as one table, taken from the reports of the stages."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.core.errors import UserError
+from pipeline.core.files import Json, read_json
+from pipeline.core.text_table import aligned
+
+RUNTIMES = ("torch", "onnx", "tensorrt")
+
+
+def summarize(root: Path) -> str:
+    """Return the summary of the run in the project folder ``root``, for a terminal.
+
+    Raises:
+        UserError: a report is missing.
+    """
+    teacher = read_json(root / "reports/teacher.json")
+    network = read_json(root / "artifacts/student/network.json")
+    calibration = read_json(root / "artifacts/calibration/calibration.json")
+    runs = {name: read_json(root / f"reports/evaluation/{name}.json") for name in RUNTIMES}
+    chosen = next(point for point in calibration["curve"] if point["num_steps"] == calibration["num_steps"])
+    header = ["", "teacher", *(f"student, {name}" for name in RUNTIMES)]
+    rows = [
+        [
+            "top-1 accuracy",
+            _percent(teacher.get("test_accuracy"), "none"),
+            *(_percent(run.get("accuracy")) for run in runs.values()),
+        ],
+        ["parameters", _count(teacher.get("num_parameters")), _relative(network, teacher, "num_parameters"), "", ""],
+        ["multiply-adds", _count(teacher.get("macs")), _relative(chosen, teacher, "macs"), "", ""],
+        *_runtime_rows(list(runs.values())),
+    ]
+    lines = [f"method {network['method']}, backbone {network['backbone']}"]
+    if calibration["num_steps"] is not None:
+        lines.append(f"sampling steps K = {calibration['num_steps']}: {calibration['reason']}")
+    lines += ["", *aligned(header, rows), ""]
+    lines += [*_files(read_json(root / "artifacts/onnx/manifest.json"), runs["onnx"]), ""]
+    lines += [f"{name} was skipped: {run['reason']}" for name, run in runs.items() if run["status"] == "skipped"]
+    return "\n".join([*lines, "package: artifacts/package (start with its README.md)"])
+
+
+def _files(manifest: Json, report: Json) -> list[str]:
+    """Return a table of the ONNX files: size, accuracy, parity, latency, and what is known of TensorRT."""
+    judged = {report["precision"]: report, **report["precisions"]}
+    sizes = sorted(report["latency_ms"], key=int)
+    header = ["ONNX file", "bytes", "top-1", "same label", *(f"batch {size}, ms" for size in sizes), "TensorRT 10, 11"]
+    rows = []
+    for name, entry in manifest["files"].items():
+        if entry["precision"] not in judged:
+            raise UserError(f"reports/evaluation/onnx.json: says nothing of {name}; run evaluate@onnx (dvc repro)")
+        found = judged[entry["precision"]]
+        checks = entry["tensorrt_static_check"].values()
+        rows.append(
+            [
+                name, _count(entry["bytes"]), _percent(found["accuracy"]), _percent(found["parity"]["top1_agreement"]),
+                *(_latency(found, size) for size in sizes),
+                ", ".join("accepted" if check["accepted"] else "refused" for check in checks),
+            ]
+        )  # fmt: skip
+    return aligned(header, rows)
+
+
+def _runtime_rows(runs: Sequence[Json]) -> list[list[str]]:
+    sizes = next((list(run["latency_ms"]) for run in runs if "latency_ms" in run), [])
+    rows = [[f"batch {size}, median ms", "", *(_latency(run, size) for run in runs)] for size in sorted(sizes, key=int)]
+    differences = [f"{run['parity']['max_abs']:.1e}" if "parity" in run else "skipped" for run in runs]
+    return [["max difference of a logit", "", *differences], *rows]
+
+
+def _latency(run: Json, size: str) -> str:
+    return f"{run['latency_ms'][size]['p50']:.3f}" if "latency_ms" in run else "skipped"
+
+
+def _percent(value: float | None, absent: str = "skipped") -> str:
+    return absent if value is None else f"{value:.2%}"
+
+
+def _count(value: int | None) -> str:
+    return "none" if value is None else f"{value:,}"
+
+
+def _relative(student: Json, teacher: Json, key: str) -> str:
+    share = f" ({student[key] / teacher[key]:.1%})" if key in teacher else ""
+    return _count(student[key]) + share

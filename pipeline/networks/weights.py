@@ -1,0 +1,70 @@
+"""Weights on disk: safetensors, with the names and settings from which their network is rebuilt beside them."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from models.factory import count_parameters
+from pipeline.core.errors import UserError
+from pipeline.core.files import Json, write_bytes, write_json
+
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "network.json"
+
+
+def save_network(folder: Path, network: nn.Module, kind: str, arguments: Json, *, about: Json) -> Json:
+    """Write the weights and ``network.json``; return the latter.
+
+    It holds kind, arguments, number of parameters, and what ``about`` adds.
+    """
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_bytes(folder / WEIGHTS, save(weights))
+    description: Json = {"kind": kind, "arguments": arguments, "num_parameters": count_parameters(network)}
+    write_json(folder / DESCRIPTION, about | description)
+    return about | description
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, or of a PyTorch state dict read with ``weights_only``.
+
+    A state dict may stand under ``state_dict`` or ``model``, and its names may begin with ``module.``.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds something else than tensors.
+    """
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: no readable weights ({reason}); give a .safetensors file or a state dict") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{path}: holds something else than named tensors; give a .safetensors file or a state dict")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def load_state(network: nn.Module, weights: dict[str, Tensor], source: object) -> None:
+    """Put ``weights`` from ``source`` into ``network``; every name and shape must agree.
+
+    Raises:
+        UserError: names are missing or left over, or a shape differs; gives the first few.
+    """
+    own = network.state_dict()
+    counters = {name: torch.zeros_like(own[name]) for name in own if name.endswith("num_batches_tracked")}
+    weights = counters | weights  # files of older PyTorch lack them, and nothing here reads them
+    missing = [name for name in own if name not in weights]
+    unknown = [name for name in weights if name not in own]
+    shapes = [
+        f"{name}: {tuple(weights[name].shape)} where {tuple(tensor.shape)} is needed"
+        for name, tensor in own.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if missing or unknown or shapes:
+        faults = {"missing": missing, "unknown": unknown, "of another shape": shapes}
+        found = "; ".join(f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in faults.items() if names)
+        raise UserError(f"{source}: the weights do not fit the network: {found}; check the backbone and the classes")
+    network.load_state_dict(weights)

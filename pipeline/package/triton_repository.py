@@ -1,0 +1,180 @@
+"""A model repository for NVIDIA Triton, written from a package and compared with its ONNX files.
+
+Facts are those of Triton's ONNX Runtime and TensorRT backends; the messages are those of Triton's client library.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import onnx
+from google.protobuf import text_format
+from google.protobuf.message import DecodeError
+from tritonclient.grpc import model_config_pb2
+
+from pipeline.core.errors import GateError
+from pipeline.core.files import write_text
+from pipeline.package.reader import Package, check_files, choose_file
+
+CONFIG = "config.pbtxt"
+LABELS = "labels.txt"
+ONNX_FILE = "model.onnx"
+PLAN_FILE = "model.plan"
+"""Written by ``python -m stages build-engine`` on the device that will run it."""
+VERSION = "1"
+TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
+ELEMENTS: dict[int, str] = {onnx.TensorProto.FLOAT: "TYPE_FP32", onnx.TensorProto.UINT8: "TYPE_UINT8"}
+QUEUE_DELAY = 500
+"""Microseconds that a GPU waits for a batch to fill; on a CPU a larger batch brings nothing, so there nothing waits."""
+
+
+Facts = dict[str, tuple[object, object]]
+"""What a configuration says, and what is right."""
+
+
+class Variant(NamedTuple):
+    """A model of the repository."""
+
+    suffix: str
+    """Behind the package's name."""
+    backend: str
+    file: str
+    precisions: tuple[str, ...]
+    """The first of these that the package has is the model's file; with none of them the model is left out."""
+    on_gpu: bool
+
+
+VARIANTS = (
+    Variant("", "onnxruntime", ONNX_FILE, ("fp32",), on_gpu=False),
+    Variant("-int8-cpu", "onnxruntime", ONNX_FILE, ("int8-cpu",), on_gpu=False),
+    Variant("-gpu", "onnxruntime", ONNX_FILE, ("fp16", "fp32"), on_gpu=True),
+    Variant("-tensorrt", "tensorrt", PLAN_FILE, ("fp32",), on_gpu=True),
+)
+
+
+def write_triton_repository(folder: Path, package: Package, *, max_batch: int, num_threads: int) -> None:
+    """Write a folder for each model that the package's files allow: configuration, labels, and the file in ``1``.
+
+    The engine of TensorRT is not there yet: it is built on its device. ``num_threads`` is that of a CPU session.
+
+    Raises:
+        UserError: a file of the package is missing or damaged.
+    """
+    for variant, source in _variants(package):
+        check_files(package, [source.name])
+        home = folder / f"{package.name}{variant.suffix}"
+        (home / VERSION).mkdir(parents=True, exist_ok=True)
+        write_text(home / CONFIG, _text(model_config(variant, package, max_batch, num_threads)))
+        write_text(home / LABELS, "".join(f"{label}\n" for label in package.labels))
+        if variant.file == ONNX_FILE:
+            shutil.copyfile(source, home / VERSION / ONNX_FILE)
+        else:
+            write_text(
+                home / VERSION / "README.md",
+                f"`python -m stages build-engine` without `--out` writes `{PLAN_FILE}` here.\n",
+            )
+
+
+def _variants(package: Package) -> list[tuple[Variant, Path]]:
+    """Return what the package's files allow, each with the ONNX file that it is, or is built from."""
+    found = []
+    for variant in VARIANTS:
+        precision = next((name for name in variant.precisions if name in package.files), None)
+        if precision is not None:
+            found.append((variant, choose_file(package, precision)))
+    return found
+
+
+def model_config(variant: Variant, package: Package, max_batch: int, num_threads: int) -> Any:
+    """Return the ModelConfig message of ``variant``; shapes in it are without the batch."""
+    config = model_config_pb2.ModelConfig(
+        name=f"{package.name}{variant.suffix}",
+        backend=variant.backend,
+        default_model_filename=variant.file,
+        max_batch_size=max_batch,
+    )
+    config.input.add(name="image", data_type=TYPES[package.input_dtype], dims=[3, *package.image_size])
+    config.output.add(name="logits", data_type="TYPE_FP32", dims=[len(package.labels)], label_filename=LABELS)
+    config.instance_group.add(count=1, kind="KIND_GPU" if variant.on_gpu else "KIND_CPU")
+    if variant.on_gpu:
+        config.dynamic_batching.max_queue_delay_microseconds = QUEUE_DELAY
+    else:
+        config.parameters["intra_op_thread_count"].string_value = str(num_threads)
+    return config
+
+
+def _text(config: Any) -> str:
+    """Return ``config`` as text, parsed back to be sure that it says the same."""
+    text: str = text_format.MessageToString(config)
+    assert text_format.Parse(text, model_config_pb2.ModelConfig()) == config
+    return text
+
+
+def check_triton_repository(folder: Path, package: Package) -> None:
+    """Compare every configuration in ``folder`` with the ONNX file that it is of.
+
+    Raises:
+        GateError: a model or file is missing, a configuration is none, or it differs from its file; names both.
+    """
+    expected = {f"{package.name}{variant.suffix}": (variant, source) for variant, source in _variants(package)}
+    found = {path.parent.name for path in folder.glob(f"*/{CONFIG}")}
+    if found != set(expected):
+        raise GateError(f"{folder}: holds models {sorted(found)}, expected {sorted(expected)}")
+    for name, (variant, source) in expected.items():
+        path = folder / name / CONFIG
+        config = _parse(path)
+        model = folder / name / VERSION / ONNX_FILE if variant.file == ONNX_FILE else source
+        facts: Facts = {"name": (config.name, name), "backend": (config.backend, variant.backend)}
+        facts |= {"default_model_filename": (config.default_model_filename, variant.file)}
+        facts |= _tensor_facts(config, model)
+        _require(path, facts)
+        if config.max_batch_size < 1:
+            raise GateError(f"{path}: max_batch_size is {config.max_batch_size}, but its input has a batch")
+        labels = folder / name / LABELS
+        if _read(labels).split("\n") != [*package.labels, ""]:
+            raise GateError(f"{labels}: does not hold the package's {len(package.labels)} labels, one a line")
+
+
+def _parse(path: Path) -> Any:
+    try:
+        return text_format.Parse(_read(path), model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise GateError(f"{path}: not a configuration of Triton: {error}") from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GateError(f"{path}: cannot be read ({error})") from error
+
+
+def _require(path: Path, facts: Facts) -> None:
+    for fact, (written, right) in facts.items():
+        if written != right:
+            raise GateError(f"{path}: {fact} is {written!r}, but its file has {right!r}")
+
+
+def _tensor_facts(config: Any, path: Path) -> Facts:
+    """Return name, data type and shape of each tensor as ``config`` and as the ONNX file ``path`` have them."""
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except (OSError, DecodeError) as error:
+        raise GateError(f"{path}: cannot be read as ONNX ({error})") from error
+    names = model_config_pb2.DataType
+    written = [(item.name, names.Name(item.data_type), ["batch", *item.dims]) for item in _tensors(config)]
+    right = [_described(value) for value in (*graph.input, *graph.output)]
+    return {"input and output": (written, right)}
+
+
+def _tensors(config: Any) -> Sequence[Any]:
+    return (*config.input, *config.output)
+
+
+def _described(value: onnx.ValueInfoProto) -> tuple[str, str, list[object]]:
+    """Return name, data type and shape of a tensor; a first dimension that is open is called batch."""
+    tensor = value.type.tensor_type
+    dims: list[object] = [dim.dim_value if dim.HasField("dim_value") else "open" for dim in tensor.shape.dim]
+    dims[:1] = ["batch"] if dims[:1] == ["open"] else dims[:1]
+    return value.name, ELEMENTS.get(tensor.elem_type, f"ONNX type {tensor.elem_type}"), dims

@@ -1,0 +1,91 @@
+"""Whether a package is whole, and computes on this host what was trained."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.core.errors import UserError
+from pipeline.core.files import read_json, sha256
+from pipeline.package.reader import (
+    SUMS,
+    Package,
+    choose_file,
+    damaged_files,
+    read_gate,
+    read_package,
+    read_samples,
+    read_sums,
+)
+from pipeline.runtimes.base import Runtime, predict
+from pipeline.runtimes.onnx import OnnxRuntime
+from pipeline.tasks.classification.parity import Parity, compare, require_accuracy, require_parity
+
+ENGINES = "engines"
+"""Folder of what ``build-engine`` adds on the device; each engine has its sum in its own sidecar."""
+
+
+class Proof(NamedTuple):
+    """One file that gives the logits it must give."""
+
+    file: str
+    parity: Parity
+
+
+def verify_package(folder: Path, *, provider: str, num_threads: int) -> tuple[int, list[Proof]]:
+    """Return how many files agree with their sums, and the proof of each ONNX file on the packaged images.
+
+    Raises:
+        UserError: a file is missing, damaged, tampered with, or not of the package; a line names each.
+        GateError: a file does not give the packaged logits on this host.
+    """
+    sums = read_sums(folder)
+    faults = [*damaged_files(folder, sorted(sums), sums), *_unlisted_files(folder, sums), *_damaged_engines(folder)]
+    if faults:
+        raise UserError("\n".join(faults))
+    package = read_package(folder)
+    proofs = []
+    for precision, path in package.files.items():
+        runtime = OnnxRuntime(path, provider=provider, num_threads=num_threads)
+        proofs.append(Proof(path.name, verify_samples(package, precision, runtime, gpu_kernels=provider != "cpu")))
+    return len(sums), proofs
+
+
+def _unlisted_files(folder: Path, sums: dict[str, str]) -> Iterator[str]:
+    """Yield a line on each file that neither the list of sums nor ``build-engine`` put there, and on each link."""
+    sidecars = list((folder / ENGINES).glob("*.plan.json"))
+    plans = {read_json(sidecar).get("plan_sha256") for sidecar in sidecars}
+    built = {*sidecars, *(sidecar.with_suffix("") for sidecar in sidecars)}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            yield f"{path}: a link; a package has none"
+        elif path.is_dir() or name in sums or name == SUMS or path in built:
+            continue
+        elif not (name.startswith("triton/") and path.name == "model.plan" and sha256(path) in plans):
+            yield f"{path}: not listed in {SUMS}; it does not belong to the package"
+
+
+def _damaged_engines(folder: Path) -> Iterator[str]:
+    for sidecar in sorted((folder / ENGINES).glob("*.plan.json")):
+        plan = sidecar.with_suffix("")
+        if not plan.is_file():
+            yield f"{plan}: missing"
+        elif sha256(plan) != read_json(sidecar).get("plan_sha256"):
+            yield f"{plan}: differs from its SHA-256 in {sidecar.name}"
+
+
+def verify_samples(package: Package, precision: str, runtime: Runtime, *, gpu_kernels: bool) -> Parity:
+    """Return how far ``runtime``, over the file of ``precision``, is from the logits that the package demands.
+
+    ``other_kernels``: it does not run on the CPU.
+
+    Raises:
+        GateError: it is further than the manifest's gate allows; names the file and the figure.
+    """
+    samples, what = read_samples(package.folder), f"{choose_file(package, precision)}, packaged images"
+    gate = read_gate(package.manifest, precision, gpu_kernels=gpu_kernels).for_sample_size(len(samples.images))
+    logits = predict(runtime, samples.images, len(samples.images))
+    found = compare(logits, samples.logits)
+    require_parity(found, what, gate)
+    require_accuracy(logits, samples.logits, samples.labels, what, gate)
+    return found

@@ -1,0 +1,107 @@
+"""What this host can build, found without importing PyTorch or TensorRT."""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pynvml
+
+from pipeline.core.files import Json
+
+TENSORRT_DISTRIBUTIONS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+OLDEST_TENSORRT = (10, 3)
+
+
+def probe_tensorrt() -> Json:
+    """Return what decides whether an engine can be built here and which: nothing that changes between two runs.
+
+    Keys: buildable, reason (empty where buildable), gpu, compute_capability, tensorrt, polygraphy (versions or None),
+    tensorrt_major (a number or None).
+    """
+    gpu, capability, reason = _first_gpu()
+    version, polygraphy = _tensorrt_version(), _version("polygraphy")
+    if gpu is not None:
+        reason = _missing_package(version)
+    return {
+        "buildable": not reason,
+        "reason": reason,
+        "gpu": gpu,
+        "compute_capability": capability,
+        "tensorrt": version,
+        "tensorrt_major": None if version is None else _numbers(version)[0],
+        "polygraphy": polygraphy,
+    }
+
+
+def count_gpus() -> int:
+    """Return the number of NVIDIA GPUs that the driver knows; 0 without a driver."""
+    try:
+        with _driver():
+            return int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return 0
+
+
+def _missing_package(tensorrt: str | None) -> str:
+    """Return which package keeps a host with a GPU from building; empty where none does."""
+    if tensorrt is None:
+        return "the Python package tensorrt is not installed"
+    if _numbers(tensorrt) < OLDEST_TENSORRT:
+        oldest = ".".join(map(str, OLDEST_TENSORRT))
+        return f"the Python package tensorrt is {tensorrt}, needed is {oldest} or later"
+    if importlib.util.find_spec("polygraphy") is None:
+        return "the Python package polygraphy is not installed"
+    return ""
+
+
+def _first_gpu() -> tuple[str | None, str | None, str]:
+    """Return (name, compute capability, "") of the first GPU, or (None, None, why there is none)."""
+    if count_gpus() == 0:
+        return None, None, "no NVIDIA GPU on this host, or no driver for it"
+    with _driver():
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+        return str(pynvml.nvmlDeviceGetName(handle)), f"{major}.{minor}", ""
+
+
+@contextlib.contextmanager
+def _driver() -> Iterator[None]:
+    """Talk to the NVIDIA driver; raises ``pynvml.NVMLError`` where there is none."""
+    pynvml.nvmlInit()
+    try:
+        yield
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _tensorrt_version() -> str | None:
+    """Return the version of the module tensorrt: from package metadata, else from the module's own text.
+
+    JetPack installs the module as a system package, which may come without metadata.
+    """
+    versions = (_version(name) for name in TENSORRT_DISTRIBUTIONS)
+    return next((version for version in versions if version is not None), None) or _version_in_source("tensorrt")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _version_in_source(module: str) -> str | None:
+    """Return what the module's file assigns to ``__version__``, without running it."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return None
+    text = Path(spec.origin).read_text(encoding="utf-8")
+    found = re.search(r"^__version__\s*=\s*[\"']([^\"']+)[\"']", text, re.MULTILINE)
+    return None if found is None else found[1]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))

@@ -1,0 +1,92 @@
+"""Checkpoints of a training run, from which it goes on after an interruption."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from pipeline.core.distributed import is_main
+from pipeline.core.files import Json, exclusive, sha256, write_bytes
+
+logger = logging.getLogger(__name__)
+
+ROOT = ".checkpoints"
+KEPT = 2
+PROJECT = Path(__file__).parent.parent
+PACKAGES = ("models", "pipeline", "stages")
+LIBRARIES = ("numpy", "pillow", "torch", "torchvision")
+DIGEST_SIZE = hashlib.sha256().digest_size
+
+
+class Checkpoints:
+    """The last states of one run, a file for each, in ``folder``; a damaged one gives way to the one before.
+
+    A file holds the SHA-256 of what follows it, then a PyTorch archive.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, epoch: int, state: Json) -> None:
+        """Keep ``state`` after ``epoch`` epochs, whole or not at all, and forget the oldest."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getvalue()
+        write_bytes(self.folder / f"epoch-{epoch:06}.checkpoint", hashlib.sha256(content).digest() + content)
+        for path in self._files()[:-KEPT]:
+            path.unlink()
+
+    def latest(self) -> Json | None:
+        """Return the last state that is whole, its tensors on the CPU; None where there is none."""
+        for path in reversed(self._files()):
+            data = path.read_bytes()
+            content = data[DIGEST_SIZE:]
+            if hashlib.sha256(content).digest() == data[:DIGEST_SIZE]:
+                state: Json = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+                return state
+            logger.warning("%s: damaged checkpoint, left out; training goes on from the one before", path)
+        return None
+
+    def clear(self) -> None:
+        """Forget all states: what they led to has been written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("epoch-*.checkpoint"))
+
+
+@contextlib.contextmanager
+def open_checkpoints(stage: str, facts: Json, inputs: Sequence[Path]) -> Iterator[Checkpoints]:
+    """Yield the checkpoints of the run of ``stage`` that ``facts``, ``inputs`` and the present code determine.
+
+    The main process has a lock on them.
+
+    They lie in ``.checkpoints`` at the root of the DVC repository, or in the working directory: DVC empties its outputs
+    before a stage runs. Any other parameter, input file, version of a library that computes, or change of the project's
+    code makes another run.
+
+    Raises:
+        BusyError: another process is training the same run.
+    """
+    known = facts | {"code": digest_of_code(), "inputs": [sha256(path) for path in inputs]}
+    known |= {name: importlib.metadata.version(name) for name in LIBRARIES}
+    key = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("DVC_ROOT", ".")) / ROOT / stage / key
+    with exclusive(folder / "run") if is_main() else contextlib.nullcontext():
+        yield Checkpoints(folder)
+
+
+def digest_of_code() -> str:
+    """Return a digest of the project's source files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for package in PACKAGES for path in (PROJECT / package).rglob("*.py")):
+        digest.update(path.relative_to(PROJECT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()

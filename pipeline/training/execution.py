@@ -1,0 +1,73 @@
+"""How a training runs: device, precision, compiling, and which of several processes writes."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from pipeline.core.distributed import is_main, num_processes
+from pipeline.core.files import Json, replaced_folder
+from pipeline.training.compilation import wants_compiling
+
+CPU_FLAGS_OF_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+class Execution(NamedTuple):
+    """How a training runs."""
+
+    device: torch.device
+    precision: str
+    """fp32, bf16 or fp16; see ``pipeline.training.step.TrainingStep``."""
+    compiled: bool
+    """Whether networks are compiled."""
+    compile_fallback: bool
+    """Whether training goes on where that fails."""
+
+    def describe(self) -> Json:
+        """Return what decides about the last bits of the weights: device, threads, processes, precision, compiling."""
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return {
+            "device": device,
+            "num_threads": torch.get_num_threads(),
+            "num_processes": num_processes(),
+            "precision": self.precision,
+            "compiled": self.compiled,
+        }
+
+
+def choose_execution(device: torch.device, *, precision: str, compiling: str, compile_fallback: bool) -> Execution:
+    """Return the engine for ``device``; ``precision`` and ``compiling`` may be ``auto``."""
+    return Execution(device, choose_precision(precision, device), wants_compiling(compiling, device), compile_fallback)
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """Return ``precision``; for ``auto`` the fastest that ``device`` computes natively.
+
+    That is bf16 on GPUs from compute capability 8.0 on and on CPUs with instructions for it; else fp16 on a GPU and
+    fp32 on a CPU.
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    return "bf16" if CPU_FLAGS_OF_BF16 & set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split()) else "fp32"
+
+
+@contextlib.contextmanager
+def output_folder(target: Path) -> Iterator[Path]:
+    """Yield a folder that takes the place of ``target``; processes other than the main one get one that is discarded.
+
+    Raises:
+        BusyError: another run is writing the same folder.
+    """
+    with replaced_folder(target) if is_main() else _discarded() as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def _discarded() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)

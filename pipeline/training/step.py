@@ -1,0 +1,100 @@
+"""One step of training: cost, gradient, update."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from models.global_batch_norm import synchronize_batch_norms
+from pipeline.core.distributed import num_processes, all_reduce_sum
+from pipeline.data.augmentation import Batch
+from pipeline.training.objective import Loss, Objective
+from pipeline.training.optim import WeightAverage
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TrainingStep:
+    """Update the network of an objective, one batch at a time, without waiting for the device.
+
+    Args:
+        precision: fp32, or bf16 or fp16 for automatic mixed precision; weights and losses stay in float32.
+        clip_norm: the gradient is scaled down to this norm where it is larger; None: left as it is.
+        average: takes in the weights after every update; None: nothing does.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: Optimizer,
+        scheduler: LambdaLR,
+        *,
+        precision: str,
+        clip_norm: float | None,
+        average: WeightAverage | None,
+        device: torch.device,
+    ) -> None:
+        self.objective = objective
+        self.network = objective.network
+        self.cost: nn.Module = _Cost(objective)
+        if num_processes() > 1:
+            synchronize_batch_norms(self.network, all_reduce_sum=all_reduce_sum, num_processes=num_processes())
+            self.cost = DistributedDataParallel(self.cost, broadcast_buffers=False)
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.autocast = torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
+        self.clip_norm = clip_norm
+        self.average = average
+
+    def __call__(self, batch: Batch, epoch: int) -> Loss:
+        """Update the network by ``batch`` in ``epoch``, counted from 0, and return what the batch cost before."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast:
+            loss: Loss = self.cost(batch, epoch)
+        torch.autograd.backward(self.scaler.scale(loss.total))
+        if self.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        if self.average is not None:
+            self.average.update()
+        return loss
+
+    @property
+    def learning_rate(self) -> float:
+        """Return the learning rate of the next update."""
+        return float(self.scheduler.get_last_lr()[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that later steps depend on, the network's weights included."""
+        parts = {"network": self.network, "optimizer": self.optimizer, "scheduler": self.scheduler}
+        state = {name: part.state_dict() for name, part in parts.items()}  # type: ignore[attr-defined]
+        return state | {"scaler": self.scaler.state_dict(), "average": self.average and self.average.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+
+class _Cost(nn.Module):
+    """An objective in the form in which PyTorch trains several processes together."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.network = objective.network
+        self.objective = objective
+
+    def forward(self, batch: Batch, epoch: int) -> Loss:
+        """Return the cost of this process's share of the batch."""
+        return self.objective(batch, epoch)
