@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro summary compare test test-fast soak lint format types check deps lock clean distclean
+.PHONY: help install repro summary compare test test-fast soak lint format types check lock clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -57,9 +57,6 @@ types: $(INSTALLED)  ## check the types with mypy
 	@mypy
 
 check: lint types test  ## lint, types and test
-
-deps: $(INSTALLED)  ## bring the code dependencies in dvc.yaml up to date with the imports
-	@python -m tests.import_closure
 
 lock: $(INSTALLED)  ## resolve requirements.lock anew from pyproject.toml
 	@python -m pip install --quiet --disable-pip-version-check uv

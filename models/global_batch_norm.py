@@ -16,20 +16,20 @@ class GlobalBatchNorm(nn.BatchNorm2d):
     Args:
         norm: the layer whose settings, parameters and running statistics are taken over.
         all_reduce_sum: sums over all processes.
-        num_processes: how many they are.
+        world_size: how many they are.
     """
 
     all_reduce_sum: AllReduceSum
-    num_processes: int
+    world_size: int
 
     @classmethod
-    def of(cls, norm: nn.BatchNorm2d, *, all_reduce_sum: AllReduceSum, num_processes: int) -> Self:
+    def of(cls, norm: nn.BatchNorm2d, *, all_reduce_sum: AllReduceSum, world_size: int) -> Self:
         """Return the layer that takes the place of ``norm`` and shares its parameters and running statistics."""
         own = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         own.weight, own.bias = norm.weight, norm.bias
         for name, statistic in norm.named_buffers():
             setattr(own, name, statistic)
-        own.all_reduce_sum, own.num_processes = all_reduce_sum, num_processes
+        own.all_reduce_sum, own.world_size = all_reduce_sum, world_size
         return own.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,9 +39,9 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         precise = x.to(torch.promote_types(x.dtype, torch.float32))
         var, mean = torch.var_mean(precise, dim=(0, 2, 3), correction=0)  # (C,) each
         own = mean
-        mean = self.all_reduce_sum(own) / self.num_processes
-        var = self.all_reduce_sum(var + (own - mean).square()) / self.num_processes
-        self._track(mean.detach(), var.detach(), count=self.num_processes * x.numel() // x.shape[1])
+        mean = self.all_reduce_sum(own) / self.world_size
+        var = self.all_reduce_sum(var + (own - mean).square()) / self.world_size
+        self._track(mean.detach(), var.detach(), count=self.world_size * x.numel() // x.shape[1])
         scale = torch.rsqrt(var + self.eps)
         if self.affine:
             scale = scale * self.weight
@@ -61,7 +61,7 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(var * (count / (count - 1)), momentum)  # unbiased, as PyTorch keeps it
 
 
-def synchronize_batch_norms(network: nn.Module, *, all_reduce_sum: AllReduceSum, num_processes: int) -> None:
+def synchronize_batch_norms(network: nn.Module, *, all_reduce_sum: AllReduceSum, world_size: int) -> None:
     """Put synchronised layers in the place of all ``BatchNorm2d`` below ``network``: PyTorch's own on a GPU."""
     if next(network.parameters()).is_cuda:
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
@@ -69,4 +69,6 @@ def synchronize_batch_norms(network: nn.Module, *, all_reduce_sum: AllReduceSum,
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, GlobalBatchNorm.of(child, all_reduce_sum=all_reduce_sum, num_processes=num_processes))
+                setattr(
+                    parent, name, GlobalBatchNorm.of(child, all_reduce_sum=all_reduce_sum, world_size=world_size)
+                )

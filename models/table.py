@@ -1,4 +1,4 @@
-"""Tables: what can be chosen by name, one entry for each choice. Nothing heavy is imported before an entry is loaded."""
+"""Tables: what can be chosen by name, an entry for each choice; nothing heavy is imported before one is loaded."""
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping

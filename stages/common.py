@@ -10,6 +10,7 @@ import click
 
 from pipeline.core.errors import BusyError, GateError, UserError
 from pipeline.core.logging_setup import configure_logging
+from pipeline.preflight.stage_table import STAGES
 
 Arguments = ParamSpec("Arguments")
 
@@ -22,17 +23,38 @@ def path_option(name: str, meaning: str) -> Callable[[Callable[..., None]], Call
 def params_option(function: Callable[..., None]) -> Callable[..., None]:
     """Add ``--params``, the parameters file."""
     return click.option(
-        "--params", "params_path", type=click.Path(path_type=Path), default=Path("params.yaml"), show_default=True,
+        "--params",
+        "params_path",
+        type=click.Path(path_type=Path),
+        default=Path("params.yaml"),
+        show_default=True,
         help="Parameters file.",
-    )(function)  # fmt: skip
+    )(function)
+
+
+def stage_options(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return what adds ``--params`` and the options of the stage ``name`` in the table of stages.
+
+    The function takes ``params_path`` and a path for each option, by argument name.
+    """
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(STAGES[name].options):
+            function = path_option(option.name, option.help)(function)
+        return params_option(function)
+
+    return add
 
 
 def package_option(function: Callable[..., None]) -> Callable[..., None]:
     """Add ``--package``, the folder of a package."""
     return click.option(
-        "--package", type=click.Path(path_type=Path), default=Path("artifacts/package"), show_default=True,
+        "--package",
+        type=click.Path(path_type=Path),
+        default=Path("artifacts/package"),
+        show_default=True,
         help="Folder of the package.",
-    )(function)  # fmt: skip
+    )(function)
 
 
 def session_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -41,9 +63,12 @@ def session_options(function: Callable[..., None]) -> Callable[..., None]:
         "--num-threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads of an inference."
     )
     provider = click.option(
-        "--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True,
+        "--provider",
+        type=click.Choice(["cpu", "cuda", "tensorrt"]),
+        default="cpu",
+        show_default=True,
         help="What of ONNX Runtime computes; no other takes its place.",
-    )  # fmt: skip
+    )
     return provider(threads(function))
 
 

@@ -1,4 +1,4 @@
-"""Export the calibrated student to ONNX in each precision, and prove every file equal to the trained network."""
+"""Export the calibrated student to ONNX in each precision, and verify every file against the trained network."""
 
 import logging
 from pathlib import Path
@@ -6,49 +6,47 @@ from pathlib import Path
 import click
 
 from pipeline.core.files import Json, replaced_folder, sha256, write_json
+from pipeline.core.settings import Base
 from pipeline.core.torch_setup import set_up_torch
-from pipeline.data.dataset import read_info, read_split
+from pipeline.evaluation.calibration_file import load_calibrated
+from pipeline.export.folder import MANIFEST, write_samples
 from pipeline.export.onnx.exporter import onnx_metadata
-from pipeline.export.onnx.manifest import describe_files, write_samples
-from pipeline.export.onnx.precisions import Source, export_precisions
-from pipeline.networks.saved import load_network, read_num_steps
-from pipeline.package.reader import MANIFEST, SAMPLES
-from pipeline.params.loading import load_params
-from stages.common import exit_codes, params_option, path_option
+from pipeline.export.onnx.files import Source, export_precisions
+from pipeline.export.onnx.manifest import describe_files
+from pipeline.export.settings import ExportOnnx
+from pipeline.params.loading import load_section
+from pipeline.runtimes.engine_file import describe_signature
+from pipeline.tasks.data import open_data
+from pipeline.tasks.reference import reference
+from stages.common import exit_codes, stage_options
 
 logger = logging.getLogger(__name__)
 
 
 @click.command()
-@params_option
-@path_option("--data", "Packed data.")
-@path_option("--student", "Folder of the student.")
-@path_option("--calibration", "Folder of the calibration.")
-@path_option("--out", "Folder to write: an ONNX file for each precision, manifest.json, samples.safetensors.")
+@stage_options("export_onnx")
 @exit_codes
 def main(params_path: Path, data: Path, student: Path, calibration: Path, out: Path) -> None:
     """Write the ONNX files and their manifest; a gate that fails leaves none."""
-    params = load_params(params_path)
-    settings = params.export_onnx
-    set_up_torch("export_onnx", **params.base.model_dump())
-    network, about = load_network(student)
-    num_steps = read_num_steps(calibration)
-    info, test, calib = read_info(data), read_split(data, "test"), read_split(data, "calib")
-    shown = calib.spread(settings.calibration.num_images).pixels
-    logger.info("exporting %s, sampling steps: %s", about["backbone"], num_steps or "none")
-    source = Source(
-        network, num_steps, shown, onnx_metadata(about, info, num_steps),
-        opset=settings.opset, input_dtype=settings.input, collapse=settings.collapse,
-        method=settings.calibration.method,
-    )  # fmt: skip
+    base = load_section(params_path, "base", Base)
+    settings = load_section(params_path, "export_onnx", ExportOnnx)
+    set_up_torch("export_onnx", base)
+    network, about = load_calibrated(student, calibration)
+    prepared = open_data(data)
+    info, signature, test = prepared.info, prepared.signature(settings.input), prepared.split("test")
+    calibrated_on = prepared.split("calib").spread(settings.calibration.num_images).pixels
+    logger.info("exporting %s, sampling steps: %s", about["backbone"], network.num_steps or "none")
+    metadata = onnx_metadata(about, info, network.num_steps)
+    source = Source(network, signature, prepared.training, calibrated_on, metadata, settings)
     with replaced_folder(out) as folder:
         exported = export_precisions(source, folder, settings.precisions)
-        gates = settings.gates.model_dump()
-        files = describe_files(exported, source, test, batch_sizes=settings.batch_sizes, gates=gates)
-        write_samples(folder / SAMPLES, test.spread(settings.num_samples), network, num_steps)
-        manifest: Json = {"files": files, "gates": gates, "image_size": list(info.image_size), "input": settings.input}
-        manifest |= {"num_steps": num_steps, "opset": settings.opset}
-        calibrated = {"split_sha256": sha256(data / "calib.safetensors"), "num_images": len(shown)}
+        files = describe_files(exported, reference(prepared.task, network, signature, test), settings)
+        samples = test.spread(settings.num_samples)
+        write_samples(folder, reference(prepared.task, network, signature, samples, batch_size=len(samples)))
+        manifest: Json = {"files": files, "gates": settings.gates.model_dump(mode="json")}
+        manifest |= {"image_size": list(info.image_size), "input": settings.input, "opset": settings.opset}
+        manifest |= {"task": info.task, "signature": describe_signature(signature), "num_steps": network.num_steps}
+        calibrated = {"split_sha256": sha256(data / "calib.safetensors"), "num_images": len(calibrated_on)}
         manifest["int8_calibration"] = calibrated | {"method": settings.calibration.method}
         write_json(folder / MANIFEST, manifest)
 

@@ -6,25 +6,24 @@ from pathlib import Path
 import click
 
 from pipeline.core.files import read_json, replaced_folder
-from pipeline.export.tensorrt.engines import plans, write_engines
-from pipeline.params.loading import load_params
-from stages.common import exit_codes, params_option, path_option
+from pipeline.export.folder import MANIFEST
+from pipeline.export.tensorrt.engines import plan_engines, write_engines
+from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.params.loading import load_section
+from pipeline.runtimes.engine_file import read_signature
+from stages.common import exit_codes, stage_options
 
 logger = logging.getLogger(__name__)
 
 
 @click.command()
-@params_option
-@path_option("--onnx", "Folder of the ONNX export.")
-@path_option("--environment", "Facts of the probe: what this host can build.")
-@path_option("--out", "Folder to write: engines, what each of them is, and status.json.")
+@stage_options("export_tensorrt")
 @click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache"), help="Folder of the timing cache.")
 @exit_codes
 def main(params_path: Path, onnx: Path, environment: Path, out: Path, cache: Path) -> None:
-    """Build and prove the engines, or write why they were skipped and the commands for the target device."""
-    params = load_params(params_path)
-    settings = params.export_tensorrt.model_dump()
-    planned = plans(onnx, settings.pop("precisions"), settings)
+    """Build and verify the engines, or write why they were skipped and the commands for the target device."""
+    settings = load_section(params_path, "export_tensorrt", ExportTensorrt)
+    planned = plan_engines(onnx, read_signature(read_json(onnx / MANIFEST)["signature"]), settings)
     host = read_json(environment)["tensorrt"]
     with replaced_folder(out) as folder:
         status = write_engines(folder, planned, host=host, cache=cache)

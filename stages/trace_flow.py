@@ -1,4 +1,4 @@
-"""Follow the state along the flow: distance to the teacher, straightness, accuracy of each step."""
+"""Follow the state along the flow: distance to the teacher, straightness, score of each step."""
 
 import logging
 from pathlib import Path
@@ -6,39 +6,44 @@ from pathlib import Path
 import click
 
 from pipeline.core.files import write_csv
+from pipeline.core.settings import Base
 from pipeline.core.torch_setup import set_up_torch
-from pipeline.data.dataset import read_split
-from pipeline.distillation.build import frozen_teacher
-from pipeline.evaluation.flow_diagnostics import COLUMNS, SUMMARY_COLUMNS, summarize_trace, trace, traced
+from pipeline.distillation.methods import METHODS
+from pipeline.distillation.teacher_loss import load_frozen_teacher
+from pipeline.evaluation.flow_diagnostics import FlowDiagnostics, Row, columns, summary_columns
+from pipeline.evaluation.settings import CalibrateSteps
 from pipeline.networks.saved import load_adapter, load_network
-from pipeline.params.loading import load_params
-from stages.common import exit_codes, params_option, path_option
+from pipeline.params.loading import load_section
+from pipeline.tasks.data import open_data
+from stages.common import exit_codes, stage_options
 
 logger = logging.getLogger(__name__)
 
 
 @click.command()
-@params_option
-@path_option("--data", "Packed data.")
-@path_option("--teacher", "Folder of the teacher.")
-@path_option("--student", "Folder of the student.")
-@path_option("--steps", "CSV to write: each step of the longest walk.")
-@path_option("--by-num-steps", "CSV to write: a row for each number of steps.")
+@stage_options("trace_flow")
 @exit_codes
-def main(params_path: Path, data: Path, teacher: Path, student: Path, steps: Path, walks: Path) -> None:
+def main(params_path: Path, data: Path, teacher: Path, student: Path, steps: Path, by_num_steps: Path) -> None:
     """Report how the student's flow moves on the test split; the tables stay empty for a method without one."""
-    params = load_params(params_path)
-    device = set_up_torch("trace_flow", **params.base.model_dump())
+    base = load_section(params_path, "base", Base)
+    candidates = sorted(load_section(params_path, "calibrate_steps", CalibrateSteps).candidates)
+    device = set_up_torch("trace_flow", base)
+    prepared = open_data(data)
     network, about = load_network(student)
-    subject = traced(network, load_adapter(student), frozen_teacher(teacher, about, device))
-    candidates = sorted(params.calibrate_steps.candidates) if subject else []
-    split = read_split(data, "test")
-    traces = {num_steps: trace(subject, split, num_steps, device) for num_steps in candidates} if subject else {}
-    write_csv(steps, COLUMNS, traces[candidates[-1]] if traces else [])
-    write_csv(walks, SUMMARY_COLUMNS, [row for n, rows in traces.items() for row in summarize_trace(rows, n)])
-    if traces:
-        last = traces[candidates[-1]][-1]
-        logger.info("after %d steps: accuracy %.2f%%", candidates[-1], 100 * last["ensemble_accuracy"])
+    flows = METHODS[about["method"]].load().traced_flows(network, load_adapter(student))
+    traces: dict[int, list[Row]] = {}
+    summary: list[Row] = []
+    if flows is not None:
+        frozen = load_frozen_teacher(teacher, about, device)
+        diagnostics = FlowDiagnostics(flows, frozen, prepared.task, prepared.signature())
+        split = prepared.split("test")
+        traces = {num_steps: diagnostics.trace(split, num_steps, device) for num_steps in candidates}
+        summary = [row for num_steps, rows in traces.items() for row in diagnostics.summarize(rows, num_steps)]
+    primary = prepared.task.primary
+    write_csv(steps, columns(primary), traces[candidates[-1]] if traces else [])
+    write_csv(by_num_steps, summary_columns(primary), summary)
+    if summary:
+        logger.info("after %d steps: %s %.2f%%", candidates[-1], primary, 100 * summary[-1][primary])
 
 
 if __name__ == "__main__":

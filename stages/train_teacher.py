@@ -6,53 +6,64 @@ import click
 
 from pipeline.core.distributed import is_main
 from pipeline.core.files import Json, read_json, write_json
+from pipeline.core.settings import Base
 from pipeline.core.torch_setup import derive_seed, set_up_torch
-from pipeline.data.dataset import read_info, read_split
 from pipeline.networks.complexity import count_macs
 from pipeline.networks.weights import save_network
-from pipeline.params.loading import load_params
+from pipeline.params.loading import load_section
+from pipeline.preflight.code import stage_digest
+from pipeline.tasks.data import open_data
 from pipeline.training.launch import run_in_processes
-from pipeline.training.loop import accuracy, write_history
+from pipeline.training.loop import write_empty_history
+from pipeline.training.objective import Supervised
 from pipeline.training.run import training_run
-from pipeline.training.teacher import obtain_teacher, teacher_arguments
-from stages.common import exit_codes, params_option, path_option
+from pipeline.training.settings import Execution, TrainTeacher
+from pipeline.training.teacher import build_teacher, read_teacher, teacher_spec
+from stages.common import exit_codes, stage_options
 
+NAME = "train_teacher"
 NOT_NEEDED = {"status": "not needed", "reason": "distill_student.method learns without a teacher"}
 
 
 @click.command()
-@params_option
-@path_option("--environment", "Facts of the probe: whether a teacher is needed.")
-@path_option("--data", "Prepared data.")
-@path_option("--out", "Folder to write: weights and description of the teacher.")
-@path_option("--metrics", "JSON report to write.")
-@path_option("--history", "CSV of the epochs to write.")
+@stage_options(NAME)
 @exit_codes
 def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: Path, history: Path) -> None:
-    """Write the teacher, trained here or read from given weights, and its accuracy on the test split."""
-    params = load_params(params_path)
-    base, engine, teacher_params = params.base.model_dump(), params.engine.model_dump(), params.train_teacher
+    """Write the teacher, trained here or read from given weights, and its scores on the test split."""
+    base = load_section(params_path, "base", Base)
+    execution = load_section(params_path, "execution", Execution)
+    settings = load_section(params_path, NAME, TrainTeacher)
     is_needed = read_json(environment)["inputs"]["teacher"] == "needed"
-    weights = teacher_params.weights
-    trains = is_needed and weights is None
-    if trains and run_in_processes("stages.train_teacher", params.execution.num_processes):
+    trains = is_needed and settings.weights is None
+    if trains and run_in_processes(f"stages.{NAME}", execution.num_processes):
         return
-    device = set_up_torch("train_teacher", **base)
-    info = read_info(data)
-    statistics = {"mean": teacher_params.mean, "std": teacher_params.std}
-    arguments = teacher_arguments(teacher_params.backbone, info, weights=weights, **statistics)
-    loop = teacher_params.training.model_dump() | {"seed": derive_seed(base["seed"], "train_teacher")}
-    run_facts = {"precision": loop.pop("precision"), "engine": engine, "params": base | teacher_params.model_dump()}
+    device = set_up_torch(NAME, base)
+    prepared = open_data(data)
+    task = prepared.training
+    spec = teacher_spec(settings, prepared.info, task)
+    supervision = task.supervision(label_smoothing=settings.training.label_smoothing)
+    params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
+    precision, inputs = settings.training.precision, [data / "data.json"]
     report: Json = NOT_NEEDED
-    with training_run("train_teacher", out, device, **run_facts, inputs=[data / "data.json"]) as run:
+    with training_run(
+        NAME, out, device, execution, precision=precision, params=params, inputs=inputs, code=stage_digest(NAME)
+    ) as run:
         if not trains and is_main():
-            write_history(history, [])
+            write_empty_history(history, supervision, prepared.task.primary)
         if is_needed:
-            teacher = obtain_teacher(arguments, weights, info.image_size, run, data=data, history=history, **loop)
-            about = save_network(run.folder, teacher, "classifier", arguments, about={})
-            report = {"engine": run.engine.describe()} if trains else {}
-            report |= {"test_accuracy": accuracy(teacher, read_split(data, "test"), device)}
-            report |= {"macs": count_macs(teacher, info.image_size, device), "num_parameters": about["num_parameters"]}
+            image_size = prepared.info.image_size
+            if settings.weights is None:
+                teacher = build_teacher(task, spec, image_size)
+                objective = Supervised(teacher, supervision=supervision)
+                seed = derive_seed(base.seed, NAME)
+                run.train(objective, data, task, settings.training, seed=seed, history=history)
+            else:
+                teacher = read_teacher(task, spec, settings.weights, image_size).to(device)
+            about = save_network(run.folder, teacher, spec, about={})
+            report = {"execution": run.execution.describe()} if trains else {}
+            scores = supervision.validate(teacher, prepared.split("test"), device)
+            report |= {f"test_{name}": value for name, value in scores.items()}
+            report |= {"macs": count_macs(teacher, image_size, device), "num_parameters": about["num_parameters"]}
         else:
             write_json(run.folder / "note.json", NOT_NEEDED)
         if is_main():

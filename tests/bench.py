@@ -1,24 +1,14 @@
 """A folder in which tests run stages one by one, on little data."""
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from click import Command
 from click.testing import CliRunner, Result
 
-from stages import (
-    calibrate_steps,
-    distill_student,
-    evaluate,
-    export_onnx,
-    measure_tradeoff,
-    package,
-    prepare_data,
-    trace_flow,
-    train_teacher,
-)
+from pipeline.preflight.stage_table import STAGES, command_line
 from tests.helpers import TINY, write_params
 
 WriteParams = Callable[[dict[str, Any]], Path]
@@ -30,19 +20,45 @@ SMALL = {
     "export_onnx.precisions": ["fp32"],
     "export_tensorrt.precisions": ["fp32"],
 }
-
-
-PACKAGE = {
-    "onnx": "onnx",
-    "calibration": "calibration",
-    "data": "data",
-    "evaluation": "onnx_scores.json",
-    "teacher": "teacher.json",
-    "student": "student.json",
-    "tradeoff": "tradeoff",
-    "out": "package",
+PATHS = {
+    "prepare_data": {"out": "data"},
+    "train_teacher": {
+        "environment": "environment.json",
+        "data": "data",
+        "out": "teacher",
+        "metrics": "teacher.json",
+        "history": "teacher.csv",
+    },
+    "distill_student": {
+        "data": "data",
+        "teacher": "teacher",
+        "out": "student",
+        "metrics": "student.json",
+        "history": "student.csv",
+    },
+    "calibrate_steps": {"data": "data", "student": "student", "out": "calibration", "curve": "curve.csv"},
+    "trace_flow": {
+        "data": "data",
+        "teacher": "teacher",
+        "student": "student",
+        "steps": "steps.csv",
+        "by_num_steps": "flow_by_num_steps.csv",
+    },
+    "export_onnx": {"data": "data", "student": "student", "calibration": "calibration", "out": "onnx"},
+    "measure_tradeoff": {"data": "data", "student": "student", "calibration": "calibration", "out": "tradeoff"},
+    "evaluate": {"data": "data", "student": "student", "calibration": "calibration"},
+    "package": {
+        "onnx": "onnx",
+        "calibration": "calibration",
+        "data": "data",
+        "tradeoff": "tradeoff",
+        "evaluation": "onnx_scores.json",
+        "teacher": "teacher.json",
+        "student": "student.json",
+        "out": "package",
+    },
 }
-"""From each option of the stage package to its path on a bench."""
+"""From each stage to where its paths lie on a bench, by argument name."""
 
 
 class Bench:
@@ -53,50 +69,46 @@ class Bench:
         self.write = write
         (folder / "environment.json").write_text(json.dumps({"inputs": {"teacher": "needed"}}))
 
-    def words(self, changes: dict[str, Any], **paths: str) -> list[str]:
-        """Return the options of a stage; paths are relative to the bench's folder."""
-        options = {"params": str(self.write({**SMALL, **changes}))}
-        options |= {name: str(self.folder / path) for name, path in paths.items()}
-        return [text for name, value in options.items() for text in (f"--{name}", value)]
+    def command(self, stage: str, changes: dict[str, Any], runtime: str | None = None, **paths: str) -> list[str]:
+        """Return the stage's module and arguments; ``paths`` are relative to the bench and replace the usual ones."""
+        params = self.write({**SMALL, **changes})
+        places = {name: self.folder / path for name, path in (PATHS[stage] | paths).items()}
+        return command_line(stage, places, params, runtime)
 
-    def run(self, command: Command, changes: dict[str, Any], *words: str, **paths: str) -> Result:
+    def run(self, stage: str, changes: dict[str, Any], runtime: str | None = None, **paths: str) -> Result:
+        """Run the stage in this process."""
+        words = self.command(stage, changes, runtime, **paths)[1:]
         runner = CliRunner(env={"DVC_ROOT": str(self.folder)})
-        return runner.invoke(command, [*words, *self.words(changes, **paths)])
+        return runner.invoke(importlib.import_module(STAGES[stage].module).main, words)
 
     def prepare(self) -> None:
-        assert self.run(prepare_data.main, {}, out="data").exit_code == 0
+        result = self.run("prepare_data", {})
+        assert result.exit_code == 0, result.output
 
     def teach(self, changes: dict[str, Any]) -> Result:
-        paths = {"environment": "environment.json", "data": "data", "out": "teacher"}
-        return self.run(train_teacher.main, changes, **paths, metrics="teacher.json", history="teacher.csv")
+        return self.run("train_teacher", changes)
 
     def distill(self, changes: dict[str, Any]) -> Result:
-        paths = {"data": "data", "teacher": "teacher", "out": "student", "metrics": "student.json"}
-        return self.run(distill_student.main, changes, **paths, history="student.csv")
+        return self.run("distill_student", changes)
 
     def calibrate(self, changes: dict[str, Any]) -> Result:
-        paths = {"data": "data", "student": "student", "out": "calibration", "curve": "curve.csv"}
-        return self.run(calibrate_steps.main, changes, **paths)
+        return self.run("calibrate_steps", changes)
 
     def trace(self, changes: dict[str, Any]) -> Result:
-        paths = {"data": "data", "teacher": "teacher", "student": "student"}
-        return self.run(trace_flow.main, changes, **paths, steps="steps.csv", walks="flow_by_num_steps.csv")
+        return self.run("trace_flow", changes)
 
     def export(self, changes: dict[str, Any]) -> Result:
-        paths = {"data": "data", "student": "student", "calibration": "calibration", "out": "onnx"}
-        return self.run(export_onnx.main, changes, **paths)
+        return self.run("export_onnx", changes)
 
     def measure(self, changes: dict[str, Any]) -> Result:
-        paths = {"data": "data", "student": "student", "calibration": "calibration", "out": "tradeoff"}
-        return self.run(measure_tradeoff.main, changes, **paths)
+        return self.run("measure_tradeoff", changes)
 
     def evaluate(self, runtime: str, artifact: str, changes: dict[str, Any]) -> Result:
-        paths = {"data": "data", "student": "student", "calibration": "calibration", "artifact": artifact}
         outs = {"out": f"{runtime}.json", "scores": f"{runtime}_scores.json", "confusion": f"{runtime}.csv"}
-        return self.run(evaluate.main, changes, runtime, **paths, **outs)
+        return self.run("evaluate", changes, runtime, artifact=artifact, **outs)
 
     def package(self, changes: dict[str, Any]) -> Result:
-        return self.run(package.main, changes, **PACKAGE)
+        return self.run("package", changes)
 
     def json(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text())
@@ -106,5 +118,6 @@ def taught_bench(folder: Path) -> Bench:
     """Return a bench in ``folder`` with prepared data and a teacher."""
     bench = Bench(folder, lambda changes: write_params(folder / "params.yaml", changes))
     bench.prepare()
-    assert bench.teach({}).exit_code == 0
+    result = bench.teach({})
+    assert result.exit_code == 0, result.output
     return bench

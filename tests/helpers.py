@@ -1,5 +1,6 @@
 """Small builders for the tests."""
 
+import functools
 import io
 import tarfile
 import zipfile
@@ -10,6 +11,8 @@ import numpy as np
 from click.testing import Result
 from PIL import Image
 from ruamel.yaml import YAML
+
+from pipeline.params.presets import DEFAULT, render_preset
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,10 +40,16 @@ TINY = {
 SPLIT_LAYOUT = {"train/cat": 12, "train/dog": 14, "test/cat": 3, "test/dog": 4}
 
 
-def write_params(path: Path, changes: dict[str, Any], base: Path = ROOT / "params.yaml") -> Path:
-    """Write the parameters in ``base`` with ``changes`` (dotted key to value) to ``path``."""
+@functools.cache
+def default_params() -> str:
+    """Return the text of a fresh clone's parameters file, whatever the working one holds."""
+    return render_preset(ROOT / "presets", DEFAULT)
+
+
+def write_params(path: Path, changes: dict[str, Any], base: Path | None = None) -> Path:
+    """Write the parameters in ``base``, or the default ones, with ``changes`` (dotted key to value) to ``path``."""
     yaml = YAML()
-    content = yaml.load(base.read_text())
+    content = yaml.load(base.read_text() if base else default_params())
     for key, value in changes.items():
         *sections, last = key.split(".")
         target = content

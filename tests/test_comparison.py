@@ -1,7 +1,6 @@
 """Comparisons as users run them, on few images: refused, run, killed, resumed and reported."""
 
 import csv
-import os
 import shutil
 import signal
 import subprocess
@@ -15,8 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 
-from pipeline.comparison import config, plan, table, worker
+from pipeline.comparison import config, plan, report, table, worker
 from pipeline.core.files import read_json
+from pipeline.preflight import code
+from pipeline.training.settings import Training
 from stages import probe_environment
 from stages.__main__ import main
 from tests.helpers import ROOT, TINY, refused, write_params
@@ -101,7 +102,7 @@ def stale(**content: Any) -> list[str]:
     for run in found:
         for path in [Path(word) for command in run.commands for word in command if word.startswith("runs/")]:
             path.touch() if path.suffix else path.mkdir(exist_ok=True)
-        run.mark_done(1)
+        run.mark_done(run.fingerprint(), 1)
     return [run.name for run in found]
 
 
@@ -122,6 +123,23 @@ def test_a_change_makes_stale_what_depends_on_it() -> None:
     assert "".join(path.read_text() for path in Path("runs").rglob("params.yaml")).count("0.00123") == 1
 
 
+def test_changed_code_makes_stale_the_runs_whose_stages_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = ["none, seed 0", "fm_kt, seed 0"]
+    assert [stale(seeds=[0]) for _ in range(3)] == [["teacher"], trials, []]
+    digest = code.CodeReader.digest
+
+    def edit(stage: str) -> None:
+        edited = lambda reader, module: "edited" if module == f"stages.{stage}" else digest(reader, module)  # noqa: E731
+        monkeypatch.setattr(code.CodeReader, "digest", edited)
+
+    edit("export_onnx")
+    assert stale(seeds=[0]) == [], "no run of a comparison exports"
+    edit("trace_flow")
+    assert stale(seeds=[0]) == trials
+    edit("train_teacher")
+    assert [stale(seeds=[0]) for _ in range(2)] == [["teacher"], trials]
+
+
 def test_the_worker_stops_at_the_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("told.py").write_text("import sys; print(sys.argv[1:], file=open('told', 'a')); sys.exit(int(sys.argv[1]))")
     monkeypatch.syspath_prepend(Path.cwd())
@@ -133,23 +151,38 @@ def test_the_worker_stops_at_the_first_failure(monkeypatch: pytest.MonkeyPatch) 
 def test_gains_are_paired_by_seed_and_one_seed_has_no_spread() -> None:
     results = [("b", 7, 0.5, None), ("b", 8, 0.7, None), ("a", 8, 0.76, 4), ("a", 7, 0.52, 1), ("c|d", 7, 0.4, 2)]
     rest = {"macs": 10, "parameters": 1000, "train_seconds": 2.0}
-    rows = [{"method": m, "seed": s, "accuracy": a, "num_steps": k, **rest} for m, s, a, k in results]
-    assert table.markdown(table.summarize_methods(rows, "b"), "b").splitlines()[2:] == [
+    rows = [{"method": m, "seed": s, "score": a, "num_steps": k, **rest} for m, s, a, k in results]
+    header, _, *lines = table.markdown(table.summarize_methods(rows, "b"), "b", "top-1 accuracy").splitlines()
+    assert header.startswith("| method | top-1 accuracy, % | std | n | gain over b |")
+    assert lines == [
         "| b | 60.00 | 14.14 | 2 | +0.00 ± 0.00 |  | 10 | 1,000 | 2 |",
         "| a | 64.00 | 16.97 | 2 | +4.00 ± 2.83 | 1 4 | 10 | 1,000 | 2 |",
         r"| c\|d | 40.00 |  | 1 | -10.00 | 2 | 10 | 1,000 | 2 |",
     ]
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "words"),
+    [
+        ({"name": "sgd"}, "SGD at 0.1, momentum 0.9 (Nesterov), weight decay 0.0005"),
+        ({"name": "sgd", "momentum": 0.0, "nesterov": False}, "SGD at 0.1, momentum 0, weight decay 0.0005"),
+        ({"name": "adamw", "learning_rate": 0.001}, "AdamW at 0.001, betas 0.9 and 0.999, weight decay 0.0005"),
+    ],
+)
+def test_the_protocol_names_the_optimizer_that_ran(optimizer: dict[str, Any], words: str) -> None:
+    training = Training.model_validate({"epochs": 3, "batch_size": 32, "optimizer": optimizer})
+    assert report.describe_training(training).startswith(f"3 epochs, batch 32, {words}, schedule cosine")
+
+
 @pytest.mark.slow
 def test_the_report_holds_what_the_evaluations_found() -> None:
-    assert {path.stem for path in REPORT.iterdir()} == {"README", "accuracy", "ensemble", "steps", "table", "trials"}
-    found = {(row["method"], row["seed"]): float(row["accuracy"]) for row in rows_without_seconds("trials.csv")}
+    assert {path.stem for path in REPORT.iterdir()} == {"README", "score", "ensemble", "steps", "table", "trials"}
+    found = {(row["method"], row["seed"]): float(row["score"]) for row in rows_without_seconds("trials.csv")}
     assert found == pytest.approx({k: read_json(TRIALS / "-".join(k) / "evaluation.json")["accuracy"] for k in found})
     for row in rows_without_seconds("table.csv"):
         own, base = ([found[method, seed] for seed in "01"] for method in (row["method"], "none"))
         gains = [a - b for a, b in zip(own, base, strict=True)]
-        values = [float(row[name]) for name in ("accuracy", "std", "gain", "gain_std")]
+        values = [float(row[name]) for name in ("score", "std", "gain", "gain_std")]
         assert values == pytest.approx([mean(own), stdev(own), mean(gains), stdev(gains)], abs=3e-6)
 
 
@@ -171,23 +204,36 @@ def test_only_what_is_unfinished_runs_and_one_job_finds_what_two_found(finished:
     assert trained(seeds=[0], changes={"train_teacher.training.epochs": 1}) == again | {"teacher", "none-0"}
 
 
+def gone(process: str) -> bool:
+    return not Path("/proc", process, "exe").exists()
+
+
 @pytest.mark.slow
 def test_a_killed_comparison_leaves_no_process_and_goes_on_where_it_was() -> None:
+    """The trials that are at work when it is killed would train for hours; those of the other seed stay as they are."""
     expected = rows_without_seconds("table.csv")
-    for how, code in ((signal.SIGKILL, -9), (signal.SIGINT, 1)):
-        for name in ("none-1", "fm_kt-1"):
+    kept = {path: path.stat().st_mtime_ns for path in TRIALS.glob("*-1/student/model.safetensors")}
+    for how, ended in ((signal.SIGKILL, -9), (signal.SIGINT, 1)):
+        for name in ("none-0", "fm_kt-0"):
             shutil.rmtree(TRIALS / name)
-        shutil.rmtree(Path(os.environ["DVC_ROOT"], ".checkpoints"), ignore_errors=True)  # both train for a while again
+        describe(changes={"distill_student.training.epochs": 1_000_000})
         process = subprocess.Popen([sys.executable, "-m", "stages", *ARGUMENTS, "2"])
-        while process.poll() is None and len(list(TRIALS.glob("*/.student.partial"))) < 2:
+        try:
+            while len(list(TRIALS.glob("*-0/history.csv"))) < 2:
+                assert process.poll() is None
+                time.sleep(0.05)
+            workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            assert len(workers) == 2
+            assert "another run is still writing" in compare().output
+        finally:
+            process.send_signal(how)
+        assert process.wait() == ended
+        deadline = time.monotonic() + 60
+        while not all(map(gone, workers)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        assert "another run is still writing" in compare().output
-        process.send_signal(how)
-        assert process.wait() == code
-        time.sleep(2)
-        assert [Path("/proc", pid, "exe").exists() for pid in workers] == [False, False]
+        assert all(map(gone, workers))
     assert (compare().exit_code, rows_without_seconds("table.csv")) == (0, expected)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
 @pytest.mark.slow

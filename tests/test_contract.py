@@ -1,156 +1,183 @@
-"""dvc.yaml against the code: what a stage imports, reads and writes is what it declares."""
+"""dvc.yaml and the stages against the table of stages: what a stage is given, reads and writes is what it declares."""
 
 import ast
+import importlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import click
 import pytest
-from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from pipeline.params.schema import Params
-from tests.import_closure import PACKAGES, ROOT, import_closure
+from pipeline.preflight.stage_table import CODE, ENVIRONMENT, PROBE, STAGES, Kind, StageEntry, command_line
+from tests.helpers import ROOT
 
 PIPELINE: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
-STAGES: dict[str, Any] = {name: entry.get("do", entry) for name, entry in PIPELINE["stages"].items()}
-WHOLE_FILE = "probe_environment"  # depends on params.yaml itself, since it checks all of it
 
 
-def declared_params(name: str) -> tuple[set[str], dict[str, list[str]]]:
-    """Return (keys of params.yaml, keys of each other file) that the stage declares."""
-    own, others = set(), {}
-    for entry in STAGES[name].get("params", []):
-        if isinstance(entry, str):
-            own.add(entry)
-        else:
-            others |= entry
-    return own, others
+class Declared(NamedTuple):
+    """A stage in dvc.yaml, for one runtime where it runs for several."""
+
+    stage: StageEntry
+    runtime: str | None
+    content: dict[str, Any]
+
+    def names(self, kind: Kind) -> list[str]:
+        """Return the files and folders under the key of ``kind``, without their options."""
+        return [next(iter(item)) if isinstance(item, dict) else item for item in self.content.get(kind.value, [])]
+
+    def keys(self, file: str) -> list[str]:
+        """Return the keys of the parameters file ``file`` that it declares."""
+        entries = self.content.get("params", [])
+        own = [entry for entry in entries if isinstance(entry, str)]
+        others = {name: keys for entry in entries if isinstance(entry, dict) for name, keys in entry.items()}
+        assert set(others) <= {ENVIRONMENT, CODE}
+        return own if file == "params.yaml" else others.get(file, [])
 
 
-def read_params(name: str) -> set[str]:
-    """Return the keys that the stage's source reads, each down to its last part.
+def declared() -> Iterator[tuple[str, Declared]]:
+    """Yield the name of each stage, as DVC prints it, with what dvc.yaml says of it."""
+    for name, content in PIPELINE["stages"].items():
+        if "foreach" not in content:
+            yield name, Declared(STAGES[name], None, content)
+            continue
+        for key, item in content["foreach"].items():
+            text = json.dumps(content["do"]).replace("${key}", key).replace("${item}", item)
+            yield f"{name}@{key}", Declared(STAGES[name], key, json.loads(text))
 
-    Followed are chains such as ``params.base.seed`` and names that stand for one (``settings = params.evaluate``);
-    ``model_dump()`` reads all below. Any other use of such a name would hide what is read, and fails.
-    """
-    tree = ast.parse((ROOT / f"stages/{name}.py").read_text())
-    names = {"params": ""}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign):
-            names |= {target.id: value for target, value in assigned(node) if value is not None}
-    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    aliases = {id(value) for node in ast.walk(tree) if isinstance(node, ast.Assign) for value in values(node)}
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load):
-            assert id(node) in inner, f"stages/{name}.py: {node.id} is handed on whole in line {node.lineno}"
-        if isinstance(node, ast.Attribute) and id(node) not in inner and id(node) not in aliases:
-            key = resolve(node, names)
-            if key is not None:
-                found |= leaves_read(key)
+
+DECLARED = dict(declared())
+every_stage = pytest.mark.parametrize("name", DECLARED)
+
+
+def test_the_table_and_dvc_yaml_have_the_same_stages_and_runtimes() -> None:
+    assert list(PIPELINE["stages"]) == list(STAGES)
+    assert PIPELINE["stages"]["evaluate"]["foreach"] == STAGES["evaluate"].runtimes
+    modules = {path.stem for path in Path(ROOT / "stages").glob("*.py")} - {"__init__", "__main__", "common"}
+    assert modules == set(STAGES)
+
+
+@every_stage
+def test_dvc_runs_the_command_of_the_table(name: str) -> None:
+    stage, runtime, content = DECLARED[name]
+    words = command_line(stage.name, stage.project_paths(runtime), runtime=runtime)
+    assert content["cmd"].split() == ["exec", "python", "-m", *words], "without exec a shell may outlive DVC"
+    assert content["desc"] == stage.description
+
+
+@every_stage
+def test_every_path_on_the_command_line_is_declared_as_what_it_is(name: str) -> None:
+    entry = DECLARED[name]
+    paths = entry.stage.project_paths(entry.runtime)
+    for kind in (Kind.INPUT, Kind.OUTPUT, Kind.METRICS, Kind.PLOT):
+        options = [option for option in entry.stage.options if option.kind is kind]
+        expected = {f"{paths[option.argument]}/{option.part}".rstrip("/") for option in options}
+        if entry.stage.name == PROBE and kind is Kind.INPUT:
+            expected = {"params.yaml"}  # it checks all of the file
+        assert set(entry.names(kind)) == expected
+    facts = {paths[option.argument] for option in entry.stage.options if option.kind is Kind.FACTS}
+    assert facts <= {ENVIRONMENT}
+    assert not facts or entry.stage.facts
+
+
+@every_stage
+def test_the_keys_on_which_a_stage_depends_are_declared(name: str) -> None:
+    entry = DECLARED[name]
+    assert entry.keys("params.yaml") == list(entry.stage.params)
+    assert entry.keys(ENVIRONMENT) == list(entry.stage.facts)
+    assert entry.keys(CODE) == ([] if entry.stage.name == PROBE else [entry.stage.name])
+
+
+def test_every_declared_parameter_exists_and_every_section_is_declared_by_a_stage() -> None:
+    keys = {key for stage in STAGES.values() for key in stage.params}
+    settings = Params().model_dump()
+    for key in keys:
+        value: Any = settings
+        for part in key.split("."):
+            assert part in value, key
+            value = value[part]
+    assert {key.split(".")[0] for key in keys} == set(Params.model_fields)
+
+
+def loaded_sections(stage: str) -> set[str]:
+    """Return the sections that the stage's source loads by name."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / f"stages/{stage}.py").read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "load_section":
+            assert isinstance(node.args[1], ast.Constant), f"stages/{stage}.py, line {node.lineno}: not a plain name"
+            found.add(node.args[1].value)
+        assert not (isinstance(node, ast.Name) and node.id == "load_params"), f"stages/{stage}.py loads all sections"
     return found
 
 
-def values(node: ast.Assign) -> list[ast.expr]:
-    """Return the right-hand sides of ``a, b = x, y``, or of ``a = x``, that are attribute chains to a section."""
-    sides = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
-    return [side for side in sides if (key := resolve(side, {"params": ""})) and leaves(key) != {key}]
+@pytest.mark.parametrize("name", [name for name in STAGES if name != PROBE])
+def test_a_stage_loads_the_sections_that_it_declares_and_no_other(name: str) -> None:
+    """DVC would take its output for up to date when an undeclared parameter changes."""
+    loaded, keys = loaded_sections(name), set(STAGES[name].params)
+    assert [one for one in loaded if not any(within(one, key) or within(key, one) for key in keys)] == []
+    assert [key for key in keys if not any(within(key, one) for one in loaded)] == []
 
 
-def assigned(node: ast.Assign) -> list[tuple[ast.Name, str | None]]:
-    """Return (name, key that it stands for) of an assignment."""
-    target = node.targets[0]
-    names = target.elts if isinstance(target, ast.Tuple) else [target]
-    sides = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
-    pairs = zip(names, sides, strict=True) if len(names) == len(sides) else []
-    return [(n, resolve(side, {"params": ""})) for n, side in pairs if isinstance(n, ast.Name) and side in values(node)]
-
-
-def resolve(node: ast.expr, names: dict[str, str]) -> str | None:
-    """Return the dotted key (with a method's name at its end) of a chain that starts at one of ``names``."""
-    if isinstance(node, ast.Name):
-        return names.get(node.id)
-    if not isinstance(node, ast.Attribute):
-        return None
-    start = resolve(node.value, names)
-    return None if start is None else f"{start}.{node.attr}".lstrip(".")
-
-
-def leaves_read(key: str) -> set[str]:
-    """Return the parameters that a chain reads: all below it at ``model_dump``, none at a property."""
-    section, _, last = key.rpartition(".")
-    if last == "model_dump":
-        return leaves(section)
-    return leaves(key) if key in leaves(key) else set()
-
-
-def leaves(key: str) -> set[str]:
-    """Return the keys below ``key`` that hold values; ``key`` itself where it holds one."""
-    annotation: Any = Params
-    for part in key.split("."):
-        if part not in annotation.model_fields:
-            return set()
-        annotation = annotation.model_fields[part].annotation
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return {leaf for part in annotation.model_fields for leaf in leaves(f"{key}.{part}")}
-    return {key}
+def within(key: str, section: str) -> bool:
+    """Return whether ``key`` is ``section`` or lies in it."""
+    return f"{key}.".startswith(f"{section}.")
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_code_dependencies_are_the_import_closure(name: str) -> None:
-    declared = [dep for dep in STAGES[name]["deps"] if dep.split("/")[0] in PACKAGES]
-    assert sorted(declared) == import_closure(f"stages.{name}")
-    assert STAGES[name]["cmd"].startswith(f"exec python -m stages.{name} "), "without exec a shell may outlive DVC"
+def test_a_stage_takes_the_options_of_the_table(name: str) -> None:
+    command = importlib.import_module(STAGES[name].module).main
+    options = {parameter.opts[0]: parameter for parameter in command.params if isinstance(parameter, click.Option)}
+    assert options["--params"].default == Path("params.yaml")
+    for option in STAGES[name].options:
+        assert (options[option.name].help, options[option.name].required) == (option.help, True)
+    own = set(options) - {"--params"} - {option.name for option in STAGES[name].options}
+    assert not any(options[extra].required for extra in own), "dvc.yaml and the comparison would not give it"
+    arguments = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
+    choices = [name for argument in arguments for name in argument.type.choices]
+    assert sorted(choices) == sorted(STAGES[name].runtimes)
 
 
-@pytest.mark.parametrize("name", [name for name in STAGES if name != WHOLE_FILE])
-def test_every_parameter_read_is_declared_and_every_one_declared_is_read(name: str) -> None:
-    declared = {leaf for key in declared_params(name)[0] for leaf in leaves(key)}
-    assert declared == read_params(name)
+def test_the_probe_runs_always_and_keeps_its_files_when_a_check_fails() -> None:
+    content = PIPELINE["stages"][PROBE]
+    assert content["always_changed"] is True
+    assert content["outs"] == [{ENVIRONMENT: {"persist": True}}, {CODE: {"persist": True}}]
 
 
-def test_every_parameter_is_read_by_some_stage() -> None:
-    read = set().union(*(read_params(name) for name in STAGES if name != WHOLE_FILE))
-    assert read == {leaf for section in Params.model_fields for leaf in leaves(section)}
-
-
-def test_the_probe_depends_on_the_whole_parameters_file() -> None:
-    assert "params.yaml" in STAGES[WHOLE_FILE]["deps"]
-    assert PIPELINE["stages"][WHOLE_FILE]["always_changed"] is True
-
-
-def test_no_report_is_also_a_parameters_file() -> None:
-    """``dvc exp show`` puts the values of a file that is both under the wrong columns."""
-    reports = {next(iter(m)) for entry in STAGES.values() for kind in ("metrics", "plots") for m in entry.get(kind, [])}
-    parameters = {path for name in STAGES for path in declared_params(name)[1]}
-    assert parameters == {"artifacts/environment.json"}
-    assert not parameters & reports
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_every_path_on_the_command_line_is_declared(name: str) -> None:
-    """A path that a stage is given is a dependency, a parameters file, an output, a metric or a plot."""
-    entry = STAGES[name]
-    lists = (entry.get(key, []) for key in ("deps", "outs", "metrics", "plots", "params"))
-    declared = {next(iter(item)) if isinstance(item, dict) else item for items in lists for item in items}
-    words = entry["cmd"].split()
-    paths = {word for word in words if word.startswith(("artifacts/", "reports/", "${item}"))}
-    assert all(path in declared or f"{path}/data.json" in declared for path in paths), paths - declared
-
-
-def test_outputs_are_ignored_by_git_and_reports_are_not() -> None:
+def test_reports_stay_in_git_and_outputs_do_not() -> None:
+    """``dvc exp show`` puts the values of a file that is both report and parameters file under the wrong columns."""
     ignored = (ROOT / ".gitignore").read_text().split()
-    outs = [next(iter(o)) if isinstance(o, dict) else o for entry in STAGES.values() for o in entry.get("outs", [])]
-    assert all(out.startswith("artifacts/") for out in outs)
     assert "/artifacts/" in ignored
     assert not any("reports" in line for line in ignored)
+    for entry in DECLARED.values():
+        assert all(path.startswith("artifacts/") for path in entry.names(Kind.OUTPUT))
+        for kind in (Kind.METRICS, Kind.PLOT):
+            assert all(path.startswith("reports/") for path in entry.names(kind))
+            assert all(next(iter(item.values()))["cache"] is False for item in entry.content.get(kind.value, []))
 
 
-def test_model_artifacts_are_outputs() -> None:
-    outs = {out for entry in STAGES.values() for out in entry.get("outs", []) if isinstance(out, str)}
-    assert {item["path"] for item in PIPELINE["artifacts"].values()} <= outs
+def test_plots_and_model_artifacts_are_what_stages_write() -> None:
+    plots = {path for entry in DECLARED.values() for path in entry.names(Kind.PLOT)}
+    assert {path for plot in PIPELINE["plots"] for path in next(iter(plot.values()))["y"]} <= plots
+    outputs = {path for entry in DECLARED.values() for path in entry.names(Kind.OUTPUT)}
+    assert {item["path"] for item in PIPELINE["artifacts"].values()} <= outputs
 
 
-def test_every_stage_module_is_a_stage() -> None:
-    modules = {path.stem for path in Path(ROOT / "stages").glob("*.py")} - {"__init__", "__main__", "common"}
-    assert modules == set(STAGES)
+def test_a_command_line_has_every_path_and_no_other() -> None:
+    assert command_line("prepare_data", {"out": "o"}, "p.yaml") == [
+        *("stages.prepare_data", "--params", "p.yaml", "--out", "o"),
+    ]
+    evaluate = STAGES["evaluate"].project_paths("onnx")
+    assert command_line("evaluate", evaluate, runtime="onnx")[:2] == ["stages.evaluate", "onnx"]
+    for arguments, message in (
+        (("prepare_dat", {}), "unknown stage 'prepare_dat'; did you mean prepare_data"),
+        (("prepare_data", {}), "prepare_data: got paths for nothing; needed are out"),
+        (("prepare_data", {"out": "o", "data": "d"}), "prepare_data: got paths for data, out; needed are out"),
+        (("prepare_data", {"out": "o"}, None, "onnx"), "prepare_data: got the runtime 'onnx'; needed is none"),
+        (("evaluate", evaluate), "evaluate: got the runtime None; needed is one of torch, onnx, tensorrt"),
+        (("evaluate", evaluate, None, "onxx"), "evaluate: got the runtime 'onxx'; needed is one of torch"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            command_line(*arguments)  # type: ignore[arg-type]

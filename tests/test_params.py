@@ -1,6 +1,10 @@
 """Parameters: strict, typed, and wrong ones answered with one line that names section.key."""
 
+import functools
+import operator
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,16 +12,23 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from models.table import Entry, Table
 from pipeline.core.errors import UserError
-from pipeline.params.loading import load_params
-from pipeline.params.presets import apply_preset, list_presets
-from pipeline.preflight.checks import check_backbones, check_device, data_fingerprint, earlier_inputs
+from pipeline.core.settings import Base, Section, entry_of, knob
+from pipeline.data.settings import PrepareData
+from pipeline.distillation.criteria import LOGITS, TRANSFERS, CriterionEntry
+from pipeline.distillation.settings import DistillStudent, losses_section
+from pipeline.export.precisions import PRECISIONS, PrecisionEntry
+from pipeline.export.settings import ExportOnnx, Gates, gates_section
+from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.params.loading import load_section, missing_keys, validated
+from pipeline.params.reference import parameters
+from pipeline.params.rendering import explain, overview, render
+from pipeline.params.schema import Params, load_params
 from stages.__main__ import main as stages_main
-from stages.probe_environment import main as probe
-from tests.helpers import ROOT, fill_folder
+from tests.helpers import ROOT, default_params
 
 WriteParams = Callable[[dict[str, Any]], Path]
-FEATURES = {"distill_student.transfer": "features", "distill_student.loss": "pkd"}
 
 
 def refusal(path: Path) -> str:
@@ -38,18 +49,38 @@ def refusal(path: Path) -> str:
         ("prepare_data.calib_fraction", 1.0, "got 1.0; input should be less than 1"),
         ("train_teacher.training.epochs", 0, "got 0; input should be greater than or equal to 1"),
         ("train_teacher.training.optimizer.learning_rate", float("nan"), "got nan"),
-        ("distill_student.method", "fmkt", "input should be 'fm_kt', 'fm_kt_theta', 'ofm_kt', 'none'"),
-        ("distill_student.loss", None, "got None; input should be 'kd', 'dkd', 'dist', 'pkd' or 'mse'"),
+        (
+            "prepare_data.source",
+            "cifar",
+            "unknown data source 'cifar'; did you mean cifar10 or cifar100? known: digits,",
+        ),
+        ("distill_student.method", "fmkt", "unknown method 'fmkt'; did you mean fm_kt or ofm_kt? known: fm_kt,"),
+        ("distill_student.loss", None, "got None; give the name of a criterion: kd, dkd, dist, pkd, mse"),
+        ("distill_student.flow.schedule", "vpp", "unknown schedule 'vpp'; did you mean vp? known: rectified, vp, ve"),
+        (
+            "distill_student.flow.meta_encoder",
+            "conw",
+            "unknown meta-encoder 'conw'; did you mean conv? known: conv, conv_",
+        ),
+        ("distill_student.transfer", "labels", "got 'labels'; input should be 'logits' or 'features'"),
         ("distill_student.flow.num_steps", [], "at least 1 item"),
         ("distill_student.flow.num_steps", [4, 0], "got 0; input should be greater than or equal to 1"),
         ("calibrate_steps.candidates", [], "at least 1 item"),
         ("export_onnx.opset", 17, "got 17; input should be greater than or equal to 18"),
         ("export_onnx.input", "float16", "input should be 'float32' or 'uint8'"),
-        ("export_onnx.precisions", ["fp32", "int4"], "input should be 'fp32', 'fp16', 'int8-cpu' or 'int8-trt'"),
+        (
+            "export_onnx.precisions",
+            ["fp32", "int4"],
+            "precisions.1: unknown precision 'int4'; known: fp32, fp16, int8-cpu",
+        ),
         ("export_onnx.precisions", ["fp16"], "got ['fp16']; fp32 must be among them"),
         ("export_onnx.calibration.method", "random", "input should be 'minmax' or 'percentile'"),
         ("export_onnx.gates.int8-cpu.max_drop", -0.1, "export_onnx.gates.int8-cpu.max_drop: got -0.1"),
-        ("export_tensorrt.precisions", ["int8-trt", "int8-cpu"], "input should be 'fp32', 'fp16' or 'int8-trt'"),
+        (
+            "export_tensorrt.precisions",
+            ["fp32", "int8-cpu"],
+            "unknown precision of engines 'int8-cpu'; did you mean int8-trt?",
+        ),
         ("export_tensorrt.hardware_compatibility", "all", "'none', 'ampere_plus' or 'same_compute_capability'"),
         ("evaluate.provider", "gpu", "input should be 'cpu', 'cuda' or 'tensorrt'"),
         ("package.name", "My Model", "got 'My Model'"),
@@ -99,7 +130,38 @@ def test_a_misspelt_key_is_one_mistake_not_two(params_file: WriteParams) -> None
 def test_a_missing_key_is_named(params_file: WriteParams) -> None:
     path = params_file({})
     path.write_text(re.sub(r"  tolerance: .*\n", "", path.read_text()))
-    assert "calibrate_steps.tolerance: missing" in refusal(path)
+    assert (
+        "calibrate_steps.tolerance: missing; fmkt params --explain calibrate_steps.tolerance describes it, "
+        "fmkt preset NAME writes a complete file"
+    ) in refusal(path)
+
+
+def test_every_key_must_be_there_although_it_has_a_default() -> None:
+    for parameter in parameters().all_below():
+        content = Params().model_dump(mode="json")
+        *above, name = parameter.key.split(".")
+        del functools.reduce(operator.getitem, above, content)[name]
+        with pytest.raises(UserError) as caught:
+            validated(content, Params, "params.yaml")
+        assert str(caught.value).startswith(f"params.yaml: {parameter.key}: missing; ")
+        assert "\n" not in str(caught.value), "a rule that reads the missing key is not checked"
+
+
+def test_nothing_is_missing_from_what_is_no_section() -> None:
+    assert list(missing_keys(None, Base)) == []
+    assert list(missing_keys({"seed": 1}, Base)) == [("device",), ("num_threads",), ("deterministic",)]
+
+
+def test_a_misspelt_key_beside_a_missing_one(params_file: WriteParams) -> None:
+    path = params_file({})
+    text = path.read_text().replace("  seed: 0", "  sead: 0")
+    path.write_text(re.sub(r"  tolerance: .*\n", "", text))
+    with pytest.raises(UserError) as caught:
+        load_params(path)
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == [
+        "base.sead",
+        "calibrate_steps.tolerance",
+    ]
 
 
 def test_several_mistakes_are_all_named(params_file: WriteParams) -> None:
@@ -186,32 +248,6 @@ def test_a_home_directory_is_expanded(params_file: WriteParams) -> None:
     )
 
 
-@pytest.mark.parametrize("content", ["{", "{}", '{"inputs": {}}'])
-def test_the_probe_outlives_a_damaged_or_older_file_of_facts(
-    content: str, tmp_path: Path, params_file: WriteParams
-) -> None:
-    out = tmp_path / "environment.json"
-    out.write_text(content)
-    assert CliRunner().invoke(probe, ["--params", str(params_file({})), "--out", str(out)]).exit_code == 0
-    assert earlier_inputs(out)["backbones"] == ["resnet8", "resnet8x4"]
-
-
-def test_a_gpu_that_is_not_there_is_noticed_at_once() -> None:
-    with pytest.raises(
-        UserError, match=r"base.device: got 'cuda:1', but this host has 1 NVIDIA GPU\(s\); use auto or cpu"
-    ):
-        check_device("cuda:1", num_gpus=1)
-    check_device("cuda:1", num_gpus=2)
-    check_device("auto", num_gpus=0)
-
-
-def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    images = fill_folder(tmp_path / "images", {"cat": 2, "dog": 2})
-    (images / "cat/gone.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(UserError, match=r"cat/gone.png: cannot be read \(No such file or directory\)"):
-        data_fingerprint("imagefolder", images)
-
-
 def test_an_unknown_section_is_named_without_its_content(params_file: WriteParams) -> None:
     assert "distil_student: the key is unknown; did you mean distill_student?" in refusal(
         params_file({"distil_student": {"method": "fm_kt"}})
@@ -224,68 +260,257 @@ def test_numbers_are_read_as_yaml_1_2_writes_them(params_file: WriteParams) -> N
     assert load_params(path).export_onnx.gates.fp32.max_abs_diff == 1e-4
 
 
-def test_the_probe_ends_with_two_and_one_line_and_writes_nothing(tmp_path: Path, params_file: WriteParams) -> None:
-    out = tmp_path / "environment.json"
-    for changes in (
-        {"base.seed": "x"},
-        {"prepare_data.source": "imagefolder", "prepare_data.root": str(tmp_path / "nowhere")},
-        {"train_teacher.weights": str(tmp_path / "no.pt")},
-        {"distill_student.backbone": "resnet9"},
-        {"train_teacher.backbone": "resnet19"},
-        {"prepare_data.source": "imagefolder", "prepare_data.root": str(tmp_path / "params.yaml")},
-        {"prepare_data.source": "cifar10", "prepare_data.root": str(tmp_path / "nowhere")},
-        FEATURES | {"distill_student.feature_pairs": [[2, 2], [4, 3]]},
-        FEATURES | {"distill_student.backbone": "vit_b_16"},
-        {"distill_student.method": "fm_kt_theta", "distill_student.backbone": "squeezenet1_1"},
-    ):
-        result = CliRunner().invoke(probe, ["--params", str(params_file(changes)), "--out", str(out)])
-        assert result.exit_code == 2
-        assert len(result.output.splitlines()) == 1
-        assert not out.exists()
+def test_a_section_is_read_although_others_are_wrong(params_file: WriteParams) -> None:
+    path = params_file({"base.seed": 7, "distill_student.method": "none such", "evaluate.num_threads": "x", "more": 1})
+    assert load_section(path, "base", Base).seed == 7
+    assert load_section(path, "prepare_data", PrepareData) == PrepareData()
+    assert load_section(path, "export_onnx.gates", Gates).gate("fp16") == PRECISIONS["fp16"].gate
+    with pytest.raises(UserError, match=r"params.yaml: distill_student.method: unknown method 'none such'"):
+        load_section(path, "distill_student", DistillStudent)
 
 
-def test_the_probe_notices_changed_images(tmp_path: Path, params_file: WriteParams) -> None:
-    images = fill_folder(tmp_path / "images", {"cat": 2, "dog": 2})
-    params = params_file({"prepare_data.source": "imagefolder", "prepare_data.root": str(images)})
-    facts = []
-    for _ in range(2):
-        out = tmp_path / "environment.json"
-        assert CliRunner().invoke(probe, ["--params", str(params), "--out", str(out)]).exit_code == 0
-        facts.append(out.read_text())
-        (images / "cat/new.png").write_bytes(b"new")
-    assert facts[0] != facts[1]
+def test_a_section_alone_is_as_strict_as_the_file(params_file: WriteParams) -> None:
+    path = params_file({"base.seed": True, "base.sede": 1})
+    with pytest.raises(UserError) as caught:
+        load_section(path, "base", Base)
+    assert [line.partition(": ")[2] for line in str(caught.value).splitlines()] == [
+        "base.seed: got True; input should be a valid integer",
+        (
+            "base.sede: got 1, but the key is unknown; did you mean seed? allowed here: seed, device, num_threads, "
+            "deterministic"
+        ),
+    ]
 
 
-@pytest.mark.parametrize("name", sorted(list_presets(ROOT / "presets")))
-def test_every_preset_is_complete(name: str) -> None:
-    params = load_params(ROOT / f"presets/{name}.yaml")
-    backbones = {"train_teacher.backbone": params.train_teacher.backbone}
-    backbones |= {"distill_student.backbone": params.distill_student.backbone}
-    check_backbones(backbones, known=[])
-    assert (ROOT / f"presets/{name}.yaml").read_text().startswith("# "), "its first line says what it is for"
+@pytest.mark.parametrize(
+    ("text", "name", "words"),
+    [
+        ("base: {}", "evaluate", "evaluate: missing; fmkt params --explain evaluate describes it"),
+        ("export_onnx: {}", "export_onnx.gates", "export_onnx.gates: missing;"),
+        ("export_onnx: 3", "export_onnx.gates", "export_onnx.gates: missing;"),
+        ("evaluate:", "evaluate", "evaluate: got None; input should be a valid dictionary"),
+        ("evaluate: {1: 2}", "evaluate", "keys should be strings"),
+        ("- 1", "evaluate", "holds no sections; fmkt preset NAME writes a complete file"),
+    ],
+)
+def test_a_section_that_is_not_there_is_named(text: str, name: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_section(path, name, Base)
+    assert words in str(caught.value)
 
 
-def test_the_default_parameters_are_the_digits_preset() -> None:
-    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "presets/digits.yaml").read_bytes()
+def test_loading_a_section_imports_no_other_settings() -> None:
+    script = (
+        "import sys, pipeline.params.loading, pipeline.data.settings\n"
+        "print([name for name in sys.modules if name.endswith('.settings')])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['pipeline.core.settings', 'pipeline.data.settings']"
 
 
-def test_a_preset_is_put_in_place_and_an_edited_file_is_kept(tmp_path: Path, params_file: WriteParams) -> None:
-    path = params_file({"base.seed": 7})
-    edited = path.read_bytes()
-    kept = apply_preset(ROOT / "presets", "tiny-imagenet", path)
-    assert kept is not None
-    assert kept.read_bytes() == edited
-    assert path.read_bytes() == (ROOT / "presets/tiny-imagenet.yaml").read_bytes()
-    path.write_bytes(edited)
-    assert apply_preset(ROOT / "presets", "digits", path) not in {None, kept}, "an earlier copy is never overwritten"
-    kept.unlink()
-    assert apply_preset(ROOT / "presets", "digits", path) is None
-    assert not kept.exists()
-    with pytest.raises(UserError, match=r"unknown preset 'imagenet'; known: cifar10, cifar100-"):
-        apply_preset(ROOT / "presets", "imagenet", tmp_path / "p.yaml")
+def test_the_schema_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, pipeline.params.schema, pipeline.params.rendering\n"
+        "print({'torch', 'torchvision', 'sklearn', 'onnx', 'onnxruntime', 'tensorrt'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
-def test_the_preset_command_lists_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rules_between_sections(params_file: WriteParams) -> None:
+    processes = {"execution.num_processes": 3, "distill_student.training.batch_size": 48}
+    assert (
+        "params.yaml: train_teacher.training.batch_size: got 64, which execution.num_processes = 3 cannot share"
+    ) in refusal(params_file(processes))
+    assert "export_tensorrt.precisions: got fp16, int8-trt, which export_onnx.precisions does not write" in refusal(
+        params_file({"export_onnx.precisions": ["fp32"], "export_tensorrt.precisions": ["fp32", "fp16", "int8-trt"]})
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"storage": "index"}, "storage index needs files: source imagefolder with a directory as root"),
+        ({"storage": "index", "source": "cifar10", "root": "x"}, "storage index needs files"),
+        ({"storage": "index", "source": "imagefolder", "root": "x.tar.gz"}, "storage index needs files"),
+        ({"storage": "index", "source": "imagefolder", "root": "x"}, "storage index needs image_size"),
+        ({"source": "cifar100"}, "source cifar100 needs root"),
+    ],
+)
+def test_storage_and_root_fit_the_source(changes: dict[str, Any], words: str, params_file: WriteParams) -> None:
+    message = refusal(params_file({f"prepare_data.{key}": value for key, value in changes.items()}))
+    assert f"params.yaml: prepare_data: {words}" in message
+
+
+def test_what_the_chosen_method_and_criterion_need() -> None:
+    plain = DistillStudent()
+    assert plain.needs_teacher
+    assert plain.needs_feature_map
+    assert plain.teacher_pairs == []
+    assert plain.criterion_settings is not None
+    assert plain.criterion_settings.model_dump() == {"beta": 2.0, "gamma": 2.0, "temperature": 1.0}
+    features = DistillStudent(transfer="features", loss="pkd")
+    assert features.teacher_pairs == [[2, 2], [3, 3]]
+    assert features.criterion_settings is None
+    alone = DistillStudent(method="none", transfer="features")  # no criterion is used, so none has to fit
+    assert not alone.needs_teacher
+    assert alone.teacher_pairs == []
+    assert set(TRANSFERS) == set(
+        Params.model_json_schema()["$defs"]["DistillStudent"]["properties"]["transfer"]["enum"]
+    )
+
+
+def test_gates_are_found_by_precision() -> None:
+    settings = ExportOnnx()
+    assert {name: settings.gate(name) for name in PRECISIONS} == {
+        name: entry.gate for name, entry in PRECISIONS.items()
+    }
+    assert settings.model_dump()["gates"]["int8-cpu"]["max_drop"] == 0.01
+    with pytest.raises(ValueError, match=r"unknown precision 'int4'; known: fp32, fp16"):
+        settings.gate("int4")
+
+
+class ToySettings(Section):
+    """Settings of a criterion that does not exist."""
+
+    sharpness: float = knob(3.0, "how sharp it is")
+
+
+def test_entries_of_tables_become_parameters() -> None:
+    toy = CriterionEntry(name="toy", description="a toy", load=lambda: abs, applies_to=(LOGITS,), settings=ToySettings)  # type: ignore[arg-type]
+    bare = CriterionEntry(name="bare", description="no settings", load=lambda: abs, applies_to=(LOGITS,))  # type: ignore[arg-type]
+    assert losses_section(Table("criterion", toy, bare))().model_dump() == {"toy": {"sharpness": 3.0}}
+    int4 = PrecisionEntry(name="int4", description="4 bits", load=lambda: abs, gate=PRECISIONS["int8-cpu"].gate)  # type: ignore[arg-type]
+    gates = gates_section(Table("precision", int4))
+    assert gates.model_fields["int4"].description == "4 bits"
+    assert gates().model_dump() == {"int4": PRECISIONS["int8-cpu"].gate.model_dump()}
+    toys = Table("toy", Entry(name="top", description="spins", load=dict))
+    assert entry_of(toys).table is toys
+
+
+def test_a_fresh_clone_has_the_default_preset() -> None:
+    path = ROOT / "params.yaml"
+    edited = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", path.name], cwd=ROOT, check=False).returncode != 0
+    if edited or load_params(path) != Params():
+        pytest.skip("params.yaml is edited")
+    assert path.read_text() == default_params(), "render it anew: fmkt preset digits"
+
+
+def test_a_file_tells_knobs_from_the_rest_and_says_what_each_key_takes() -> None:
+    lines = default_params().splitlines()
+    assert max(map(len, lines)) <= 120
+    source = next(line for line in lines if line.startswith("  source:"))
+    assert source.startswith("  source: digits                # ")
+    assert source.endswith("; one of digits, imagefolder, cifar10, cifar100")
+    section = lines[
+        lines.index("prepare_data:                   # where the images come from and how they are split") :
+    ]
+    mark = section.index("  # rarely changed")
+    assert [line.split(":")[0].strip() for line in section[1:mark]][:2] == ["source", "root"]
+    assert section[mark + 1].startswith("  max_test_images: null")
+    assert "    kd: {temperature: 4.0}      # softened cross-entropy (Hinton et al. 2015)" in lines
+    assert "      weight_decay: 5.0e-4      # pulls weights towards zero" in lines
+    at = next(number for number, line in enumerate(lines) if line.startswith("    schedule: {name: cosine, "))
+    assert lines[at - 1] == "    # learning rate over the epochs; name: cosine, multistep, one_cycle", (
+        "too long for its end"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("package.description", 'He said: "yes" # or no, [or] {this}: that'),
+        ("package.description", "Schöne Bilder, 画像"),
+        ("package.description", "two\nlines\tand \x07"),
+        ("package.description", ""),
+        ("package.description", "null"),
+        ("package.description", " 12 "),
+        ("package.description", "w" * 300 + " " + "w" * 300),
+        ("package.name", "123"),
+        ("prepare_data.max_packed_gib", 1e22),
+        ("prepare_data.max_packed_gib", 3),
+        ("evaluate.max_abs_diff", 1e-5),
+        ("evaluate.max_abs_diff", 1.2345678901234567e-9),
+        ("evaluate.max_abs_diff", 0.00099),
+        ("distill_student.training.optimizer.betas", [0.0, 0.999999]),
+        ("train_teacher.weights", "/data/a folder/with: colon.pt"),
+    ],
+)
+def test_whatever_is_rendered_is_read_back(key: str, value: object, tmp_path: Path) -> None:
+    content: Any = Params().model_dump(mode="json")
+    *above, name = key.split(".")
+    functools.reduce(operator.getitem, above, content)[name] = value
+    params = validated(content, Params, tmp_path / "params.yaml")
+    path = tmp_path / "params.yaml"
+    path.write_text(render(params, "A title."))
+    assert load_params(path) == params
+    assert render(load_params(path), "A title.") == path.read_text()
+
+
+def test_every_key_is_explained() -> None:
+    for parameter in parameters().all_below():
+        assert len(parameter.description.split()) >= 3, f"{parameter.key} needs a description"
+        assert not parameter.description.endswith((".", ";")), parameter.key
+        lines = explain(parameter.key).splitlines()
+        assert lines[0] == f"{parameter.key}: {parameter.description}"
+        if parameter.children:
+            assert [line.split()[0] for line in lines[1:]] == list(parameter.children)
+        else:
+            assert lines[-1].startswith("  default  ")
+            assert parameter.choices or f"  takes    {parameter.values}" in lines
+
+
+def test_an_explanation_holds_what_the_table_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    output = CliRunner().invoke(stages_main, ["preset"]).output
-    assert all(name in output for name in list_presets(ROOT / "presets"))
+    output = CliRunner().invoke(stages_main, ["params", "--explain", "distill_student.flow.schedule"]).output
+    assert output.splitlines() == [
+        "distill_student.flow.schedule: path from student to teacher",
+        "  one of",
+        "    rectified  the straight path, whose true velocity is constant",
+        "    vp         variance preserving (Song et al. 2021)",
+        "    ve         variance exploding (Song et al. 2021)",
+        "  default  rectified",
+    ]
+    listed = CliRunner().invoke(stages_main, ["params"]).output
+    assert listed == overview() + "\n"
+    assert [line.split()[0] for line in listed.splitlines()] == list(Params.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("distill_student.training.epochs", "takes    an integer >= 1\n  default  30"),
+        ("train_teacher.training.epochs", "takes    an integer >= 1\n  default  20"),
+        ("train_teacher.std", "takes    a list of 3, each a number > 0, or null\n  default  null"),
+        ("distill_student.feature_pairs", "takes    a list of at least one, each a list of 2, each an integer >= 1"),
+        ("base.deterministic", "takes    true or false\n  default  true"),
+        ("base.device", r"takes    a text that matches ^(auto|cpu|cuda(:\d+)?)$"),
+        ("export_tensorrt.precisions", "any of\n    fp32      float32, as trained\n"),
+        ("execution.compile", "one of\n    auto\n    always\n    never\n  default  auto"),
+    ],
+)
+def test_an_explanation_says_what_a_key_takes_and_its_default(key: str, words: str) -> None:
+    assert words in explain(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("num_steps", "unknown parameter 'num_steps'; did you mean distill_student.flow.num_steps? the sections are"),
+        ("distill_student.flow.stepz", "distill_student.flow has num_steps, schedule,"),
+        ("base.sed", "did you mean base.seed? base has seed, device"),
+        ("base.seed.x", "base.seed has no keys"),
+        ("", "the sections are base, execution"),
+    ],
+)
+def test_an_unknown_key_cannot_be_explained(key: str, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        explain(key)
+    assert words in str(caught.value)
+
+
+def test_batches_of_engines_are_checked_alone() -> None:
+    with pytest.raises(ValueError, match="must not decrease, got 9, 8, 64"):
+        ExportTensorrt(min_batch=9)

@@ -1,74 +1,349 @@
-"""Every preset: parsed, its networks built at its image size, its combination accepted."""
+"""Presets: their values, the files that they become, faults in them, and the networks that they choose."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
+from ruamel.yaml import YAML
 from torch import nn
 
+from models.classifier import Classifier
 from models.students import SampledStudent
-from pipeline.comparison.config import changed_params, load_comparison
+from pipeline.core.errors import UserError
 from pipeline.data.dataset import DataInfo
-from pipeline.distillation.build import build_objective
-from pipeline.distillation.network_specs import build_student, adapter_spec, student_spec
+from pipeline.distillation.method import Networks, backbone_of, build_student
+from pipeline.distillation.methods import METHODS
 from pipeline.networks.saved import build_network
-from pipeline.params.loading import load_params
-from pipeline.params.presets import list_presets
-from pipeline.training.teacher import teacher_arguments
+from pipeline.params.loading import read_yaml
+from pipeline.params.presets import DEFAULT, apply_preset, list_presets, load_preset, render_preset
+from pipeline.params.rendering import render
+from pipeline.params.schema import Params, load_params
+from pipeline.tasks.table import TASKS
+from stages.__main__ import main as stages_main
 from tests.helpers import ROOT
 
-PRESETS = sorted(list_presets(ROOT / "presets"))
-SIZES = {"digits": (8, 8), "imagenet": (224, 224)}
-"""Image sizes by the first part of the preset's name; 32 x 32 for the others."""
+FOLDER = ROOT / "presets"
+PRESETS = sorted(list_presets(FOLDER))
+
+GPU = {"base.num_threads": None, "distill_student.flow.num_steps": [8]}
+CROPS = {"training.precision": "auto", "training.augment.crop_padding": 4, "training.augment.horizontal_flip": True}
+CRD = CROPS | {
+    "training.epochs": 240,
+    "training.optimizer.learning_rate": 0.05,
+    "training.optimizer.nesterov": False,
+    "training.schedule.name": "multistep",
+    "training.schedule.warmup_epochs": 0,
+    "training.schedule.milestones": [150, 180, 210],
+}
+LARGE = {
+    "training.epochs": 100,
+    "training.batch_size": 512,
+    "training.precision": "auto",
+    "training.optimizer.learning_rate": 0.2,
+    "training.optimizer.weight_decay": 1e-4,
+    "training.optimizer.decay_all": False,
+    "training.schedule.name": "multistep",
+    "training.schedule.warmup_epochs": 1,
+    "training.schedule.milestones": [30, 60, 90],
+    "training.augment.crop_padding": 0,
+    "training.augment.horizontal_flip": True,
+    "training.augment.resized_crop_scale": [0.08, 1.0],
+}
 
 
-def data_of(name: str) -> DataInfo:
-    return DataInfo(
-        ("a", "b", "c"), SIZES.get(name.partition("-")[0], (32, 32)), (0.5,) * 3, (0.25,) * 3, "none", "packed"
+def both(training: Mapping[str, object]) -> dict[str, object]:
+    """Return the changes for teacher and student alike."""
+    return {
+        f"{stage}.{key}": value for stage in ("train_teacher", "distill_student") for key, value in training.items()
+    }
+
+
+def cifar(source: str, teacher: str, student: str, **changes: object) -> dict[str, object]:
+    """Return what the CRD protocol changes; ``changes`` are of ``distill_student``."""
+    data = {"source": source, "root": f"data/{source}", "download": True, "calib_fraction": 0.02}
+    return (
+        GPU
+        | {f"prepare_data.{key}": value for key, value in data.items()}
+        | both(CRD)
+        | {"train_teacher.backbone": teacher, "distill_student.backbone": student, "package.name": f"fmkt-{source}"}
+        | {f"distill_student.{key.replace('__', '.')}": value for key, value in changes.items()}
     )
 
 
+def imagenet(teacher: str, student: str) -> dict[str, object]:
+    return (
+        GPU
+        | both(LARGE)
+        | {
+            "prepare_data.source": "imagefolder",
+            "prepare_data.root": "data/imagenet",
+            "prepare_data.image_size": 224,
+            "prepare_data.calib_fraction": 0.01,
+            "prepare_data.max_packed_gib": 16.0,
+            "prepare_data.storage": "index",
+            "train_teacher.backbone": teacher,
+            "train_teacher.weights": "torchvision",
+            "distill_student.backbone": student,
+            "distill_student.feature_pairs": [[4, 4], [5, 5]],
+            "distill_student.losses.kd.temperature": 1.0,
+            "distill_student.losses.dkd.alpha": 0.5,
+            "distill_student.losses.dkd.beta": 0.5,
+            "distill_student.losses.dkd.temperature": 1.0,
+            "distill_student.losses.dkd.warmup_epochs": 5,
+            "package.name": f"fmkt-imagenet-{student.replace('_', '-')}",
+        }
+    )
+
+
+SLOWER: dict[str, object] = {"training__optimizer__learning_rate": 0.01}
+EXPECTED: dict[str, dict[str, object]] = {
+    "digits": {},
+    "cifar10": cifar("cifar10", "resnet56", "resnet20"),
+    "cifar100-resnet110-resnet32": cifar("cifar100", "resnet110", "resnet32"),
+    "cifar100-resnet32x4-resnet8x4": cifar("cifar100", "resnet32x4", "resnet8x4"),
+    "cifar100-resnet32x4-shufflenet_v2": cifar(
+        "cifar100", "resnet32x4", "cifar_shufflenet_v2", feature_pairs=[[3, 2], [4, 3]], **SLOWER
+    ),
+    "cifar100-resnet50-mobilenet_v2": cifar(
+        "cifar100", "cifar_resnet50", "cifar_mobilenet_v2", feature_pairs=[[3, 4], [4, 4]], **SLOWER
+    ),
+    "cifar100-resnet56-resnet20": cifar("cifar100", "resnet56", "resnet20"),
+    "cifar100-vgg13-vgg8": cifar("cifar100", "cifar_vgg13", "cifar_vgg8", feature_pairs=[[3, 3], [4, 4]]),
+    "cifar100-wrn_40_2-wrn_16_2": cifar("cifar100", "wrn_40_2", "wrn_16_2"),
+    "cifar100-wrn_40_2-wrn_40_1": cifar("cifar100", "wrn_40_2", "wrn_40_1"),
+    "imagenet-resnet34-resnet18": imagenet("resnet34", "resnet18"),
+    "imagenet-resnet50-mobilenet_v2": imagenet("resnet50", "mobilenet_v2"),
+    "imagefolder-trial": both(CROPS | {"training.epochs": 2, "training.schedule.warmup_epochs": 0})
+    | {
+        "prepare_data.source": "imagefolder",
+        "prepare_data.root": "data/images",
+        "prepare_data.image_size": 32,
+        "prepare_data.calib_fraction": 0.1,
+        "prepare_data.max_train_images": 10000,
+        "prepare_data.max_test_images": 2000,
+        "train_teacher.backbone": "resnet20",
+        "package.name": "fmkt-trial",
+    },
+    "tiny-imagenet": GPU
+    | both(CROPS | {"training.epochs": 40, "training.batch_size": 128})
+    | {
+        "prepare_data.source": "imagefolder",
+        "prepare_data.root": "data/tiny-imagenet",
+        "prepare_data.image_size": 32,
+        "prepare_data.calib_fraction": 0.02,
+        "train_teacher.backbone": "wrn_40_2",
+        "distill_student.backbone": "wrn_16_2",
+        "package.name": "fmkt-tiny-imagenet",
+    },
+}
+"""What each preset changes of the defaults."""
+
+
+def flat(content: Mapping[str, Any], above: str = "") -> dict[str, object]:
+    """Return the values of ``content`` by their dotted keys."""
+    values: dict[str, object] = {}
+    for name, value in content.items():
+        values |= flat(value, f"{above}{name}.") if isinstance(value, dict) else {f"{above}{name}": value}
+    return values
+
+
+def make(folder: Path, **texts: str) -> Path:
+    """Write a preset file for each of ``texts``; they need no title."""
+    folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(f"# Title of {name}.\n{text}\n")
+    return folder
+
+
+def test_the_presets_are_those_expected() -> None:
+    assert sorted(EXPECTED) == PRESETS
+
+
 @pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize("transfer", ["logits", "features"])
-def test_the_networks_of_every_preset_can_be_built_and_fit_each_other(name: str, transfer: str) -> None:
-    params = load_params(ROOT / f"presets/{name}.yaml")
-    info = data_of(name)
-    settings = params.distill_student.model_dump() | {"transfer": transfer}
-    settings["loss"] = "pkd" if transfer == "features" else settings["loss"]
-    with torch.no_grad():
-        teacher = build_network("classifier", teacher_arguments(params.train_teacher.backbone, info))
-        recipe = student_spec(settings, info)
-        student = build_student(recipe, info.image_size)
-        assert isinstance(student, SampledStudent)
-        adapter_network_spec = adapter_spec(settings, info, student, teacher)  # type: ignore[arg-type]
-        adapter = build_network(*adapter_network_spec) if adapter_network_spec else None
-        assert build_objective(settings, student, adapter, teacher, label_smoothing=0.0)  # type: ignore[arg-type]
-        assert (adapter is not None) == (transfer == "features")
-        assert_smaller(student, teacher)
+def test_a_preset_changes_of_the_defaults_what_it_should(name: str) -> None:
+    defaults = flat(Params().model_dump(mode="json"))
+    found = flat(load_preset(FOLDER, name).model_dump(mode="json"))
+    assert list(found) == list(defaults)
+    assert {key: value for key, value in found.items() if value != defaults[key]} == EXPECTED[name]
 
 
-def assert_smaller(student: nn.Module, teacher: nn.Module) -> None:
-    sizes = [sum(p.numel() for p in network.backbone.parameters()) for network in (student, teacher)]  # type: ignore[union-attr, operator]
-    assert sizes[0] < sizes[1], "the student's backbone is the smaller one"
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_rendered_preset_reads_back_as_it_was(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(render_preset(FOLDER, name))
+    read = load_params(path)
+    assert read == load_preset(FOLDER, name)
+    title = list_presets(FOLDER)[name]
+    assert render(read, title) == path.read_text() == render_preset(FOLDER, name)
+    assert path.read_text().startswith(f"# {title}\n")
+    old = YAML(typ="safe", pure=True)
+    old.version = (1, 1)
+    assert old.load(path.read_text()) == read_yaml(path), "programs that read YAML 1.1 find the same values"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks/comparisons").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_comparison_is_made_of_valid_parameters(path: Path, tmp_path: Path) -> None:
-    comparison = load_comparison(path)
-    for method, changes in comparison.methods.items():
-        written = tmp_path / "params.yaml"
-        written.write_text(changed_params(ROOT / comparison.params, comparison.changes | changes))
-        assert load_params(written).distill_student.method in {"none", "metric", "metric_meta"} or "kt" in method
+def test_every_preset_file_is_short_and_says_only_what_differs() -> None:
+    defaults = flat(Params().model_dump(mode="json"))
+    for path in FOLDER.glob("*.yaml"):
+        assert len(path.read_text().splitlines()) <= 25, path.name
+        content: Any = read_yaml(path) or {}
+        extends = content.pop("extends", None)
+        if extends is None:
+            same = [key for key, value in flat(content).items() if value == defaults[key]]
+            assert not same, f"{path.name} repeats defaults"
+
+
+def test_what_presets_extend_is_not_listed() -> None:
+    assert (FOLDER / "_crd.yaml").exists()
+    assert not [name for name in PRESETS if name.startswith("_")]
+    with pytest.raises(UserError, match=r"preset: unknown preset '_crd'; .*known: cifar10, cifar100-"):
+        load_preset(FOLDER, "_crd")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("base: {sead: 1}", "own.yaml: base.sead: unknown key 'sead'; did you mean seed? known: seed, device"),
+        ("bass: {seed: 1}", "own.yaml: bass: unknown key 'bass'; did you mean base? known: base, execution"),
+        ("train_teacher: {training: {optimizer: {lr: 1.0}}}", "own.yaml: train_teacher.training.optimizer.lr: unknown"),
+        ("base: {seed: x}", "own.yaml: base.seed: got 'x'; input should be a valid integer"),
+        ("base: 3", "own.yaml: base: got 3; input should be a valid dictionary"),
+        ("base: {seed: {a: 1}}", "own.yaml: base.seed: got {'a': 1}; input should be a valid integer"),
+        ("prepare_data: {source: cifar10}", "own.yaml: prepare_data: source cifar10 needs root"),
+        ("- 1", "own.yaml: holds no sections"),
+        ("a: [", "own.yaml: not valid YAML"),
+        ("extends: othr", "own.yaml: extends: unknown preset 'othr'; did you mean other? known: other, own"),
+        ("extends: [other]", "own.yaml: extends: unknown preset"),
+        ("extends: own", "own.yaml: extends: goes round in a circle: own, own"),
+        ("extends: other", r"own.yaml (extends other): base.seed: got -1"),
+    ],
+)
+def test_a_fault_in_a_preset_is_named_with_file_and_key(text: str, words: str, tmp_path: Path) -> None:
+    folder = make(tmp_path / "presets", own=text, other="base: {seed: -1}")
+    with pytest.raises(UserError) as caught:
+        load_preset(folder, "own")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_presets_that_extend_each_other_are_refused(tmp_path: Path) -> None:
+    folder = make(tmp_path / "presets", a="extends: b", b="extends: c", c="extends: b")
+    with pytest.raises(UserError, match=r"c.yaml: extends: goes round in a circle: a, b, c, b"):
+        load_preset(folder, "a")
+
+
+def test_a_preset_can_extend_one_that_extends_another(tmp_path: Path) -> None:
+    folder = make(
+        tmp_path / "presets",
+        _a="base: {seed: 1, num_threads: 3}\nevaluate: {latency_batch_sizes: [1, 2]}",
+        b="extends: _a\nbase: {seed: 2}",
+        c="extends: b\nevaluate: {latency_batch_sizes: [4]}",
+    )
+    found = load_preset(folder, "c")
+    assert (found.base.seed, found.base.num_threads, found.evaluate.latency_batch_sizes) == (2, 3, (4,))
+    assert list_presets(folder) == {"b": "Title of b.", "c": "Title of c."}
+
+
+def test_a_preset_without_a_title_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("base: {seed: 1}\n")
+    with pytest.raises(UserError, match=r"own.yaml: its first line must be a comment that says what the preset is for"):
+        list_presets(tmp_path)
+
+
+def test_a_preset_is_put_in_place_and_an_edited_file_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    assert apply_preset(FOLDER, DEFAULT, path) is None
+    assert path.read_text() == render_preset(FOLDER, DEFAULT)
+    assert apply_preset(FOLDER, "cifar10", path) is None, "a preset is no edited file"
+    edited = path.read_bytes() + b"# mine\n"
+    path.write_bytes(edited)
+    kept = apply_preset(FOLDER, "tiny-imagenet", path)
+    assert kept == tmp_path / "params.yaml.bak"
+    assert kept.read_bytes() == edited
+    assert path.read_text() == render_preset(FOLDER, "tiny-imagenet")
+    path.write_bytes(edited)
+    assert apply_preset(FOLDER, DEFAULT, path) == tmp_path / "params.yaml.bak1", "an earlier copy is never overwritten"
+    assert kept.read_bytes() == edited
+
+
+def test_a_faulty_or_unknown_preset_changes_nothing(tmp_path: Path) -> None:
+    folder = make(tmp_path / "presets", good="base: {seed: 1}", bad="base: {seed: x}")
+    path = tmp_path / "params.yaml"
+    path.write_text("mine")
+    for name in ("bad", "imagenet"):
+        with pytest.raises(UserError):
+            apply_preset(folder, name, path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["params.yaml", "presets"]
+    assert apply_preset(folder, "good", path) == tmp_path / "params.yaml.bak", "the fault of another does not hinder"
+
+
+def test_the_preset_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT)
+    lines = CliRunner().invoke(stages_main, ["preset"]).output.splitlines()
+    assert [line.split()[0] for line in lines] == PRESETS
+    assert len({line.index(title) for line, title in zip(lines, list_presets(FOLDER).values(), strict=True)}) == 1
+    path = tmp_path / "params.yaml"
+    path.write_text("mine")
+    done = CliRunner().invoke(stages_main, ["preset", "digits", "--params", str(path)])
+    assert done.exit_code == 0
+    assert f"your edited {path} is kept as {path}.bak" in done.output
+    unknown = CliRunner().invoke(stages_main, ["preset", "digit", "--params", str(path)])
+    assert unknown.exit_code == 2
+    assert "error: preset: unknown preset 'digit'; did you mean digits? known: cifar10" in unknown.output
 
 
 def test_the_usual_cifar_100_pairs_are_there() -> None:
-    pairs = {
-        (p.train_teacher.backbone, p.distill_student.backbone)
-        for p in map(load_params, (ROOT / "presets").glob("cifar100-*"))
-    }
+    loaded = [load_preset(FOLDER, name) for name in PRESETS if name.startswith("cifar100-")]
+    pairs = {(params.train_teacher.backbone, params.distill_student.backbone) for params in loaded}
     assert {
         ("resnet56", "resnet20"),
         ("resnet32x4", "resnet8x4"),
         ("wrn_40_2", "wrn_16_2"),
         ("cifar_vgg13", "cifar_vgg8"),
     } < pairs
+
+
+SIZES = {"digits": (8, 8), "imagenet": (224, 224)}
+"""Image sizes by the first part of the preset's name; 32 x 32 for the others."""
+
+
+def data_of(name: str) -> DataInfo:
+    """Return what ``prepare_data`` would say of the preset's images."""
+    return DataInfo(
+        task="classification",
+        class_names=("a", "b", "c"),
+        image_size=SIZES.get(name.partition("-")[0], (32, 32)),
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        resize="none",
+        storage="packed",
+    )
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("transfer", ["logits", "features"])
+def test_the_networks_of_every_preset_can_be_built_and_fit_each_other(name: str, transfer: str) -> None:
+    params, info = load_preset(FOLDER, name), data_of(name)
+    task = TASKS[info.task].load().training()
+    loss = "pkd" if transfer == "features" else params.distill_student.loss
+    settings = params.distill_student.model_copy(update={"transfer": transfer, "loss": loss})
+    method = METHODS[settings.method].load()
+    with torch.no_grad():
+        teacher = build_network(
+            task.plain_network(params.train_teacher.backbone, info, mean=list(info.mean), std=list(info.std))
+        )
+        assert isinstance(teacher, Classifier)
+        student = build_student(method.student(settings, info, task), info.image_size)
+        assert isinstance(student, SampledStudent)
+        spec = method.adapter(settings, info, task, student, teacher)
+        adapter = build_network(spec) if spec else None
+        assert method.objective(settings, Networks(student, adapter, teacher), task.supervision(label_smoothing=0.0))
+        assert (adapter is not None) == (transfer == "features")
+    assert count(backbone_of(student)) < count(teacher.backbone), "the student's backbone is the smaller one"
+
+
+def count(network: nn.Module) -> int:
+    """Return the number of trainable values."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -13,7 +13,7 @@ Stage = Callable[[Tensor], Tensor]
 class Backbone(nn.Module):
     """A chain of stages from images (B, 3, H, W) to the last feature map (B, C, H', W').
 
-    Who needs a feature map on the way walks ``stages`` himself; there are no hooks.
+    Whoever needs a feature map on the way calls ``stages`` one by one; there are no hooks.
     """
 
     widths: tuple[int, ...]
@@ -34,6 +34,10 @@ class Backbone(nn.Module):
     def compile_stages(self) -> None:
         """Let ``torch.compile`` make each stage faster; it does so when the stage is first called."""
         self._compiled = [torch.compile(stage, dynamic=False) for stage in self.eager_stages()]
+
+    def decompile_stages(self) -> None:
+        """Run the stages as they are from here on."""
+        self._compiled = None
 
     def initialize_convolutions(self) -> None:
         """Draw the weights of convolutions after He et al. 2015, scaled by their fan-out; biases become 0."""

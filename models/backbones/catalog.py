@@ -39,7 +39,11 @@ SMALL_IMAGE_BACKBONES: dict[str, BackboneConfig] = {
     "cifar_vgg13": BackboneConfig("vgg", {"blocks": ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512))}),
     "cifar_resnet50": BackboneConfig("bottleneck_resnet", {"blocks": (3, 4, 6, 3)}),
     "cifar_mobilenet_v2": BackboneConfig("mobilenet_v2", {"width": 0.5, "expansion": 6}),
-    "cifar_shufflenet_v1": BackboneConfig("shufflenet_v1", {"blocks": (4, 8, 4), "widths": (240, 480, 960), "groups": 3}),
-    "cifar_shufflenet_v2": BackboneConfig("shufflenet_v2", {"blocks": (3, 7, 3), "widths": (116, 232, 464), "last": 1024}),
+    "cifar_shufflenet_v1": BackboneConfig(
+        "shufflenet_v1", {"blocks": (4, 8, 4), "widths": (240, 480, 960), "groups": 3}
+    ),
+    "cifar_shufflenet_v2": BackboneConfig(
+        "shufflenet_v2", {"blocks": (3, 7, 3), "widths": (116, 232, 464), "last": 1024}
+    ),
 }
 """Names with ``cifar_`` would otherwise mean torchvision's network for large images."""

@@ -20,8 +20,8 @@ PROBE_SIZE = 224
 class TorchvisionBackbone(Backbone):
     """A torchvision classifier up to its last adaptive pooling, a stage for each resolution.
 
-    A classifier that pools no feature map (vision transformers), or computes otherwise in training (Swin), has a backbone
-    without stages, which returns the images.
+    A classifier that pools no feature map (vision transformers), or computes otherwise in training (Swin), has a
+    backbone without stages, which returns the images.
     """
 
     def __init__(self, stages: Sequence[fx.GraphModule], widths: tuple[int, ...]) -> None:

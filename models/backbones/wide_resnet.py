@@ -25,7 +25,7 @@ class PreActivationBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
         activated = self.relu(self.bn1(x))
-        y = self.conv2(self.relu(self.bn2(self.conv1(activated))))
+        y = call(self.conv2, self.relu(self.bn2(self.conv1(activated))))
         shortcut = x if self.shortcut is None else call(self.shortcut, activated)
         return y + shortcut
 

@@ -2,28 +2,41 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.comparison.config import Changes, Comparison, changed_params, folder_name
 from pipeline.core.files import Json, read_json, write_json, write_text
-from pipeline.params.loading import load_params
-from pipeline.preflight.checks import check_backbones, check_feature_map, check_feature_pairs
+from pipeline.params.schema import load_params
+from pipeline.preflight.checks import check_params
+from pipeline.preflight.code import PROJECT, CodeReader
+from pipeline.preflight.stage_table import PROBE, STAGES, StageEntry, command_line
 
 Command = list[str]
 """A stage's module and its arguments."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """Stage commands that belong together, and how to know that they have run."""
 
     name: str
     folder: Path
     commands: list[Command]
-    facts: Callable[[], object]
-    """Returns what, besides the commands, decides whether an earlier result still counts."""
+    shared: Path | None = None
+    """The folder of the run whose data and teacher it uses; None: it uses none."""
+
+    @property
+    def params(self) -> Path:
+        """Return its parameters file."""
+        return self.folder / "params.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Return the file of facts about the user's files, which the probe writes."""
+        return self.folder / "environment.json"
 
     @property
     def done_file(self) -> Path:
@@ -31,8 +44,24 @@ class Run:
         return self.folder / "done.json"
 
     def fingerprint(self) -> str:
-        """Return a text that changes with the commands and with what they need."""
-        return hashlib.sha256(repr((self.commands, self.facts())).encode()).hexdigest()
+        """Return a text that changes with whatever decides what the commands write.
+
+        These are the commands, the parameters, facts and code on which their stages depend, and the run whose data and
+        teacher they use.
+        """
+        stages = [_stage(command) for command in self.commands]
+        code = CodeReader(PROJECT)
+        known = {
+            "commands": self.commands,
+            "params": _values(load_params(self.params).model_dump(mode="json"), [k for s in stages for k in s.params]),
+            "code": {stage.name: code.digest(stage.module) for stage in stages},
+        }
+        facts = [key for stage in stages for key in stage.facts]
+        if facts:
+            known["facts"] = _values(read_json(self.environment), facts)
+        if self.shared is not None:
+            known["shared"] = read_json(self.shared / "done.json")["fingerprint"]
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def is_done(self) -> bool:
         """Return whether the commands have succeeded with what they need now, and what they wrote is still there."""
@@ -42,12 +71,12 @@ class Run:
             and read_json(self.done_file).get("fingerprint") == self.fingerprint()
         )
 
-    def mark_done(self, seconds: float) -> None:
-        """Note that the commands have succeeded, in ``seconds``."""
-        write_json(self.done_file, {"fingerprint": self.fingerprint(), "seconds": round(seconds, 1)})
+    def mark_done(self, fingerprint: str, seconds: float) -> None:
+        """Note that the commands have succeeded in ``seconds``; ``fingerprint`` is that from before they started."""
+        write_json(self.done_file, {"fingerprint": fingerprint, "seconds": round(seconds, 1)})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trial(Run):
     """One training of one method."""
 
@@ -67,22 +96,19 @@ def teacher_run(comparison: Comparison, out: Path) -> Run:
     """
     folder = out / "teacher"
     params = _write_params(comparison, folder, _method_with_teacher(comparison, folder))
-    facts, data, teacher = folder / "environment.json", folder / "data", folder / "teacher"
+    data = folder / "data"
+    train_teacher = {
+        "environment": folder / "environment.json",
+        "data": data,
+        "out": folder / "teacher",
+        "metrics": folder / "teacher.json",
+        "history": folder / "teacher_history.csv",
+    }
     commands = [
-        ["stages.prepare_data", "--params", str(params), "--out", str(data)],
-        [
-            "stages.train_teacher", "--params", str(params), "--environment", str(facts), "--data", str(data),
-            "--out", str(teacher), "--metrics", str(folder / "teacher.json"),
-            "--history", str(folder / "teacher_history.csv"),
-        ],
-    ]  # fmt: skip
-
-    def given() -> object:
-        inputs = read_json(facts)["inputs"]
-        own = _sections(params, "base", "prepare_data", "train_teacher")
-        return own, [inputs[key] for key in ("data", "teacher", "teacher_weights")]
-
-    return Run("teacher", folder, commands, given)
+        command_line("prepare_data", {"out": data}, params),
+        command_line("train_teacher", train_teacher, params),
+    ]
+    return Run(name="teacher", folder=folder, commands=commands)
 
 
 def _method_with_teacher(comparison: Comparison, folder: Path) -> Changes:
@@ -94,9 +120,8 @@ def _method_with_teacher(comparison: Comparison, folder: Path) -> Changes:
 
 
 def probe_command(run: Run) -> Command:
-    """Return the command that checks parameters and paths of the teacher's run and writes ``environment.json``."""
-    params, facts = run.folder / "params.yaml", run.folder / "environment.json"
-    return ["stages.probe_environment", "--params", str(params), "--out", str(facts)]
+    """Return the command that checks parameters and paths of the teacher's run and writes its facts."""
+    return command_line(PROBE, {"out": run.environment, "code": run.folder / "code.json"}, run.params)
 
 
 def trials(comparison: Comparison, out: Path) -> list[Trial]:
@@ -109,42 +134,42 @@ def trials(comparison: Comparison, out: Path) -> list[Trial]:
 
 
 def _trial(comparison: Comparison, out: Path, method: str, seed: int) -> Trial:
-    folder = out / "trials" / f"{folder_name(method)}-{seed}"
+    folder, shared = out / "trials" / f"{folder_name(method)}-{seed}", out / "teacher"
     params = _write_params(comparison, folder, comparison.methods[method] | {"base.seed": seed})
-    shared = out / "teacher"
-    data, student, calibration = shared / "data", folder / "student", folder / "calibration"
-    common = ["--params", str(params), "--data", str(data)]
+    data, teacher = shared / "data", shared / "teacher"
+    student, calibration = folder / "student", folder / "calibration"
+    distill_student = {
+        "data": data,
+        "teacher": teacher,
+        "out": student,
+        "metrics": folder / "student.json",
+        "history": folder / "history.csv",
+    }
+    calibrate_steps = {"data": data, "student": student, "out": calibration, "curve": folder / "curve.csv"}
+    evaluate = {
+        "data": data,
+        "student": student,
+        "calibration": calibration,
+        "artifact": student,
+        "out": folder / "evaluation.json",
+        "scores": folder / "scores.json",
+        "confusion": folder / "confusion.csv",
+    }
+    trace_flow = {
+        "data": data,
+        "teacher": teacher,
+        "student": student,
+        "steps": folder / "flow_steps.csv",
+        "by_num_steps": folder / "flow_by_num_steps.csv",
+    }
     commands = [
-        [
-            "stages.distill_student", *common, "--teacher", str(shared / "teacher"), "--out", str(student),
-            "--metrics", str(folder / "student.json"), "--history", str(folder / "history.csv"),
-        ],
-        [
-            "stages.calibrate_steps", *common, "--student", str(student), "--out", str(calibration),
-            "--curve", str(folder / "curve.csv"),
-        ],
-        [
-            "stages.evaluate", "torch", *common, "--student", str(student), "--calibration", str(calibration),
-            "--artifact", str(student), "--out", str(folder / "evaluation.json"),
-            "--scores", str(folder / "scores.json"), "--confusion", str(folder / "confusion.csv"),
-        ],
-        [
-            "stages.trace_flow", *common, "--teacher", str(shared / "teacher"), "--student", str(student),
-            "--steps", str(folder / "steps.csv"), "--by-num-steps", str(folder / "flow_by_num_steps.csv"),
-        ],
-    ]  # fmt: skip
-    return Trial(
-        f"{method}, seed {seed}", folder, commands,
-        lambda: (
-            _sections(params, "base", "distill_student", "calibrate_steps", "evaluate"),
-            read_json(shared / "done.json")["fingerprint"],
-        ),
-        method, seed,
-    )  # fmt: skip
-
-
-def _sections(params: Path, *names: str) -> str:
-    return load_params(params).model_dump_json(include=set(names))
+        command_line("distill_student", distill_student, params),
+        command_line("calibrate_steps", calibrate_steps, params),
+        command_line("evaluate", evaluate, params, runtime="torch"),
+        command_line("trace_flow", trace_flow, params),
+    ]
+    name = f"{method}, seed {seed}"
+    return Trial(name=name, folder=folder, commands=commands, shared=shared, method=method, seed=seed)
 
 
 def _write_params(comparison: Comparison, folder: Path, changes: Changes) -> Path:
@@ -152,16 +177,25 @@ def _write_params(comparison: Comparison, folder: Path, changes: Changes) -> Pat
     text = changed_params(Path(comparison.params), comparison.changes | changes)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
-    params = load_params(path)
-    backbones = {
-        "distill_student.backbone": params.distill_student.backbone,
-        "train_teacher.backbone": params.train_teacher.backbone,
-    }
-    check_backbones(backbones, known=())
-    if params.distill_student.needs_feature_map:
-        check_feature_map(params.distill_student.backbone, earlier={})
-    check_feature_pairs(list(backbones.values()), params.distill_student.taught_pairs, earlier={})
+    check_params(load_params(path))
     return path
+
+
+def _stage(command: Command) -> StageEntry:
+    """Return the stage that ``command`` runs."""
+    return STAGES[command[0].rpartition(".")[2]]
+
+
+def _values(content: Json, keys: Sequence[str]) -> Json:
+    """Return the values of the dotted ``keys`` in ``content``."""
+    found: Json = {}
+    for key in keys:
+        value: object = content
+        for part in key.split("."):
+            assert isinstance(value, dict)
+            value = value[part]
+        found[key] = value
+    return found
 
 
 def _options(command: Command) -> list[tuple[str, str]]:
@@ -170,5 +204,5 @@ def _options(command: Command) -> list[tuple[str, str]]:
 
 
 def unfinished(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs whose result is missing, or was made from other parameters, data or teacher."""
+    """Return the runs whose result is missing, or was made from other parameters, data, teacher or code."""
     return [run for run in runs if not run.is_done()]

@@ -24,6 +24,8 @@ class Running:
 
     run: Run
     process: subprocess.Popen[bytes]
+    fingerprint: str
+    """That of the run before it started: what changes meanwhile is not in its result."""
     started: float = field(default_factory=time.perf_counter)
 
     def seconds(self) -> float:
@@ -70,21 +72,25 @@ def run_command(command: Command) -> int:
 def _start(run: Run) -> Running:
     run.folder.mkdir(parents=True, exist_ok=True)
     run.done_file.unlink(missing_ok=True)
+    fingerprint = run.fingerprint()
     with (run.folder / LOG).open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline.comparison.worker"],
-            stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, cwd=Path.cwd(),
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=Path.cwd(),
+        )
     assert process.stdin is not None
     process.stdin.write(f"{json.dumps(run.commands)}\n".encode())
     process.stdin.flush()  # stays open: the worker ends when it closes
-    return Running(run, process)
+    return Running(run, process, fingerprint)
 
 
 def _end(item: Running, failed: list[Run]) -> str:
     """Take note of a run that ended; return one line about it."""
     if item.process.returncode == 0:
-        item.run.mark_done(item.seconds())
+        item.run.mark_done(item.fingerprint, item.seconds())
         return f"{item.run.name}: done in {item.seconds():.0f} s"
     failed.append(item.run)
     lines = (item.run.folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -7,24 +7,26 @@ from typing import Any
 from pipeline.comparison.plan import Trial
 from pipeline.core.files import Json
 
-COLUMNS = (
-    "method", "accuracy", "std", "n", "gain", "gain_std", "num_steps", "macs", "parameters", "train_seconds",
-)  # fmt: skip
+COLUMNS = ("method", "score", "std", "n", "gain", "gain_std", "num_steps", "macs", "parameters", "train_seconds")
 Row = dict[str, Any]
 
 
-def trial_rows(trials: Sequence[Trial]) -> list[Row]:
-    """Return a row for each finished trial: accuracy on the test split at the calibrated steps, and what it costs."""
-    return [_trial_row(trial) for trial in trials]
+def trial_rows(trials: Sequence[Trial], primary: str) -> list[Row]:
+    """Return a row for each finished trial: its score on the test split at the calibrated steps, and what it costs.
+
+    Args:
+        primary: the score that decides, e.g. ``accuracy``.
+    """
+    return [_trial_row(trial, primary) for trial in trials]
 
 
-def _trial_row(trial: Trial) -> Row:
+def _trial_row(trial: Trial, primary: str) -> Row:
     calibration: Json = trial.report("calibration/calibration.json")
     chosen = next(p for p in calibration["curve"] if p["num_steps"] == calibration["num_steps"])
     return {
         "method": trial.method,
         "seed": trial.seed,
-        "accuracy": trial.report("scores.json")["accuracy"],
+        "score": trial.report("scores.json")[primary],
         "num_steps": calibration["num_steps"],
         "macs": chosen["macs"],
         "parameters": trial.report("student/network.json")["num_parameters"],
@@ -35,20 +37,20 @@ def _trial_row(trial: Trial) -> Row:
 def summarize_methods(rows: Sequence[Row], baseline: str) -> list[Row]:
     """Return a row (see ``COLUMNS``) for each method, in the order of their first trials.
 
-    ``accuracy`` and ``gain`` are means over the seeds, ``std`` and ``gain_std`` sample standard deviations (n - 1; None
+    ``score`` and ``gain`` are means over the seeds, ``std`` and ``gain_std`` sample standard deviations (n - 1; None
     for one seed). A gain is that over the baseline with the same seed. ``macs`` is the mean, since K may differ.
     """
-    base = {row["seed"]: row["accuracy"] for row in rows if row["method"] == baseline}
+    base = {row["seed"]: row["score"] for row in rows if row["method"] == baseline}
     found = []
     for method in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == method]
-        gains = [row["accuracy"] - base[row["seed"]] for row in own]
+        gains = [row["score"] - base[row["seed"]] for row in own]
         steps = sorted({row["num_steps"] for row in own if row["num_steps"] is not None})
         found.append(
             {
                 "method": method,
-                "accuracy": statistics.fmean(row["accuracy"] for row in own),
-                "std": _std([row["accuracy"] for row in own]),
+                "score": statistics.fmean(row["score"] for row in own),
+                "std": _std([row["score"] for row in own]),
                 "n": len(own),
                 "gain": statistics.fmean(gains),
                 "gain_std": _std(gains),
@@ -61,9 +63,19 @@ def summarize_methods(rows: Sequence[Row], baseline: str) -> list[Row]:
     return found
 
 
-def markdown(rows: Sequence[Row], baseline: str) -> str:
-    """Return the table as Markdown, accuracies and gains in percent."""
-    header = ["method", "top-1 %", "std", "n", f"gain over {baseline}", "K", "multiply-adds", "parameters", "s per run"]
+def markdown(rows: Sequence[Row], baseline: str, score: str) -> str:
+    """Return the table as Markdown, scores and gains in percent; ``score`` is what they are: "top-1 accuracy"."""
+    header = [
+        "method",
+        f"{score}, %",
+        "std",
+        "n",
+        f"gain over {baseline}",
+        "K",
+        "multiply-adds",
+        "parameters",
+        "s per run",
+    ]
     escaped = "\\|"
     lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
     for row in rows:
@@ -71,7 +83,7 @@ def markdown(rows: Sequence[Row], baseline: str) -> str:
         lines.append(
             [
                 row["method"],
-                f"{100 * row['accuracy']:.2f}",
+                f"{100 * row['score']:.2f}",
                 "" if row["std"] is None else f"{100 * row['std']:.2f}",
                 str(row["n"]),
                 f"{100 * row['gain']:+.2f}{spread}",

@@ -32,7 +32,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def num_processes() -> int:
+def world_size() -> int:
     """Return how many processes train together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
@@ -48,16 +48,16 @@ def is_main() -> bool:
 
 
 def local_shard(start: int, count: int) -> slice:
-    """Return this process's share of the ``count`` positions from ``start`` on; shares are disjoint and cover all."""
-    if num_processes() == 1:
+    """Return this process's shard of the ``count`` positions from ``start`` on; shards are disjoint and cover all."""
+    if world_size() == 1:
         return slice(start, start + count)
-    rank, size = distributed.get_rank(), num_processes()
+    rank, size = distributed.get_rank(), world_size()
     return slice(start + count * rank // size, start + count * (rank + 1) // size)
 
 
 def all_gather(x: Tensor, dim: int = 0) -> Tensor:
-    """Return the shares ``x`` of all processes, joined along ``dim``; gradients flow back to each."""
-    return x if num_processes() == 1 else _AllGather.apply(x, dim)
+    """Return the shards ``x`` of all processes, joined along ``dim``; gradients flow back to each."""
+    return x if world_size() == 1 else _AllGather.apply(x, dim)
 
 
 class _AllGather(torch.autograd.Function):
@@ -66,9 +66,9 @@ class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dim: int) -> Tensor:
         ctx.dim, ctx.count = dim, x.shape[dim]
-        soft_targets = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(num_processes())]
-        distributed.all_gather(soft_targets, x.contiguous())
-        return torch.cat(soft_targets, dim=dim)
+        shards = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        distributed.all_gather(shards, x.contiguous())
+        return torch.cat(shards, dim=dim)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -77,7 +77,7 @@ class _AllGather(torch.autograd.Function):
 
 def all_reduce_sum(x: Tensor) -> Tensor:
     """Return the sum of ``x`` over all processes; gradients flow back to each."""
-    return x if num_processes() == 1 else _AllReduceSum.apply(x)
+    return x if world_size() == 1 else _AllReduceSum.apply(x)
 
 
 class _AllReduceSum(torch.autograd.Function):
@@ -98,7 +98,7 @@ def _total(x: Tensor) -> Tensor:
 
 def broadcast(value: Value) -> Value:
     """Return the main process's ``value``."""
-    if num_processes() == 1:
+    if world_size() == 1:
         return value
     holder: list[Any] = [value]
     distributed.broadcast_object_list(holder)

@@ -4,10 +4,14 @@ Settings stand in the room that they configure (``settings.py`` there); ``pipeli
 parameters file. Every field has a default and a description, from which the file is written.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Strict, create_model
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from models.table import Table
 
@@ -40,10 +44,61 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def entry_of(table: Table) -> AfterValidator:
-    """Return what makes a text the name of an entry of ``table``."""
+def knob(default: Any, description: str) -> Any:
+    """Return a field that people turn first; in the parameters file it stands above the others of its section."""
+    return Field(default, description=description, json_schema_extra={"rare": False})
 
-    def check(name: str) -> str:
-        return table[name].name
 
-    return AfterValidator(check)
+def rare(default: Any, description: str) -> Any:
+    """Return a field that is rarely changed; in the parameters file it stands below the knobs of its section."""
+    return Field(default, description=description, json_schema_extra={"rare": True})
+
+
+def section_of(name: str, base: type[Section], sections: Mapping[str, tuple[Section, str]]) -> Any:
+    """Return a class ``name`` derived from ``base`` with a section for each entry of a table.
+
+    Args:
+        sections: from an entry's name to its default settings and their description.
+    """
+    fields: dict[str, Any] = {key: (type(default), knob(default, text)) for key, (default, text) in sections.items()}
+    return create_model(name, __base__=base, __module__=base.__module__, __doc__=base.__doc__, **fields)
+
+
+@dataclass(frozen=True, eq=False)
+class EntryOf:
+    """Accepts the names of the entries of ``table`` and nothing else."""
+
+    table: Table[Any]
+
+    def _check(self, name: object) -> str:
+        if not isinstance(name, str):
+            known = ", ".join(self.table)
+            raise ValueError(f"got {name!r}; give the name of a {self.table.kind}: {known}")  # noqa: TRY004  (pydantic's)
+        return str(self.table[name].name)
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
+        """Return how pydantic checks a value."""
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the known names, with their descriptions."""
+        choices = {name: entry.description for name, entry in self.table.items()}
+        return {"type": "string", "enum": list(choices), "choices": choices}
+
+
+def entry_of(table: Table[Any]) -> EntryOf:
+    """Return what, in ``Annotated[str, ...]``, accepts the names of the entries of ``table`` alone."""
+    return EntryOf(table)
+
+
+class Base(Section):
+    """What all stages share."""
+
+    seed: Annotated[int, Field(ge=0)] = knob(0, "of everything random: weights, splits, order, augmentation")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = knob(
+        "auto", "where networks run: auto (CUDA where there is one), cpu, cuda, or one GPU as cuda:1"
+    )
+    num_threads: NumThreads | None = knob(
+        2, "CPU threads of training (null: all cores); another count changes the last bits"
+    )
+    deterministic: bool = rare(default=True, description="same seed on the same machine: same bits")

@@ -9,6 +9,7 @@ import torch
 
 from pipeline.core.distributed import local_world_size, was_launched
 from pipeline.core.errors import UserError
+from pipeline.core.settings import Base
 
 
 def derive_seed(seed: int, *names: object) -> int:
@@ -25,25 +26,26 @@ def seed_everything(seed: int, *names: object) -> None:
     torch.manual_seed(value)
 
 
-def set_up_torch(stage: str, *, seed: int, device: str, deterministic: bool, num_threads: int | None) -> torch.device:
+def set_up_torch(stage: str, settings: Base) -> torch.device:
     """Seed everything for ``stage``, choose kernels and threads, and return the device to work on.
 
-    ``num_threads`` None leaves PyTorch its own choice. Results differ in their last bits between thread counts, so the
-    count belongs to what makes a run reproducible.
+    ``settings.num_threads`` None leaves PyTorch its own choice. Results differ in their last bits between thread
+    counts, so the count belongs to what makes a run reproducible.
 
     Raises:
         UserError: CUDA is asked for and not available.
     """
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
+    deterministic = settings.deterministic
+    if settings.num_threads is not None:
+        torch.set_num_threads(settings.num_threads)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = not deterministic
     # not use_deterministic_algorithms, which imports the compiler too: 1.5 s
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on the GPU as on the CPU
-    seed_everything(seed, stage)
-    return _select_device(device)
+    seed_everything(settings.seed, stage)
+    return _select_device(settings.device)
 
 
 def _select_device(name: str) -> torch.device:
@@ -54,8 +56,8 @@ def _select_device(name: str) -> torch.device:
         count = torch.cuda.device_count()
         if was_launched():
             raise UserError(
-                f"execution.num_processes: got {local_world_size()} on this host, but PyTorch sees {count} CUDA device(s) "
-                "here; give at most so many, or set base.device to cpu"
+                f"execution.num_processes: got {local_world_size()} on this host, but PyTorch sees {count} CUDA "
+                "device(s) here; give at most so many, or set base.device to cpu"
             )
         raise UserError(f"base.device: got {name!r}, but PyTorch sees {count} CUDA device(s) here; use auto or cpu")
     if device.type == "cuda":

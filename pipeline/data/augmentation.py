@@ -1,7 +1,6 @@
 """Random changes of a batch of images, computed on the device for all of them at once."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,17 +8,6 @@ from torch.nn import functional
 
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luma of ITU-R BT.601."""
-
-
-class Batch(NamedTuple):
-    """Images and labels on the device."""
-
-    images: Tensor
-    """float32 in [0, 1], (B, 3, H, W), channels last in memory."""
-    labels: Tensor
-    """int64, (B,); of a mixed image the class with the larger share."""
-    soft_targets: Tensor | None = None
-    """float32 (B, num_classes): the share of each class where images are mixed; None: none are."""
 
 
 class Draws(NamedTuple):
@@ -37,7 +25,7 @@ class Draws(NamedTuple):
         return Draws(*(values[positions] for values in self))
 
 
-class Augment:
+class Augmentation:
     """Shifted crops, mirroring and changes of colour.
 
     Args:
@@ -106,33 +94,3 @@ def _luma(images: Tensor) -> Tensor:
     """Return the luma (B, 1, H, W) of ``images`` (B, 3, H, W)."""
     red, green, blue = (images[:, i : i + 1] for i in range(3))
     return GREY[0] * red + GREY[1] * green + GREY[2] * blue
-
-
-Mix = Callable[[Batch], Batch]
-
-
-def build_augmentation(
-    *, num_classes: int, mixup_alpha: float, cutmix_alpha: float, **augment: Any
-) -> tuple[Augment, Mix | None]:
-    """Return what changes images one by one, by the arguments of ``Augment``, and what mixes them, if anything does."""
-    return Augment(**augment), build_mix(mixup_alpha=mixup_alpha, cutmix_alpha=cutmix_alpha, num_classes=num_classes)
-
-
-def build_mix(*, mixup_alpha: float, cutmix_alpha: float, num_classes: int) -> Mix | None:
-    """Return what mixes each image of a batch with its neighbour, by torchvision's MixUp or CutMix; None: nothing does.
-
-    An alpha of 0 leaves that one out; with both, each batch draws one of them. PyTorch's generator decides.
-    """
-    if not (mixup_alpha or cutmix_alpha):
-        return None
-    from torchvision.transforms import v2  # noqa: PLC0415  (takes seconds, and few need it)
-
-    choices = [v2.MixUp(alpha=mixup_alpha, num_classes=num_classes)] if mixup_alpha else []
-    choices += [v2.CutMix(alpha=cutmix_alpha, num_classes=num_classes)] if cutmix_alpha else []
-    chosen = v2.RandomChoice(choices)
-
-    def mix(batch: Batch) -> Batch:
-        images, soft_targets = chosen(batch.images, batch.labels)
-        return Batch(images.contiguous(memory_format=torch.channels_last), soft_targets.argmax(dim=1), soft_targets)
-
-    return mix

@@ -1,38 +1,45 @@
-"""Packed splits, read back as tensors."""
+"""What ``prepare_data`` wrote, read back as tensors."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pipeline.core.arrays import Pixels
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
+from pipeline.data.batch import ReadTargets, Targets
+
+DEFAULT_TASK = "classification"
+"""The task of data that were written before tasks had names."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and their labels."""
+    """Images and what is to be predicted of them."""
 
     images: Tensor
     """uint8, (N, 3, H, W), channels last in memory."""
-    labels: Tensor
-    """int64, (N,)."""
+    targets: Targets
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.images)
+
+    def select(self, positions: Tensor | slice) -> "Split":
+        """Return the images at ``positions`` with their targets."""
+        return Split(self.images[positions], self.targets.select(positions))
 
     def spread(self, count: int) -> "Split":
         """Return at most ``count`` of the images, evenly spread over the split, whose order is that of the classes."""
         chosen = torch.linspace(0, len(self) - 1, min(count, len(self)), dtype=torch.float64).round().long()
-        return Split(self.images[chosen], self.labels[chosen])
+        return self.select(chosen)
 
     @property
-    def pixels(self) -> NDArray[np.uint8]:
+    def pixels(self) -> Pixels:
         """Return the images as an array (N, 3, H, W) over the same memory."""
         return np.asarray(self.images)
 
@@ -44,16 +51,18 @@ class ImageIndex:
     root: str
     files: list[str]
     """Below ``root``."""
-    labels: list[int]
+    targets: Targets
     size: int
     """Pixels of the square to which images are brought."""
 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What data.json says of the packed images."""
+    """What data.json says of the images."""
 
-    classes: tuple[str, ...]
+    task: str
+    """A name of ``pipeline.tasks.table.TASKS``."""
+    class_names: tuple[str, ...]
     image_size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -72,15 +81,22 @@ def read_info(folder: Path) -> DataInfo:
     about = read_json(folder / "data.json")
     try:
         height, width = about["image_size"]
-        statistics = tuple(about["mean"]), tuple(about["std"])
-        return DataInfo(tuple(about["classes"]), (height, width), *statistics, about["resize"], about["storage"])
+        return DataInfo(
+            task=about.get("task", DEFAULT_TASK),
+            class_names=tuple(about["classes"]),
+            image_size=(height, width),
+            mean=tuple(about["mean"]),
+            std=tuple(about["std"]),
+            resize=about["resize"],
+            storage=about["storage"],
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{folder / 'data.json'}: not as prepare_data writes it ({error!r}); run prepare_data again"
         ) from error
 
 
-def read_split(folder: Path, name: str) -> Split:
+def read_split(folder: Path, name: str, read_targets: ReadTargets) -> Split:
     """Return the split ``name`` (train, calib or test) of the packed data in ``folder``.
 
     Raises:
@@ -89,12 +105,12 @@ def read_split(folder: Path, name: str) -> Split:
     path = folder / f"{name}.safetensors"
     try:
         tensors = load_file(path)
-        return Split(tensors["images"].permute(0, 3, 1, 2), tensors["labels"])
+        return Split(tensors["images"].permute(0, 3, 1, 2), read_targets(tensors))
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(f"{path}: missing or damaged ({error}); run prepare_data again") from error
 
 
-def read_index(folder: Path) -> ImageIndex:
+def read_index(folder: Path, read_targets: ReadTargets) -> ImageIndex:
     """Return the training split of the data in ``folder``, which is an index.
 
     Raises:
@@ -103,6 +119,8 @@ def read_index(folder: Path) -> ImageIndex:
     path = folder / "train.index.json"
     content = read_json(path)
     try:
-        return ImageIndex(content["root"], content["files"], content["labels"], read_info(folder).image_size[0])
+        root, files = content.pop("root"), content.pop("files")
+        targets = read_targets({name: torch.tensor(values) for name, values in content.items()})
     except KeyError as error:
         raise UserError(f"{path}: has no {error}; run prepare_data again") from error
+    return ImageIndex(root, files, targets, read_info(folder).image_size[0])

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from pipeline.core.arrays import Truth
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, sha256, write_json, write_text
 from pipeline.data.reading import Image
+from pipeline.data.settings import PrepareData
 from pipeline.data.splits import ImageSet
 from pipeline.data.statistics import ChannelStatistics
 
@@ -25,48 +27,46 @@ SAMPLED = 20_000
 """Images of an index from which mean and standard deviation are taken."""
 
 
+EncodeTruth = Callable[[ImageSet, Sequence[int]], Truth]
+"""From a set and the positions of the images that are kept to what is right about them, by the task's names."""
+
+
 def write_splits(
     splits: Mapping[str, ImageSet],
-    classes: tuple[str, ...],
+    class_names: tuple[str, ...],
     folder: Path,
+    settings: PrepareData,
     *,
-    source: str,
-    root: str | None,
-    image_size: int | None,
-    max_packed_gib: float,
-    storage: str,
-    unreadable: str,
+    task: str,
+    encode_truth: EncodeTruth,
 ) -> Json:
     """Write the splits and ``data.json``, which describes them, into ``folder``; return the latter.
 
-    A packed split is ``<split>.safetensors`` (images uint8 (N, H, W, 3), labels int64 (N,)). With ``storage`` index the
-    training split is ``train.index.json``: the names of its files below ``root`` and their labels, each file read once
-    to know that it can be.
+    A packed split is ``<split>.safetensors``: images uint8 (N, H, W, 3), and the truth as the task names it. With
+    ``storage`` index the training split is ``train.index.json``: the names of its files below ``root`` and their truth,
+    each file read once to know that it can be.
 
     Args:
-        unreadable: ``stop`` at the first image that cannot be read, or ``skip`` such images.
+        task, encode_truth: name of the task, and how it writes what is right about images.
 
     Raises:
         UserError: images differ in size and ``image_size`` is None, one is unreadable, or the pixels would not fit.
     """
-    size = _common_size(splits["train"], image_size)
-    reader = _Reader(classes, size, image_size, skip=unreadable == "skip")
-    packed = [name for name in splits if storage == "packed" or name != "train"]
-    _check_memory(sum(len(splits[name].labels) for name in packed), size, max_packed_gib)
-    about: Json = {"task": "classification", "classes": list(classes), "image_size": list(size), "source": source}
-    about |= {"resize": "none" if image_size is None else "central_square", "storage": storage}
+    size = _common_size(splits["train"], settings.image_size)
+    writer = _SplitWriter(folder, class_names, size, settings, encode_truth)
+    packed = [name for name in splits if settings.storage == "packed" or name != "train"]
+    _check_memory(sum(len(splits[name].categories) for name in packed), size, settings.max_packed_gib)
+    about: Json = {"task": task, "classes": list(class_names), "image_size": list(size), "source": settings.source}
+    about |= {"resize": "none" if settings.image_size is None else "central_square", "storage": settings.storage}
     about |= {"sizes": {}, "skipped": {}, "sha256": {}}
     for name, split in splits.items():
         statistics = ChannelStatistics() if name == "train" else None
         if name in packed:
-            path, kept = _pack(folder / f"{name}.safetensors", name, split, reader, statistics)
+            path, kept = writer.pack(name, split, statistics)
         else:
-            assert root is not None
-            path, kept, about["files_sha256"] = _index(
-                folder / "train.index.json", Path(root), name, split, reader, statistics
-            )
+            path, kept, about["files_sha256"] = writer.index(name, split, statistics)
         about["sizes"][name] = kept
-        about["skipped"][name] = len(split.labels) - kept
+        about["skipped"][name] = len(split.categories) - kept
         about["sha256"][path.name] = sha256(path)
         if statistics is not None:
             about["mean"], about["std"] = statistics.mean_and_std()
@@ -87,46 +87,88 @@ def _check_memory(count: int, size: tuple[int, int], max_packed_gib: float) -> N
 def _common_size(train: ImageSet, image_size: int | None) -> tuple[int, int]:
     if image_size is not None:
         return image_size, image_size
-    for position in range(len(train.labels)):
+    for position in range(len(train.categories)):
         _, image = next(train.read(np.array([position]), None))
         if not isinstance(image, UserError):
             return image.shape[0], image.shape[1]
     raise UserError("no training image can be read; prepare_data.unreadable: stop names the first one's fault")
 
 
-class _Reader:
-    """Read all images of a split; those that cannot be read stop it or are counted."""
+class _SplitWriter:
+    """Read all images of a split and write it; images that cannot be read stop it or are counted."""
 
-    def __init__(self, classes: tuple[str, ...], size: tuple[int, int], image_size: int | None, *, skip: bool) -> None:
-        self.classes = classes
+    def __init__(
+        self,
+        folder: Path,
+        class_names: tuple[str, ...],
+        size: tuple[int, int],
+        settings: PrepareData,
+        encode_truth: EncodeTruth,
+    ) -> None:
+        self.folder = folder
+        self.class_names = class_names
         self.size = size
-        self.image_size = image_size
-        self.skip = skip
+        self.settings = settings
+        self.encode_truth = encode_truth
 
-    def __call__(self, name: str, split: ImageSet) -> Iterator[tuple[int, Image]]:
+    def pack(self, name: str, split: ImageSet, statistics: ChannelStatistics | None) -> tuple[Path, int]:
+        """Write the pixels and the truth of ``split``; return the file and the number of its images."""
+        path = self.folder / f"{name}.safetensors"
+        pixels = np.empty((len(split.categories), *self.size, 3), dtype=np.uint8)
+        kept: list[int] = []
+        for position, image in self._read(name, split):
+            pixels[len(kept)] = image
+            kept.append(position)
+            if statistics is not None:
+                statistics.add(image)
+        save_file({"images": pixels[: len(kept)], **self.encode_truth(split, kept)}, path)
+        path.chmod(0o644)  # safetensors leaves it to the owner alone
+        return path, len(kept)
+
+    def index(self, name: str, split: ImageSet, statistics: ChannelStatistics | None) -> tuple[Path, int, str]:
+        """Write the names of the files and the truth of ``split``.
+
+        Returns the file, the number of its images, and a digest of what they hold.
+        """
+        assert self.settings.root is not None
+        root, path = Path(self.settings.root), self.folder / f"{name}.index.json"
+        digest = hashlib.sha256()
+        kept: list[int] = []
+        stride = max(1, len(split.categories) // SAMPLED)
+        for position, image in self._read(name, split):
+            kept.append(position)
+            digest.update(split.files[position].read_bytes())
+            if statistics is not None and position % stride == 0:
+                statistics.add(image)
+        content = {"root": str(root), "files": [str(split.files[position].relative_to(root)) for position in kept]}
+        truth = {key: values.tolist() for key, values in self.encode_truth(split, kept).items()}
+        write_text(path, f"{json.dumps(content | truth)}\n")
+        return path, len(kept), digest.hexdigest()
+
+    def _read(self, name: str, split: ImageSet) -> Iterator[tuple[int, Image]]:
         """Yield (position, image) of each image that can be read.
 
         Raises:
             UserError: an image cannot be read, or has another size; or none of a class is left.
         """
         faults: list[UserError] = []
-        left = np.bincount(split.labels, minlength=len(self.classes))
-        images = split.read(np.arange(len(split.labels)), self.image_size)
-        shown = tqdm(images, desc=f"reading {name}", total=len(split.labels), disable=None)
-        for position, (label, image) in enumerate(shown):
+        left = np.bincount(split.categories, minlength=len(self.class_names))
+        images = split.read(np.arange(len(split.categories)), self.settings.image_size)
+        shown = tqdm(images, desc=f"reading {name}", total=len(split.categories), disable=None)
+        for position, (file, image) in enumerate(shown):
             if isinstance(image, UserError):
-                if not self.skip:
+                if self.settings.unreadable == "stop":
                     raise image
                 faults.append(image)
-                left[split.labels[position]] -= 1
+                left[split.categories[position]] -= 1
                 continue
             if image.shape[:2] != self.size:
                 raise UserError(
-                    f"{label}: is {image.shape[1]} x {image.shape[0]} pixels, the first training image is "
+                    f"{file}: is {image.shape[1]} x {image.shape[0]} pixels, the first training image is "
                     f"{self.size[1]} x {self.size[0]}; set prepare_data.image_size to bring all images to one size"
                 )
             yield position, image
-        self._report(name, len(split.labels), faults, left)
+        self._report(name, len(split.categories), faults, left)
 
     def _report(self, name: str, count: int, faults: list[UserError], left: NDArray[np.int64]) -> None:
         for fault in faults[:NAMED]:
@@ -134,41 +176,5 @@ class _Reader:
         if faults:
             logger.warning("%s: left out %d of %d images, which cannot be read", name, len(faults), count)
         if name == "train" and not left.all():
-            raise UserError(f"{name}: no image of class {self.classes[int(left.argmin())]!r} can be read")
+            raise UserError(f"{name}: no image of class {self.class_names[int(left.argmin())]!r} can be read")
         logger.info("%s: %d images of %d x %d", name, count - len(faults), *self.size)
-
-
-def _pack(
-    path: Path, name: str, split: ImageSet, reader: _Reader, statistics: ChannelStatistics | None
-) -> tuple[Path, int]:
-    pixels = np.empty((len(split.labels), *reader.size, 3), dtype=np.uint8)
-    kept: list[int] = []
-    for position, image in reader(name, split):
-        pixels[len(kept)] = image
-        kept.append(position)
-        if statistics is not None:
-            statistics.add(image)
-    save_file({"images": pixels[: len(kept)], "labels": split.labels[kept]}, path)
-    path.chmod(0o644)  # safetensors leaves it to the owner alone
-    return path, len(kept)
-
-
-def _index(
-    path: Path, root: Path, name: str, split: ImageSet, reader: _Reader, statistics: ChannelStatistics | None
-) -> tuple[Path, int, str]:
-    """Write the index; return its path, the number of its images, and a digest of their files."""
-    digest = hashlib.sha256()
-    kept = []
-    stride = max(1, len(split.labels) // SAMPLED)
-    for position, image in reader(name, split):
-        kept.append(position)
-        digest.update(split.files[position].read_bytes())
-        if statistics is not None and position % stride == 0:
-            statistics.add(image)
-    content = {
-        "root": str(root),
-        "files": [str(split.files[position].relative_to(root)) for position in kept],
-        "labels": split.labels[kept].tolist(),
-    }
-    write_text(path, f"{json.dumps(content)}\n")
-    return path, len(kept), digest.hexdigest()

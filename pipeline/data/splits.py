@@ -1,4 +1,4 @@
-"""Labelled images before they are packed, and seeded class-balanced splits of them."""
+"""Images of known categories before they are packed, and seeded balanced splits of them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError, user_error
 from pipeline.data.reading import Image, fitted
+from pipeline.data.settings import PrepareData
 
 Indices = NDArray[np.int64]
 
@@ -17,8 +18,8 @@ Indices = NDArray[np.int64]
 class ImageSet:
     """Images that are read on demand."""
 
-    labels: Indices
-    """Class index of each image, shape (N,)."""
+    categories: Indices
+    """The category of each image, an index into the source's class names, shape (N,); splits are balanced by it."""
     read: Callable[[Indices, int | None], Iterator[tuple[str, Image | UserError]]]
     """Yield (name for messages, RGB image (H, W, 3) or why it cannot be read) of each given position, in that order.
 
@@ -30,54 +31,56 @@ class ImageSet:
     def select(self, positions: Indices) -> "ImageSet":
         """Return the set of the images at ``positions``."""
         files = [self.files[position] for position in positions] if self.files else ()
-        return ImageSet(self.labels[positions], lambda chosen, size: self.read(positions[chosen], size), files)
+        return ImageSet(self.categories[positions], lambda chosen, size: self.read(positions[chosen], size), files)
 
 
-def images_in_memory(labels: Indices, name: str, image: Callable[[int], Image]) -> ImageSet:
+def images_in_memory(categories: Indices, name: str, image: Callable[[int], Image]) -> ImageSet:
     """Return a set whose images (H, W, 3) ``image`` returns by position; messages call one ``name`` and its number."""
 
     def read(positions: Indices, size: int | None) -> Iterator[tuple[str, Image | UserError]]:
         for position in positions:
             yield f"{name} {position}", fitted(image(int(position)), size)
 
-    return ImageSet(labels, read)
+    return ImageSet(categories, read)
 
 
 @dataclass(frozen=True)
 class ImageSource:
     """What a data source holds."""
 
-    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
     splits: Mapping[str, ImageSet]
     """``train`` always; ``test`` and ``calib`` where the source brings its own."""
 
 
-def class_ranks(labels: Indices, *, seed: int) -> Indices:
-    """Return each image's place, from 0, in a seeded shuffle of its class."""
+def category_ranks(categories: Indices, *, seed: int) -> Indices:
+    """Return each image's place, from 0, in a seeded shuffle of its category."""
     generator = np.random.default_rng(seed)
-    ranks = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    ranks = np.empty(len(categories), dtype=np.int64)
+    for category in np.unique(categories):
+        members = np.flatnonzero(categories == category)
         ranks[members] = generator.permutation(len(members))
     return ranks
 
 
-def hold_out(images: ImageSet, classes: tuple[str, ...], *, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+def hold_out(
+    images: ImageSet, class_names: tuple[str, ...], *, fraction: float, seed: int
+) -> tuple[ImageSet, ImageSet]:
     """Return (kept, held out): ``fraction`` of each class, at least one image, is held out.
 
     Raises:
         UserError: a class has a single image, so nothing would be left of it.
     """
-    sizes = np.bincount(images.labels, minlength=len(classes))
+    sizes = np.bincount(images.categories, minlength=len(class_names))
     if (sizes < 2).any():
-        name = classes[int(np.argmin(sizes))]
+        name = class_names[int(np.argmin(sizes))]
         raise UserError(
             f"class {name!r} has {sizes.min()} image(s) to split; every class needs at least 3 "
             "(one each to train, calibrate and test): add images, or remove the class"
         )
     quota = np.maximum(1, np.round(sizes * fraction)).astype(np.int64)
     quota = np.minimum(quota, sizes - 1)
-    held = class_ranks(images.labels, seed=seed) < quota[images.labels]
+    held = category_ranks(images.categories, seed=seed) < quota[images.categories]
     return images.select(np.flatnonzero(~held)), images.select(np.flatnonzero(held))
 
 
@@ -87,38 +90,32 @@ def take_balanced(images: ImageSet, count: int | None, *, at_least: int, seed: i
     Raises:
         ValueError: ``count`` leaves a class with fewer than ``at_least`` images.
     """
-    if count is None or count >= len(images.labels):
+    if count is None or count >= len(images.categories):
         return images
-    num_classes = len(np.unique(images.labels))
-    needed = at_least * num_classes
+    found = len(np.unique(images.categories))
+    needed = at_least * found
     if count < needed:
-        raise ValueError(f"got {count}, but {num_classes} classes need {needed} images, {at_least} of each, or more")
-    ranks = class_ranks(images.labels, seed=seed)
-    return images.select(np.sort(np.lexsort((images.labels, ranks))[:count]))
+        raise ValueError(f"got {count}, but {found} classes need {needed} images, {at_least} of each, or more")
+    ranks = category_ranks(images.categories, seed=seed)
+    return images.select(np.sort(np.lexsort((images.categories, ranks))[:count]))
 
 
-def make_splits(
-    source: ImageSource,
-    *,
-    test_fraction: float,
-    calib_fraction: float,
-    max_train_images: int | None,
-    max_test_images: int | None,
-    seed: int,
-) -> dict[str, ImageSet]:
+def make_splits(source: ImageSource, settings: PrepareData, *, seed: int) -> dict[str, ImageSet]:
     """Return ``train``, ``calib`` and ``test``; what the source lacks is held out of its training images.
 
     Raises:
         UserError: a class is too small to be split, or a subset too small to hold every class.
     """
-    splits = dict(source.splits)
+    splits, names = dict(source.splits), source.class_names
     if "test" not in splits:
-        splits["train"], splits["test"] = hold_out(splits["train"], source.classes, fraction=test_fraction, seed=seed)
+        fraction = settings.test_fraction
+        splits["train"], splits["test"] = hold_out(splits["train"], names, fraction=fraction, seed=seed)
     each = 1 if "calib" in splits else 2  # training images of a class: calib takes one
-    splits["test"] = _subset(splits["test"], "max_test_images", max_test_images, 1, seed)
-    splits["train"] = _subset(splits["train"], "max_train_images", max_train_images, each, seed)
+    splits["test"] = _subset(splits["test"], "max_test_images", settings.max_test_images, 1, seed)
+    splits["train"] = _subset(splits["train"], "max_train_images", settings.max_train_images, each, seed)
     if "calib" not in splits:
-        splits["train"], splits["calib"] = hold_out(splits["train"], source.classes, fraction=calib_fraction, seed=seed)
+        fraction = settings.calib_fraction
+        splits["train"], splits["calib"] = hold_out(splits["train"], names, fraction=fraction, seed=seed)
     return splits
 
 

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,8 @@ from torchvision.transforms import v2
 from pipeline.core.distributed import local_shard
 from pipeline.core.errors import UserError
 from pipeline.core.torch_setup import derive_seed
-from pipeline.data.augmentation import Batch, build_augmentation
+from pipeline.data.augmentation import Augmentation
+from pipeline.data.batch import Batch, Mix
 from pipeline.data.dataset import ImageIndex
 from pipeline.data.reading import fitted, read_image
 
@@ -25,6 +25,7 @@ RATIO = (3 / 4, 4 / 3)
 """Width to height of a random crop (Szegedy et al. 2015)."""
 
 Item = tuple[Tensor | UserError, int]
+"""An image, or why it cannot be read; and its position in the index."""
 
 
 class _Images(Dataset[Item]):
@@ -36,7 +37,6 @@ class _Images(Dataset[Item]):
     def __init__(self, index: ImageIndex, scale: tuple[float, float] | None) -> None:
         self.root = index.root
         self.files = np.array([os.fsencode(file) for file in index.files])
-        self.labels = np.array(index.labels)
         self.size = index.size
         self.crop = scale and v2.RandomResizedCrop(index.size, scale=scale, ratio=RATIO, antialias=True)
         self.seed = 0
@@ -49,32 +49,33 @@ class _Images(Dataset[Item]):
         try:
             image = read_image(str(file), file)
         except UserError as error:
-            return error, 0
+            return error, position
         if self.crop is None:
             cut = fitted(image, self.size)
         else:
             with torch.random.fork_rng(devices=[]):  # where there are no workers, training draws from it too
                 torch.manual_seed(derive_seed(self.seed, place))
                 cut = self.crop(Picture.fromarray(image))
-        return torch.from_numpy(np.array(cut)), int(self.labels[position])
+        return torch.from_numpy(np.array(cut)), position
 
 
 def _together(items: list[Item]) -> tuple[Tensor, Tensor] | UserError:
-    """Return images (B, size, size, 3) and labels (B,), or the first fault: PyTorch would bury it in a traceback."""
+    """Return images (B, size, size, 3) and their positions (B,), or the first fault, which PyTorch would bury."""
     images = [image for image, _ in items if isinstance(image, Tensor)]
     if len(images) < len(items):
         return next(image for image, _ in items if isinstance(image, UserError))
-    return torch.stack(images), torch.tensor([label for _, label in items])
+    return torch.stack(images), torch.tensor([position for _, position in items])
 
 
-class IndexedBatches:
+class StreamedBatches:
     """Training batches of an index, decoded by ``num_workers`` processes (0: by this one), several batches ahead.
 
     What an image looks like depends on the seed and its place in the epoch, not on the number of workers.
 
     Args:
-        augment: resized_crop_scale (the share of an image's area that a random crop takes; None: the central square),
-            and what ``pipeline.data.augmentation.build_augmentation`` takes.
+        crop_scale: smallest and largest share of an image's area that a random crop takes; None: the central square.
+        augmentation: changes images one by one.
+        mix: mixes those of a batch; None: nothing does.
     """
 
     def __init__(
@@ -83,17 +84,19 @@ class IndexedBatches:
         *,
         batch_size: int,
         device: torch.device,
-        num_classes: int,
         num_workers: int,
-        augment: dict[str, Any],
+        crop_scale: tuple[float, float] | None,
+        augmentation: Augmentation,
+        mix: Mix | None,
     ) -> None:
-        rest = {**augment}
-        self.images = _Images(index, rest.pop("resized_crop_scale"))
+        self.images = _Images(index, crop_scale)
+        self.targets = index.targets.to(device)
         self.batch_size = batch_size
         self.count = len(index.files)
         self.device = device
         self.num_workers = num_workers
-        self.augment, self.mix = build_augmentation(num_classes=num_classes, **rest)
+        self.augmentation = augmentation
+        self.mix = mix
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -107,15 +110,15 @@ class IndexedBatches:
         """
         used = len(self) * self.batch_size
         order = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))[:used]
-        draws = self.augment.draw(used, derive_seed(seed, "augment"), self.device)
-        soft_targets = [local_shard(start, self.batch_size) for start in range(0, used, self.batch_size)]
-        wanted = (list(zip(order[s].tolist(), range(s.start, s.stop), strict=True)) for s in soft_targets)
+        draws = self.augmentation.draw(used, derive_seed(seed, "augment"), self.device)
+        shards = [local_shard(start, self.batch_size) for start in range(0, used, self.batch_size)]
+        wanted = (list(zip(order[s].tolist(), range(s.start, s.stop), strict=True)) for s in shards)
         self.images.seed = seed
-        for share, loaded in zip(soft_targets, self._loader(wanted), strict=True):
+        for shard, loaded in zip(shards, self._loader(wanted), strict=True):
             if isinstance(loaded, UserError):
                 raise loaded
-            images, labels = (tensor.to(self.device, non_blocking=True) for tensor in loaded)
-            batch = Batch(self.augment(images, draws.rows(share)), labels)
+            images, positions = (tensor.to(self.device, non_blocking=True) for tensor in loaded)
+            batch = Batch(self.augmentation(images, draws.rows(shard)), self.targets.select(positions))
             yield self.mix(batch) if self.mix else batch
 
     def _loader(self, wanted: Iterable[list[tuple[int, int]]]) -> DataLoader[Item]:

@@ -1,59 +1,56 @@
-"""Metric losses by name, with their settings filled in."""
+"""A criterion with its settings filled in, over the shards of all processes."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
-
+import torch
 from torch import Tensor
 
-from models.choice import choose
-from models.losses import dist_loss, dkd_loss, kd_loss, mse_loss, pkd_loss
 from pipeline.core.distributed import all_gather
+from pipeline.core.settings import Section
+from pipeline.data.batch import Targets
+from pipeline.distillation.criteria import CRITERIA
+from pipeline.tasks.classification.targets import ClassTargets
+
+WARMUP = "warmup_epochs"
+"""The setting over whose number of epochs a loss grows linearly to its full weight."""
 
 
-class Criterion(Protocol):
-    """L(student, teacher) of one batch."""
+class Criterion:
+    """L(student, teacher) of one batch.
 
-    def __call__(self, student: Tensor, teacher: Tensor, *, labels: Tensor, epoch: int) -> Tensor:
-        """Return a scalar; ``labels`` (B,), ``teacher`` (B, ...), ``epoch`` counts from 0.
-
-        ``student`` is shaped like ``teacher``, with a leading dimension of steps where there are several; the loss is
-        the mean over them. Where several processes train together it is that of the whole batch in each.
-        """
-
-
-class Entry(NamedTuple):
-    """A metric loss in the table."""
-
-    function: Callable[..., Tensor]
-    takes_labels: bool = False
-
-
-LOSSES = {
-    "kd": Entry(kd_loss),
-    "dkd": Entry(dkd_loss, takes_labels=True),
-    "dist": Entry(dist_loss),
-    "pkd": Entry(pkd_loss),
-    "mse": Entry(mse_loss),
-}
-
-
-def build_criterion(name: str, settings: Mapping[str, Mapping[str, Any]]) -> Criterion:
-    """Return the metric loss ``name`` with its entry of ``settings`` filled in.
-
-    An entry may have ``warmup_epochs``: over so many epochs the loss grows linearly to its full weight.
+    Args:
+        name: of an entry in the table of criteria.
+        settings: those of the entry; None where it has none.
 
     Raises:
         ValueError: the name is unknown; the message lists the known ones.
     """
-    function, takes_labels = choose(LOSSES, name, kind="loss")
-    options = dict(settings.get(name, {}))
-    warmup_epochs = options.pop("warmup_epochs", 0)
 
-    def metric(student: Tensor, teacher: Tensor, *, labels: Tensor, epoch: int) -> Tensor:
+    def __init__(self, name: str, settings: Section | None = None) -> None:
+        self.entry = CRITERIA[name]
+        self.function = self.entry.load()
+        fields = type(settings).model_fields if settings is not None else {}
+        self.options = {field: getattr(settings, field) for field in fields if field != WARMUP}
+        self.warmup_epochs: int = getattr(settings, WARMUP, 0)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take note that ``epoch``, counted from 0, begins."""
+        self.epoch = epoch
+
+    def __call__(self, student: Tensor, teacher: Tensor, targets: Targets) -> Tensor:
+        """Return a scalar.
+
+        ``student`` is shaped like ``teacher`` (B, ...), with a leading dimension of steps where there are several; the
+        loss is the mean over them. Where several processes train together it is that of the whole batch in each.
+        """
         tensors = [all_gather(student, dim=student.dim() - teacher.dim()), all_gather(teacher)]
-        if takes_labels:
-            tensors.append(all_gather(labels))
-        weight = min((epoch + 1) / warmup_epochs, 1.0) if warmup_epochs else 1.0
-        return weight * function(*tensors, **options)
+        if self.entry.takes_labels:
+            assert isinstance(targets, ClassTargets)
+            tensors.append(all_gather(targets.labels))
+        weight = min((self.epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
+        loss: Tensor = weight * self.function(*tensors, **self.options)
+        return loss
 
-    return metric
+
+def mean_of(losses: list[Tensor]) -> Tensor:
+    """Return the mean of scalars."""
+    return torch.stack(losses).mean()

@@ -1,87 +1,104 @@
 """Objectives that transfer feature maps: feature-based FM-KT, and classical distillation as its control."""
 
+from collections.abc import Sequence
+
 from torch import nn
 
+from models.calling import call
 from models.classifier import Classifier
 from models.flow import at_each_step
 from models.students import FeatureFlowStudent
-from pipeline.data.augmentation import Batch
-from pipeline.distillation.teacher_loss import SteppedObjective, StepSampler, TeacherLoss
+from pipeline.data.batch import Batch
+from pipeline.distillation.step_sampler import StepSampler
+from pipeline.distillation.stepped import SteppedObjective
+from pipeline.distillation.teacher_loss import TeacherLoss
+from pipeline.tasks.training import Supervision
 from pipeline.training.objective import Loss, Objective
 
 
 class FeatureDistillation(Objective):
-    """Classical distillation of feature maps: CE + w mean_p L(T_p(X_S), X_T).
+    """Classical distillation of feature maps: the supervised loss + w mean_p L(T_p(X_S), X_T).
 
     Args:
         transforms: T of each pair; the adapter.
         stages: the student's stage of each pair, counted from 1.
     """
 
-    student: Classifier
-
     def __init__(
         self,
         student: Classifier,
         transforms: nn.ModuleList,
-        teaching: TeacherLoss,
+        teacher_loss: TeacherLoss,
         *,
-        stages: list[int],
+        stages: Sequence[int],
         weight: float,
-        label_smoothing: float,
+        supervision: Supervision,
     ) -> None:
-        super().__init__(student, adapter=transforms, teacher=teaching.teacher, label_smoothing=label_smoothing)
+        super().__init__(
+            student,
+            adapter=transforms,
+            teacher=teacher_loss.teacher,
+            supervision=supervision,
+            follows_epoch=[teacher_loss.criterion],
+        )
+        self.student = student
         self.transforms = transforms
-        self.teaching = teaching
+        self.teacher_loss = teacher_loss
         self.stages = stages
         self.weight = weight
 
-    def __call__(self, batch: Batch, epoch: int) -> Loss:
-        """Return CE + w L."""
+    def forward(self, batch: Batch) -> Loss:
+        """Return the supervised loss + w L."""
         maps = self.student.feature_maps(batch.images)
-        logits = self.student.head(maps[-1])
+        predicted = call(self.student.head, maps[-1])
         outputs = [transform(maps[s - 1]) for transform, s in zip(self.transforms, self.stages, strict=True)]
-        transfer = self.teaching.cost(outputs, batch, epoch)
-        cross_entropy = self.cross_entropy(logits, batch)
-        total = cross_entropy + self.weight * transfer
-        return Loss(total, {"cross_entropy": cross_entropy, "transfer": transfer}, logits)
+        transfer = self.teacher_loss(outputs, batch)
+        supervised = self.supervision.loss(predicted, batch)
+        total = supervised + self.weight * transfer
+        return Loss(total, {self.supervision.loss_name: supervised, "transfer": transfer}, predicted)
 
 
 class FeatureFlowMatching(SteppedObjective):
-    """Feature-based FM-KT with serial training: CE + w mean_p 1/N sum_i L(T_p(X_T_hat_i), X_T).
+    """Feature-based FM-KT with serial training: the supervised loss + w mean_p 1/N sum_i L(T_p(X_T_hat_i), X_T).
 
-    The state after the last step flows on through the student, so the cross-entropy is that of the refined network.
+    The state after the last step flows on through the student, so the supervised loss is that of the refined network.
 
     Args:
         transforms: T of each pair, in the order of the student's stages; the adapter.
     """
 
-    student: FeatureFlowStudent
-
     def __init__(
         self,
         student: FeatureFlowStudent,
         transforms: nn.ModuleList,
-        teaching: TeacherLoss,
+        teacher_loss: TeacherLoss,
         *,
         steps: StepSampler,
         weight: float,
-        label_smoothing: float,
+        supervision: Supervision,
     ) -> None:
-        super().__init__(student, adapter=transforms, teacher=teaching.teacher, label_smoothing=label_smoothing)
+        super().__init__(
+            student,
+            steps=steps,
+            adapter=transforms,
+            teacher=teacher_loss.teacher,
+            supervision=supervision,
+            follows_epoch=[teacher_loss.criterion],
+        )
+        self.student = student
         self.transforms = transforms
-        self.teaching = teaching
-        self.steps = steps
+        self.teacher_loss = teacher_loss
         self.weight = weight
 
-    def __call__(self, batch: Batch, epoch: int) -> Loss:
-        """Return CE of the refined network and the weighted mean of L over pairs and steps."""
-        num_steps = self.steps.draw(epoch)
-        logits, paths = self.student.trajectory(batch.images, num_steps, stop=num_steps)
+    def forward(self, batch: Batch) -> Loss:
+        """Return the supervised loss of the refined network and the weighted mean of L over pairs and steps."""
+        num_steps = self.steps.draw()
+        predicted, trajectories = self.student.refine(batch.images, num_steps, stop=num_steps)
         outputs = [
-            at_each_step(transform, path.estimates) for transform, path in zip(self.transforms, paths, strict=True)
+            at_each_step(transform, trajectory.estimates)
+            for transform, trajectory in zip(self.transforms, trajectories, strict=True)
         ]
-        transfer = self.teaching.cost(outputs, batch, epoch)
-        cross_entropy = self.cross_entropy(logits, batch)
-        total = cross_entropy + self.weight * transfer
-        return Loss(total, {"cross_entropy": cross_entropy, "transfer": transfer}, logits)
+        transfer = self.teacher_loss(outputs, batch)
+        supervised = self.supervision.loss(predicted, batch)
+        total = supervised + self.weight * transfer
+        return Loss(total, {self.supervision.loss_name: supervised, "transfer": transfer}, predicted)

@@ -1,29 +1,38 @@
 """Objectives that transfer logits: FM-KT, FM-KT^Theta, OFM-KT, and classical distillation as their control."""
 
+from torch import nn
+
 from models.classifier import Classifier
 from models.flow import FlowTransfer
 from models.students import FlowStudent
-from pipeline.data.augmentation import Batch
+from pipeline.data.batch import Batch
 from pipeline.distillation.criterion import Criterion
-from pipeline.distillation.teacher_loss import SteppedObjective, StepSampler, TeacherLoss
+from pipeline.distillation.step_sampler import StepSampler
+from pipeline.distillation.stepped import SteppedObjective
+from pipeline.distillation.teacher_loss import TeacherLoss
+from pipeline.tasks.training import Supervision
 from pipeline.training.objective import Loss, Objective
 
 
 class LogitDistillation(Objective):
     """Classical distillation, the control ``metric``: CE + w L(student, teacher)."""
 
-    def __init__(self, student: Classifier, teaching: TeacherLoss, *, weight: float, label_smoothing: float) -> None:
-        super().__init__(student, teacher=teaching.teacher, label_smoothing=label_smoothing)
-        self.teaching = teaching
+    def __init__(
+        self, student: nn.Module, teacher_loss: TeacherLoss, *, weight: float, supervision: Supervision
+    ) -> None:
+        super().__init__(
+            student, teacher=teacher_loss.teacher, supervision=supervision, follows_epoch=[teacher_loss.criterion]
+        )
+        self.teacher_loss = teacher_loss
         self.weight = weight
 
-    def __call__(self, batch: Batch, epoch: int) -> Loss:
+    def forward(self, batch: Batch) -> Loss:
         """Return CE + w L."""
-        logits = self.student(batch.images)
-        cross_entropy = self.cross_entropy(logits, batch)
-        transfer = self.teaching.cost([logits], batch, epoch)
+        logits = self.trained(batch.images)
+        cross_entropy = self.supervision.loss(logits, batch)
+        transfer = self.teacher_loss([logits], batch)
         total = cross_entropy + self.weight * transfer
-        return Loss(total, {"cross_entropy": cross_entropy, "transfer": transfer}, logits)
+        return Loss(total, {self.supervision.loss_name: cross_entropy, "transfer": transfer}, logits)
 
 
 class FlowMatching(SteppedObjective):
@@ -32,23 +41,34 @@ class FlowMatching(SteppedObjective):
     The chain starts at the student's feature and never sees the teacher (arXiv 2402.02012, section 3).
     """
 
-    student: FlowStudent
-
     def __init__(
-        self, student: FlowStudent, teaching: TeacherLoss, *, steps: StepSampler, weight: float, label_smoothing: float
+        self,
+        student: FlowStudent,
+        teacher_loss: TeacherLoss,
+        *,
+        steps: StepSampler,
+        weight: float,
+        supervision: Supervision,
     ) -> None:
-        super().__init__(student, teacher=teaching.teacher, label_smoothing=label_smoothing)
-        self.teaching = teaching
-        self.steps = steps
+        super().__init__(
+            student,
+            steps=steps,
+            teacher=teacher_loss.teacher,
+            supervision=supervision,
+            follows_epoch=[teacher_loss.criterion],
+        )
+        self.student = student
+        self.teacher_loss = teacher_loss
         self.weight = weight
 
-    def __call__(self, batch: Batch, epoch: int) -> Loss:
+    def forward(self, batch: Batch) -> Loss:
         """Return the weighted mean over the steps of L + CE."""
-        outputs = self.student.step_logits(batch.images, self.steps.draw(epoch))
-        transfer = self.teaching.cost([outputs], batch, epoch)
-        cross_entropy = self.cross_entropy(outputs, batch)
+        outputs = self.student.step_logits(batch.images, self.steps.draw())
+        transfer = self.teacher_loss([outputs], batch)
+        cross_entropy = self.supervision.loss(outputs, batch)
         total = self.weight * (transfer + cross_entropy)
-        return Loss(total, {"cross_entropy": cross_entropy, "transfer": transfer}, outputs.mean(dim=0))
+        parts = {self.supervision.loss_name: cross_entropy, "transfer": transfer}
+        return Loss(total, parts, outputs.mean(dim=0))
 
 
 class ThetaFlowMatching(Objective):
@@ -62,63 +82,73 @@ class ThetaFlowMatching(Objective):
         theta_reaches_backbone: whether the head's gradient goes on into the backbone.
     """
 
-    student: Classifier
-
     def __init__(
         self,
         student: Classifier,
         flow: FlowTransfer,
-        teaching: TeacherLoss,
+        teacher_loss: TeacherLoss,
         *,
         steps: StepSampler,
         weight: float,
-        label_smoothing: float,
         theta_weight: float,
         theta_reaches_backbone: bool,
+        supervision: Supervision,
     ) -> None:
-        super().__init__(student, adapter=flow, teacher=teaching.teacher, label_smoothing=label_smoothing)
+        super().__init__(
+            student,
+            adapter=flow,
+            teacher=teacher_loss.teacher,
+            supervision=supervision,
+            follows_epoch=[teacher_loss.criterion, steps],
+        )
+        self.student = student
         self.flow = flow
-        self.teaching = teaching
+        self.teacher_loss = teacher_loss
         self.steps = steps
         self.weight = weight
         self.theta_weight = theta_weight
         self.theta_reaches_backbone = theta_reaches_backbone
 
-    def __call__(self, batch: Batch, epoch: int) -> Loss:
+    def forward(self, batch: Batch) -> Loss:
         """Return the costs of flow and head."""
         features = self.student.features(batch.images)
-        outputs = self.flow.step_outputs(features, self.steps.draw(epoch))
+        outputs = self.flow.step_outputs(features, self.steps.draw())
         logits = self.student.head(features if self.theta_reaches_backbone else features.detach())
         averaged = outputs.mean(dim=0).detach()
+        supervised = self.supervision.loss_name
         parts = {
-            "cross_entropy": self.cross_entropy(logits, batch),
-            "transfer": self.teaching.metric(logits, averaged, labels=batch.labels, epoch=epoch),
-            "flow_cross_entropy": self.cross_entropy(outputs, batch),
-            "flow_transfer": self.teaching.cost([outputs], batch, epoch),
+            supervised: self.supervision.loss(logits, batch),
+            "transfer": self.teacher_loss.criterion(logits, averaged, batch.targets),
+            f"flow_{supervised}": self.supervision.loss(outputs, batch),
+            "flow_transfer": self.teacher_loss([outputs], batch),
         }
-        flow = self.weight * (parts["flow_transfer"] + parts["flow_cross_entropy"])
-        head = self.theta_weight * (parts["transfer"] + parts["cross_entropy"])
+        flow = self.weight * (parts["flow_transfer"] + parts[f"flow_{supervised}"])
+        head = self.theta_weight * (parts["transfer"] + parts[supervised])
         return Loss(flow + head, parts, logits)
 
 
 class OnlineFlowMatching(SteppedObjective):
     """OFM-KT, without a teacher: w / N sum_i [CE(o_i, y) + L(o_i, stopgrad(mean_j o_j))], o_i = T(X_T_hat_i)."""
 
-    student: FlowStudent
-
     def __init__(
-        self, student: FlowStudent, metric: Criterion, *, steps: StepSampler, weight: float, label_smoothing: float
+        self,
+        student: FlowStudent,
+        criterion: Criterion,
+        *,
+        steps: StepSampler,
+        weight: float,
+        supervision: Supervision,
     ) -> None:
-        super().__init__(student, label_smoothing=label_smoothing)
-        self.metric = metric
-        self.steps = steps
+        super().__init__(student, steps=steps, supervision=supervision, follows_epoch=[criterion])
+        self.student = student
+        self.criterion = criterion
         self.weight = weight
 
-    def __call__(self, batch: Batch, epoch: int) -> Loss:
+    def forward(self, batch: Batch) -> Loss:
         """Return the weighted mean over the steps of CE + L to the mean of all steps."""
-        outputs = self.student.step_logits(batch.images, self.steps.draw(epoch))
+        outputs = self.student.step_logits(batch.images, self.steps.draw())
         averaged = outputs.mean(dim=0)
-        transfer = self.metric(outputs, averaged.detach(), labels=batch.labels, epoch=epoch)
-        cross_entropy = self.cross_entropy(outputs, batch)
+        transfer = self.criterion(outputs, averaged.detach(), batch.targets)
+        cross_entropy = self.supervision.loss(outputs, batch)
         total = self.weight * (transfer + cross_entropy)
-        return Loss(total, {"cross_entropy": cross_entropy, "transfer": transfer}, averaged)
+        return Loss(total, {self.supervision.loss_name: cross_entropy, "transfer": transfer}, averaged)

@@ -1,28 +1,32 @@
-"""What the objectives of transfer share: the frozen teacher, the cost against it, the steps of a batch."""
+"""The frozen teacher, and what a student's outputs cost against it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from models.calling import call
 from models.classifier import Classifier
-from pipeline.data.augmentation import Batch
-from pipeline.distillation.criterion import Criterion
-from pipeline.training.objective import Objective
+from pipeline.core.errors import UserError
+from pipeline.core.files import Json
+from pipeline.data.batch import Batch
+from pipeline.distillation.criterion import Criterion, mean_of
+from pipeline.networks.saved import load_network
 
 
 class FrozenTeacher(nn.Module):
     """A teacher that stays as it is: in eval mode whatever is called on it, without gradients, never updated.
 
     Args:
-        stages: the stages, counted from 1, whose feature maps are taught; empty: the logits are.
+        stages: the stages, counted from 1, whose feature maps are transferred; empty: the outputs are.
     """
 
     def __init__(self, network: Classifier, stages: Sequence[int] = ()) -> None:
         super().__init__()
-        self.network = network.requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
+        network.requires_grad_(requires_grad=False)
+        self.network = network.to(memory_format=torch.channels_last)
         self.stages = tuple(stages)
         super().train(mode=False)
 
@@ -31,9 +35,9 @@ class FrozenTeacher(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the targets X_T: a feature map (B, C, H, W) for each stage, or the logits (B, num_classes) alone."""
+        """Return the targets X_T: a feature map (B, C, H, W) for each stage, or the outputs (B, ...) alone."""
         with torch.inference_mode():
-            maps = self.network.feature_maps(images) if self.stages else [self.network(images)]
+            maps = self.network.feature_maps(images) if self.stages else [call(self.network, images)]
         chosen = [maps[stage - 1] for stage in self.stages] or maps
         return [target.clone() for target in chosen]  # what is cloned out here may take part in a student's gradient
 
@@ -46,61 +50,20 @@ class TeacherLoss:
             ``paired``.
     """
 
-    def __init__(self, teacher: FrozenTeacher, metric: Criterion, *, pair_ratio: float = 1.0) -> None:
+    def __init__(self, teacher: FrozenTeacher, criterion: Criterion, *, pair_ratio: float = 1.0) -> None:
         self.teacher = teacher
-        self.metric = metric
+        self.criterion = criterion
         self.pair_ratio = pair_ratio
 
-    def cost(self, outputs: Sequence[Tensor], batch: Batch, epoch: int) -> Tensor:
+    def __call__(self, outputs: Sequence[Tensor], batch: Batch) -> Tensor:
         """Return the mean of L(output, X_T): one of ``outputs`` for each target (B, ...) of the teacher.
 
         An output is shaped like its target, with a leading dimension of steps where there are several.
         """
         targets = paired(self.teacher(batch.images), self.pair_ratio)
-        costs = [
-            self.metric(output, target, labels=batch.labels, epoch=epoch)
-            for output, target in zip(outputs, targets, strict=True)
-        ]
-        return torch.stack(costs).mean()
-
-
-@dataclass(frozen=True)
-class StepSampler:
-    """How many sampling steps a batch takes in training: one number, or one drawn from several.
-
-    Early on the larger ones wait: in epoch e, counted from 0, N is at most the largest power of two not above
-    (e + warmup_epochs) / warmup_epochs (the authors' rule with 10 epochs), and at least the smallest choice.
-    """
-
-    choices: Sequence[int]
-    warmup_epochs: int = 0
-
-    def allowed(self, epoch: int) -> list[int]:
-        """Return the numbers of steps that may be drawn in ``epoch``, counted from 0."""
-        if not self.warmup_epochs:
-            return sorted(self.choices)
-        cap = 2 ** (((epoch + self.warmup_epochs) // self.warmup_epochs).bit_length() - 1)
-        return [n for n in sorted(self.choices) if n <= cap] or [min(self.choices)]
-
-    def draw(self, epoch: int) -> int:
-        """Return the number of steps of one batch, drawn by PyTorch's generator where there are several."""
-        allowed = self.allowed(epoch)
-        return allowed[int(torch.randint(len(allowed), ()))] if len(allowed) > 1 else allowed[0]
-
-    @property
-    def largest(self) -> int:
-        """Return the largest number of steps."""
-        return max(self.choices)
-
-
-class SteppedObjective(Objective):
-    """An objective whose student takes sampling steps."""
-
-    steps: StepSampler
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Return the student's logits with the largest number of steps of training."""
-        return self.student(images, self.steps.largest)  # type: ignore[no-any-return]
+        return mean_of(
+            [self.criterion(output, target, batch.targets) for output, target in zip(outputs, targets, strict=True)]
+        )
 
 
 def paired(targets: Sequence[Tensor], ratio: float) -> Sequence[Tensor]:
@@ -115,3 +78,25 @@ def paired(targets: Sequence[Tensor], ratio: float) -> Sequence[Tensor]:
     kept = int(ratio * batch_size)
     rows = torch.cat([torch.arange(kept, device=device), kept + torch.randperm(batch_size - kept, device=device)])
     return [target[rows] for target in targets]
+
+
+def load_teacher(folder: Path) -> Classifier:
+    """Return the teacher in ``folder``.
+
+    Raises:
+        UserError: there is no teacher, or something else.
+    """
+    network, about = load_network(folder)
+    if not isinstance(network, Classifier):
+        raise UserError(f"{folder}: holds a {about['kind']}, which cannot teach; give the teacher's folder")
+    return network
+
+
+def load_frozen_teacher(folder: Path, about: Json, device: torch.device) -> FrozenTeacher | None:
+    """Return what the student described by ``about`` learnt from, on ``device``; None where it had no teacher.
+
+    Raises:
+        UserError: the teacher is missing, or something else.
+    """
+    stages = about["teacher_stages"]
+    return None if stages is None else FrozenTeacher(load_teacher(folder), stages).to(device)

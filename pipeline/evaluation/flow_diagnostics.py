@@ -1,136 +1,143 @@
 """How the state moves along the flow: its distance to the teacher, how straight it goes, what each step knows."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.classifier import Classifier
-from models.flow import FlowPath, FlowTransfer
-from models.integrate import step_times
-from models.students import FlowStudent, SampledStudent
-from pipeline.data.augmentation import Batch
+from models.integrate import Trajectory, step_times
+from pipeline.core.arrays import Outputs
+from pipeline.core.signature import Signature
+from pipeline.data.batch import Batch
 from pipeline.data.dataset import Split
 from pipeline.data.packed_batches import ordered_batches
+from pipeline.distillation.method import TracedFlows
 from pipeline.distillation.teacher_loss import FrozenTeacher
+from pipeline.tasks.base import Task
 
 BATCH_SIZE = 256
-COLUMNS = (
-    "flow",
-    "step",
-    "time",
-    "state_distance",
-    "estimate_distance",
-    "speed",
-    "bend",
-    "step_accuracy",
-    "ensemble_accuracy",
-)
-SUMMARY_COLUMNS = ("flow", "num_steps", "accuracy", "distance", "bend")
 Row = dict[str, Any]
+Figures = dict[tuple[str, int], dict[str, float]]
+"""From (flow, step) to the mean of each figure."""
 
 
-class Traced(NamedTuple):
-    """A student with flows, and what its flows are compared with."""
-
-    student: SampledStudent
-    transforms: Sequence[nn.Module]
-    """T of each flow."""
-    names: Sequence[str]
-    """What each flow moves: ``logits``, or the student's stage."""
-    teacher: FrozenTeacher | None
-    """Returns the target of each flow; None where the method has no teacher."""
+def columns(primary: str) -> list[str]:
+    """Return the columns of a row of ``trace``; ``primary`` is the task's score that decides."""
+    distances = ["state_distance", "estimate_distance"]
+    return ["flow", "step", "time", *distances, "speed", "curvature", f"step_{primary}", f"ensemble_{primary}"]
 
 
-def traced(student: nn.Module, adapter: nn.Module | None, teacher: FrozenTeacher | None) -> Traced | None:
-    """Return what can be traced of a ``student`` and its ``adapter``; None where there is no flow.
+def summary_columns(primary: str) -> list[str]:
+    """Return the columns of a row of ``summarize_trace``."""
+    return ["flow", "num_steps", primary, "distance", "curvature"]
 
-    The flow that helped a plain student (``fm_kt_theta``) is traced on that student's features.
+
+class FlowDiagnostics:
+    """The trajectories of a trained student's flows on a split.
+
+    Args:
+        flows: what is traced.
+        teacher: returns the target of each flow; None where the method has no teacher.
     """
-    if isinstance(student, Classifier) and isinstance(adapter, FlowTransfer):
-        student = FlowStudent(student.normalize, student.backbone, adapter)
-    if isinstance(student, FlowStudent):
-        return Traced(student, [student.flow.transform], ["logits"], teacher)
-    if not isinstance(student, SampledStudent):
-        return None
-    assert isinstance(adapter, nn.ModuleList)
-    assert isinstance(student.flows, nn.ModuleDict)
-    return Traced(student, list(adapter), [f"stage {stage}" for stage in student.flows], teacher)
 
+    def __init__(self, flows: TracedFlows, teacher: FrozenTeacher | None, task: Task, signature: Signature) -> None:
+        self.flows = flows
+        self.teacher = teacher
+        self.task = task
+        self.signature = signature
 
-@torch.no_grad()
-def trace(subject: Traced, split: Split, num_steps: int, device: torch.device) -> list[Row]:
-    """Return a row (see ``COLUMNS``) for each step of each flow, averaged over ``split``.
+    @torch.no_grad()
+    def trace(self, split: Split, num_steps: int, device: torch.device) -> list[Row]:
+        """Return a row (see ``columns``) for each step of each flow, averaged over ``split``.
 
-    Distances are ||T(z) - X_T|| / ||X_T|| of each image, logits less their mean; ``state_distance`` is that of the
-    state after the step. ``speed`` is ||v_i|| / ||Z_0||. ``bend`` is ||v_i - u|| / ||u||, where u = Z_0 - Z_N is the
-    straight line: 0 everywhere is a straight path. ``step_accuracy`` is that of the step's own logits,
-    ``ensemble_accuracy`` that of a student that stops after this step.
-    """
-    sums: dict[tuple[str, int], dict[str, float]] = {}
-    for module in (subject.student, *subject.transforms):
-        module.eval().to(device)
-    for batch in ordered_batches(split, BATCH_SIZE, device):
-        for key, figures in _batch_figures(subject, batch, num_steps):
-            total = sums.setdefault(key, dict.fromkeys(figures, 0.0))
-            for name, value in figures.items():
-                total[name] += float(value.sum()) / len(split)
-    times = step_times(num_steps)
-    return [{"flow": flow, "step": i + 1, "time": times[i], **figures} for (flow, i), figures in sums.items()]
+        Distances are ||T(z) - X_T|| / ||X_T|| of each image, logits less their mean; ``state_distance`` is that of the
+        state after the step. ``speed`` is ||v_i|| / ||Z_0||. ``curvature`` is ||v_i - u|| / ||u||, where u = Z_0 - Z_N
+        is the straight line: 0 everywhere is a straight path. The score of a step is that of its own outputs, that of
+        the ensemble that of a student that stops after this step.
+        """
+        figures: Figures = {}
+        steps: list[Tensor] = []
+        for module in (self.flows.student, *self.flows.transforms):
+            module.eval().to(device)
+        for batch in ordered_batches(split, BATCH_SIZE, device):
+            steps.append(self.flows.student.step_logits(batch.images, num_steps).cpu())
+            for key, values in self._batch_figures(batch, num_steps):
+                total = figures.setdefault(key, dict.fromkeys(values, 0.0))
+                for name, value in values.items():
+                    total[name] += float(value.sum()) / len(split)
+        scores = self._scores(torch.cat(steps, dim=1), split)
+        times = step_times(num_steps)
+        return [
+            {"flow": flow, "step": i + 1, "time": times[i], **values, **scores[i]}
+            for (flow, i), values in figures.items()
+        ]
 
+    def summarize(self, rows: Sequence[Row], num_steps: int) -> list[Row]:
+        """Return a row (see ``summary_columns``) for each flow of a trace of ``num_steps`` steps.
 
-def summarize_trace(rows: Sequence[Row], num_steps: int) -> list[Row]:
-    """Return a row (see ``SUMMARY_COLUMNS``) for each flow of a trace of ``num_steps`` steps.
-
-    ``accuracy`` is that of the student with so many steps, ``distance`` that of the last estimate, ``bend`` the mean.
-    """
-    flows = dict.fromkeys(row["flow"] for row in rows)
-    walks = [[row for row in rows if row["flow"] == flow] for flow in flows]
-    return [
-        {
-            "flow": trajectory[-1]["flow"],
-            "num_steps": num_steps,
-            "accuracy": trajectory[-1]["ensemble_accuracy"],
-            "distance": trajectory[-1].get("estimate_distance"),
-            "bend": sum(row["bend"] for row in trajectory) / num_steps,
-        }
-        for trajectory in walks
-    ]
-
-
-def _batch_figures(
-    subject: Traced, batch: Batch, num_steps: int
-) -> Iterator[tuple[tuple[str, int], Mapping[str, Tensor]]]:
-    """Yield ((flow, step), figure to its value (B,) for each image)."""
-    steps = subject.student.step_logits(batch.images, num_steps)
-    targets = subject.teacher(batch.images) if subject.teacher else [None] * len(subject.names)
-    paths = subject.student.paths(batch.images, num_steps)
-    for name, path, transform, target in zip(subject.names, paths, subject.transforms, targets, strict=True):
-        for i in range(num_steps):
-            figures = {
-                "speed": _norm(path.velocities[i]) / _norm(path.states[0]),
-                "bend": _curvature(path, i),
-                "step_accuracy": _correct(steps[i], batch),
-                "ensemble_accuracy": _correct(subject.student.combine(steps[: i + 1]), batch),
+        The score is that of the student with so many steps, ``distance`` that of the last estimate, ``curvature`` the
+        mean.
+        """
+        by_flow: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            by_flow[row["flow"]].append(row)
+        primary = self.task.primary
+        return [
+            {
+                "flow": flow,
+                "num_steps": num_steps,
+                primary: trajectory[-1][f"ensemble_{primary}"],
+                "distance": trajectory[-1].get("estimate_distance"),
+                "curvature": sum(row["curvature"] for row in trajectory) / num_steps,
             }
-            if target is not None:
-                figures["state_distance"] = _distance(transform(path.states[i + 1]), target)
-                figures["estimate_distance"] = _distance(transform(path.estimates[i]), target)
-            yield (name, i), figures
+            for flow, trajectory in by_flow.items()
+        ]
 
+    def _batch_figures(self, batch: Batch, num_steps: int) -> Iterator[tuple[tuple[str, int], Mapping[str, Tensor]]]:
+        """Yield ((flow, step), figure to its value (B,) for each image)."""
+        names, transforms = self.flows.names, self.flows.transforms
+        targets = self.teacher(batch.images) if self.teacher else [None] * len(names)
+        trajectories = self.flows.student.trajectories(batch.images, num_steps)
+        for name, trajectory, transform, target in zip(names, trajectories, transforms, targets, strict=True):
+            for i in range(num_steps):
+                figures = {
+                    "speed": _norm(trajectory.velocities[i]) / _norm(trajectory.states[0]),
+                    "curvature": _curvature(trajectory, i),
+                }
+                if target is not None:
+                    figures["state_distance"] = _distance(transform(trajectory.states[i + 1]), target)
+                    figures["estimate_distance"] = _distance(transform(trajectory.estimates[i]), target)
+                yield (name, i), figures
 
-def _correct(logits: Tensor, batch: Batch) -> Tensor:
-    return (logits.argmax(dim=1) == batch.labels).float()
+    def _scores(self, steps: Tensor, split: Split) -> list[dict[str, float]]:
+        """Return the primary score of each of ``steps`` (num_steps, N, ...), and of a student that stops after it."""
+        primary, truth = self.task.primary, split.targets.truth()
+        return [
+            {
+                f"step_{primary}": self.task.score(self._outputs(steps[i]), truth)[primary],
+                f"ensemble_{primary}": self.task.score(self._outputs(self._combined(steps[: i + 1])), truth)[primary],
+            }
+            for i in range(len(steps))
+        ]
+
+    def _combined(self, steps: Tensor) -> Tensor:
+        return self.flows.student.combine(steps)
+
+    def _outputs(self, predicted: Tensor) -> Outputs:
+        (name,) = self.signature.output_names
+        return {name: np.asarray(predicted)}
 
 
 def _norm(x: Tensor) -> Tensor:
     return x.flatten(1).square().sum(dim=1).sqrt().clamp(min=1e-12)
 
 
-def _curvature(path: FlowPath, step: int) -> Tensor:
-    line = path.states[0] - path.states[-1]
-    return _norm(path.velocities[step] - line) / _norm(line)
+def _curvature(trajectory: Trajectory, step: int) -> Tensor:
+    line = trajectory.states[0] - trajectory.states[-1]
+    return _norm(trajectory.velocities[step] - line) / _norm(line)
 
 
 def _distance(output: Tensor, target: Tensor) -> Tensor:

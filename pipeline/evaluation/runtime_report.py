@@ -1,16 +1,16 @@
-"""The report of a runtime on the test split: each of its precisions judged by its gate, and timed."""
+"""The report of a runtime on the test split: each of its precisions checked against its gate, and timed."""
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from pipeline.core.arrays import Outputs
 from pipeline.core.files import Json
-from pipeline.data.dataset import Split
+from pipeline.evaluation.settings import Evaluate
 from pipeline.runtimes.base import Runtime
 from pipeline.runtimes.latency import benchmark
-from pipeline.tasks.classification.metrics import Logits
-from pipeline.tasks.classification.parity import Gate
-from pipeline.tasks.classification.proof import Evaluation, evaluate, check_gate
+from pipeline.tasks.gate import Gate
+from pipeline.tasks.verification import Reference, Verified, verify
 
 logger = logging.getLogger(__name__)
 
@@ -22,44 +22,61 @@ class RuntimeReport(NamedTuple):
     """What is the same in every run: status, and the figures of the first precision with those of the others below."""
     report: Json
     """The same with latency, throughput and protocol."""
-    logits: Logits
-    """Of the first precision, (N, num_classes)."""
+    outputs: Outputs
+    """Of the first precision."""
 
 
 def evaluate_runtimes(
     runtimes: Mapping[str, Callable[[], Runtime]],
-    test: Split,
-    reference: Logits,
-    *,
-    batch_size: int,
+    reference: Reference,
+    settings: Evaluate,
     gates: Mapping[str, Gate],
-    timing: Mapping[str, Any],
 ) -> RuntimeReport:
-    """Judge the runtimes, opened one after the other, against the trained logits ``reference`` (N, num_classes).
+    """Evaluate the runtimes, opened one after the other, on the test split ``reference``.
 
     Args:
         runtimes: what opens each, by precision.
-        timing: arguments of ``pipeline.runtimes.latency.benchmark``.
+        gates: how far each may be from the trained network, by precision.
 
     Raises:
-        GateError: one is not as its entry of ``gates`` demands.
+        GateError: one is further.
     """
-    found: dict[str, Evaluation] = {}
+    found: dict[str, Verified] = {}
     times: dict[str, Json] = {}
+    height, width = reference.pixels.shape[2:]
     for precision, open_runtime in runtimes.items():
         runtime = open_runtime()
-        judged = evaluate(runtime, test, reference, batch_size)
+        verified = verify(
+            runtime,
+            reference,
+            gates[precision],
+            what=f"evaluate, {precision}, test split",
+            batch_size=settings.batch_size,
+        )
+        primary = reference.task.primary
         logger.info(
-            "%s: accuracy %.2f%%, logits differ by at most %.2g",
-            precision, 100 * judged.scores.accuracy, judged.parity.max_abs,
-        )  # fmt: skip
-        check_gate(judged, reference, test.labels.numpy(), f"evaluate, {precision}, test split", gates[precision])
-        found[precision] = judged
-        times[precision] = benchmark(runtime, **timing)
-    reports = {precision: judged.report() for precision, judged in found.items()}
+            "%s: %s %.2f%%, outputs differ by at most %.2g",
+            precision,
+            primary,
+            100 * verified.scores[primary],
+            verified.parity.max_abs,
+        )
+        found[precision] = verified
+        times[precision] = benchmark(
+            runtime,
+            image_size=(height, width),
+            batch_sizes=settings.latency_batch_sizes,
+            warmup=settings.latency_warmup,
+            iterations=settings.latency_iterations,
+        )
+    reports = {precision: _report(verified, reference) for precision, verified in found.items()}
     timed = {precision: report | times[precision] for precision, report in reports.items()}
     first = next(iter(found))
-    return RuntimeReport(_nested(reports, first), _nested(timed, first), found[first].logits)
+    return RuntimeReport(_nested(reports, first), _nested(timed, first), found[first].outputs)
+
+
+def _report(found: Verified, reference: Reference) -> Json:
+    return {**found.scores, "num_images": len(reference), "parity": found.parity._asdict()}
 
 
 def _nested(reports: Mapping[str, Json], first: str) -> Json:

@@ -1,1 +1,1 @@
-"""Exports: ONNX, and TensorRT engines built from it."""
+"""Exports: the table of precisions, and the folder that an export writes. ``onnx`` and ``tensorrt`` make the files."""

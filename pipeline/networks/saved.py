@@ -1,38 +1,86 @@
-"""What later stages read of earlier ones: networks rebuilt from their description, and the calibrated steps."""
+"""Networks rebuilt from their descriptions: the table of kinds, and what stages read of earlier ones."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import nn
-
-from models.choice import choose
-from models.factory import build_classifier
-from models.flow import build_logit_flow
-from models.shape_transform import build_feature_transforms
-from models.students import build_feature_flow_student, build_flow_student
+from models.table import Entry, Table
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, read_json
+from pipeline.networks.spec import NetworkSpec
 from pipeline.networks.weights import DESCRIPTION, WEIGHTS, load_state, read_weights
 
-ADAPTER = "helper"
+if TYPE_CHECKING:
+    from torch import nn
+
+ADAPTER = "adapter"
 """Folder beside a student's weights for what was trained with it and does not deploy."""
 
-BUILDERS: dict[str, Callable[..., nn.Module]] = {
-    "classifier": build_classifier,
-    "feature_flow_student": build_feature_flow_student,
-    "feature_transforms": build_feature_transforms,
-    "flow_student": build_flow_student,
-    "logit_flow": build_logit_flow,
-}
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkKind(Entry):
+    """A kind of network in the table."""
+
+    load: Callable[[], Callable[..., nn.Module]]
 
 
-def build_network(kind: str, arguments: Json) -> nn.Module:
-    """Return the network ``kind`` (a key of ``BUILDERS``) built from ``arguments``.
+def _classifier() -> Callable[..., nn.Module]:
+    from models.factory import build_classifier
+
+    return build_classifier
+
+
+def _layered_classifier() -> Callable[..., nn.Module]:
+    from models.students import build_layered_classifier
+
+    return build_layered_classifier
+
+
+def _flow_student() -> Callable[..., nn.Module]:
+    from models.students import build_flow_student
+
+    return build_flow_student
+
+
+def _feature_flow_student() -> Callable[..., nn.Module]:
+    from models.students import build_feature_flow_student
+
+    return build_feature_flow_student
+
+
+def _feature_transforms() -> Callable[..., nn.Module]:
+    from models.shape_transform import build_feature_transforms
+
+    return build_feature_transforms
+
+
+def _logit_flow() -> Callable[..., nn.Module]:
+    from models.flow import build_logit_flow
+
+    return build_logit_flow
+
+
+NETWORK_KINDS = Table(
+    "network",
+    NetworkKind(name="classifier", description="backbone and head", load=_classifier),
+    NetworkKind(name="layered_classifier", description="with a meta-encoder as layers", load=_layered_classifier),
+    NetworkKind(name="flow_student", description="a flow at the end of the backbone", load=_flow_student),
+    NetworkKind(name="feature_flow_student", description="flows at stages", load=_feature_flow_student),
+    NetworkKind(name="feature_transforms", description="from stages to the teacher's", load=_feature_transforms),
+    NetworkKind(name="logit_flow", description="a flow for a backbone that stands elsewhere", load=_logit_flow),
+)
+
+
+def build_network(spec: NetworkSpec) -> nn.Module:
+    """Return the network of ``spec`` with random weights.
 
     Raises:
-        ValueError: a name in ``arguments`` is unknown.
+        ValueError: the kind, or a name in its arguments, is unknown.
     """
-    return choose(BUILDERS, kind, kind="network")(**arguments)
+    return NETWORK_KINDS[spec.kind].load()(**spec.arguments)
 
 
 def load_network(folder: Path) -> tuple[nn.Module, Json]:
@@ -43,7 +91,7 @@ def load_network(folder: Path) -> tuple[nn.Module, Json]:
     """
     about = read_json(folder / DESCRIPTION)
     try:
-        network = build_network(about["kind"], about["arguments"])
+        network = build_network(NetworkSpec(about["kind"], about["arguments"]))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / DESCRIPTION}: describes no network ({error!r}); run the stage again") from error
     load_state(network, read_weights(folder / WEIGHTS), folder / WEIGHTS)
@@ -57,17 +105,3 @@ def load_adapter(folder: Path) -> nn.Module | None:
         UserError: its files are damaged or do not fit each other.
     """
     return load_network(folder / ADAPTER)[0] if (folder / ADAPTER).is_dir() else None
-
-
-def read_num_steps(folder: Path) -> int | None:
-    """Return the calibrated number of steps; None for a student without sampling steps.
-
-    Raises:
-        UserError: calibration.json is missing or damaged.
-    """
-    path = folder / "calibration.json"
-    try:
-        num_steps: int | None = read_json(path)["num_steps"]
-    except KeyError as error:
-        raise UserError(f"{path}: has no num_steps; run calibrate_steps again") from error
-    return num_steps

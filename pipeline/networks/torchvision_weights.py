@@ -24,7 +24,7 @@ def find_weights(backbone: str, weights: str) -> Any:
     Raises:
         UserError: torchvision has no weights of that name, or none for the backbone.
     """
-    from torchvision import models  # noqa: PLC0415  (PyTorch takes seconds, and the probe asks is_published alone)
+    from torchvision import models
 
     try:
         entries = models.get_model_weights(backbone).__members__

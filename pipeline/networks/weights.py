@@ -9,19 +9,21 @@ from torch import Tensor, nn
 from models.factory import count_parameters
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, write_bytes, write_json
+from pipeline.networks.spec import NetworkSpec
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "network.json"
 
 
-def save_network(folder: Path, network: nn.Module, kind: str, arguments: Json, *, about: Json) -> Json:
+def save_network(folder: Path, network: nn.Module, spec: NetworkSpec, *, about: Json) -> Json:
     """Write the weights and ``network.json``; return the latter.
 
     It holds kind, arguments, number of parameters, and what ``about`` adds.
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_bytes(folder / WEIGHTS, save(weights))
-    description: Json = {"kind": kind, "arguments": arguments, "num_parameters": count_parameters(network)}
+    description: Json = {"kind": spec.kind, "arguments": spec.arguments}
+    description["num_parameters"] = count_parameters(network)
     write_json(folder / DESCRIPTION, about | description)
     return about | description
 

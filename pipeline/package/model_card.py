@@ -1,9 +1,13 @@
 """The model card: Markdown made of recorded facts alone."""
 
-import json
+from collections.abc import Mapping
 from string import Template
+from typing import NamedTuple
 
 from pipeline.core.files import Json
+from pipeline.export.precisions import PRECISIONS
+from pipeline.package.reader import Package
+from pipeline.tasks.base import Task
 
 TEMPLATE = """\
 # $name
@@ -12,21 +16,19 @@ $description
 
 | | student (this package) | teacher |
 |---|---|---|
-| top-1 accuracy, $num_images test images | $accuracy | $teacher_accuracy |
+| $primary, $num_images test images | $score | $teacher_score |
 | parameters | $num_parameters | $teacher_parameters |
-| negative log-likelihood, nats | $nll | |
-| expected calibration error, 15 bins | $ece | |
+$other_scores
 
-Backbone `$backbone`, method `$method`, images of $image_size pixels, $num_classes classes.
+Backbone `$backbone`, method `$method`, images of $image_size pixels, $num_names classes.
 Sampling steps: $num_steps ($reason).
 
-| file (opset $opset) | bytes | top-1 | largest difference of a logit | same label as trained | TensorRT 10, 11 |
+| file (opset $opset) | bytes | $primary | largest difference | same answer as trained | TensorRT 10, 11 |
 |---|---:|---:|---:|---:|---|
 $files
 
-Differences are from the trained network over the $num_images test images, by ONNX Runtime on a CPU. `int8-cpu` is for
-ONNX Runtime, `int8-trt` for TensorRT. The last column is a static check against the published operator tables; the
-builder on the target decides.
+Differences are from the trained network over the $num_images test images, by ONNX Runtime on a CPU. $precisions.
+The last column is a static check against the published operator tables; the builder on the target decides.
 
 ## Use it
 
@@ -49,22 +51,21 @@ left, top = (image.width - width) // 2, (image.height - height) // 2
 image = image.crop((left, top, left + width, top + height))
 $pixels
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-logits = session.run(["logits"], {"image": pixels})[0]
-print(labels[int(logits.argmax())])
+$usage
 ```
 
 Normalisation is inside the graph.
-`sha256sum -c SHA256SUMS` tells whether the package is whole. `samples.safetensors` holds test images with the logits
+`sha256sum -c SHA256SUMS` tells whether the package is whole. `samples.safetensors` holds test images with the outputs
 that the trained network gives them. `triton` is a model repository for NVIDIA Triton.
 
 ## Accuracy and latency
 
-Each number of steps in each precision: accuracy on the test images, and the median latency of a call. Points marked are
+Each number of steps in each precision: $primary on the test images, and the median latency of a call. Points marked are
 those that no other beats in both.
 
-![accuracy against latency](tradeoff.svg)
+![$primary against latency](tradeoff.svg)
 
-| steps | precision | top-1 | bytes | latency, ms | |
+| steps | precision | $primary | bytes | latency, ms | |
 |---|---|---:|---:|---:|---|
 $points
 
@@ -74,8 +75,6 @@ Protocol: $protocol. Latency differs from host to host.
 
 On images held out from training, not on the test images above.
 
-| steps | accuracy | negative log-likelihood | calibration error | multiply-adds |
-|---|---|---|---|---|
 $steps
 
 ## Written with
@@ -92,60 +91,85 @@ PIXELS = {
 }
 
 
-def model_card(facts: Json) -> str:
-    """Return the card for ``facts``: name, description and ONNX metadata, and the package's records by their names."""
-    metadata, manifest, calibration = facts["metadata"], facts["manifest"], facts["calibration"]
-    student, teacher = facts["metrics"]["student"], facts["metrics"]["teacher"]
-    accuracy = teacher.get("test_accuracy")
+class Facts(NamedTuple):
+    """What the card says beside what the package itself says."""
+
+    description: str
+    metadata: Mapping[str, str]
+    """That of the ONNX file."""
+    student: Json
+    """Scores of ONNX Runtime on the test split, and the number of parameters."""
+    teacher: Json
+    """Report of the teacher."""
+    calibration: Json
+    tradeoff: Json
+
+
+def model_card(package: Package, facts: Facts) -> str:
+    """Return the card of ``package``."""
+    task, manifest, metadata = package.task, package.manifest, facts.metadata
+    student, teacher, calibration = facts.student, facts.teacher, facts.calibration
+    score = teacher.get(f"test_{task.primary}")
     return Template(TEMPLATE).substitute(
-        name=facts["name"],
-        description=facts["description"],
+        name=package.name,
+        description=facts.description,
+        primary=task.primary_title,
         backbone=metadata["backbone"],
         method=metadata["method"],
         num_steps="none" if calibration["num_steps"] is None else calibration["num_steps"],
         reason=calibration["reason"],
-        num_classes=len(json.loads(metadata["classes"])),
-        image_size=" x ".join(map(str, manifest["image_size"])),
+        num_names=len(package.class_names),
+        image_size=" x ".join(map(str, package.image_size)),
         num_images=student["num_images"],
-        accuracy=f"{student['accuracy']:.2%}",
-        nll=f"{student['nll']:.4f}",
-        ece=f"{student['ece']:.4f}",
+        score=f"{student[task.primary]:.2%}",
+        other_scores="\n".join(f"| {title} | {value} | |" for title, value in task.card_rows(student)),
         num_parameters=f"{student['num_parameters']:,}",
-        teacher_accuracy="no teacher" if accuracy is None else f"{accuracy:.2%}",
+        teacher_score="no teacher" if score is None else f"{score:.2%}",
         teacher_parameters=f"{teacher['num_parameters']:,}" if "num_parameters" in teacher else "no teacher",
         opset=manifest["opset"],
-        files="\n".join(_file_row(name, manifest["files"][name]) for name in sorted(manifest["files"])),
-        pixels=PIXELS[manifest["input"]],
-        points="\n".join(map(_point_row, facts["tradeoff"]["points"])),
-        protocol=facts["tradeoff"]["protocol"],
-        steps="\n".join(map(_step_row, calibration["curve"])),
+        files="\n".join(_file_row(name, manifest["files"][name], task) for name in sorted(manifest["files"])),
+        precisions="; ".join(f"`{name}`: {PRECISIONS[name].description}" for name in package.files),
+        pixels=PIXELS[package.input_dtype],
+        usage=task.card_usage(),
+        points="\n".join(_point_row(point, task) for point in facts.tradeoff["points"]),
+        protocol=facts.tradeoff["protocol"],
+        steps=_steps_table(calibration["curve"], task),
         versions="\n".join(_version_rows(metadata)),
     )
 
 
-def _file_row(name: str, entry: Json) -> str:
+def _file_row(name: str, entry: Json, task: Task) -> str:
     found = entry["gates"]["deployed"]["test_split"]
     accepted = ", ".join("accepted" if check["accepted"] else "no" for check in entry["tensorrt_static_check"].values())
     return (
-        f"| `{name}` | {entry['bytes']:,} | {found['accuracy']:.2%} | {found['max_abs']:.2g} | "
+        f"| `{name}` | {entry['bytes']:,} | {found[task.primary]:.2%} | {found['max_abs']:.2g} | "
         f"{found['top1_agreement']:.2%} | {accepted} |"
     )
 
 
-def _point_row(point: Json) -> str:
-    steps = "-" if point["num_steps"] is None else point["num_steps"]
+def _point_row(point: Json, task: Task) -> str:
     mark = "marked" if point["on_the_front"] else ""
     return (
-        f"| {steps} | {point['precision']} | {point['accuracy']:.2%} | {point['bytes']:,} | "
+        f"| {_steps(point)} | {point['precision']} | {point[task.primary]:.2%} | {point['bytes']:,} | "
         f"{point['latency_ms']:.3f} | {mark} |"
     )
 
 
-def _version_rows(metadata: dict[str, str]) -> list[str]:
+def _steps(point: Json) -> str:
+    return "-" if point["num_steps"] is None else str(point["num_steps"])
+
+
+def _steps_table(curve: list[Json], task: Task) -> str:
+    """Return the table of the calibration, a row for each number of steps."""
+    titles = [title for title, _ in task.card_rows(curve[0])]
+    rows = [["steps", task.primary_title, *titles, "multiply-adds"]]
+    rows.append(["---"] * len(rows[0]))
+    for point in curve:
+        others = [value for _, value in task.card_rows(point)]
+        rows.append([_steps(point), f"{point[task.primary]:.2%}", *others, f"{point['macs']:,}"])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _version_rows(metadata: Mapping[str, str]) -> list[str]:
     suffix = "_version"
     return [f"- {key.removesuffix(suffix)} {metadata[key]}" for key in sorted(metadata) if key.endswith(suffix)]
-
-
-def _step_row(point: Json) -> str:
-    steps = "-" if point["num_steps"] is None else point["num_steps"]
-    return f"| {steps} | {point['accuracy']:.2%} | {point['nll']:.4f} | {point['ece']:.4f} | {point['macs']:,} |"

@@ -1,58 +1,47 @@
-"""Labels of image files from a package alone."""
+"""What is seen on image files, from a package alone."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.core.arrays import Pixels
 from pipeline.core.errors import readable_file
 from pipeline.data.decoding import covering, decode_image
-from pipeline.package.reader import LABELS, MANIFEST, Package, check_files, choose_file
+from pipeline.package.reader import Package
 from pipeline.runtimes.base import Runtime, predict
 from pipeline.runtimes.onnx import OnnxRuntime
-from pipeline.tasks.classification.metrics import log_softmax
+from pipeline.tasks.base import Prediction
 
 BATCH = 32
 
 
-class Prediction(NamedTuple):
-    """What is seen on one image."""
-
-    image: str
-    labels: list[tuple[str, float]]
-    """Label and probability, the most probable first."""
-
-
-def open_package(package: Package, precision: str, *, provider: str, num_threads: int) -> OnnxRuntime:
-    """Return a session over the file of ``precision``; it, the labels and the manifest must be as their sums say.
+def open_runtime(package: Package, precision: str, *, provider: str, num_threads: int) -> OnnxRuntime:
+    """Return a session over the file of ``precision``, which must be as its sum says.
 
     Raises:
         UserError: the package has no such file, it is damaged, or the provider is not available here.
     """
-    path = choose_file(package, precision)
-    check_files(package, [MANIFEST, LABELS, path.name])
+    (path,) = package.verified([package.file(precision).name])
     return OnnxRuntime(path, provider=provider, num_threads=num_threads)
 
 
 def predict_files(package: Package, runtime: Runtime, paths: Sequence[Path], *, top: int) -> list[Prediction]:
-    """Return the ``top`` most probable labels of each image file, prepared as the package was trained.
+    """Return what is seen on each image file, prepared as the package was trained; at most ``top`` things on one.
 
     Raises:
         UserError: a file cannot be read; names it.
     """
-    predictions = []
+    found: list[Prediction] = []
     for start in range(0, len(paths), BATCH):
         some = paths[start : start + BATCH]
         pixels = np.stack([_pixels(path, package.image_size) for path in some])  # (B, 3, H, W)
-        logits = predict(runtime, pixels, len(some))
-        for path, row in zip(some, np.exp(log_softmax(logits)), strict=True):
-            best = np.argsort(-row, kind="stable")[:top]
-            predictions.append(Prediction(str(path), [(package.labels[i], float(row[i])) for i in best]))
-    return predictions
+        outputs = predict(runtime, pixels, len(some))
+        found += package.task.predictions([str(path) for path in some], outputs, package.class_names, top=top)
+    return found
 
 
-def _pixels(path: Path, size: tuple[int, int]) -> np.ndarray:
+def _pixels(path: Path, size: tuple[int, int]) -> Pixels:
     with readable_file(path):
         data = path.read_bytes()
     return covering(decode_image(str(path), data), size).transpose(2, 0, 1)

@@ -1,137 +1,157 @@
-"""A package as its consumer finds it: read, checked against its sums, without PyTorch."""
+"""A package as its consumer finds it: opened once, compared with its sums, without PyTorch."""
 
+import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
-
-from pipeline.core.errors import UserError
-from pipeline.core.files import Json, read_json, sha256
-from pipeline.tasks.classification.metrics import Labels, Logits
-from pipeline.tasks.classification.parity import Gate
-
-Value = TypeVar("Value")
+from pipeline.core.errors import UserError, readable_file
+from pipeline.core.files import Json, sha256
+from pipeline.core.signature import Signature
+from pipeline.export.folder import MANIFEST, SAMPLES, fp32_first, read_gate, read_samples
+from pipeline.runtimes.engine_file import read_signature
+from pipeline.tasks.base import Task
+from pipeline.tasks.gate import Gate
+from pipeline.tasks.table import DEFAULT, get_task
+from pipeline.tasks.verification import Reference
 
 SUMS = "SHA256SUMS"
-SAMPLES = "samples.safetensors"
-MANIFEST = "manifest.json"
-LABELS = "labels.json"
+CLASS_NAMES_FILE = "labels.json"
+CLASS_NAMES_KEY = "labels"
+ENGINE_SETTINGS = "engine.json"
+"""The settings with which ``build-engine`` builds, unless it is told otherwise."""
+AGAIN = "fetch the package again"
 
 
-class Package(NamedTuple):
-    """What a package says of itself."""
+@dataclass(frozen=True, eq=False)
+class Package:
+    """What a package says of itself, as it was when it was opened."""
 
     folder: Path
     name: str
-    labels: tuple[str, ...]
-    image_size: tuple[int, int]
-    """Height and width of the input, in pixels."""
-    input_dtype: str
-    """``float32``: pixels in [0, 1]; ``uint8``: pixels as they are."""
-    files: dict[str, Path]
-    """From each precision to its ONNX file; ``fp32`` is the first."""
+    task: Task
+    class_names: tuple[str, ...]
+    signature: Signature
+    files: Mapping[str, Path]
+    """From each precision to its ONNX file, fp32 first."""
     manifest: Json
+    sums: Mapping[str, str]
+    """From each file's name, relative to the folder, to its SHA-256."""
+
+    @classmethod
+    def open(cls, folder: Path) -> "Package":
+        """Return the package in ``folder``; the files that describe it are read, and must be as their sums say.
+
+        Raises:
+            UserError: ``folder`` is no package, or its description is damaged; then a line names each damaged file.
+        """
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; give that of a package (dvc repro writes artifacts/package)")
+        if not (folder / MANIFEST).is_file():
+            raise UserError(f"{folder / MANIFEST}: no such file, so {folder} is no package; {AGAIN}")
+        sums = _read_sums(folder)
+        manifest, class_names = (_read_description(folder, name, sums) for name in (MANIFEST, CLASS_NAMES_FILE))
+        try:
+            return _described(folder, manifest, tuple(class_names[CLASS_NAMES_KEY]), sums)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{folder / MANIFEST}: not as a package has it ({error!r}); {AGAIN}") from error
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the input, in pixels."""
+        _, height, width = self.signature.input.shape
+        return height, width
+
+    @property
+    def input_dtype(self) -> str:
+        """``float32``: pixels in [0, 1]; ``uint8``: pixels as they are."""
+        return self.signature.input.dtype
+
+    @cached_property
+    def samples(self) -> Reference:
+        """Test images with what is right about them and what the trained network answers.
+
+        Raises:
+            UserError: their file is missing, damaged or tampered with.
+        """
+        self.verified([SAMPLES])
+        return read_samples(self.folder, self.manifest)
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether the package says that it has samples."""
+        return SAMPLES in self.sums
+
+    def file(self, precision: str) -> Path:
+        """Return the ONNX file of ``precision``.
+
+        Raises:
+            UserError: the package has none; lists those that it has.
+        """
+        if precision not in self.files:
+            known = ", ".join(sorted(self.files))
+            raise UserError(f"{self.folder}: has no file of precision {precision!r}; it has {known}")
+        return self.files[precision]
+
+    def verified(self, names: Iterable[str]) -> list[Path]:
+        """Return the paths of the files ``names``, relative to the folder, which are as their sums say.
+
+        Raises:
+            UserError: files are missing, damaged or tampered with; a line names each.
+        """
+        given = list(names)
+        faults = self.damaged(given)
+        if faults:
+            raise UserError("\n".join(_again(faults)))
+        return [self.folder / name for name in given]
+
+    def damaged(self, names: Iterable[str]) -> list[str]:
+        """Return a line on each of the files ``names`` that is missing, not listed, or not as its sum says."""
+        return damaged_files(self.folder, names, self.sums)
+
+    def gate(self, precision: str, *, gpu_kernels: bool) -> Gate:
+        """Return how far a network of ``precision`` may be from the trained one.
+
+        Args:
+            gpu_kernels: it does not run on the CPU, where its file was verified.
+
+        Raises:
+            UserError: the manifest does not say it.
+        """
+        return read_gate(self.manifest, precision, gpu_kernels=gpu_kernels)
 
 
-class Samples(NamedTuple):
-    """Test images with what the trained network answers."""
-
-    images: NDArray[np.uint8]
-    """RGB, (N, 3, H, W)."""
-    labels: Labels
-    """(N,)."""
-    logits: Logits
-    """Of the trained network in float32, (N, num_classes)."""
-
-
-def read_package(folder: Path) -> Package:
-    """Return what the package in ``folder`` says of itself; no file is opened but those that describe it.
-
-    Raises:
-        UserError: ``folder`` is no package, or its description is damaged.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give that of a package (dvc repro writes artifacts/package)")
-    manifest, labels = (_described(folder / name) for name in (MANIFEST, LABELS))
-    try:
-        height, width = manifest["image_size"]
-        files = {entry["precision"]: folder / Path(file).name for file, entry in manifest["files"].items()}
-        return Package(
-            folder=folder,
-            name=manifest["name"],
-            labels=tuple(labels["labels"]),
-            image_size=(height, width),
-            input_dtype=manifest["input"],
-            files=fp32_first(files),
-            manifest=manifest,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder / MANIFEST}: not as a package has it ({error!r}); fetch the package again") from error
+def _described(folder: Path, manifest: Json, class_names: tuple[str, ...], sums: Mapping[str, str]) -> Package:
+    """Return the package that ``manifest`` describes; raises what a wrong manifest leads to."""
+    task = get_task(manifest.get("task", DEFAULT))
+    files = {entry["precision"]: folder / PurePosixPath(name).name for name, entry in manifest["files"].items()}
+    return Package(
+        folder=folder,
+        name=str(manifest["name"]),
+        task=task,
+        class_names=class_names,
+        signature=_signature(manifest, task, class_names),
+        files=fp32_first(files),
+        manifest=manifest,
+        sums=sums,
+    )
 
 
-def fp32_first(by_precision: Mapping[str, Value]) -> dict[str, Value]:
-    """Return ``by_precision`` in the order in which precisions are shown."""
-    return dict(sorted(by_precision.items(), key=lambda item: (item[0] != "fp32", item[0])))
+def _signature(manifest: Json, task: Task, class_names: tuple[str, ...]) -> Signature:
+    """Return what the network takes and returns; packages of version 0.1 do not say it, it follows from their task."""
+    if "signature" in manifest:
+        return read_signature(manifest["signature"])
+    height, width = manifest["image_size"]
+    return task.signature(image_size=(height, width), input_dtype=manifest["input"], class_names=class_names)
 
 
-def _described(path: Path) -> Json:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file, so {path.parent} is no package; dvc repro writes artifacts/package")
-    return read_json(path)
-
-
-def read_gate(manifest: Json, precision: str, *, gpu_kernels: bool) -> Gate:
-    """Return how far a network of ``precision`` may be from the trained one, as ``manifest`` says.
-
-    ``other_kernels``: it does not run on the CPU, where its file was judged.
-
-    Raises:
-        UserError: ``manifest`` does not say it.
-    """
-    try:
-        gate = Gate(**manifest["gates"][precision])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{MANIFEST}: has no gates of {precision} ({error!r}); export or fetch it again") from error
-    return gate.for_gpu_kernels() if gpu_kernels and precision == "fp32" else gate
-
-
-def choose_file(package: Package, precision: str) -> Path:
-    """Return the ONNX file of ``precision``.
-
-    Raises:
-        UserError: the package has none; lists those that it has.
-    """
-    if precision not in package.files:
-        known = ", ".join(sorted(package.files))
-        raise UserError(f"{package.folder}: has no file of precision {precision!r}; it has {known}")
-    return package.files[precision]
-
-
-def read_sums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 that ``SHA256SUMS`` gives each file of the package in ``folder``.
-
-    Raises:
-        UserError: the list is missing or damaged.
-    """
-    path = folder / SUMS
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return {name: digest for digest, name in (line.split("  ", maxsplit=1) for line in lines)}
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); fetch the package again") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not a list of SHA-256 sums; fetch the package again") from error
-
-
-def damaged_files(folder: Path, names: Iterable[str], sums: dict[str, str]) -> list[str]:
-    """Return a line on each of ``names`` that is missing, not listed in ``sums``, or not as listed there."""
+def damaged_files(folder: Path, names: Iterable[str], sums: Mapping[str, str]) -> list[str]:
+    """Return a line on each of ``names`` in ``folder`` that is missing, not in ``sums``, or not as its sum says."""
     found = []
-    for name in names:
+    for name in sorted(names):
         path = folder / name
         if not path.is_file():
             found.append(f"{path}: missing")
@@ -142,26 +162,49 @@ def damaged_files(folder: Path, names: Iterable[str], sums: dict[str, str]) -> l
     return found
 
 
-def check_files(package: Package, names: Iterable[str]) -> None:
-    """Compare the files ``names`` of ``package``, relative to its folder, with their sums.
+def _again(faults: Iterable[str]) -> list[str]:
+    return [f"{fault}; {AGAIN}" for fault in faults]
+
+
+def _read_sums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file that ``SHA256SUMS`` lists, as ``sha256sum`` writes it.
 
     Raises:
-        UserError: one is missing, damaged or tampered with; names it.
+        UserError: the list is missing or damaged, or names a file outside of ``folder``.
     """
-    faults = damaged_files(package.folder, names, read_sums(package.folder))
-    if faults:
-        raise UserError("\n".join(f"{fault}; fetch the package again" for fault in faults))
-
-
-def read_samples(folder: Path) -> Samples:
-    """Return the sample images of the package in ``folder``.
-
-    Raises:
-        UserError: their file is missing or damaged.
-    """
-    path = folder / SAMPLES
+    path, sums = folder / SUMS, {}
     try:
-        tensors = load_file(path)
-        return Samples(tensors["images"], tensors["labels"], tensors["logits"])
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: missing or damaged ({error}); fetch the package again") from error
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}), so {folder} is no package; {AGAIN}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a list of SHA-256 sums; {AGAIN}") from error
+    for line in lines:
+        found = re.fullmatch(r"([0-9a-f]{64})  (.+)", line)
+        if found is None:
+            raise UserError(f"{path}: not a list of SHA-256 sums; {AGAIN}")
+        name = PurePosixPath(found[2])
+        if name.is_absolute() or ".." in name.parts:
+            raise UserError(f"{path}: names {found[2]!r}, which lies outside of the package; do not use this package")
+        sums[found[2]] = found[1]
+    return sums
+
+
+def _read_description(folder: Path, name: str, sums: Mapping[str, str]) -> Json:
+    """Return the JSON object in the file ``name``, which must be as its sum says.
+
+    Raises:
+        UserError: it is not; a line names each damaged file of the package.
+    """
+    path = folder / name
+    with readable_file(path):
+        data = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(data).hexdigest() != sums.get(name):
+        raise UserError("\n".join(_again(damaged_files(folder, {*sums, name}, sums))))
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); {AGAIN}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a JSON {type(content).__name__}, expected an object; {AGAIN}")
+    return content

@@ -15,16 +15,22 @@ from tritonclient.grpc import model_config_pb2
 
 from pipeline.core.errors import GateError
 from pipeline.core.files import write_text
-from pipeline.package.reader import Package, check_files, choose_file
+from pipeline.core.signature import TensorSpec
+from pipeline.export.precisions import FP32
+from pipeline.package.reader import Package
 
 CONFIG = "config.pbtxt"
-LABELS = "labels.txt"
+CLASS_NAMES_TEXT = "labels.txt"
 ONNX_FILE = "model.onnx"
 PLAN_FILE = "model.plan"
 """Written by ``python -m stages build-engine`` on the device that will run it."""
 VERSION = "1"
-TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
-ELEMENTS: dict[int, str] = {onnx.TensorProto.FLOAT: "TYPE_FP32", onnx.TensorProto.UINT8: "TYPE_UINT8"}
+TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8", "int32": "TYPE_INT32"}
+ELEMENTS: dict[int, str] = {
+    onnx.TensorProto.FLOAT: "TYPE_FP32",
+    onnx.TensorProto.UINT8: "TYPE_UINT8",
+    onnx.TensorProto.INT32: "TYPE_INT32",
+}
 QUEUE_DELAY = 500
 """Microseconds that a GPU waits for a batch to fill; on a CPU a larger batch brings nothing, so there nothing waits."""
 
@@ -46,15 +52,15 @@ class Variant(NamedTuple):
 
 
 VARIANTS = (
-    Variant("", "onnxruntime", ONNX_FILE, ("fp32",), on_gpu=False),
+    Variant("", "onnxruntime", ONNX_FILE, (FP32,), on_gpu=False),
     Variant("-int8-cpu", "onnxruntime", ONNX_FILE, ("int8-cpu",), on_gpu=False),
-    Variant("-gpu", "onnxruntime", ONNX_FILE, ("fp16", "fp32"), on_gpu=True),
-    Variant("-tensorrt", "tensorrt", PLAN_FILE, ("fp32",), on_gpu=True),
+    Variant("-gpu", "onnxruntime", ONNX_FILE, ("fp16", FP32), on_gpu=True),
+    Variant("-tensorrt", "tensorrt", PLAN_FILE, (FP32,), on_gpu=True),
 )
 
 
 def write_triton_repository(folder: Path, package: Package, *, max_batch: int, num_threads: int) -> None:
-    """Write a folder for each model that the package's files allow: configuration, labels, and the file in ``1``.
+    """Write a folder for each model that the package's files allow: configuration, class names, and the file in ``1``.
 
     The engine of TensorRT is not there yet: it is built on its device. ``num_threads`` is that of a CPU session.
 
@@ -62,11 +68,12 @@ def write_triton_repository(folder: Path, package: Package, *, max_batch: int, n
         UserError: a file of the package is missing or damaged.
     """
     for variant, source in _variants(package):
-        check_files(package, [source.name])
+        package.verified([source.name])
         home = folder / f"{package.name}{variant.suffix}"
         (home / VERSION).mkdir(parents=True, exist_ok=True)
         write_text(home / CONFIG, _text(model_config(variant, package, max_batch, num_threads)))
-        write_text(home / LABELS, "".join(f"{label}\n" for label in package.labels))
+        if package.task.classification_output is not None:
+            write_text(home / CLASS_NAMES_TEXT, "".join(f"{name}\n" for name in package.class_names))
         if variant.file == ONNX_FILE:
             shutil.copyfile(source, home / VERSION / ONNX_FILE)
         else:
@@ -82,7 +89,7 @@ def _variants(package: Package) -> list[tuple[Variant, Path]]:
     for variant in VARIANTS:
         precision = next((name for name in variant.precisions if name in package.files), None)
         if precision is not None:
-            found.append((variant, choose_file(package, precision)))
+            found.append((variant, package.file(precision)))
     return found
 
 
@@ -94,14 +101,21 @@ def model_config(variant: Variant, package: Package, max_batch: int, num_threads
         default_model_filename=variant.file,
         max_batch_size=max_batch,
     )
-    config.input.add(name="image", data_type=TYPES[package.input_dtype], dims=[3, *package.image_size])
-    config.output.add(name="logits", data_type="TYPE_FP32", dims=[len(package.labels)], label_filename=LABELS)
+    config.input.add(**_described_tensor(package.signature.input))
+    for output in package.signature.outputs:
+        added = config.output.add(**_described_tensor(output))
+        if output.name == package.task.classification_output:
+            added.label_filename = CLASS_NAMES_TEXT
     config.instance_group.add(count=1, kind="KIND_GPU" if variant.on_gpu else "KIND_CPU")
     if variant.on_gpu:
         config.dynamic_batching.max_queue_delay_microseconds = QUEUE_DELAY
     else:
         config.parameters["intra_op_thread_count"].string_value = str(num_threads)
     return config
+
+
+def _described_tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "data_type": TYPES[spec.dtype], "dims": spec.shape}
 
 
 def _text(config: Any) -> str:
@@ -131,9 +145,13 @@ def check_triton_repository(folder: Path, package: Package) -> None:
         _require(path, facts)
         if config.max_batch_size < 1:
             raise GateError(f"{path}: max_batch_size is {config.max_batch_size}, but its input has a batch")
-        labels = folder / name / LABELS
-        if _read(labels).split("\n") != [*package.labels, ""]:
-            raise GateError(f"{labels}: does not hold the package's {len(package.labels)} labels, one a line")
+        if package.task.classification_output is not None:
+            _require_class_names(folder / name / CLASS_NAMES_TEXT, package)
+
+
+def _require_class_names(path: Path, package: Package) -> None:
+    if _read(path).split("\n") != [*package.class_names, ""]:
+        raise GateError(f"{path}: does not hold the package's {len(package.class_names)} class names, one a line")
 
 
 def _parse(path: Path) -> Any:

@@ -1,56 +1,47 @@
 """Whether a package is whole, and computes on this host what was trained."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_json, sha256
-from pipeline.package.reader import (
-    SUMS,
-    Package,
-    choose_file,
-    damaged_files,
-    read_gate,
-    read_package,
-    read_samples,
-    read_sums,
-)
-from pipeline.runtimes.base import Runtime, predict
+from pipeline.package.reader import SUMS, Package
+from pipeline.runtimes.base import Runtime
 from pipeline.runtimes.onnx import OnnxRuntime
-from pipeline.tasks.classification.parity import Parity, compare, require_accuracy, require_parity
+from pipeline.tasks.base import Parity
+from pipeline.tasks.verification import verify
 
 ENGINES = "engines"
 """Folder of what ``build-engine`` adds on the device; each engine has its sum in its own sidecar."""
 
 
 class Proof(NamedTuple):
-    """One file that gives the logits it must give."""
+    """One file that gives the outputs that it must give."""
 
     file: str
     parity: Parity
 
 
-def verify_package(folder: Path, *, provider: str, num_threads: int) -> tuple[int, list[Proof]]:
-    """Return how many files agree with their sums, and the proof of each ONNX file on the packaged images.
+def verify_package(package: Package, *, provider: str, num_threads: int) -> list[Proof]:
+    """Return the proof of each ONNX file on the packaged images, all files of the package being as their sums say.
 
     Raises:
         UserError: a file is missing, damaged, tampered with, or not of the package; a line names each.
-        GateError: a file does not give the packaged logits on this host.
+        GateError: a file does not give the packaged outputs on this host.
     """
-    sums = read_sums(folder)
-    faults = [*damaged_files(folder, sorted(sums), sums), *_unlisted_files(folder, sums), *_damaged_engines(folder)]
+    faults = [*package.damaged(package.sums), *_unlisted_files(package.folder, package.sums)]
+    faults += _damaged_engines(package.folder)
     if faults:
         raise UserError("\n".join(faults))
-    package = read_package(folder)
     proofs = []
     for precision, path in package.files.items():
         runtime = OnnxRuntime(path, provider=provider, num_threads=num_threads)
         proofs.append(Proof(path.name, verify_samples(package, precision, runtime, gpu_kernels=provider != "cpu")))
-    return len(sums), proofs
+    return proofs
 
 
-def _unlisted_files(folder: Path, sums: dict[str, str]) -> Iterator[str]:
+def _unlisted_files(folder: Path, sums: Mapping[str, str]) -> Iterator[str]:
     """Yield a line on each file that neither the list of sums nor ``build-engine`` put there, and on each link."""
     sidecars = list((folder / ENGINES).glob("*.plan.json"))
     plans = {read_json(sidecar).get("plan_sha256") for sidecar in sidecars}
@@ -75,17 +66,16 @@ def _damaged_engines(folder: Path) -> Iterator[str]:
 
 
 def verify_samples(package: Package, precision: str, runtime: Runtime, *, gpu_kernels: bool) -> Parity:
-    """Return how far ``runtime``, over the file of ``precision``, is from the logits that the package demands.
+    """Return how far ``runtime``, over the file of ``precision``, is from the outputs that the package demands.
 
-    ``other_kernels``: it does not run on the CPU.
+    Args:
+        gpu_kernels: it does not run on the CPU.
 
     Raises:
+        UserError: the samples are missing or damaged.
         GateError: it is further than the manifest's gate allows; names the file and the figure.
     """
-    samples, what = read_samples(package.folder), f"{choose_file(package, precision)}, packaged images"
-    gate = read_gate(package.manifest, precision, gpu_kernels=gpu_kernels).for_sample_size(len(samples.images))
-    logits = predict(runtime, samples.images, len(samples.images))
-    found = compare(logits, samples.logits)
-    require_parity(found, what, gate)
-    require_accuracy(logits, samples.logits, samples.labels, what, gate)
-    return found
+    samples = package.samples
+    gate = package.gate(precision, gpu_kernels=gpu_kernels).for_sample_size(len(samples))
+    what = f"{package.file(precision)}, packaged samples"
+    return verify(runtime, samples, gate, what=what, batch_size=len(samples)).parity

@@ -1,13 +1,19 @@
 """The package: what a consumer downloads, every fact in it taken from the stages' own records."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
+
 from pipeline.core.files import Json, read_json, sha256, write_json, write_text
-from pipeline.data.dataset import DataInfo
-from pipeline.export.onnx.exporter import read_metadata
-from pipeline.package.model_card import model_card
-from pipeline.package.reader import LABELS, MANIFEST, SAMPLES, SUMS, read_package
+from pipeline.core.signature import Signature
+from pipeline.export.folder import MANIFEST, SAMPLES
+from pipeline.export.precisions import FP32
+from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.package.model_card import Facts, model_card
+from pipeline.package.reader import CLASS_NAMES_FILE, CLASS_NAMES_KEY, ENGINE_SETTINGS, SUMS, Package
+from pipeline.package.settings import PackageSettings
 from pipeline.package.triton_repository import check_triton_repository, write_triton_repository
 
 TRITON_THREADS = 1
@@ -18,57 +24,66 @@ RESIZING = {
 RANGES = {"float32": [0, 1], "uint8": [0, 255]}
 
 
-def write_package(
-    folder: Path,
-    *,
-    name: str,
-    description: str,
-    onnx: Path,
-    calibration: Json,
-    tradeoff: Path,
-    info: DataInfo,
-    evaluation: Json,
-    teacher: Json,
-    student: Json,
-    engine: Json,
-) -> None:
-    """Fill ``folder`` with all that a consumer needs: ONNX files, labels, preprocessing, samples, records, model card.
+@dataclass(frozen=True)
+class Records:
+    """What the stages left, from which a package is put together; the names are those of the stage's options."""
+
+    onnx: Path
+    """Folder of the ONNX export."""
+    calibration: Path
+    """Folder of calibration.json."""
+    data: Path
+    """Folder of data.json."""
+    tradeoff: Path
+    """Folder of tradeoff.json and tradeoff.svg."""
+    evaluation: Path
+    """JSON scores of ONNX Runtime on the test split."""
+    teacher: Path
+    """JSON report of the teacher."""
+    student: Path
+    """JSON report of the student."""
+
+
+def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorrt, records: Records) -> None:
+    """Fill ``folder`` with all that a consumer needs: ONNX files, class names, samples, records, model card.
 
     Args:
-        onnx, tradeoff: the folders of the ONNX export and of the trade-off between accuracy and latency.
-        calibration: content of calibration.json.
-        evaluation: what ``pipeline.evaluation.runtime_report`` reports of ONNX Runtime on the test split.
-        teacher, student: reports of the training stages.
-        engine: how an engine is built from the package: the parameters export_tensorrt.
+        engine: how an engine is built from the package.
 
     Raises:
+        UserError: a record is missing or damaged.
         GateError: the Triton repository does not fit the ONNX files.
     """
-    manifest = read_json(onnx / MANIFEST) | {"name": name}
-    for file in (*manifest["files"], SAMPLES):
-        shutil.copyfile(onnx / file, folder / file)
-    shutil.copyfile(tradeoff / "tradeoff.svg", folder / "tradeoff.svg")
-    records = {
-        MANIFEST: manifest,
-        LABELS: {"labels": list(info.classes)},
-        "preprocessing.json": preprocessing(info, manifest["input"]),
-        "calibration.json": calibration,
-        "metrics.json": {"student": evaluation | {"num_parameters": student["num_parameters"]}, "teacher": teacher},
-        "tradeoff.json": read_json(tradeoff / "tradeoff.json"),
-        "engine.json": engine,
-    }
-    for file, content in records.items():
-        write_json(folder / file, content)
-    facts: Json = {"name": name, "description": description, "metadata": read_metadata(folder / "model.onnx")}
-    facts |= {
-        key: records[f"{key}.json"] for key in ("manifest", "metrics", "calibration", "tradeoff", "preprocessing")
-    }
-    write_text(folder / "README.md", model_card(facts))
-    write_sums(folder)
-    write_triton_repository(
-        folder / "triton", read_package(folder), max_batch=engine["max_batch"], num_threads=TRITON_THREADS
+    data, student = read_json(records.data / "data.json"), read_json(records.student)
+    calibration, tradeoff = (
+        read_json(records.calibration / "calibration.json"),
+        read_json(records.tradeoff / "tradeoff.json"),
     )
-    check_triton_repository(folder / "triton", read_package(folder))
+    scores = read_json(records.evaluation) | {"num_parameters": student["num_parameters"]}
+    metrics: Json = {"student": scores, "teacher": read_json(records.teacher)}
+    manifest = read_json(records.onnx / MANIFEST) | {"name": settings.name}
+    contents = {
+        MANIFEST: manifest,
+        CLASS_NAMES_FILE: {CLASS_NAMES_KEY: data["classes"]},
+        "calibration.json": calibration,
+        "metrics.json": metrics,
+        "tradeoff.json": tradeoff,
+        ENGINE_SETTINGS: engine.model_dump(mode="json"),
+    }
+    for file, content in contents.items():
+        write_json(folder / file, content)
+    for file in (*manifest["files"], SAMPLES):
+        shutil.copyfile(records.onnx / file, folder / file)
+    shutil.copyfile(records.tradeoff / "tradeoff.svg", folder / "tradeoff.svg")
+    write_sums(folder)
+    package = Package.open(folder)
+    metadata = read_metadata(package.file(FP32))
+    write_json(folder / "preprocessing.json", preprocessing(package.signature, data))
+    facts = Facts(settings.description, metadata, metrics["student"], metrics["teacher"], calibration, tradeoff)
+    write_text(folder / "README.md", model_card(package, facts))
+    triton = folder / "triton"
+    write_triton_repository(triton, package, max_batch=engine.max_batch, num_threads=TRITON_THREADS)
+    check_triton_repository(triton, package)
     write_sums(folder)
 
 
@@ -79,12 +94,32 @@ def write_sums(folder: Path) -> None:
     write_text(folder / SUMS, "".join(lines))
 
 
-def preprocessing(info: DataInfo, dtype: str) -> Json:
-    """Return how an image becomes the input, of type ``dtype``, of the network."""
-    return {
-        "input": {"name": "image", "dtype": dtype, "layout": "NCHW", "color": "RGB", "range": RANGES[dtype]},
-        "output": {"name": "logits", "dtype": "float32"},
-        "image_size": list(info.image_size),
-        "resize": RESIZING[info.resize],
-        "normalization": {"inside_the_graph": True, "mean": list(info.mean), "std": list(info.std)},
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata inside the ONNX file ``path``."""
+    return {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+
+
+def preprocessing(signature: Signature, data: Json) -> Json:
+    """Return how an image becomes the network's input, and what comes out.
+
+    Args:
+        data: content of data.json.
+    """
+    taken = signature.input
+    described: Json = {
+        "input": {
+            "name": taken.name,
+            "dtype": taken.dtype,
+            "layout": "NCHW",
+            "color": "RGB",
+            "range": RANGES[taken.dtype],
+        },
+        "outputs": [output.describe() for output in signature.outputs],
+        "image_size": list(taken.shape[1:]),
+        "resize": RESIZING[data["resize"]],
+        "normalization": {"inside_the_graph": True, "mean": data["mean"], "std": data["std"]},
     }
+    if len(signature.outputs) == 1:  # as packages of version 0.1 have it
+        (output,) = signature.outputs
+        described["output"] = {"name": output.name, "dtype": output.dtype}
+    return described

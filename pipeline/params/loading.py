@@ -1,31 +1,53 @@
-"""Read params.yaml; say of every wrong key what was found there and what is allowed."""
+"""Read a parameters file, whole or one section; say of every wrong key what was found there and what is allowed.
+
+Nothing here knows a section: who reads one says which settings it holds.
+"""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.core.errors import UserError
-from pipeline.params.schema import Params
+from pipeline.core.settings import Section
+
+S = TypeVar("S", bound=Section)
+Location = tuple[Any, ...]
+"""The parts of a key: names of sections and keys, and positions in lists."""
 
 
-def load_params(path: Path) -> Params:
-    """Return the parameters in the YAML 1.2 file ``path``.
+def load_section(path: Path, name: str, model: type[S]) -> S:
+    """Return the section ``name``, dotted where it lies in another, of the parameters file ``path``.
+
+    Whatever is wrong elsewhere in the file does not matter.
 
     Raises:
-        UserError: the file is missing or not YAML, or a key is unknown, missing or ill-typed; one line for each.
+        UserError: the file is missing or not YAML, or a key of the section is unknown, missing or ill-typed; one line
+            for each.
+    """
+    content = read_sections(path)
+    location = tuple(name.split("."))
+    for depth, part in enumerate(location):
+        if not isinstance(content, dict) or part not in content:
+            raise UserError(f"{path}: {_missing_line(location[: depth + 1])}")
+        content = content[part]
+    return validated(content, model, path, location)
+
+
+def read_sections(path: Path) -> Any:
+    """Return what the parameters file ``path`` holds, from each section's name to its content.
+
+    Raises:
+        UserError: the file is missing, not YAML, or holds no sections.
     """
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no sections; expected {', '.join(Params.model_fields)}")
-    try:
-        return Params.model_validate(content)
-    except ValidationError as error:
-        raise UserError("\n".join(f"{path}: {line}" for line in describe(error.errors()))) from error
+        raise UserError(f"{path}: holds no sections; fmkt preset NAME writes a complete file")
+    return content
 
 
 def read_yaml(path: Path) -> object:
@@ -39,60 +61,94 @@ def read_yaml(path: Path) -> object:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a YAML file, e.g. params.yaml") from error
     except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {_one_line(error)}") from error
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def describe(errors: Iterable[Any]) -> list[str]:
-    """Return one line for each of pydantic's ``errors``: section.key, what was got, what is allowed.
+def validated(content: object, model: type[S], source: Path | str, location: Location = ()) -> S:
+    """Return ``content`` as a ``model``; every key must be there, although each has a default.
 
-    A misspelt key is one mistake, so the correctly spelt key is not reported missing beside it.
+    Args:
+        source: the file that ``content`` is from, for messages.
+        location: where it stands in the file.
+
+    Raises:
+        UserError: a key is unknown, missing or ill-typed, or breaks a rule; one line for each.
     """
-    found = list(errors)
-    meant = {(*_parent(error), _suggestion(error)) for error in found if error["type"] == "extra_forbidden"}
-    return [_describe_one(error) for error in found if error["type"] != "missing" or error["loc"] not in meant]
+    missing = list(missing_keys(content, model))
+    try:
+        found, errors = model.model_validate(content), []
+    except ValidationError as error:
+        found, errors = None, error.errors()
+    lines = [_describe(error, model, location) for error in errors if not _is_premature(error, missing)]
+    # a misspelt key is one mistake: the right one is not reported missing beside it
+    meant = [(*_parent(error), _nearest(error, model)) for error in errors if error["type"] == "extra_forbidden"]
+    lines += [_missing_line((*location, *key)) for key in missing if key not in meant]
+    if lines or found is None:
+        raise UserError("\n".join(f"{source}: {line}" for line in lines))
+    return found
 
 
-def _describe_one(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "missing":
-        return f"{key}: missing; see presets/ for a complete file with this key"
+def missing_keys(content: object, model: type[BaseModel]) -> Iterator[Location]:
+    """Yield the location of each key of ``model`` that is not in ``content``; of a missing section, the section's."""
+    if not isinstance(content, dict):
+        return
+    for name in model.model_fields:
+        if name not in content:
+            yield (name,)
+        elif (section := section_at(model, (name,))) is not None:
+            yield from ((name, *rest) for rest in missing_keys(content[name], section))
+
+
+def section_at(model: type[BaseModel], location: Sequence[Any]) -> type[BaseModel] | None:
+    """Return the class of the section at ``location`` of ``model``, or None where there is none."""
+    section = model
+    for part in location:
+        field = section.model_fields.get(part)
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return None
+        section = field.annotation
+    return section
+
+
+def _is_premature(error: Any, missing: Sequence[Location]) -> bool:
+    """Return whether ``error`` is of a rule between keys, of which some are missing."""
+    location = error["loc"]
+    of_rule = error["type"] == "value_error"
+    return of_rule and any(len(key) > len(location) and key[: len(location)] == location for key in missing)
+
+
+def _describe(error: Any, model: type[BaseModel], location: Location) -> str:
+    """Return the line of one of pydantic's errors: section.key, what was got, what is allowed."""
+    key = _dotted((*location, *error["loc"]))
     if error["type"] == "extra_forbidden":
-        suggestion = _suggestion(error)
-        hint = f"did you mean {suggestion}? " if suggestion else ""
+        nearest = _nearest(error, model)
+        hint = f"did you mean {nearest}? " if nearest else ""
         got = "" if isinstance(error["input"], dict) else f"got {error['input']!r}, but "
-        return f"{key}: {got}the key is unknown; {hint}allowed here: {', '.join(_siblings(error))}"
+        return f"{key}: {got}the key is unknown; {hint}allowed here: {', '.join(_siblings(error, model))}"
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
-    return f"{key}: got {error['input']!r}; {_lower_first(error['msg'])}"
+    return f"{key}: got {error['input']!r}; {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 
-def _parent(error: Any) -> tuple[Any, ...]:
+def _missing_line(location: Location) -> str:
+    key = _dotted(location)
+    return f"{key}: missing; fmkt params --explain {key} describes it, fmkt preset NAME writes a complete file"
+
+
+def _nearest(error: Any, model: type[BaseModel]) -> str | None:
+    """Return the key that was meant by an unknown one, or None."""
+    return next(iter(difflib.get_close_matches(str(error["loc"][-1]), _siblings(error, model), n=1)), None)
+
+
+def _siblings(error: Any, model: type[BaseModel]) -> list[str]:
+    """Return the keys that are allowed where the error's key stands."""
+    section = section_at(model, _parent(error))
+    return list(section.model_fields) if section else []
+
+
+def _parent(error: Any) -> Location:
     return tuple(error["loc"][:-1])
 
 
-def _suggestion(error: Any) -> str | None:
-    return next(iter(difflib.get_close_matches(str(error["loc"][-1]), _siblings(error), n=1)), None)
-
-
-def _siblings(error: Any) -> list[str]:
-    """Return the keys that are allowed where the error's key stands."""
-    section: type[BaseModel] = Params
-    for part in _parent(error):
-        annotation = _keys(section)[part]
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        section = annotation
-    return list(_keys(section))
-
-
-def _keys(section: type[BaseModel]) -> dict[str, Any]:
-    """Return the type of each key of ``section``, by the name that stands in the file."""
-    return {field.alias or name: field.annotation for name, field in section.model_fields.items()}
-
-
-def _lower_first(message: str) -> str:
-    return message[:1].lower() + message[1:]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _dotted(location: Location) -> str:
+    return ".".join(map(str, location))

@@ -1,16 +1,58 @@
-"""Complete parameter files for known settings."""
+"""Presets: known settings, each a short file of what differs from the defaults.
+
+``presets/NAME.yaml`` begins with a comment that says what it is for. ``extends: OTHER`` starts from another preset
+instead of the defaults; a preset whose name begins with ``_`` is there for others to extend, and is not listed.
+"""
 
 import itertools
 from pathlib import Path
+from typing import Any
 
-from models.choice import choose
-from pipeline.core.errors import user_error
+from models.table import choose, unknown_name
+from pipeline.core.errors import UserError, user_error
 from pipeline.core.files import write_bytes
+from pipeline.params.loading import read_yaml, validated
+from pipeline.params.rendering import render
+from pipeline.params.schema import Params
+
+DEFAULT = "digits"
+"""The preset from which a fresh clone starts: the defaults themselves."""
+EXTENDS = "extends"
 
 
-def list_presets(folder: Path) -> dict[str, Path]:
-    """Return the preset files in ``folder`` by name."""
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+def list_presets(folder: Path) -> dict[str, str]:
+    """Return the title of each preset in ``folder``, by its name.
+
+    Raises:
+        UserError: a file does not begin with its title.
+    """
+    return {path.stem: _title(path) for path in sorted(folder.glob("*.yaml")) if not path.stem.startswith("_")}
+
+
+def load_preset(folder: Path, name: str) -> Params:
+    """Return the parameters of the preset ``name`` in ``folder``.
+
+    Raises:
+        UserError: no preset has this name; a file extends one that is not there, or itself; or a key is unknown or
+            ill-typed. Names the file and the key.
+    """
+    _require_preset(folder, name)
+    content: dict[str, Any] = Params().model_dump(mode="json")
+    chain = _chain(folder, name)
+    for path in reversed(chain):
+        changes = {key: value for key, value in _overlay(path).items() if key != EXTENDS}
+        content = _merged(content, changes, path)
+    extended = ", ".join(path.stem for path in chain[1:])
+    return validated(content, Params, f"{chain[0]} (extends {extended})" if extended else chain[0])
+
+
+def render_preset(folder: Path, name: str) -> str:
+    """Return the complete, commented parameters file of the preset ``name`` in ``folder``.
+
+    Raises:
+        UserError: as ``load_preset``.
+    """
+    return render(load_preset(folder, name), _title(folder / f"{name}.yaml"))
 
 
 def apply_preset(folder: Path, name: str, params: Path) -> Path | None:
@@ -19,15 +61,76 @@ def apply_preset(folder: Path, name: str, params: Path) -> Path | None:
     A file that equals a preset is replaced without a copy.
 
     Raises:
-        UserError: no preset has this name; the message lists those there are.
+        UserError: as ``load_preset``.
     """
-    presets = list_presets(folder)
-    with user_error("preset"):
-        chosen = choose(presets, name, kind="preset").read_bytes()
+    chosen = render_preset(folder, name).encode()
     kept = None
-    if params.exists() and params.read_bytes() not in {path.read_bytes() for path in presets.values()}:
+    if params.exists() and not _is_preset(folder, params.read_bytes()):
         names = (params.with_name(f"{params.name}.bak{number or ''}") for number in itertools.count())
         kept = next(name for name in names if not name.exists())
         write_bytes(kept, params.read_bytes())
     write_bytes(params, chosen)
     return kept
+
+
+def _is_preset(folder: Path, content: bytes) -> bool:
+    """Return whether ``content`` is that of a rendered preset, as no edited file is."""
+    for name in list_presets(folder):
+        try:
+            if render_preset(folder, name).encode() == content:
+                return True
+        except UserError:  # another preset's fault does not hinder this one
+            continue
+    return False
+
+
+def _require_preset(folder: Path, name: str) -> None:
+    with user_error("preset"):
+        choose(list_presets(folder), name, kind="preset")
+
+
+def _title(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    title = first.removeprefix("#").strip()
+    if not first.startswith("#") or not title:
+        raise UserError(f"{path}: its first line must be a comment that says what the preset is for")
+    return title
+
+
+def _chain(folder: Path, name: str) -> list[Path]:
+    """Return the file of the preset ``name``, of the one that it extends, and so on."""
+    names = [name]
+    while (other := _overlay(folder / f"{names[-1]}.yaml").get(EXTENDS)) is not None:
+        path = folder / f"{names[-1]}.yaml"
+        known = sorted(file.stem for file in folder.glob("*.yaml"))
+        if other not in known:
+            raise UserError(f"{path}: {EXTENDS}: {unknown_name('preset', str(other), known)}")
+        if other in names:
+            raise UserError(f"{path}: {EXTENDS}: goes round in a circle: {', '.join([*names, other])}")
+        names.append(other)
+    return [folder / f"{name}.yaml" for name in names]
+
+
+def _overlay(path: Path) -> dict[str, Any]:
+    content = read_yaml(path)
+    if content is None:  # comments alone: nothing differs
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no sections; give those keys that differ from the defaults")
+    return content
+
+
+def _merged(content: dict[str, Any], changes: dict[str, Any], path: Path, above: str = "") -> dict[str, Any]:
+    """Return ``content`` with ``changes``, section by section.
+
+    Raises:
+        UserError: a key of ``changes`` is not in ``content``.
+    """
+    merged = dict(content)
+    for name, value in changes.items():
+        if name not in content:
+            raise UserError(f"{path}: {above}{name}: {unknown_name('key', str(name), content)}")
+        inner = content[name]
+        is_section = isinstance(inner, dict) and isinstance(value, dict)
+        merged[name] = _merged(inner, value, path, f"{above}{name}.") if is_section else value
+    return merged

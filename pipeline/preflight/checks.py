@@ -1,51 +1,53 @@
-"""Facts about the user's files from which DVC knows when they changed: their paths lie outside the repository."""
+"""Checks of the parameters against this host and the user's files, before any stage runs."""
 
-import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from models.backbones.catalog import SMALL_IMAGE_BACKBONES
-from pipeline.core.errors import UserError, user_error, readable_file
+from models.backbones.sources import known_without_pytorch
+from pipeline.core.errors import UserError, readable_file, user_error
 from pipeline.core.files import Json, read_json, sha256
-from pipeline.data.sources.archive import ARCHIVE_SUFFIXES
-from pipeline.data.sources.listing import files_below
+from pipeline.data.settings import PrepareData
+from pipeline.data.sources.table import SOURCES
 from pipeline.networks.torchvision_weights import is_published
+from pipeline.params.schema import Params
 
 
-def data_fingerprint(source: str, root: Path | None, *, download: bool = False) -> str:
-    """Return a text that changes when images are added, removed, renamed or replaced.
+def check_params(params: Params, *, earlier: Json | None = None) -> Json:
+    """Check what the schema cannot know, and return the facts about the user's files on which stages depend.
 
-    An archive is hashed whole; of a directory the names, sizes and times of its files, which is quick and may find a
-    change where there is none: then the same images are packed once more. Sources whose files torchvision itself
-    verifies are known by their name.
+    Args:
+        earlier: what an earlier check found right, from ``earlier_inputs``; spares importing PyTorch for it again.
 
     Raises:
-        UserError: ``root`` does not exist, is no archive of a known kind, or cannot be read.
+        UserError: a backbone, stage, file or folder is not there; names the parameter.
     """
-    if root is None:
-        return source
-    if source != "imagefolder":
-        if not download and not root.is_dir():
-            raise UserError(
-                f"prepare_data.root: no such directory: {root}; give that of {source}, or set download to true"
-            )
-        return source
-    if root.is_file() and not root.name.endswith(ARCHIVE_SUFFIXES):
-        raise UserError(
-            f"prepare_data.root: neither a directory nor an archive ({', '.join(ARCHIVE_SUFFIXES)}): {root}"
-        )
-    if root.is_file():
-        with readable_file(root):
-            return f"archive {sha256(root)}"
-    if not root.is_dir():
-        raise UserError(f"prepare_data.root: no such directory or archive: {root}")
-    digest = hashlib.sha256()
-    for path in files_below(root):
-        with readable_file(path):
-            facts = path.stat()
-        digest.update(os.fsencode(path.relative_to(root)) + f"\0{facts.st_size} {facts.st_mtime_ns}\0".encode())
-    return f"directory {digest.hexdigest()}"
+    known = earlier or {}
+    data, teacher, student = params.prepare_data, params.train_teacher, params.distill_student
+    backbones = {"distill_student.backbone": student.backbone, "train_teacher.backbone": teacher.backbone}
+    check_backbones(backbones, known=known.get("backbones", []))
+    if student.needs_feature_map:
+        check_feature_map(student.backbone, earlier=known)
+    check_feature_pairs(list(backbones.values()), student.teacher_pairs, earlier=known)
+    return {
+        "backbones": list(backbones.values()),
+        "data": data_fingerprint(data),
+        "feature_map": student.backbone if student.needs_feature_map else None,
+        "feature_pairs": student.teacher_pairs,
+        "teacher": "needed" if student.needs_teacher else "not needed",
+        "teacher_weights": weights_fingerprint(teacher.weights),
+    }
+
+
+def data_fingerprint(settings: PrepareData) -> str:
+    """Return a text that changes when the user's images change; the source's name where it comes with the pipeline.
+
+    Raises:
+        UserError: the root is not what the source needs, or cannot be read.
+    """
+    fingerprint = SOURCES[settings.source].fingerprint
+    if fingerprint is None or settings.root is None:
+        return settings.source
+    return fingerprint(Path(settings.root), settings.download)
 
 
 def weights_fingerprint(weights: str | None) -> str | None:
@@ -64,25 +66,25 @@ def weights_fingerprint(weights: str | None) -> str | None:
 
 
 def check_backbones(backbones: Mapping[str, str], *, known: Iterable[str]) -> None:
-    """Raise UserError, blamed on its parameter, at the first of ``backbones`` (parameter to name) that does not exist.
+    """Raise UserError, naming its parameter, at the first of ``backbones`` (parameter to name) that does not exist.
 
-    PyTorch, which takes seconds, is imported only for names that are neither for small images nor in ``known``.
+    PyTorch, which takes seconds, is imported only for names that its sources need it for, and that are not ``known``.
     """
     for key, name in backbones.items():
-        if name not in SMALL_IMAGE_BACKBONES and name not in known:
-            from models.factory import check_backbone  # noqa: PLC0415
+        if not known_without_pytorch(name) and name not in known:
+            from models.backbones.sources import backbone_source
 
             with user_error(key):
-                check_backbone(name)
+                backbone_source(name)
 
 
 def check_feature_map(backbone: str, *, earlier: Json) -> None:
     """Raise UserError where the student's ``backbone`` pools no feature map.
 
-    PyTorch is imported only for backbones of torchvision that the ``earlier`` inputs do not name as having one.
+    PyTorch is imported only for backbones that need it and that the ``earlier`` inputs do not name as having one.
     """
-    if backbone not in SMALL_IMAGE_BACKBONES and backbone != earlier.get("feature_map"):
-        from models.factory import build_transfer_parts  # noqa: PLC0415
+    if not known_without_pytorch(backbone) and backbone != earlier.get("feature_map"):
+        from models.factory import build_transfer_parts
 
         with user_error("distill_student.backbone"):
             build_transfer_parts(backbone, 2)
@@ -95,8 +97,8 @@ def check_feature_pairs(backbones: Sequence[str], pairs: Sequence[Sequence[int]]
     """
     if not pairs or (earlier.get("backbones"), earlier.get("feature_pairs")) == (backbones, pairs):
         return
-    from models.factory import build_parts  # noqa: PLC0415
-    from models.students import check_stages  # noqa: PLC0415
+    from models.factory import build_parts
+    from models.students import check_stages
 
     with user_error("distill_student.feature_pairs"):
         for position, backbone in enumerate(backbones):

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.arrays import Pixels
 from pipeline.core.files import Json
-from pipeline.runtimes.base import Pixels, Runtime, to_input
+from pipeline.runtimes.base import Runtime, to_input
 
 Seconds = NDArray[np.float64]
 TURN = 10
@@ -21,7 +22,7 @@ def benchmark(
 ) -> Json:
     """Return ``latency_ms`` (p50, p95, p99 per batch), ``throughput`` (images/s at the median) and the ``protocol``.
 
-    A call counts from images in host memory to logits in host memory.
+    A call counts from images in host memory to outputs in host memory.
     """
     latency: Json = {}
     throughput: Json = {}
@@ -69,7 +70,7 @@ def percentiles(seconds: Seconds) -> dict[str, float]:
 def describe_protocol(*, warmup: int, iterations: int) -> str:
     """Return in words how calls were timed, and where."""
     return (
-        f"images of the input's type in host memory to logits in host memory, one call at a time; {iterations} calls "
+        f"images of the input's type in host memory to outputs in host memory, one call at a time; {iterations} calls "
         f"after {warmup}; "
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     )

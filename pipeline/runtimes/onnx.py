@@ -9,9 +9,9 @@ from typing import Any
 import onnxruntime
 from numpy.typing import NDArray
 
-from models.choice import choose
+from models.table import choose
+from pipeline.core.arrays import Outputs
 from pipeline.core.errors import UserError
-from pipeline.tasks.classification.metrics import Logits
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class OnnxRuntime:
     """A session over the ONNX file ``path``.
 
     Args:
-        provider: cpu, cuda or tensorrt. No other provider takes its place in secret.
+        provider: cpu, cuda or tensorrt. There is no silent fallback to another.
         num_threads: CPU threads within an operator.
         optimize: let ONNX Runtime rewrite the graph, as it does when deployed; False runs the file as it is.
         spinning: let idle threads wait in a loop, which is faster alone and slower beside other work.
@@ -54,11 +54,14 @@ class OnnxRuntime:
             raise UserError(f"--provider: got {provider!r}, but ONNX Runtime fell back to {used}; {_needs(provider)}")
         self.num_threads = num_threads
         (entry,) = self.session.get_inputs()
+        self.input_name: str = entry.name
         self.input_dtype = INPUT_TYPES[entry.type]
+        self.output_names = [output.name for output in self.session.get_outputs()]
 
-    def infer(self, images: NDArray[Any]) -> Logits:
-        """Return logits (B, num_classes) of images (B, 3, H, W) of ``input_dtype``."""
-        return self.session.run(["logits"], {"image": images})[0]  # type: ignore[no-any-return]
+    def infer(self, images: NDArray[Any]) -> Outputs:
+        """Return the outputs for images (B, 3, H, W) of ``input_dtype``."""
+        found = self.session.run(self.output_names, {self.input_name: images})
+        return dict(zip(self.output_names, found, strict=True))
 
     def describe(self) -> str:
         """Return runtime, version, provider and threads in words."""

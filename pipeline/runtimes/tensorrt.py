@@ -1,20 +1,21 @@
 """TensorRT through polygraphy."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.arrays import Outputs, concatenate, first_rows
 from pipeline.core.errors import GateError, UserError
 from pipeline.core.files import Json, read_json
-from pipeline.export.tensorrt.plan import INPUT, OUTPUT, sidecar
-from pipeline.tasks.classification.metrics import Logits
+from pipeline.core.signature import Signature
+from pipeline.runtimes.engine_file import read_signature, sidecar
 
-DTYPES = {"float32": "FLOAT", "uint8": "UINT8"}
-"""From each type of the input to TensorRT's name of it."""
+DTYPES = {"float32": "FLOAT", "int32": "INT32", "uint8": "UINT8"}
+"""From each type of an input or output to TensorRT's name of it."""
 
 
 class TensorrtRuntime:
@@ -34,7 +35,8 @@ class TensorrtRuntime:
         from polygraphy.backend.trt import TrtRunner, get_trt_logger
 
         self.description = description
-        self.input_dtype = description["input"]["dtype"]
+        self.signature = read_signature(description)
+        self.input_dtype = self.signature.input.dtype
         log = get_trt_logger()
         tensorrt.init_libnvinfer_plugins(log, "")
         self.runtime = tensorrt.Runtime(log)
@@ -45,17 +47,18 @@ class TensorrtRuntime:
                 f"TensorRT {tensorrt.__version__} cannot load this engine, which TensorRT {description['tensorrt']} "
                 f"built on {description['gpu']}; build it again here"
             )
-        require_interface(tensorrt, engine, description)
+        require_interface(tensorrt, engine, self.signature, description["batch"])
         self.runner = TrtRunner(engine)
         self.runner.activate()
 
-    def infer(self, images: NDArray[Any]) -> Logits:
-        """Return logits (B, num_classes) in host memory; more images than the engine takes go in several calls."""
+    def infer(self, images: NDArray[Any]) -> Outputs:
+        """Return the outputs in host memory; more images than the engine takes go in several calls."""
         sizes = self.description["batch"]
         return infer_within(self._infer, images, smallest=sizes["min"], largest=sizes["max"])
 
-    def _infer(self, images: NDArray[Any]) -> Logits:
-        return self.runner.infer({INPUT: images})[OUTPUT].copy()  # type: ignore[no-any-return]
+    def _infer(self, images: NDArray[Any]) -> Outputs:
+        found = self.runner.infer({self.signature.input.name: images})
+        return {name: found[name].copy() for name in self.signature.output_names}
 
     def describe(self) -> str:
         """Return runtime, version, GPU and precision in words, as the engine's sidecar records them."""
@@ -83,35 +86,40 @@ def open_engine(plan: Path) -> TensorrtRuntime:
     return TensorrtRuntime(data, description=description)
 
 
-def require_interface(trt: Any, engine: Any, description: Json) -> None:
-    """Raise GateError where types or batches of the deserialized ``engine`` are not those of ``description``."""
+def require_interface(trt: Any, engine: Any, signature: Signature, batches: Mapping[str, int]) -> None:
+    """Raise GateError where the deserialized ``engine`` has other tensors than ``signature``, or takes other batches.
+
+    Args:
+        batches: smallest, tuned and largest batch by min, opt and max.
+    """
     mode, types = trt.TensorIOMode, trt.DataType.__members__
-    taken = types[DTYPES[description["input"]["dtype"]]]
-    expected = {INPUT: (mode.INPUT, taken), OUTPUT: (mode.OUTPUT, types["FLOAT"])}
+    taken = signature.input
+    expected = {taken.name: (mode.INPUT, types[DTYPES[taken.dtype]])}
+    expected |= {spec.name: (mode.OUTPUT, types[DTYPES[spec.dtype]]) for spec in signature.outputs}
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     found = {name: (engine.get_tensor_mode(name), engine.get_tensor_dtype(name)) for name in names}
     if found != expected:
         raise GateError(f"the engine's inputs and outputs are {_words(found)}, expected {_words(expected)}")
-    batches = [next(iter(shape)) for shape in engine.get_tensor_profile_shape(INPUT, 0)]
-    if batches != [description["batch"][name] for name in ("min", "opt", "max")]:
-        raise GateError(f"the engine takes batches of {batches} (min, opt, max), asked for {description['batch']}")
+    profile = [next(iter(shape)) for shape in engine.get_tensor_profile_shape(taken.name, 0)]
+    if profile != [batches[name] for name in ("min", "opt", "max")]:
+        raise GateError(f"the engine takes batches of {profile} (min, opt, max), asked for {dict(batches)}")
 
 
-def _words(tensors: dict[str, tuple[Any, Any]]) -> str:
+def _words(tensors: Mapping[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{name} ({mode.name}, {dtype.name})" for name, (mode, dtype) in sorted(tensors.items()))
 
 
 def infer_within(
-    infer: Callable[[NDArray[Any]], Logits], images: NDArray[Any], *, smallest: int, largest: int
-) -> Logits:
-    """Return the logits of ``images`` from calls of ``infer`` with ``smallest`` to ``largest`` images each.
+    infer: Callable[[NDArray[Any]], Outputs], images: NDArray[Any], *, smallest: int, largest: int
+) -> Outputs:
+    """Return the outputs for ``images`` from calls of ``infer`` with ``smallest`` to ``largest`` images each.
 
-    A batch that is too small is filled up with black images, whose logits are dropped.
+    A batch that is too small is filled up with black images, whose outputs are dropped.
     """
     parts = []
     for start in range(0, len(images), largest):
         part = images[start : start + largest]
         missing = max(smallest - len(part), 0)
         filled = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)]) if missing else part
-        parts.append(infer(filled)[: len(part)])
-    return np.concatenate(parts)
+        parts.append(first_rows(infer(filled), len(part)))
+    return concatenate(parts)

@@ -20,8 +20,6 @@ logger = logging.getLogger(__name__)
 
 ROOT = ".checkpoints"
 KEPT = 2
-PROJECT = Path(__file__).parent.parent
-PACKAGES = ("models", "pipeline", "stages")
 LIBRARIES = ("numpy", "pillow", "torch", "torchvision")
 DIGEST_SIZE = hashlib.sha256().digest_size
 
@@ -64,29 +62,24 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def open_checkpoints(stage: str, facts: Json, inputs: Sequence[Path]) -> Iterator[Checkpoints]:
-    """Yield the checkpoints of the run of ``stage`` that ``facts``, ``inputs`` and the present code determine.
+def open_checkpoints(stage: str, facts: Json, inputs: Sequence[Path], *, code: str) -> Iterator[Checkpoints]:
+    """Yield the checkpoints of the run of ``stage`` that ``facts``, ``inputs`` and ``code`` determine.
 
     The main process has a lock on them.
 
     They lie in ``.checkpoints`` at the root of the DVC repository, or in the working directory: DVC empties its outputs
-    before a stage runs. Any other parameter, input file, version of a library that computes, or change of the project's
+    before a stage runs. Any other parameter, input file, version of a library that computes, or change of the stage's
     code makes another run.
+
+    Args:
+        code: the digest of the code that the stage runs.
 
     Raises:
         BusyError: another process is training the same run.
     """
-    known = facts | {"code": digest_of_code(), "inputs": [sha256(path) for path in inputs]}
+    known = facts | {"code": code, "inputs": [sha256(path) for path in inputs]}
     known |= {name: importlib.metadata.version(name) for name in LIBRARIES}
     key = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("DVC_ROOT", ".")) / ROOT / stage / key
     with exclusive(folder / "run") if is_main() else contextlib.nullcontext():
         yield Checkpoints(folder)
-
-
-def digest_of_code() -> str:
-    """Return a digest of the project's source files."""
-    digest = hashlib.sha256()
-    for path in sorted(path for package in PACKAGES for path in (PROJECT / package).rglob("*.py")):
-        digest.update(path.relative_to(PROJECT).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()

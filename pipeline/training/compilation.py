@@ -3,14 +3,14 @@
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ParamSpec, TypeVar
 
 import torch
 from torch import nn
 
 from models.backbones.backbone import Backbone
-from models.meta_encoders import LayerEncoder, MetaEncoder
+from models.meta_encoder import LayerEncoder, MetaEncoder
 from pipeline.core.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -25,22 +25,44 @@ def wants_compiling(choice: str, device: torch.device) -> bool:
     return choice == "always" or (choice == "auto" and device.type == "cuda")
 
 
-def compile_networks(*networks: nn.Module) -> None:
-    """Let ``torch.compile`` make the stages of backbones and the bodies of meta-encoders faster, at their first call."""
-    import torch._dynamo  # noqa: PLC0415  (takes seconds)
+@contextlib.contextmanager
+def compiled_networks(*networks: nn.Module) -> Iterator[None]:
+    """Let ``torch.compile`` make backbones and meta-encoders faster, from their first call to the end of the block."""
+    import torch._dynamo  # takes seconds
 
-    torch._dynamo.config.recompile_limit = LIMIT  # noqa: SLF001
     torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())  # tells the compiler as well
-    for network in networks:
-        for module in network.modules():
+    with torch._dynamo.config.patch(recompile_limit=LIMIT):  # noqa: SLF001
+        for module in _compilable(networks):
             if isinstance(module, Backbone):
                 module.compile_stages()
-            elif isinstance(module, MetaEncoder | LayerEncoder):
+            else:
                 module.body.compile(dynamic=False)
+        try:
+            yield
+        finally:
+            decompile_networks(networks)
 
 
-def guard_first_call(step: Callable[Arguments, Result], *, fallback: bool) -> Callable[Arguments, Result]:
-    """Return ``step``, whose first call compiles; where that fails, ``fallback`` says to go on without.
+def decompile_networks(networks: Iterable[nn.Module]) -> None:
+    """Let backbones and meta-encoders run as they are from here on."""
+    for module in _compilable(networks):
+        if isinstance(module, Backbone):
+            module.decompile_stages()
+        else:
+            module.body._compiled_call_impl = None  # noqa: SLF001  (PyTorch has no public way back)
+
+
+def _compilable(networks: Iterable[nn.Module]) -> Iterator[Backbone | MetaEncoder | LayerEncoder]:
+    for network in networks:
+        for module in network.modules():
+            if isinstance(module, Backbone | MetaEncoder | LayerEncoder):
+                yield module
+
+
+def guard_first_call(
+    step: Callable[Arguments, Result], networks: Iterable[nn.Module], *, fallback: bool
+) -> Callable[Arguments, Result]:
+    """Return ``step``, whose first call compiles ``networks``; where that fails, ``fallback`` says to go on without.
 
     Raises:
         UserError: (the first call) compiling failed and ``fallback`` is False.
@@ -50,14 +72,14 @@ def guard_first_call(step: Callable[Arguments, Result], *, fallback: bool) -> Ca
     def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         if next(calls):
             return step(*args, **kwargs)
-        return _compiling(lambda: step(*args, **kwargs), fallback=fallback)
+        return _compiling(lambda: step(*args, **kwargs), networks, fallback=fallback)
 
     return guarded
 
 
-def _compiling(call: Callable[[], Result], *, fallback: bool) -> Result:
-    from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415
-    from torch._inductor.exc import InductorError  # noqa: PLC0415
+def _compiling(call: Callable[[], Result], networks: Iterable[nn.Module], *, fallback: bool) -> Result:
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import InductorError
 
     try:
         return call()
@@ -65,17 +87,12 @@ def _compiling(call: Callable[[], Result], *, fallback: bool) -> Result:
         reason = " ".join(str(error).split())[:300]
         if not fallback:
             raise UserError(
-                f"execution.compile: torch.compile failed here ({reason}); set it to never, or execution.compile_fallback to "
-                "true to go on without"
+                f"execution.compile: torch.compile failed here ({reason}); set it to never, or "
+                "execution.compile_fallback to true to go on without"
             ) from error
         logger.warning("torch.compile failed here; training goes on without it (%s)", reason)
-        stop_compiling()
+        decompile_networks(networks)
         return call()
-
-
-def stop_compiling() -> None:
-    """Let this process run its networks as they are from here on."""
-    torch.compiler.set_stance("force_eager")
 
 
 @contextlib.contextmanager

@@ -1,19 +1,20 @@
 """The figures of each step of an epoch, kept on the device until they are read."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from pipeline.core.distributed import num_processes, all_reduce_sum
+from pipeline.core.distributed import all_reduce_sum, world_size
 from pipeline.core.errors import GateError
 from pipeline.training.objective import Loss
 
 Figures = dict[str, float]
 
 
-class Meter:
-    """Loss, its parts and training accuracy of each step; taking them in never waits for the device."""
+class EpochMetrics:
+    """Loss, its parts and the task's scores of each step; taking them in never waits for the device."""
 
     def __init__(self, num_steps: int) -> None:
         self.num_steps = num_steps
@@ -23,13 +24,12 @@ class Meter:
         self._learning_rates: list[float] = []
         self._checked = 0
 
-    def add(self, loss: Loss, labels: Tensor, learning_rate: float) -> None:
-        """Take in the figures of one step, which was taken at ``learning_rate``."""
-        correct = (loss.logits.detach().argmax(dim=1) == labels).float().mean()
-        figures = {"loss": loss.total, **loss.parts, "train_accuracy": correct}
+    def add(self, loss: Loss, scores: Mapping[str, Tensor], learning_rate: float) -> None:
+        """Take in the figures of one step, which was taken at ``learning_rate``; ``scores`` are the task's, scalars."""
+        figures = {"loss": loss.total, **loss.parts, **scores}
         if not self.names:
             self.names = list(figures)
-            self._log = correct.new_empty(self.num_steps, len(figures))
+            self._log = torch.empty(self.num_steps, len(figures), device=loss.total.device)
         self._log[self.count] = torch.stack([value.detach().float() for value in figures.values()])
         self._learning_rates.append(learning_rate)
         self.count += 1
@@ -49,7 +49,7 @@ class Meter:
 
     def means(self) -> Figures:
         """Return the mean figures of all steps and all processes."""
-        means = all_reduce_sum(self._log[: self.count].double().mean(dim=0)) / num_processes()
+        means = all_reduce_sum(self._log[: self.count].double().mean(dim=0)) / world_size()
         return dict(zip(self.names, means.tolist(), strict=True))
 
     def _diverged(self, step: int, row: list[float]) -> str:

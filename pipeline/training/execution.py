@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import torch
 
-from pipeline.core.distributed import is_main, num_processes
+from pipeline.core.distributed import is_main, world_size
 from pipeline.core.files import Json, replaced_folder
 from pipeline.training.compilation import wants_compiling
+from pipeline.training.settings import Execution as ExecutionSettings
 
 CPU_FLAGS_OF_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
@@ -32,15 +33,16 @@ class Execution(NamedTuple):
         return {
             "device": device,
             "num_threads": torch.get_num_threads(),
-            "num_processes": num_processes(),
+            "num_processes": world_size(),
             "precision": self.precision,
             "compiled": self.compiled,
         }
 
 
-def choose_execution(device: torch.device, *, precision: str, compiling: str, compile_fallback: bool) -> Execution:
-    """Return the engine for ``device``; ``precision`` and ``compiling`` may be ``auto``."""
-    return Execution(device, choose_precision(precision, device), wants_compiling(compiling, device), compile_fallback)
+def choose_execution(device: torch.device, settings: ExecutionSettings, *, precision: str) -> Execution:
+    """Return how training runs on ``device``; ``precision`` and ``settings.compile`` may be ``auto``."""
+    compiled = wants_compiling(settings.compile, device)
+    return Execution(device, choose_precision(precision, device), compiled, settings.compile_fallback)
 
 
 def choose_precision(precision: str, device: torch.device) -> str:

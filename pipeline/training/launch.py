@@ -17,8 +17,8 @@ def run_in_processes(module: str, num_processes: int) -> bool:
     """
     if num_processes == 1 or was_launched():
         return False
-    from torch.distributed import run  # noqa: PLC0415  (takes a second)
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // num_processes)))  # torchrun would take 1
     words = ["--standalone", f"--nproc-per-node={num_processes}", "-m", module, *sys.argv[1:]]

@@ -2,52 +2,51 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from pipeline.core.distributed import broadcast, is_main, local_shard, all_reduce_sum
+from pipeline.core.distributed import broadcast, is_main
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_csv
 from pipeline.core.torch_setup import derive_seed, seed_everything
-from pipeline.data.augmentation import Batch
+from pipeline.data.batch import Batch, TrainingBatches
 from pipeline.data.dataset import Split
-from pipeline.data.packed_batches import TrainingBatches, ordered_batches
+from pipeline.tasks.training import Supervision
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.compilation import compile_networks, guard_first_call, stop_compiling, uncompiled
-from pipeline.training.epoch_metrics import Meter
+from pipeline.training.compilation import compiled_networks, guard_first_call, uncompiled
+from pipeline.training.epoch_metrics import EpochMetrics
 from pipeline.training.execution import Execution
 from pipeline.training.objective import Loss, Objective
 from pipeline.training.optim import WeightAverage, build_optimizer
 from pipeline.training.progress import Progress, progress
+from pipeline.training.settings import Training
 from pipeline.training.step import TrainingStep
 
 logger = logging.getLogger(__name__)
 
-EVALUATION_BATCH = 256
-EMPTY_HISTORY = ("epoch", "learning_rate", "loss", "cross_entropy", "train_accuracy", "val_accuracy")
 Row = dict[str, Any]
 
 
 def write_history(path: Path, rows: list[Row]) -> None:
-    """Write the epochs as CSV, a header alone where there are none (nothing was trained)."""
-    write_csv(path, list(rows[0]) if rows else EMPTY_HISTORY, rows)
+    """Write the epochs as CSV."""
+    write_csv(path, list(rows[0]), rows)
+
+
+def write_empty_history(path: Path, supervision: Supervision, primary: str) -> None:
+    """Write the header of a history alone: nothing was trained. ``primary`` is the task's score that decides."""
+    write_csv(path, ["epoch", "learning_rate", "loss", supervision.loss_name, f"train_{primary}", f"val_{primary}"], [])
 
 
 def train(
     objective: Objective,
     batches: TrainingBatches,
-    held_out: Split,
-    engine: Execution,
+    val: Split,
+    execution: Execution,
+    settings: Training,
     *,
-    epochs: int,
-    clip_norm: float | None,
-    ema_decay: float | None,
-    optimizer: dict[str, Any],
-    schedule: dict[str, Any],
     seed: int,
     checkpoints: Checkpoints,
     on_epoch: Callable[[list[Row]], None],
@@ -57,11 +56,7 @@ def train(
     Every epoch starts from a seed of its own, so that from the state after one the next can be repeated bit for bit.
 
     Args:
-        held_out: images not trained on, for the accuracy of each epoch; it chooses nothing.
-        clip_norm: largest norm of the gradient; None: any.
-        ema_decay: what the network ends with is the moving average of its weights; None: the last weights.
-        optimizer: arguments of ``pipeline.training.optim.build_optimizer``.
-        schedule: see ``pipeline.training.optim.learning_rate_factor``.
+        val: images not trained on, for the scores of each epoch; they choose nothing.
         checkpoints: where the state after each epoch is kept, and from where training goes on.
         on_epoch: called with all rows so far after every epoch, and before the first of a resumed run, in the main
             process.
@@ -71,41 +66,53 @@ def train(
         UserError: deterministic training is asked for, and the network has a layer without it on this device; or
             compiling failed.
     """
-    network = objective.network.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = WeightAverage(network, ema_decay) if ema_decay is not None else None
-    rule = build_optimizer(network, steps_per_epoch=len(batches), epochs=epochs, schedule=schedule, **optimizer)
-    settings: dict[str, Any] = {"precision": engine.precision, "clip_norm": clip_norm, "average": average}
-    step = TrainingStep(objective, *rule, device=engine.device, **settings)
+    network = objective.network.to(execution.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = WeightAverage(network, settings.ema_decay) if settings.ema_decay is not None else None
+    optimizer, scheduler = build_optimizer(
+        network, settings.optimizer, settings.schedule, steps_per_epoch=len(batches), epochs=settings.epochs
+    )
+    step = TrainingStep(
+        objective,
+        optimizer,
+        scheduler,
+        precision=execution.precision,
+        clip_norm=settings.clip_norm,
+        average=average,
+        device=execution.device,
+    )
     rows = _resume(step, checkpoints, on_epoch)
-    run_epoch = _EpochRunner(step, batches, engine, seed=seed)
-    with _shown(epochs, len(rows), batches, engine) as shown, _nondeterminism_explained():
-        for epoch in range(len(rows), epochs):
+    with (
+        _compiled(objective, execution),
+        _shown(settings.epochs, len(rows), batches, execution) as shown,
+        _nondeterminism_explained(),
+    ):
+        run_epoch = _EpochRunner(step, batches, execution, seed=seed)
+        for epoch in range(len(rows), settings.epochs):
             row = run_epoch(epoch, shown)
-            row["val_accuracy"] = _judge(objective, step, held_out, engine)
+            row |= {f"val_{name}": value for name, value in _validate(objective, step, val, execution).items()}
             rows.append(row)
             shown.epoch(row)
             if is_main():
                 checkpoints.save(len(rows), {"rows": rows, "step": step.state_dict()})
                 on_epoch(rows)
-    _finish(step, engine)
+    if average is not None:
+        average.install()
+    network.eval()
     return rows
 
 
-def _finish(step: TrainingStep, engine: Execution) -> None:
-    """Leave what deploys in the network, in eval mode and uncompiled."""
-    if step.average is not None:
-        step.average.install()
-    if execution.compiled:
-        stop_compiling()
-    step.network.eval()
+def _compiled(objective: Objective, execution: Execution) -> contextlib.AbstractContextManager[None]:
+    if not execution.compiled:
+        return contextlib.nullcontext()
+    return compiled_networks(objective.network, *([objective.teacher] if objective.teacher else []))
 
 
 @contextlib.contextmanager
-def _shown(epochs: int, done: int, batches: TrainingBatches, engine: Execution) -> Iterator[Progress]:
+def _shown(epochs: int, done: int, batches: TrainingBatches, execution: Execution) -> Iterator[Progress]:
     """Say how training runs and yield its progress."""
     num_steps, batch_size = len(batches), batches.batch_size
     if is_main():
-        facts = ", ".join(f"{name} {value}" for name, value in engine.describe().items())
+        facts = ", ".join(f"{name} {value}" for name, value in execution.describe().items())
         logger.info("training: %d epochs of %d batches of %d; %s", epochs, num_steps, batch_size, facts)
     with progress(epochs=epochs, done=done, num_steps=num_steps, batch_size=batch_size) as shown:
         yield shown
@@ -127,44 +134,38 @@ def _resume(step: TrainingStep, checkpoints: Checkpoints, on_epoch: Callable[[li
 class _EpochRunner:
     """Run one epoch of training steps after the other."""
 
-    def __init__(self, step: TrainingStep, batches: TrainingBatches, engine: Execution, *, seed: int) -> None:
+    def __init__(self, step: TrainingStep, batches: TrainingBatches, execution: Execution, *, seed: int) -> None:
         self.step = step
-        self.take: Callable[[Batch, int], Loss] = step
+        self.take: Callable[[Batch], Loss] = step
         self.batches = batches
         self.seed = seed
         if execution.compiled:
-            compile_networks(*step.objective.networks)
-            self.take = guard_first_call(step, fallback=execution.compile_fallback)
+            networks = [step.objective.network, *([step.objective.teacher] if step.objective.teacher else [])]
+            self.take = guard_first_call(step, networks, fallback=execution.compile_fallback)
 
     def __call__(self, epoch: int, shown: Progress) -> Row:
-        """Return the means of the loss, its parts and the training accuracy in ``epoch``, counted from 0."""
+        """Return the means of the loss, its parts and the task's scores in ``epoch``, counted from 0."""
         seed_everything(self.seed, "epoch", epoch)
-        self.step.network.train()
-        meter = Meter(len(self.batches))
+        objective = self.step.objective
+        objective.set_epoch(epoch)
+        objective.train()
+        metrics = EpochMetrics(len(self.batches))
         row: Row = {"epoch": epoch + 1, "learning_rate": self.step.learning_rate}
         for batch in self.batches.epoch(derive_seed(self.seed, "batches", epoch)):
             learning_rate = self.step.learning_rate
-            meter.add(self.take(batch, epoch), batch.labels, learning_rate)
-            shown.step(meter, epoch=epoch)
-        return row | meter.means()
+            loss = self.take(batch)
+            metrics.add(loss, objective.supervision.batch_scores(loss.predicted, batch), learning_rate)
+            shown.step(metrics, epoch=epoch)
+        return row | metrics.means()
 
 
-def _judge(objective: Objective, step: TrainingStep, held_out: Split, engine: Execution) -> float:
-    """Return the accuracy on ``held_out`` of the weights that would deploy if this were the last epoch."""
+def _validate(objective: Objective, step: TrainingStep, val: Split, execution: Execution) -> Mapping[str, float]:
+    """Return the scores on ``val`` of the weights that would deploy if this were the last epoch."""
     averaged = contextlib.nullcontext() if step.average is None else step.average.applied()
-    with averaged, uncompiled() if execution.compiled else contextlib.nullcontext(), step.autocast:
+    eager = uncompiled() if execution.compiled else contextlib.nullcontext()
+    with averaged, eager, step.autocast:
         step.network.eval()
-        return accuracy(objective.predict, held_out, engine.device)
-
-
-@torch.no_grad()
-def accuracy(predict: Callable[[Tensor], Tensor], split: Split, device: torch.device) -> float:
-    """Return the share of ``split`` whose largest logit is the label's; processes share the work."""
-    own = local_shard(0, len(split))
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    for batch in ordered_batches(Split(split.images[own], split.labels[own]), EVALUATION_BATCH, device):
-        correct += (predict(batch.images).argmax(dim=1) == batch.labels).sum()
-    return int(all_reduce_sum(correct)) / len(split)
+        return objective.supervision.validate(objective.predict, val, execution.device)
 
 
 @contextlib.contextmanager

@@ -1,11 +1,13 @@
 """Objectives: what one batch costs, as a total and its named parts; the training loop knows no more than this."""
 
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
-from torch.nn import functional
 
-from pipeline.data.augmentation import Batch
+from pipeline.data.batch import Batch
+from pipeline.tasks.training import Predicted, Supervision
 
 
 class Loss(NamedTuple):
@@ -15,18 +17,26 @@ class Loss(NamedTuple):
     """What is differentiated; scalar."""
     parts: dict[str, Tensor]
     """The terms of the total as they are reported, unweighted; scalars."""
-    logits: Tensor
-    """What the network predicted, (B, num_classes)."""
+    predicted: Predicted
+    """What the network predicted, for the task's scores."""
 
 
-class Objective:
-    """A student and how it is judged in training.
+class FollowsEpoch(Protocol):
+    """What changes from epoch to epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take note that ``epoch``, counted from 0, begins."""
+
+
+class Objective(nn.Module, ABC):
+    """A student and how it is trained.
 
     Args:
         student: what deploys.
-        helper: what is trained beside it and does not deploy, or None.
+        adapter: what is trained beside it and does not deploy, or None.
         teacher: what it learns from and leaves as it is, or None.
-        label_smoothing: of every cross-entropy with the labels.
+        supervision: the loss against the targets.
+        follows_epoch: what must know the epoch.
     """
 
     def __init__(
@@ -35,39 +45,40 @@ class Objective:
         *,
         adapter: nn.Module | None = None,
         teacher: nn.Module | None = None,
-        label_smoothing: float,
+        supervision: Supervision,
+        follows_epoch: Sequence[FollowsEpoch] = (),
     ) -> None:
-        self.student = student
-        self.adapter = adapter
-        self.label_smoothing = label_smoothing
+        super().__init__()
         self.network = nn.ModuleList([student] if adapter is None else [student, adapter])
-        self.networks = [self.network] if teacher is None else [self.network, teacher]
+        """What is trained."""
+        self.teacher = teacher
+        self.supervision = supervision
+        self.follows_epoch = follows_epoch
 
-    def __call__(self, batch: Batch, epoch: int) -> Loss:
-        """Return the cost of ``batch`` in ``epoch``, counted from 0."""
-        raise NotImplementedError
+    @property
+    def trained(self) -> nn.Module:
+        """The student."""
+        return self.network[0]
 
-    def predict(self, images: Tensor) -> Tensor:
-        """Return the logits (B, num_classes) by which progress is measured: those of the student."""
-        return self.student(images)  # type: ignore[no-any-return]
+    def set_epoch(self, epoch: int) -> None:
+        """Take note that ``epoch``, counted from 0, begins."""
+        for part in self.follows_epoch:
+            part.set_epoch(epoch)
 
-    def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Return the mean cross-entropy of ``logits`` (..., B, num_classes) with the labels.
+    @abstractmethod
+    def forward(self, batch: Batch) -> Loss:
+        """Return the cost of ``batch``."""
 
-        Leading dimensions are those of steps, each of which is compared with the same labels.
-        """
-        wanted = batch.labels if batch.soft_targets is None else batch.soft_targets
-        wanted = wanted.expand(*logits.shape[:-2], *wanted.shape).reshape(-1, *wanted.shape[1:])
-        return functional.cross_entropy(
-            logits.reshape(-1, logits.shape[-1]), wanted, label_smoothing=self.label_smoothing
-        )
+    def predict(self, images: Tensor) -> Predicted:
+        """Return what progress is measured by: the student's outputs."""
+        return self.trained(images)
 
 
 class Supervised(Objective):
-    """Cross-entropy with the labels: trains teachers, and students of method ``none``."""
+    """The loss against the targets alone: trains teachers, and students of method ``none``."""
 
-    def __call__(self, batch: Batch, epoch: int) -> Loss:  # noqa: ARG002
-        """Return CE(network(images), labels)."""
-        logits = self.student(batch.images)
-        cross_entropy = self.cross_entropy(logits, batch)
-        return Loss(cross_entropy, {"cross_entropy": cross_entropy}, logits)
+    def forward(self, batch: Batch) -> Loss:
+        """Return the loss of the network's outputs against the targets."""
+        predicted = self.trained(batch.images)
+        loss = self.supervision.loss(predicted, batch)
+        return Loss(loss, {self.supervision.loss_name: loss}, predicted)

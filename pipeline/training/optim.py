@@ -1,9 +1,9 @@
-"""Optimiser, learning-rate schedule, and the average of the weights."""
+"""Optimizer, learning-rate schedule, and the average of the weights."""
 
 import bisect
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,26 +12,28 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from pipeline.training.settings import LearningRate
+from pipeline.training.settings import Optimizer as OptimizerSettings
+
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = ONE_CYCLE_START / 1e4
 """Where one cycle begins and ends, as shares of its peak: those of PyTorch's ``OneCycleLR``."""
 
 
-def learning_rate_factor(
-    epoch: float, *, epochs: int, name: str, warmup_epochs: int, milestones: Sequence[int], gamma: float
-) -> float:
+def learning_rate_factor(epoch: float, schedule: LearningRate, *, epochs: int) -> float:
     """Return what the base learning rate is multiplied by at ``epoch``, counted in epochs from 0 and fractions of them.
 
     After a linear warm-up over ``warmup_epochs`` ``cosine`` falls to 0 at ``epochs``, and ``multistep`` multiplies by
     ``gamma`` at each of ``milestones``. ``one_cycle`` rises over ``warmup_epochs`` and falls, both along a cosine
     (Smith and Topin 2019).
     """
+    name, warmup_epochs = schedule.name, schedule.warmup_epochs
     if name == "one_cycle" and epoch < warmup_epochs:
         return _along_cosine(ONE_CYCLE_START, 1.0, epoch / warmup_epochs)
     if epoch < warmup_epochs:
         return epoch / warmup_epochs
     if name == "multistep":
-        return float(gamma ** bisect.bisect_right(sorted(milestones), epoch))
+        return float(schedule.gamma ** bisect.bisect_right(sorted(schedule.milestones), epoch))
     progress = min((epoch - warmup_epochs) / max(epochs - warmup_epochs, 1), 1.0)
     return _along_cosine(1.0, ONE_CYCLE_END if name == "one_cycle" else 0.0, progress)
 
@@ -41,39 +43,25 @@ def _along_cosine(start: float, end: float, progress: float) -> float:
 
 
 def build_optimizer(
-    network: nn.Module,
-    *,
-    steps_per_epoch: int,
-    epochs: int,
-    name: str,
-    learning_rate: float,
-    momentum: float,
-    nesterov: bool,
-    betas: tuple[float, float],
-    weight_decay: float,
-    decay_all: bool,
-    schedule: dict[str, Any],
+    network: nn.Module, settings: OptimizerSettings, schedule: LearningRate, *, steps_per_epoch: int, epochs: int
 ) -> tuple[Optimizer, LambdaLR]:
-    """Return the optimiser of all parameters of ``network`` and a scheduler to be stepped after every batch.
-
-    ``name`` is sgd (``momentum``, ``nesterov``) or adamw (``betas``). ``decay_all`` False spares biases and the weights
-    of normalisation from weight decay. ``schedule`` holds the remaining arguments of ``learning_rate_factor``.
-    """
+    """Return the optimizer of all parameters of ``network`` and a scheduler to be stepped after every batch."""
     parameters = list(network.parameters())
+    decay_all, decay, rate = settings.decay_all, settings.weight_decay, settings.learning_rate
     decayed = [p for p in parameters if decay_all or p.dim() > 1]
     exempt = [p for p in parameters if not decay_all and p.dim() <= 1]  # biases, and the weights of norms
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+    groups = [{"params": decayed, "weight_decay": decay}, {"params": exempt, "weight_decay": 0.0}]
     used = [group for group in groups if group["params"]]
     optimizer: Optimizer
-    if name == "adamw":
-        optimizer = AdamW(used, lr=learning_rate, betas=betas, fused=True)
+    if settings.name == "adamw":
+        optimizer = AdamW(used, lr=rate, betas=settings.betas, fused=True)
     else:
-        optimizer = SGD(used, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
-        if momentum:  # PyTorch's fused step leaves it uninitialised where fp16 overflows in the first step
+        optimizer = SGD(used, lr=rate, momentum=settings.momentum, nesterov=settings.nesterov, fused=True)
+        if settings.momentum:  # PyTorch's fused step leaves it uninitialised where fp16 overflows in the first step
             optimizer.state.update({p: {"momentum_buffer": torch.zeros_like(p)} for p in parameters})
 
     def factor(step: int) -> float:  # the first step of a warm-up already moves
-        return learning_rate_factor((step + 0.5) / steps_per_epoch, epochs=epochs, **schedule)
+        return learning_rate_factor((step + 0.5) / steps_per_epoch, schedule, epochs=epochs)
 
     return optimizer, LambdaLR(optimizer, factor)
 

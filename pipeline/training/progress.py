@@ -11,7 +11,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pipeline.core.distributed import is_main
-from pipeline.training.epoch_metrics import Meter
+from pipeline.training.epoch_metrics import EpochMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Progress:
         self.steps_taken = 0
         self.started = self.read_at = self.line_at = time.perf_counter()
 
-    def step(self, meter: Meter, *, epoch: int) -> None:
+    def step(self, metrics: EpochMetrics, *, epoch: int) -> None:
         """Take note of a step; now and then read its figures and show them.
 
         Raises:
@@ -47,14 +47,14 @@ class Progress:
         self.steps_taken += 1
         self.bar.update(self.batch_size)
         now = time.perf_counter()
-        if now - self.read_at < READ_SECONDS and meter.count < meter.num_steps:
+        if now - self.read_at < READ_SECONDS and metrics.count < metrics.num_steps:
             return
         self.read_at = now
-        figures = describe(meter.latest())
+        figures = describe(metrics.latest())
         self.bar.set_postfix_str(f"epoch {epoch + 1}/{self.epochs}, {figures}", refresh=False)
         if self.bar.disable and is_main() and now - self.line_at >= LINE_SECONDS:
             self.line_at = now
-            logger.info("epoch %d step %d/%d  %s  %s", epoch + 1, meter.count, self.num_steps, figures, self._pace())
+            logger.info("epoch %d step %d/%d  %s  %s", epoch + 1, metrics.count, self.num_steps, figures, self._pace())
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Write one line about an epoch."""

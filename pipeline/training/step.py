@@ -9,8 +9,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from models.global_batch_norm import synchronize_batch_norms
-from pipeline.core.distributed import num_processes, all_reduce_sum
-from pipeline.data.augmentation import Batch
+from pipeline.core.distributed import all_reduce_sum, world_size
+from pipeline.data.batch import Batch
 from pipeline.training.objective import Loss, Objective
 from pipeline.training.optim import WeightAverage
 
@@ -39,10 +39,10 @@ class TrainingStep:
     ) -> None:
         self.objective = objective
         self.network = objective.network
-        self.cost: nn.Module = _Cost(objective)
-        if num_processes() > 1:
-            synchronize_batch_norms(self.network, all_reduce_sum=all_reduce_sum, num_processes=num_processes())
-            self.cost = DistributedDataParallel(self.cost, broadcast_buffers=False)
+        self.cost: nn.Module = objective
+        if world_size() > 1:
+            synchronize_batch_norms(self.network, all_reduce_sum=all_reduce_sum, world_size=world_size())
+            self.cost = DistributedDataParallel(objective, broadcast_buffers=False)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -50,11 +50,11 @@ class TrainingStep:
         self.clip_norm = clip_norm
         self.average = average
 
-    def __call__(self, batch: Batch, epoch: int) -> Loss:
-        """Update the network by ``batch`` in ``epoch``, counted from 0, and return what the batch cost before."""
+    def __call__(self, batch: Batch) -> Loss:
+        """Update the network by ``batch`` and return what the batch cost before."""
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast:
-            loss: Loss = self.cost(batch, epoch)
+            loss: Loss = self.cost(batch)
         torch.autograd.backward(self.scaler.scale(loss.total))
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
@@ -73,9 +73,13 @@ class TrainingStep:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that later steps depend on, the network's weights included."""
-        parts = {"network": self.network, "optimizer": self.optimizer, "scheduler": self.scheduler}
-        state = {name: part.state_dict() for name, part in parts.items()}  # type: ignore[attr-defined]
-        return state | {"scaler": self.scaler.state_dict(), "average": self.average and self.average.state_dict()}
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average and self.average.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what ``state_dict`` returned."""
@@ -85,16 +89,3 @@ class TrainingStep:
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-
-
-class _Cost(nn.Module):
-    """An objective in the form in which PyTorch trains several processes together."""
-
-    def __init__(self, objective: Objective) -> None:
-        super().__init__()
-        self.network = objective.network
-        self.objective = objective
-
-    def forward(self, batch: Batch, epoch: int) -> Loss:
-        """Return the cost of this process's share of the batch."""
-        return self.objective(batch, epoch)

@@ -1,51 +1,48 @@
 """The teacher: trained here, or read from a file of weights."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from torch import nn
 
 from models.classifier import Classifier
-from models.factory import build_classifier, check_image_size
+from models.factory import check_image_size
 from pipeline.core.errors import user_error
-from pipeline.core.files import Json
 from pipeline.data.dataset import DataInfo
+from pipeline.networks.spec import NetworkSpec
 from pipeline.networks.torchvision_weights import fetch_weights, find_weights, is_published, published_statistics
 from pipeline.networks.weights import load_state, read_weights
-from pipeline.training.objective import Supervised
-from pipeline.training.run import TrainingRun
+from pipeline.tasks.training import TaskTraining
+from pipeline.training.settings import TrainTeacher
 
 
-def teacher_arguments(
-    backbone: str,
-    info: DataInfo,
-    *,
-    weights: str | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Json:
-    """Return the arguments of ``models.factory.build_classifier`` for a teacher of the data ``info``.
+def teacher_spec(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> NetworkSpec:
+    """Return how a teacher of the data ``info`` is made.
 
-    ``mean`` and ``std`` are the normalisation of each channel; None: that of torchvision's ``weights`` where those are
-    used, else that of the training images.
+    Where ``settings`` give no normalisation it is that of torchvision's weights where those are used, else that of the
+    training images.
 
     Raises:
         UserError: torchvision has no such weights.
     """
-    arguments: Json = {"backbone": backbone, "num_classes": len(info.classes)}
-    default: tuple[Sequence[float], Sequence[float]] = (info.mean, info.std)
-    if weights is not None and is_published(weights):
-        default = published_statistics(find_weights(backbone, weights))
-    return arguments | {"mean": list(mean or default[0]), "std": list(std or default[1])}
+    mean, std = list(info.mean), list(info.std)
+    if settings.weights is not None and is_published(settings.weights):
+        mean, std = published_statistics(find_weights(settings.backbone, settings.weights))
+    return task.plain_network(settings.backbone, info, mean=list(settings.mean or mean), std=list(settings.std or std))
 
 
-def _new_teacher(arguments: Json, image_size: tuple[int, int]) -> Classifier:
+def build_teacher(task: TaskTraining, spec: NetworkSpec, image_size: tuple[int, int]) -> nn.Module:
+    """Return the teacher with random weights.
+
+    Raises:
+        UserError: the backbone is unknown or cannot take ``image_size``.
+    """
     with user_error("train_teacher.backbone"):
-        teacher = build_classifier(**arguments)
+        teacher = task.build_plain(spec)
         check_image_size(teacher, image_size)
     return teacher
 
 
-def read_teacher(arguments: Json, weights: str, image_size: tuple[int, int]) -> Classifier:
+def read_teacher(task: TaskTraining, spec: NetworkSpec, weights: str, image_size: tuple[int, int]) -> nn.Module:
     """Return the teacher with the given ``weights``: a file's, or torchvision's own (``torchvision:NAME``).
 
     A file's names may be this pipeline's, or those of the published networks; see ``Classifier.own_names``.
@@ -53,35 +50,12 @@ def read_teacher(arguments: Json, weights: str, image_size: tuple[int, int]) -> 
     Raises:
         UserError: the backbone is unknown or cannot take ``image_size``, or the weights are not there or do not fit.
     """
-    teacher = _new_teacher(arguments, image_size)
+    teacher = build_teacher(task, spec, image_size)
+    assert isinstance(teacher, Classifier)
     if is_published(weights):
-        state = fetch_weights(find_weights(arguments["backbone"], weights))
+        state = fetch_weights(find_weights(spec.arguments["backbone"], weights))
     else:
         state = read_weights(Path(weights))
     names = teacher.own_names(state)
     load_state(teacher, {names[name]: value for name, value in state.items()}, weights)
     return teacher.eval()
-
-
-def obtain_teacher(
-    arguments: Json,
-    weights: str | None,
-    image_size: tuple[int, int],
-    run: TrainingRun,
-    *,
-    label_smoothing: float,
-    **training: Any,
-) -> Classifier:
-    """Return the teacher on the device of ``run``, in eval mode: with the given ``weights``, or trained where None.
-
-    ``training`` goes to ``TrainingRun.train``.
-
-    Raises:
-        UserError: the backbone is unknown or cannot take ``image_size``, or the weights are unreadable or do not fit.
-        GateError: training diverged.
-    """
-    if weights is not None:
-        return read_teacher(arguments, weights, image_size).to(run.engine.device)
-    teacher = _new_teacher(arguments, image_size)
-    run.train(Supervised(teacher, label_smoothing=label_smoothing), **training)
-    return teacher

@@ -1,4 +1,4 @@
-"""``python -m stages preset``: start from known settings."""
+"""``fmkt preset``: start from known settings."""
 
 from pathlib import Path
 
@@ -17,8 +17,10 @@ def preset(name: str | None, params_path: Path) -> None:
 
     folder = Path("presets")
     if name is None:
-        for path in list_presets(folder).values():
-            click.echo(f"{path.stem:20} {path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")
+        presets = list_presets(folder)
+        width = max(map(len, presets), default=0)
+        for known, title in presets.items():
+            click.echo(f"{known:{width}}  {title}")
         return
     kept = apply_preset(folder, name, params_path)
     if kept is not None:

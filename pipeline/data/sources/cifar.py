@@ -1,5 +1,7 @@
 """CIFAR-10 and CIFAR-100 in their original binary form, through torchvision."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,20 @@ from pipeline.core.errors import UserError
 from pipeline.data.splits import ImageSet, ImageSource, images_in_memory
 
 DATASETS = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
+
+
+@contextlib.contextmanager
+def open_cifar10(root: Path | None, download: bool) -> Iterator[ImageSource]:  # noqa: FBT001  (signature of Open)
+    """Yield CIFAR-10; see ``cifar_source``."""
+    assert root is not None
+    yield cifar_source("cifar10", root, download=download)
+
+
+@contextlib.contextmanager
+def open_cifar100(root: Path | None, download: bool) -> Iterator[ImageSource]:  # noqa: FBT001  (signature of Open)
+    """Yield CIFAR-100; see ``cifar_source``."""
+    assert root is not None
+    yield cifar_source("cifar100", root, download=download)
 
 
 def cifar_source(name: str, root: Path, *, download: bool) -> ImageSource:

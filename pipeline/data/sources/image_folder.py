@@ -22,8 +22,8 @@ LIKE_SPLITS = {"train", "training", "test", "testing", "val", "valid", "validati
 
 
 @contextlib.contextmanager
-def open_image_folder(path: Path) -> Iterator[ImageSource]:
-    """Yield the images below ``path``, a directory or an archive, one folder per class.
+def open_image_folder(root: Path | None, download: bool) -> Iterator[ImageSource]:  # noqa: ARG001, FBT001  (Open)
+    """Yield the images below ``root``, a directory or an archive, one folder per class.
 
     Layouts: ``train/<class>/...`` with ``test/<class>/...`` or ``val/<class>/...`` (with both, ``val`` becomes the
     calibration split), or ``<class>/...`` alone, to be split later. A single folder around all of it is stepped into.
@@ -33,14 +33,16 @@ def open_image_folder(path: Path) -> Iterator[ImageSource]:
         UserError: folders that are neither of these layouts, an empty class, a class that training lacks, or a fault of
             ``opened_folder``; names the place.
     """
-    with opened_folder(path) as top:
-        root = _step_into(top)
-        names = _Names(shown=path, root=top)
-        folders = _split_folders(root, names)
-        classes = _class_names(folders["train"], names)
+    assert root is not None
+    with opened_folder(root) as top:
+        names = _Names(shown=root, root=top)
+        folders = _split_folders(_step_into(top), names)
+        class_names = _class_names(folders["train"], names)
         roles = {"train": "train", "test": "test", "val": "calib" if "test" in folders else "test"}
-        splits = {role: _image_set(folders[name], classes, names) for name, role in roles.items() if name in folders}
-        yield ImageSource(classes, splits)
+        splits = {
+            role: _image_set(folders[name], class_names, names) for name, role in roles.items() if name in folders
+        }
+        yield ImageSource(class_names, splits)
 
 
 def _split_folders(root: Path, names: "_Names") -> dict[str, Path]:
@@ -96,26 +98,26 @@ def _step_into(root: Path) -> Path:
     return root
 
 
-def _image_set(folder: Path, classes: tuple[str, ...], names: _Names) -> ImageSet:
-    unknown = [entry.name for entry in _subfolders(folder) if entry.name not in classes]
+def _image_set(folder: Path, class_names: tuple[str, ...], names: _Names) -> ImageSet:
+    unknown = [entry.name for entry in _subfolders(folder) if entry.name not in class_names]
     if unknown:
         raise UserError(
-            f"{names(folder)}: class {unknown[0]!r} is not among the {len(classes)} training classes "
-            f"({', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}); add it to train or remove it"
+            f"{names(folder)}: class {unknown[0]!r} is not among the {len(class_names)} training classes "
+            f"({', '.join(class_names[:10])}{', ...' if len(class_names) > 10 else ''}); add it to train or remove it"
         )
     files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
+    categories: list[int] = []
+    for category, name in enumerate(class_names):
         found = _images_of_class(folder / name, names)
         files += found
-        labels += [label] * len(found)
+        categories += [category] * len(found)
 
     def read(positions: Indices, size: int | None) -> Iterator[tuple[str, Image | UserError]]:
         chosen = [files[position] for position in positions]
         shown = [names(file) for file in chosen]
         yield from zip(shown, read_images(shown, chosen, size), strict=True)
 
-    return ImageSet(np.array(labels, dtype=np.int64), read, files)
+    return ImageSet(np.array(categories, dtype=np.int64), read, files)
 
 
 def _images_of_class(folder: Path, names: _Names) -> list[Path]:

@@ -8,55 +8,88 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
+import onnx.compose
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.deploy import ByteImages
 from pipeline.core.errors import GateError
 from pipeline.core.files import Json, write_bytes
+from pipeline.core.signature import TensorSpec
 from pipeline.data.dataset import DataInfo
 
 WRITING_LIBRARIES = ("torch", "onnx", "onnxscript")
 
 
-def export_onnx(
+def export_network(
     network: nn.Module,
     path: Path,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
     *,
-    image_size: Sequence[int],
     opset: int,
     metadata: Mapping[str, str],
-    input_dtype: str = "float32",
 ) -> None:
-    """Write ``network`` as one ONNX file with input ``image`` (batch, 3, H, W) and output ``logits`` (batch, classes).
+    """Write ``network`` as one ONNX file.
 
-    Images are ``input_dtype``: float32 in [0, 1], or uint8. ``metadata`` and the versions of the writing libraries go
-    into the file; node annotations, which hold source paths and stack traces, are taken out.
+    ``metadata`` and the versions of the writing libraries go into the file; node annotations, which hold source paths
+    and stack traces, are taken out.
+
+    Args:
+        inputs: an example of each input, of two or more images, by its name; the first axis is the batch, and open.
+        outputs: the names of the outputs.
 
     Raises:
         GateError: the exporter did not keep the opset, or the result is no valid ONNX.
     """
-    example = torch.zeros(2, 3, *image_size, dtype=getattr(torch, input_dtype))
-    network = ByteImages(network) if input_dtype == "uint8" else network
+    batch = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
         _quieten("torch.onnx", "onnxscript", "onnx_ir")
         program = torch.onnx.export(
             network.eval().cpu(),
-            (example,),
+            tuple(inputs.values()),
             None,
             dynamo=True,
             opset_version=opset,
-            input_names=["image"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
             external_data=False,
             verbose=False,
         )
     assert program is not None
-    model = program.model_proto
     versions = {f"{name}_version": importlib.metadata.version(name) for name in WRITING_LIBRARIES}
-    write_onnx(model, path, opset=opset, metadata={**metadata, **versions})
+    write_onnx(program.model_proto, path, opset=opset, metadata={**metadata, **versions})
+
+
+def export_image_network(
+    network: nn.Module,
+    path: Path,
+    taken: TensorSpec,
+    outputs: Sequence[str],
+    *,
+    opset: int,
+    metadata: Mapping[str, str],
+) -> None:
+    """Write ``network``, from images in [0, 1] to ``outputs``, with the input ``taken``: see ``export_network``."""
+    example = torch.zeros(2, *taken.shape, dtype=getattr(torch, taken.dtype))
+    network = ByteImages(network) if taken.dtype == "uint8" else network
+    export_network(network, path, {taken.name: example}, outputs, opset=opset, metadata=metadata)
+
+
+def join_tail(body: Path, tail: Path, path: Path) -> None:
+    """Write the ONNX file ``body`` with ``tail`` behind it, whose inputs have the names of the body's outputs.
+
+    Raises:
+        GateError: the result is no valid ONNX.
+    """
+    first, second = onnx.load(body), onnx.load(tail)
+    opset, metadata = describe(first)
+    names = [output.name for output in first.graph.output]
+    second = onnx.compose.add_prefix(second, "tail_", rename_inputs=False, rename_outputs=False)
+    joined = onnx.compose.merge_models(first, second, io_map=[(name, name) for name in names], name=first.graph.name)
+    write_onnx(joined, path, opset=opset, metadata=metadata)
 
 
 def write_onnx(model: onnx.ModelProto, path: Path, *, opset: int, metadata: Mapping[str, str]) -> None:
@@ -81,7 +114,7 @@ def onnx_metadata(about: Json, info: DataInfo, num_steps: int | None) -> dict[st
     """Return what a consumer needs to know of the network: method, steps, classes, normalisation, as JSON texts."""
     facts = {
         "backbone": about["backbone"],
-        "classes": info.classes,
+        "classes": info.class_names,
         "mean": info.mean,
         "method": about["method"],
         "num_steps": num_steps,

@@ -7,12 +7,13 @@ import onnx
 from onnxconverter_common.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from pipeline.export.onnx.exporter import describe, write_onnx
+from pipeline.export.precisions import Calibration
 
 NORMS = ("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization")
 """Operators that stay in float32: a sum over a feature map overflows in float16."""
 
 
-def convert_to_half(source: Path, path: Path) -> None:
+def convert_to_half(source: Path, path: Path, calibration: Calibration) -> None:  # noqa: ARG001  (signature of Derive)
     """Write the float32 ONNX file ``source`` as ``path`` in float16, but for its normalisations, inputs and outputs.
 
     Raises:
@@ -22,7 +23,9 @@ def convert_to_half(source: Path, path: Path) -> None:
     opset, metadata = describe(original)
     casts = [node.name for node in original.graph.node if node.op_type == "Cast"]  # of images that are bytes
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # constants below the smallest float16 become that; the gates judge the result
+        warnings.simplefilter(
+            "ignore"
+        )  # constants below the smallest float16 become that; the gates decide about the result
         model = convert_float_to_float16(
             original, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *NORMS], node_block_list=casts
         )

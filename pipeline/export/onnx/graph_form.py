@@ -1,4 +1,4 @@
-"""The smallest form of a student that is proved to compute what the student computes."""
+"""The smallest form of a student that is shown to compute what the student computes."""
 
 import copy
 import logging
@@ -7,45 +7,58 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.deploy import deployable, smaller_forms
+from models.deploy import DeployableNetwork
 from pipeline.core.errors import GateError
+from pipeline.tasks.training import ExportParts, TaskTraining
 
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-9
-"""Relative difference of logits in float64 that a rewriting may make: rounding alone stays far below."""
-PROOF_IMAGES = 16
+"""Relative difference of outputs in float64 that a rewriting may make: rounding alone stays far below."""
+COMPARED_IMAGES = 16
 
 
 class Form(NamedTuple):
     """A network that is exported."""
 
-    network: nn.Module
-    """float32, in eval mode: images to logits."""
+    parts: ExportParts
+    """float32, in eval mode."""
     name: str
     """``general``, or the last rewriting: ``folded`` or ``collapsed`` (see ``models.folding``)."""
     difference: float
-    """Largest relative difference of its logits from the student's, both in float64."""
+    """Largest relative difference of its body's outputs from the student's, both in float64."""
 
 
-def smallest_form(student: nn.Module, num_steps: int | None, images: Tensor, *, collapse: bool) -> Form:
-    """Return the smallest of the forms of ``student`` that ``models.deploy.smaller_forms`` offers.
+def smallest_form(network: DeployableNetwork, images: Tensor, task: TaskTraining, *, collapse: bool) -> Form:
+    """Return the smallest of the forms that ``network`` offers.
 
-    Each is computed in float64 on the first of ``images`` (uint8, (N, 3, H, W)) and compared with the student itself.
+    Each is computed in float64 on the first of ``images`` (uint8, (N, 3, H, W)) and compared with the network itself.
 
     Raises:
         GateError: a rewriting does not compute what the student computes.
     """
-    precise = copy.deepcopy(student).double().eval()
-    shown = images[:PROOF_IMAGES].double() / 255
-    form = Form(deployable(student, num_steps), "general", 0.0)
-    with torch.inference_mode():
-        reference = precise(shown) if num_steps is None else precise(shown, num_steps)
-    for name, build in smaller_forms(precise, num_steps, image_size=images.shape[2:], collapse=collapse).items():
-        network = build()
-        with torch.inference_mode():
-            found = float((network(shown) - reference).abs().max() / reference.abs().max())
+    precise = copy.deepcopy(network).double().eval()
+    shown = images[:COMPARED_IMAGES].double() / 255
+    chosen, name, difference = network.general_form(), "general", 0.0
+    reference = _outputs(task.export_parts(precise).body, shown)
+    for rewriting, build in precise.smaller_forms(images.shape[2:], collapse=collapse).items():
+        smaller = build()
+        found = _difference(_outputs(task.export_parts(smaller).body, shown), reference)
         if not found <= TOLERANCE:
-            raise GateError(f"the {name} form differs from the student by {found:.3g} in float64; this is a fault here")
-        form = Form(network, name, found)
-    return form._replace(network=form.network.float())
+            raise GateError(
+                f"the {rewriting} form differs from the student by {found:.3g} in float64: an internal error, please "
+                "report it; export_onnx.collapse: false may avoid it"
+            )
+        chosen, name, difference = smaller, rewriting, found
+    return Form(task.export_parts(chosen.float()), name, difference)
+
+
+@torch.inference_mode()
+def _outputs(body: nn.Module, images: Tensor) -> list[Tensor]:
+    outputs = body(images)
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+def _difference(found: list[Tensor], reference: list[Tensor]) -> float:
+    pairs = zip(found, reference, strict=True)
+    return max(float((x - y).abs().max() / y.abs().max()) for x, y in pairs)

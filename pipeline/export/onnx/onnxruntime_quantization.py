@@ -1,4 +1,4 @@
-"""INT8 by ONNX Runtime's static quantization: one recipe for its own CPU kernels, one for TensorRT's parser."""
+"""INT8 by ONNX Runtime's static quantization, for its own CPU kernels or for TensorRT's parser."""
 
 import contextlib
 import io
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from models.choice import choose
+from models.table import choose
 from pipeline.export.onnx.exporter import describe, write_onnx
+from pipeline.export.precisions import Calibration
+from pipeline.runtimes.base import to_input
 
 METHODS = {
     "minmax": CalibrationMethod.MinMax,
@@ -25,7 +27,7 @@ METHODS = {
 BATCH = 32
 
 
-class NetworkSpec(NamedTuple):
+class QuantizationConfig(NamedTuple):
     """What of a graph becomes INT8, and how."""
 
     activations: QuantType
@@ -37,67 +39,72 @@ class NetworkSpec(NamedTuple):
 
 
 WEIGHTED = ["Conv", "Gemm", "MatMul"]
-RECIPES = {
-    # unsigned activations and signed weights are what CPUs multiply fastest; those without VNNI add two products in 16
-    # bits, which 8-bit weights overflow in silence
-    "int8-cpu": NetworkSpec(QuantType.QUInt8, reduce_range=True, operators=None, options={}),
-    # TensorRT takes zero points of 0 alone and no int32 biases, and fuses a layer with what quantizes its inputs
-    "int8-trt": NetworkSpec(
-        QuantType.QInt8,
-        reduce_range=False,
-        operators=WEIGHTED,
-        options={
-            "ActivationSymmetric": True,
-            "WeightSymmetric": True,
-            "QuantizeBias": False,
-            "OpTypesToExcludeOutputQuantization": WEIGHTED,
-        },
-    ),
-}
+# unsigned activations and signed weights are what CPUs multiply fastest; those without VNNI add two products in 16
+# bits, which 8-bit weights overflow without a sign
+FOR_CPU = QuantizationConfig(QuantType.QUInt8, reduce_range=True, operators=None, options={})
+# TensorRT takes zero points of 0 alone and no int32 biases, and fuses a layer with what quantizes its inputs
+FOR_TENSORRT = QuantizationConfig(
+    QuantType.QInt8,
+    reduce_range=False,
+    operators=WEIGHTED,
+    options={
+        "ActivationSymmetric": True,
+        "WeightSymmetric": True,
+        "QuantizeBias": False,
+        "OpTypesToExcludeOutputQuantization": WEIGHTED,
+    },
+)
 
 
-def quantize(source: Path, path: Path, pixels: NDArray[Any], *, precision: str, method: str) -> None:
+def quantize_for_cpu(source: Path, path: Path, calibration: Calibration) -> None:
+    """Write the float32 ONNX file ``source`` as ``path`` for ONNX Runtime's CPU kernels; see ``quantize``."""
+    quantize(source, path, calibration, FOR_CPU)
+
+
+def quantize_for_tensorrt(source: Path, path: Path, calibration: Calibration) -> None:
+    """Write the float32 ONNX file ``source`` as ``path`` for TensorRT's parser; see ``quantize``."""
+    quantize(source, path, calibration, FOR_TENSORRT)
+
+
+def quantize(source: Path, path: Path, calibration: Calibration, config: QuantizationConfig) -> None:
     """Write the float32 ONNX file ``source`` as ``path`` with INT8 weights, per channel, and INT8 activations.
 
-    Args:
-        pixels: what the ranges of activations are taken from, as the file takes them, (N, 3, H, W).
-        precision: a key of ``RECIPES``.
-        method: how a range follows from values: ``minmax`` or ``percentile`` (99.999 of 100 values).
-
     Raises:
-        ValueError: ``precision`` or ``method`` is unknown.
+        ValueError: the method of ``calibration`` is unknown.
         GateError: the result is no valid ONNX.
     """
-    recipe = choose(RECIPES, precision, kind="int8 recipe")
-    calibrate = choose(METHODS, method, kind="calibration method")
+    method = choose(METHODS, calibration.method, kind="calibration method")
+    images = to_input(calibration.pixels, calibration.input_dtype)
+    original = onnx.load(source)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared, quantized = Path(folder, "prepared.onnx"), Path(folder, "quantized.onnx")
         quant_pre_process(str(source), str(prepared))
         quantize_static(
             str(prepared),
             str(quantized),
-            _Images(pixels),
+            _Images(original.graph.input[0].name, images),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            reduce_range=recipe.reduce_range,
-            activation_type=recipe.activations,
+            reduce_range=config.reduce_range,
+            activation_type=config.activations,
             weight_type=QuantType.QInt8,
-            calibrate_method=calibrate,
-            op_types_to_quantize=recipe.operators,
-            extra_options=recipe.options,
+            calibrate_method=method,
+            op_types_to_quantize=config.operators,
+            extra_options=config.options,
         )
         model = onnx.load(quantized)
-    opset, metadata = describe(onnx.load(source))
+    opset, metadata = describe(original)
     write_onnx(model, path, opset=opset, metadata=metadata)
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, pixels: NDArray[Any]) -> None:
-        self.batches: Iterator[NDArray[Any]] = iter(np.array_split(pixels, max(1, len(pixels) // BATCH)))
+    def __init__(self, name: str, images: NDArray[Any]) -> None:
+        self.name = name
+        self.batches: Iterator[NDArray[Any]] = iter(np.array_split(images, max(1, len(images) // BATCH)))
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
         batch = next(self.batches, None)
-        return None if batch is None else {"image": batch}
+        return None if batch is None else {self.name: batch}
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import GateError, UserError
-from pipeline.export.tensorrt.plan import INPUT, EnginePlan
+from pipeline.export.tensorrt.plan import EnginePlan
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +65,10 @@ def _parse(path: Path) -> tuple[Any, Any, Any]:
 
     parse = NetworkFromOnnxPath(str(path), strongly_typed=True)
     try:
-        return parse()  # type: ignore[no-any-return]
+        parsed: tuple[Any, Any, Any] = parse()
     except TypeError as error:  # so its bindings say that the builder did not start
         raise PolygraphyException(str(error)) from error
+    return parsed
 
 
 def _settings(trt: Any, plan: EnginePlan, cache: Path | None) -> dict[str, Any]:
@@ -76,18 +77,18 @@ def _settings(trt: Any, plan: EnginePlan, cache: Path | None) -> dict[str, Any]:
 
     sizes = {name: plan.shape(size) for name, size in plan.batches.items()}
     settings = {
-        "profiles": [Profile().add(INPUT, **sizes)],
-        "builder_optimization_level": plan.optimization_level,
-        "memory_pool_limits": {trt.MemoryPoolType.WORKSPACE: plan.workspace_mib * 2**20},
-        "version_compatible": plan.version_compatible,
+        "profiles": [Profile().add(plan.signature.input.name, **sizes)],
+        "builder_optimization_level": plan.settings.optimization_level,
+        "memory_pool_limits": {trt.MemoryPoolType.WORKSPACE: plan.settings.workspace_mib * 2**20},
+        "version_compatible": plan.settings.version_compatible,
     }
-    if plan.hardware_compatibility != "none":
-        level = plan.hardware_compatibility.upper()
+    if plan.settings.hardware_compatibility != "none":
+        level = plan.settings.hardware_compatibility.upper()
         known = trt.HardwareCompatibilityLevel.__members__
         if level not in known:
             names = ", ".join(name.lower() for name in known)
             raise UserError(
-                f"export_tensorrt.hardware_compatibility: got {plan.hardware_compatibility!r}, which TensorRT "
+                f"export_tensorrt.hardware_compatibility: got {plan.settings.hardware_compatibility!r}, which TensorRT "
                 f"{trt.__version__} does not have; allowed here: {names}"
             )
         settings["hardware_compatibility_level"] = known[level]

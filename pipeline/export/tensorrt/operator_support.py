@@ -1,4 +1,4 @@
-"""Whether TensorRT's parser should accept an ONNX graph, told from a table of its operators: no TensorRT is needed."""
+"""Whether TensorRT's parser should accept an ONNX graph, by a table of its operators: no TensorRT is needed."""
 
 import functools
 import json
@@ -9,8 +9,9 @@ from typing import NamedTuple
 import onnx
 from onnx import NodeProto
 
-from models.choice import choose
+from models.table import choose
 from pipeline.core.files import Json
+from pipeline.export.precisions import PrecisionEntry
 from pipeline.export.tensorrt.operator_rules import RULES, Graph, read_graph
 
 TABLE = Path(__file__).with_name("operators.json")
@@ -89,20 +90,20 @@ def check_support(model: onnx.ModelProto, tensorrt_major: int) -> Support:
     return Support(not reasons, reasons, note)
 
 
-def check_precision(model: onnx.ModelProto, precision: str) -> list[str]:
+def check_precision(model: onnx.ModelProto, precision: PrecisionEntry) -> list[str]:
     """Return why the types in ``model`` are not those of ``precision``; empty where they are.
 
-    An engine is strongly typed, so that the types of its graph are those in which it computes: fp32 and fp16 are those
-    of every convolution and product, int8-trt has pairs of QuantizeLinear and DequantizeLinear.
+    An engine is strongly typed, so that the types of its graph are those in which it computes: that of the precision is
+    the type of every convolution and product, and a quantized file has pairs of QuantizeLinear and DequantizeLinear.
     """
     graph = read_graph(model)
     quantized = [node for node in graph.nodes if node.op_type == "QuantizeLinear"]
-    if precision == "int8-trt":
+    if precision.quantized:
         return [] if quantized else ["nothing in it is quantized"]
     found = [f"{node.name} is quantized" for node in quantized]
     for node in graph.nodes:
         dtype = graph.dtypes.get(node.input[0]) if node.op_type in WEIGHTED else None
-        if dtype is not None and dtype != precision.upper():
+        if dtype is not None and dtype != precision.computes_in:
             found.append(f"{node.name}, {node.op_type}: computes in {dtype}")
     return found
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.core.files import Json
+from pipeline.core.signature import Signature
+from pipeline.export.precisions import FP32
+from pipeline.export.tensorrt.settings import ExportTensorrt
 
-INPUT = "image"
-OUTPUT = "logits"
 TIMING_CACHE = "tensorrt.timing"
 HARDWARE = {"none": "none", "ampere_plus": "ampere+", "same_compute_capability": "sameComputeCapability"}
 """From each choice of ``hardware_compatibility`` to trtexec's word for it."""
@@ -18,47 +19,29 @@ class EnginePlan(NamedTuple):
 
     onnx: Path
     precision: str
-    """That of the ONNX file, whose types decide: fp32, fp16 or int8-trt."""
-    image_size: tuple[int, int]
-    """Height and width in pixels."""
-    min_batch: int
-    opt_batch: int
-    max_batch: int
-    optimization_level: int
-    """0 (fast to build) to 5 (thorough)."""
-    workspace_mib: int
-    """Memory that a layer may use while it runs, in MiB."""
-    version_compatible: bool
-    """Let later TensorRT versions load the engine, which is larger and slower."""
-    hardware_compatibility: str
-    """What other GPUs may load the engine: none, ampere_plus or same_compute_capability."""
-    timing_cache: bool
-    """Keep the timings of kernels for the next build on the same device."""
+    """That of the ONNX file, whose types decide."""
+    signature: Signature
+    settings: ExportTensorrt
 
     @property
     def file(self) -> str:
         """The name of the engine's file."""
-        return "model.plan" if self.precision == "fp32" else f"model.{self.precision}.plan"
+        return "model.plan" if self.precision == FP32 else f"model.{self.precision}.plan"
 
     @property
     def batches(self) -> dict[str, int]:
         """The batch sizes of the profile: min, opt and max."""
-        return {"min": self.min_batch, "opt": self.opt_batch, "max": self.max_batch}
+        settings = self.settings
+        return {"min": settings.min_batch, "opt": settings.opt_batch, "max": settings.max_batch}
 
     @property
     def options(self) -> Json:
         """How the engine is built, beside its profile."""
-        names = ("optimization_level", "workspace_mib", "version_compatible", "hardware_compatibility", "timing_cache")
-        return {name: getattr(self, name) for name in names}
+        return self.settings.model_dump(mode="json", exclude={"precisions", "min_batch", "opt_batch", "max_batch"})
 
-    def shape(self, batch: int) -> tuple[int, int, int, int]:
+    def shape(self, batch: int) -> tuple[int, ...]:
         """Return the shape of the input for ``batch`` images."""
-        return (batch, 3, *self.image_size)
-
-
-def sidecar(plan: Path) -> Path:
-    """Return the file that says what the engine in the file ``plan`` is."""
-    return plan.with_name(f"{plan.name}.json")
+        return (batch, *self.signature.input.shape)
 
 
 def trtexec_command(plan: EnginePlan) -> str:
@@ -67,6 +50,8 @@ def trtexec_command(plan: EnginePlan) -> str:
     The file's types decide the precision (``--stronglyTyped``, which TensorRT 11 takes and always does), and TF32 stays
     off as polygraphy leaves it.
     """
+    settings, taken = plan.settings, plan.signature.input.name
+    shapes = {name: "x".join(map(str, plan.shape(size))) for name, size in plan.batches.items()}
     words = [
         "trtexec",
         f"--onnx={plan.onnx.name}",
@@ -74,14 +59,14 @@ def trtexec_command(plan: EnginePlan) -> str:
         "--stronglyTyped",
         "--noTF32",
         "--skipInference",
-        f"--builderOptimizationLevel={plan.optimization_level}",
-        f"--memPoolSize=workspace:{plan.workspace_mib}",
-        *(f"--{name}Shapes={INPUT}:{'x'.join(map(str, plan.shape(size)))}" for name, size in plan.batches.items()),
+        f"--builderOptimizationLevel={settings.optimization_level}",
+        f"--memPoolSize=workspace:{settings.workspace_mib}",
+        *(f"--{name}Shapes={taken}:{shape}" for name, shape in shapes.items()),
     ]
-    if plan.version_compatible:
+    if settings.version_compatible:
         words.append("--versionCompatible")
-    if plan.hardware_compatibility != "none":
-        words.append(f"--hardwareCompatibilityLevel={HARDWARE[plan.hardware_compatibility]}")
-    if plan.timing_cache:
+    if settings.hardware_compatibility != "none":
+        words.append(f"--hardwareCompatibilityLevel={HARDWARE[settings.hardware_compatibility]}")
+    if settings.timing_cache:
         words.append(f"--timingCacheFile={TIMING_CACHE}")
     return shlex.join(words)

@@ -1,0 +1,1 @@
+"""The task classification: labels, logits, accuracy."""

@@ -1,0 +1,68 @@
+"""FM-KT^Theta: a plain student learns from a flow on its features, which does not deploy."""
+
+from torch import nn
+
+from models.classifier import Classifier
+from models.factory import require_feature_map
+from models.flow import FlowTransfer
+from models.students import FlowStudent
+from pipeline.core.errors import user_error
+from pipeline.data.dataset import DataInfo
+from pipeline.distillation.fm_kt import traced_end
+from pipeline.distillation.logit_objectives import ThetaFlowMatching
+from pipeline.distillation.method import (
+    Method,
+    Networks,
+    TracedFlows,
+    flow_arguments,
+    step_sampler_of,
+    teacher_loss_of,
+)
+from pipeline.distillation.settings import DistillStudent
+from pipeline.networks.spec import NetworkSpec
+from pipeline.tasks.training import Supervision, TaskTraining
+from pipeline.training.objective import Objective
+
+
+class ThetaTransfer(Method):
+    """The method ``fm_kt_theta``."""
+
+    def adapter(
+        self,
+        settings: DistillStudent,
+        info: DataInfo,
+        task: TaskTraining,
+        student: nn.Module,
+        teacher: Classifier | None,  # noqa: ARG002  (signature of Method)
+    ) -> NetworkSpec | None:
+        """Return how the flow from the student's last feature map to the task's outputs is made.
+
+        Raises:
+            UserError: the student's backbone has no feature map.
+        """
+        assert isinstance(student, Classifier)
+        with user_error("distill_student.backbone"):
+            require_feature_map(settings.backbone, student.backbone)
+        arguments = task.output_arguments(info) | flow_arguments(settings)
+        return NetworkSpec("logit_flow", {"channels": student.backbone.channels, **arguments})
+
+    def objective(self, settings: DistillStudent, networks: Networks, supervision: Supervision) -> Objective:
+        """Return FM-KT's loss of the flow with the head's own."""
+        assert isinstance(networks.student, Classifier)
+        assert isinstance(networks.adapter, FlowTransfer)
+        return ThetaFlowMatching(
+            networks.student,
+            networks.adapter,
+            teacher_loss_of(settings, networks.teacher, pair_ratio=settings.flow.pair_ratio),
+            steps=step_sampler_of(settings),
+            weight=settings.loss_weight,
+            theta_weight=settings.theta.weight,
+            theta_reaches_backbone=settings.theta.reaches_backbone,
+            supervision=supervision,
+        )
+
+    def traced_flows(self, student: nn.Module, adapter: nn.Module | None) -> TracedFlows | None:
+        """Return the flow on the plain student's features."""
+        assert isinstance(student, Classifier)
+        assert isinstance(adapter, FlowTransfer)
+        return traced_end(FlowStudent(student.normalize, student.backbone, adapter))

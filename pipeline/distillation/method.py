@@ -1,0 +1,160 @@
+"""What a method is: the networks that it needs, and the objective that trains them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from models.backbones.backbone import Backbone
+from models.classifier import Classifier
+from models.factory import check_image_size
+from models.students import SampledStudent, check_stages
+from pipeline.core.errors import UserError, user_error
+from pipeline.data.dataset import DataInfo
+from pipeline.distillation.criteria import FEATURES
+from pipeline.distillation.criterion import Criterion
+from pipeline.distillation.methods import METHODS
+from pipeline.distillation.settings import DistillStudent
+from pipeline.distillation.step_sampler import StepSampler
+from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss
+from pipeline.networks.saved import build_network
+from pipeline.networks.spec import NetworkSpec
+from pipeline.tasks.training import Supervision, TaskTraining
+from pipeline.training.objective import Objective
+
+
+class TracedFlows(NamedTuple):
+    """The flows of a trained student, whose trajectories can be followed."""
+
+    student: SampledStudent
+    transforms: Sequence[nn.Module]
+    """T of each flow, into the teacher's space."""
+    names: Sequence[str]
+    """What each flow moves: the outputs, or the student's stage."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What a method trains with."""
+
+    student: nn.Module
+    adapter: nn.Module | None
+    """What is trained beside the student and does not deploy; None: nothing is."""
+    teacher: Classifier | None
+    """None where the method needs none."""
+
+
+class Method(ABC):
+    """A way of training a student."""
+
+    def student(self, settings: DistillStudent, info: DataInfo, task: TaskTraining) -> NetworkSpec:
+        """Return how the student is made; as a plain network, unless the method says otherwise."""
+        return task.plain_network(settings.backbone, info, mean=list(info.mean), std=list(info.std))
+
+    def adapter(
+        self,
+        settings: DistillStudent,
+        info: DataInfo,
+        task: TaskTraining,  # noqa: ARG002  (others need it)
+        student: nn.Module,
+        teacher: Classifier | None,
+    ) -> NetworkSpec | None:
+        """Return how that is made which is trained beside ``student`` and does not deploy; None where nothing is.
+
+        Where features are transferred it is a transform of each pair of stages.
+
+        Raises:
+            UserError: the student or the teacher has no stage that is to be paired.
+        """
+        if settings.transfer != FEATURES or teacher is None:
+            return None
+        return feature_transforms(settings, info, student, teacher)
+
+    @abstractmethod
+    def objective(self, settings: DistillStudent, networks: Networks, supervision: Supervision) -> Objective:
+        """Return what trains ``networks``."""
+
+    def traced_flows(self, student: nn.Module, adapter: nn.Module | None) -> TracedFlows | None:  # noqa: ARG002
+        """Return the flows of a trained student and its adapter; None where there are none."""
+        return None
+
+
+def build_student(spec: NetworkSpec, image_size: tuple[int, int]) -> nn.Module:
+    """Return the student with random weights.
+
+    Raises:
+        UserError: the backbone is unknown, has no feature map or stage, or cannot take images of ``image_size``.
+    """
+    with user_error("distill_student.backbone"):
+        student = build_network(spec)
+        check_image_size(student, image_size, *([1] if isinstance(student, SampledStudent) else []))
+    return student
+
+
+def backbone_of(student: nn.Module) -> Backbone:
+    """Return the backbone of a student."""
+    backbone = student.backbone
+    assert isinstance(backbone, Backbone)
+    return backbone
+
+
+def feature_transforms(
+    settings: DistillStudent, info: DataInfo, student: nn.Module, teacher: Classifier
+) -> NetworkSpec:
+    """Return how the transforms from the student's stages to the teacher's are made.
+
+    Raises:
+        UserError: a stage is not there.
+    """
+    pairs, own = settings.feature_pairs, backbone_of(student)
+    with user_error("distill_student.feature_pairs"):
+        check_stages(settings.backbone, own, [pair[0] for pair in pairs])
+        check_stages("the teacher's backbone", teacher.backbone, [pair[1] for pair in pairs])
+    device = next(teacher.parameters()).device
+    with torch.no_grad():
+        maps = teacher.eval().feature_maps(torch.zeros(1, 3, *info.image_size, device=device))
+    shapes = [[own.widths[i - 1], maps[j - 1].shape[1], list(maps[j - 1].shape[2:])] for i, j in pairs]
+    return NetworkSpec("feature_transforms", {"shapes": shapes})
+
+
+def flow_arguments(settings: DistillStudent) -> dict[str, object]:
+    """Return the arguments of ``models.flow.build_flow`` that the settings decide."""
+    flow = settings.flow
+    return {"schedule": flow.schedule, "meta_encoder": flow.meta_encoder, "time_scale": flow.time_scale}
+
+
+def criterion_of(settings: DistillStudent) -> Criterion:
+    """Return the criterion that the settings choose."""
+    return Criterion(settings.loss, settings.criterion_settings)
+
+
+def step_sampler_of(settings: DistillStudent) -> StepSampler:
+    """Return how many steps batches take in training."""
+    return StepSampler(settings.flow.num_steps, settings.flow.num_steps_warmup)
+
+
+def teacher_loss_of(settings: DistillStudent, teacher: Classifier | None, *, pair_ratio: float = 1.0) -> TeacherLoss:
+    """Return what the student costs against ``teacher``: its outputs, or the stages of ``feature_pairs``.
+
+    Raises:
+        UserError: there is no teacher.
+    """
+    if teacher is None:
+        raise UserError(
+            f"distill_student.method: {settings.method!r} needs a teacher; run train_teacher (dvc repro) first"
+        )
+    stages = teacher_stages(settings) or []
+    return TeacherLoss(FrozenTeacher(teacher, stages), criterion_of(settings), pair_ratio=pair_ratio)
+
+
+def teacher_stages(settings: DistillStudent) -> list[int] | None:
+    """Return what the student learns of the teacher, to be kept with it.
+
+    None: nothing; empty: the outputs; else the teacher's stages, counted from 1.
+    """
+    if not METHODS[settings.method].needs_teacher:
+        return None
+    return [pair[1] for pair in settings.feature_pairs] if settings.transfer == FEATURES else []

@@ -1,0 +1,38 @@
+"""OFM-KT: the flow learns from the mean of its own steps, without a teacher."""
+
+from torch import nn
+
+from models.students import FlowStudent
+from pipeline.data.dataset import DataInfo
+from pipeline.distillation.fm_kt import traced_end
+from pipeline.distillation.logit_objectives import OnlineFlowMatching
+from pipeline.distillation.method import Method, Networks, TracedFlows, criterion_of, flow_arguments, step_sampler_of
+from pipeline.distillation.settings import DistillStudent
+from pipeline.networks.spec import NetworkSpec
+from pipeline.tasks.training import Supervision, TaskTraining
+from pipeline.training.objective import Objective
+
+
+class OnlineTransfer(Method):
+    """The method ``ofm_kt``."""
+
+    def student(self, settings: DistillStudent, info: DataInfo, task: TaskTraining) -> NetworkSpec:
+        """Return how a student with a flow at its end is made."""
+        arguments = super().student(settings, info, task).arguments | flow_arguments(settings)
+        return NetworkSpec("flow_student", arguments)
+
+    def objective(self, settings: DistillStudent, networks: Networks, supervision: Supervision) -> Objective:
+        """Return the loss of each step against the mean of all."""
+        assert isinstance(networks.student, FlowStudent)
+        return OnlineFlowMatching(
+            networks.student,
+            criterion_of(settings),
+            steps=step_sampler_of(settings),
+            weight=settings.loss_weight,
+            supervision=supervision,
+        )
+
+    def traced_flows(self, student: nn.Module, adapter: nn.Module | None) -> TracedFlows | None:  # noqa: ARG002
+        """Return the flow at the end."""
+        assert isinstance(student, FlowStudent)
+        return traced_end(student)

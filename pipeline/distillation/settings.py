@@ -1,0 +1,128 @@
+"""Settings of the student: the method, what it transfers and by which criterion, the flow, and its training."""
+
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, Strict, model_validator
+
+from models.meta_encoders import META_ENCODERS
+from models.schedules import SCHEDULES
+from models.table import Table
+from pipeline.core.settings import Count, Counts, Positive, Section, entry_of, knob, rare, section_of
+from pipeline.distillation.criteria import CRITERIA, CriterionEntry
+from pipeline.distillation.methods import METHODS
+from pipeline.training.settings import Training
+
+
+class CriteriaSettings(Section):
+    """Settings of each criterion that has any."""
+
+
+def losses_section(criteria: Table[CriterionEntry]) -> type[CriteriaSettings]:
+    """Return the class that holds the settings of each of ``criteria`` that has any."""
+    sections = {
+        name: (entry.settings(), entry.description) for name, entry in criteria.items() if entry.settings is not None
+    }
+    built: type[CriteriaSettings] = section_of("Losses", CriteriaSettings, sections)
+    return built
+
+
+if TYPE_CHECKING:
+    Losses = CriteriaSettings  # its fields are those of the table, which mypy does not see
+else:
+    Losses = losses_section(CRITERIA)
+
+
+class Flow(Section):
+    """Settings of the flow from student to teacher."""
+
+    num_steps: Counts = knob((4,), "steps in training; of several, as [1, 2, 4, 8], each batch draws one")
+    schedule: Annotated[str, entry_of(SCHEDULES)] = knob("rectified", "path from student to teacher")
+    meta_encoder: Annotated[str, entry_of(META_ENCODERS)] = knob("conv", "small network that predicts the velocity")
+    num_steps_warmup: Annotated[int, Field(ge=0)] = rare(
+        0, "of several: at first at most (epoch + this) / this; the authors use 10; 0: off"
+    )
+    time_scale: Positive = rare(1.0, "what times are multiplied by before their sinusoids; the authors use 1")
+    pair_ratio: Annotated[float, Field(ge=0, le=1)] = rare(
+        1.0, "pair decoupling: share of a batch that keeps its own teacher's answer (beta_d)"
+    )
+
+
+class Theta(Section):
+    """The plain head of ``fm_kt_theta``."""
+
+    weight: Positive = knob(1.0, "weight of the loss by which the head follows the flow")
+    reaches_backbone: bool = knob(default=True, description="whether that loss trains the backbone as well")
+
+
+Pair = Annotated[tuple[Annotated[Count, Strict()], Annotated[Count, Strict()]], Strict(strict=False)]
+
+
+class DistillStudent(Section):
+    """The student and how it learns."""
+
+    method: Annotated[str, entry_of(METHODS)] = knob("fm_kt", "how the student learns")
+    backbone: str = knob("resnet8", "the student's network: the same names as for the teacher")
+    transfer: Literal["logits", "features"] = knob("logits", "what of the teacher is transferred")
+    loss: Annotated[str, entry_of(CRITERIA)] = knob("dist", "criterion by which student and teacher are compared")
+    loss_weight: Positive = knob(1.0, "weight of the criterion beside the loss on the labels")
+    flow: Flow = knob(Flow(), "the flow from student to teacher")
+    training: Training = knob(Training(epochs=30), "how the student is trained")
+    feature_pairs: Annotated[tuple[Pair, ...], Strict(strict=False), Field(min_length=1)] = rare(
+        ((2, 2), (3, 3)), "to transfer features: pairs [student's stage, teacher's stage], counted from 1"
+    )
+    losses: Losses = rare(Losses(), "settings of each criterion; loss chooses one")
+    theta: Theta = rare(Theta(), "the plain head of method fm_kt_theta")
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the method learns from a teacher."""
+        return METHODS[self.method].needs_teacher
+
+    @property
+    def needs_feature_map(self) -> bool:
+        """Whether the student's backbone must pool a feature map."""
+        return METHODS[self.method].needs_feature_map
+
+    @property
+    def teacher_pairs(self) -> list[list[int]]:
+        """Return the pairs [student's stage, teacher's stage] whose features are transferred; none for logits."""
+        is_used = self.transfer == "features" and self.needs_teacher
+        return [list(pair) for pair in self.feature_pairs] if is_used else []
+
+    @property
+    def criterion_settings(self) -> Section | None:
+        """Return the settings of the criterion that ``loss`` chooses, or None where it has none."""
+        found: Section | None = getattr(self.losses, self.loss) if CRITERIA[self.loss].settings else None
+        return found
+
+    @model_validator(mode="after")
+    def _criterion_fits_transfer(self) -> Self:
+        applies_to = CRITERIA[self.loss].applies_to
+        if METHODS[self.method].uses_criterion and self.transfer not in applies_to:
+            able = [name for name, entry in CRITERIA.items() if self.transfer in entry.applies_to]
+            raise ValueError(
+                f"loss {self.loss!r} does not work on {self.transfer}; use {' or '.join(able)}, "
+                f"or set transfer to {applies_to[0]}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _method_can_transfer(self) -> Self:
+        transfers = METHODS[self.method].transfers
+        if self.transfer not in transfers:
+            able = [name for name, entry in METHODS.items() if self.transfer in entry.transfers]
+            raise ValueError(
+                f"method {self.method!r} does not transfer {self.transfer}; use {' or '.join(able)}, "
+                f"or set transfer to {transfers[0]}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stages_ascend(self) -> Self:
+        stages = [student for student, _ in self.feature_pairs]
+        if sorted(set(stages)) != stages:
+            raise ValueError(
+                f"feature_pairs: got the student's stages {stages}; give each once, in ascending order, "
+                "as [[student's stage, teacher's stage], ...]"
+            )
+        return self

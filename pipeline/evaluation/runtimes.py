@@ -1,0 +1,99 @@
+"""The table of runtimes over what the stages wrote.
+
+To add one: a ``pipeline.runtimes.base.Runtime`` in a file of ``pipeline/runtimes``, and an entry here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.table import Entry, Table
+from pipeline.core.files import read_json
+from pipeline.export.folder import MANIFEST, fp32_first
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.deploy import DeployableNetwork
+    from pipeline.core.signature import Signature
+    from pipeline.runtimes.base import Runtime
+
+Opened = dict[str, Callable[[], "Runtime"]] | str
+"""From each precision, fp32 first, to what opens its runtime; or the reason why there is none on this host."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What opening a runtime may need."""
+
+    network: DeployableNetwork
+    """The trained student with its steps."""
+    signature: Signature
+    provider: str
+    """Of ONNX Runtime."""
+    num_threads: int
+    """CPU threads of an ONNX Runtime session; PyTorch's are set for the whole process."""
+    device: torch.device
+    """Where PyTorch runs."""
+
+
+Open = Callable[[Path, Options], Opened]
+"""From the folder of what is evaluated to how its runtimes are opened; raises UserError where files are damaged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeEntry(Entry):
+    """A runtime in the table."""
+
+    load: Callable[[], Open]
+
+
+def _torch() -> Open:
+    from pipeline.runtimes.torch import TorchRuntime
+
+    def open_torch(folder: Path, options: Options) -> Opened:  # noqa: ARG001  (signature of Open)
+        network = options.network.general_form().to(options.device)
+        names, device = options.signature.output_names, options.device
+        return {"fp32": lambda: TorchRuntime(network, output_names=names, device=device)}
+
+    return open_torch
+
+
+def _onnx() -> Open:
+    from pipeline.runtimes.onnx import OnnxRuntime
+
+    def open_onnx(folder: Path, options: Options) -> Opened:
+        def opener(file: str) -> Callable[[], Runtime]:
+            return lambda: OnnxRuntime(folder / file, provider=options.provider, num_threads=options.num_threads)
+
+        files = read_json(folder / MANIFEST)["files"]
+        return fp32_first({entry["precision"]: opener(file) for file, entry in files.items()})
+
+    return open_onnx
+
+
+def _tensorrt() -> Open:
+    from pipeline.runtimes.tensorrt import open_engine
+
+    def open_tensorrt(folder: Path, options: Options) -> Opened:  # noqa: ARG001  (signature of Open)
+        status = read_json(folder / "status.json")
+        if status["status"] == "skipped":
+            return str(status["reason"])
+
+        def opener(sidecar: str) -> Callable[[], Runtime]:
+            return lambda: open_engine(folder / read_json(folder / sidecar)["plan"])
+
+        return fp32_first({precision: opener(sidecar) for precision, sidecar in status["engines"].items()})
+
+    return open_tensorrt
+
+
+RUNTIMES = Table(
+    "runtime",
+    RuntimeEntry(name="torch", description="PyTorch in eager mode", load=_torch),
+    RuntimeEntry(name="onnx", description="ONNX Runtime", load=_onnx),
+    RuntimeEntry(name="tensorrt", description="TensorRT, where engines were built", load=_tensorrt),
+)

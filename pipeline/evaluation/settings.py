@@ -1,0 +1,47 @@
+"""Settings of evaluation: the number of steps, accuracy against latency, and how runtimes are checked and timed."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.core.settings import Count, Counts, NonNegative, NumThreads, Positive, Section, knob, rare
+from pipeline.export.settings import Precisions
+from pipeline.tasks.gate import Agreement
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
+
+
+class CalibrateSteps(Section):
+    """How the number of sampling steps is chosen."""
+
+    candidates: Counts = knob((1, 2, 4, 8), "numbers of steps to try")
+    tolerance: NonNegative = knob(0.005, "the fewest steps win whose accuracy is within this of the best")
+    max_latency_ms: Positive | None = knob(
+        None, "a budget for one image in eager PyTorch; null: latency is shown and decides nothing"
+    )
+
+
+class MeasureTradeoff(Section):
+    """Accuracy against latency, for each number of steps that was calibrated and each of ``precisions``."""
+
+    precisions: Precisions = knob(("fp32", "int8-cpu"), "what is measured, in ONNX Runtime on the CPU")
+    batch_size: Count = rare(1, "images of one inference")
+    num_threads: NumThreads = rare(1, "CPU threads of an inference")
+    warmup: Count = rare(20, "inferences before those that are timed")
+    iterations: Annotated[int, Field(ge=10)] = rare(100, "inferences that are timed")
+
+
+class Evaluate(Section):
+    """How every runtime is evaluated and timed."""
+
+    provider: Provider = knob("cpu", "what of ONNX Runtime computes")
+    latency_batch_sizes: Counts = knob((1, 32), "batch sizes that are timed")
+    batch_size: Count = rare(256, "images of one inference where accuracy is measured")
+    num_threads: NumThreads = rare(1, "CPU threads of an inference")
+    max_drop: NonNegative = rare(0.001, "gate: accuracy that an fp32 runtime may lose against PyTorch")
+    max_abs_diff: Positive = rare(1e-3, "gate: largest difference of an output from PyTorch, for an fp32 runtime")
+    min_top1_agreement: Agreement = rare(
+        0.99, "gate: share of images with PyTorch's answer; other precisions: export_onnx.gates"
+    )
+    latency_warmup: Count = rare(10, "inferences before those that are timed")
+    latency_iterations: Annotated[int, Field(ge=10)] = rare(50, "inferences that are timed, for each batch size")

@@ -1,0 +1,64 @@
+"""What an export writes beside its files, read back without PyTorch: the manifest, and samples for later proofs."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from pipeline.core.errors import UserError
+from pipeline.core.files import Json, write_bytes
+from pipeline.export.precisions import FP32
+from pipeline.tasks.gate import Gate
+from pipeline.tasks.table import DEFAULT, get_task
+from pipeline.tasks.verification import Reference
+
+Value = TypeVar("Value")
+
+MANIFEST = "manifest.json"
+SAMPLES = "samples.safetensors"
+
+
+def write_samples(folder: Path, reference: Reference) -> None:
+    """Write images, truth and the trained network's outputs, by which a file or an engine is verified elsewhere."""
+    write_bytes(folder / SAMPLES, save({"images": reference.pixels, **reference.truth, **reference.outputs}))
+
+
+def read_samples(folder: Path, manifest: Json) -> Reference:
+    """Return what ``write_samples`` wrote into ``folder``, whose manifest is given.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = folder / SAMPLES
+    try:
+        tensors = load_file(path)
+        task = get_task(manifest.get("task", DEFAULT))
+        truth = {name: tensors.pop(name) for name in task.truth_names}
+        return Reference(task, tensors.pop("images"), truth, tensors)
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: missing or damaged ({error}); fetch the package again") from error
+
+
+def read_gate(manifest: Json, precision: str, *, gpu_kernels: bool) -> Gate:
+    """Return how far a network of ``precision`` may be from the trained one, as ``manifest`` says.
+
+    Args:
+        gpu_kernels: it does not run on the CPU, where its file was verified.
+
+    Raises:
+        UserError: ``manifest`` does not say it.
+    """
+    try:
+        gate = Gate.model_validate(manifest["gates"][precision])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise UserError(f"{MANIFEST}: has no gates of {precision} ({error!r}); export or fetch it again") from error
+    return gate.for_gpu_kernels() if gpu_kernels and precision == FP32 else gate
+
+
+def fp32_first(by_precision: Mapping[str, Value]) -> dict[str, Value]:
+    """Return ``by_precision`` in the order in which precisions are shown."""
+    return dict(sorted(by_precision.items(), key=lambda item: (item[0] != FP32, item[0])))

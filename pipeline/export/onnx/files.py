@@ -1,0 +1,117 @@
+"""The ONNX files of a student: one for each precision."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import onnx
+import torch
+from torch import Tensor
+
+from models.deploy import DeployableNetwork
+from pipeline.core.arrays import Pixels
+from pipeline.core.errors import GateError
+from pipeline.core.files import Json
+from pipeline.core.signature import Signature
+from pipeline.export.onnx.exporter import export_image_network, export_network, join_tail
+from pipeline.export.onnx.graph_form import smallest_form
+from pipeline.export.precisions import FP32, PRECISIONS, Calibration, PrecisionEntry
+from pipeline.export.settings import ExportOnnx
+from pipeline.export.tensorrt.operator_support import MAJORS, check_support
+from pipeline.tasks.training import TaskTraining
+
+
+class Source(NamedTuple):
+    """What all files of a student are made from."""
+
+    network: DeployableNetwork
+    signature: Signature
+    task: TaskTraining
+    calibration: Pixels
+    """Images (N, 3, H, W) on which rewritings are verified and the ranges of INT8 activations are found."""
+    metadata: Mapping[str, str]
+    settings: ExportOnnx
+
+
+class Exported(NamedTuple):
+    """One file."""
+
+    path: Path
+    precision: str
+    form: str
+    """The form of the network from which it is made; see ``Form.name``."""
+
+
+def export_precisions(source: Source, folder: Path, precisions: Sequence[str]) -> list[Exported]:
+    """Write the file of each of ``precisions`` into ``folder``; return them in the table's order, fp32 always first.
+
+    fp32 is written from the smallest form, and what is not quantized is derived from that file; what is quantized is
+    derived from the smallest form whose last convolution is still one, so that it can be INT8. Where a task's networks
+    have a tail it stays in float32 in every file.
+
+    Raises:
+        GateError: a rewriting is wrong, or a file is no valid ONNX of the opset that was asked for.
+    """
+    entries = [PRECISIONS[name] for name in PRECISIONS if name in precisions and name != FP32]
+    with tempfile.TemporaryDirectory() as work:
+        smallest = _write(source, Path(work, "smallest"), collapse=source.settings.collapse)
+        wide = smallest
+        if smallest.form == "collapsed" and any(entry.quantized for entry in entries):
+            wide = _write(source, Path(work, "wide"), collapse=False)
+        calibration = Calibration(source.calibration, source.signature.input.dtype, source.settings.calibration.method)
+        return [
+            _derive(entry, wide if entry.quantized else smallest, folder, calibration)
+            for entry in (PRECISIONS[FP32], *entries)
+        ]
+
+
+class _Float32(NamedTuple):
+    """The float32 files from which all others are made."""
+
+    body: Path
+    tail: Path | None
+    form: str
+
+
+def _write(source: Source, folder: Path, *, collapse: bool) -> _Float32:
+    """Write the smallest form of the network in float32, in its parts, into the new ``folder``."""
+    folder.mkdir()
+    images = torch.from_numpy(source.calibration)
+    form = smallest_form(source.network, images, source.task, collapse=collapse)
+    body, tail, opset = folder / "body.onnx", folder / "tail.onnx", source.settings.opset
+    names = form.parts.body_outputs
+    export_image_network(form.parts.body, body, source.signature.input, names, opset=opset, metadata=source.metadata)
+    if form.parts.tail is None:
+        return _Float32(body, None, form.name)
+    with torch.inference_mode():
+        tensors = form.parts.body(images[:2].float() / 255)
+    between = dict(zip(names, [tensors] if isinstance(tensors, Tensor) else tensors, strict=True))
+    export_network(form.parts.tail, tail, between, source.signature.output_names, opset=opset, metadata={})
+    return _Float32(body, tail, form.name)
+
+
+def _derive(entry: PrecisionEntry, float32: _Float32, folder: Path, calibration: Calibration) -> Exported:
+    """Write the file of ``entry`` into ``folder``: the body in its precision, and the tail in float32 behind it."""
+    path = folder / entry.file_name
+    if float32.tail is None:
+        entry.load()(float32.body, path, calibration)
+    else:
+        body = float32.body.with_name(entry.file_name)
+        entry.load()(float32.body, body, calibration)
+        join_tail(body, float32.tail, path)
+    return Exported(path, entry.name, float32.form)
+
+
+def check_tensorrt(exported: Exported) -> Json:
+    """Return what the static check says of each major version of TensorRT: accepted, or the reasons why not.
+
+    Raises:
+        GateError: the file is made for TensorRT alone, and no version accepts it.
+    """
+    model = onnx.load(exported.path)
+    found = {str(major): check_support(model, major) for major in MAJORS}
+    if PRECISIONS[exported.precision].only_tensorrt and not any(support.accepted for support in found.values()):
+        reasons = "; ".join(reason for support in found.values() for reason in support.reasons[:2])
+        raise GateError(f"{exported.path.name}: TensorRT would refuse it (static check): {reasons}")
+    return {major: support.report() for major, support in found.items()}

@@ -1,0 +1,85 @@
+"""Settings of the ONNX files: their precisions, how INT8 is calibrated, and the gates that they must pass."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field, Strict
+
+from models.table import Table
+from pipeline.core.settings import Count, Counts, Section, entry_of, knob, rare, section_of
+from pipeline.export.precisions import FP32, PRECISIONS, PrecisionEntry
+from pipeline.tasks.gate import Gate
+
+Precisions = Annotated[tuple[Annotated[str, entry_of(PRECISIONS)], ...], Strict(strict=False), Field(min_length=1)]
+
+
+def _with_fp32(precisions: tuple[str, ...]) -> tuple[str, ...]:
+    if FP32 not in precisions:
+        raise ValueError(f"got {list(precisions)}; {FP32} must be among them, the others are made from it")
+    return precisions
+
+
+class GateByPrecision(Section):
+    """The gate of each precision."""
+
+    def gate(self, precision: str) -> Gate:
+        """Return the gate of ``precision``.
+
+        Raises:
+            ValueError: it is unknown; the message lists the known ones.
+        """
+        found: Gate = getattr(self, PRECISIONS[precision].name)
+        return found
+
+
+def gates_section(precisions: Table[PrecisionEntry]) -> type[GateByPrecision]:
+    """Return the class that holds a gate for each of ``precisions``; each has its entry's own by default."""
+    sections = {name: (entry.gate, entry.description) for name, entry in precisions.items()}
+    built: type[GateByPrecision] = section_of("Gates", GateByPrecision, sections)
+    return built
+
+
+if TYPE_CHECKING:
+    Gates = GateByPrecision  # its fields are those of the table, which mypy does not see
+else:
+    Gates = gates_section(PRECISIONS)
+
+
+class CalibrationSettings(Section):
+    """How the ranges of INT8 activations are found, on the calib split."""
+
+    method: Literal["minmax", "percentile"] = knob(
+        "minmax", "range of an activation: all of its values, or 99.999 of 100"
+    )
+    num_images: Count = knob(256, "images from which ranges are found")
+
+
+class ExportOnnx(Section):
+    """The ONNX files and the gates that they must pass."""
+
+    precisions: Annotated[Precisions, AfterValidator(_with_fp32)] = knob(
+        ("fp32", "fp16", "int8-cpu", "int8-trt"), "an ONNX file each"
+    )
+    input: Literal["float32", "uint8"] = knob(
+        "float32", "float32: pixels in [0, 1]; uint8: pixels as a camera gives them"
+    )
+    opset: Annotated[int, Field(ge=18, le=25)] = rare(20, "version of the ONNX operators")
+    collapse: bool = rare(
+        default=True,
+        description="with 1 or 2 steps the last convolution joins the classifier (not in INT8 files)",
+    )
+    calibration: CalibrationSettings = rare(CalibrationSettings(), "of INT8, on images that are held out of training")
+    batch_sizes: Counts = rare((1, 2, 7, 64), "each file is verified in batches of these sizes")
+    num_samples: Count = rare(16, "test images that go along with their right outputs, to verify the files elsewhere")
+    gates: Gates = rare(
+        Gates(),
+        "how far a file may be from the trained network, on the test split; an output may differ by max_abs_diff + "
+        "max_relative_diff x the largest output, null: by any",
+    )
+
+    def gate(self, precision: str) -> Gate:
+        """Return the gate of ``precision``.
+
+        Raises:
+            ValueError: it is unknown; the message lists the known ones.
+        """
+        return self.gates.gate(precision)

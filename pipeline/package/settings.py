@@ -1,0 +1,16 @@
+"""Settings of the package: what a consumer reads of it first."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pipeline.core.settings import Section, knob
+
+
+class PackageSettings(Section):
+    """What a consumer downloads."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")] = knob(
+        "fmkt-student", "of the package: lower-case letters, digits and hyphens"
+    )
+    description: str = knob("A compact image classifier.", "one sentence about the model, for its card")

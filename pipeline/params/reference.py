@@ -1,0 +1,110 @@
+"""All parameters with their descriptions, values and defaults, as the settings of every room say them."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.params.schema import Params
+
+Schema = dict[str, Any]
+"""A JSON schema."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A key of the parameters file, or a section of it."""
+
+    key: str
+    """Dotted; of the whole file it is empty."""
+    description: str
+    values: str
+    """What it takes, in words; of a section it is empty."""
+    choices: dict[str, str]
+    """Names that it takes, with what is said about them; none where it takes something else."""
+    is_list: bool
+    """Whether it takes several values."""
+    is_rare: bool
+    """Whether it is rarely changed."""
+    default: Any
+    children: dict[str, "Parameter"]
+    """The keys of a section by their names."""
+
+    @property
+    def name(self) -> str:
+        """Return the last part of the key."""
+        return self.key.rpartition(".")[2]
+
+    def all_below(self) -> Iterator["Parameter"]:
+        """Yield the sections and keys of this section, each before what it holds."""
+        for child in self.children.values():
+            yield child
+            yield from child.all_below()
+
+
+@functools.cache
+def parameters() -> Parameter:
+    """Return the whole file; its children are the sections."""
+    schema = Params.model_json_schema()
+    return _parameter("", schema, schema["$defs"], Params().model_dump(mode="json"))
+
+
+def _parameter(key: str, node: Schema, definitions: dict[str, Schema], default: Any) -> Parameter:
+    merged = definitions[node["$ref"].rpartition("/")[2]] | node if "$ref" in node else node
+    plain = _without_null(merged)
+    item = plain.get("items", plain)
+    described = item.get("choices", {})
+    children = {
+        name: _parameter(f"{key}.{name}" if key else name, child, definitions, default[name])
+        for name, child in merged.get("properties", {}).items()
+    }
+    return Parameter(
+        key=key,
+        description=merged.get("description", ""),
+        values="" if children else values_in_words(merged),
+        choices={name: described.get(name, "") for name in item.get("enum", ())},
+        is_list=plain.get("type") == "array",
+        is_rare=merged.get("rare", False),
+        default=default,
+        children=children,
+    )
+
+
+def _without_null(node: Schema) -> Schema:
+    """Return the schema of the values other than null."""
+    return next((one for one in node.get("anyOf", ()) if one["type"] != "null"), node)
+
+
+def values_in_words(node: Schema) -> str:
+    """Return what a value of the JSON schema ``node`` may be, e.g. "an integer >= 1, or null"."""
+    plain = _without_null(node)
+    if plain is not node:
+        return f"{values_in_words(plain)}, or null"
+    if "enum" in node:
+        return "one of " + ", ".join(node["enum"])
+    kind: str = node["type"]
+    if kind == "boolean":
+        return "true or false"
+    if kind == "array":
+        return _list_in_words(node)
+    words = {"string": "a text", "integer": "an integer", "number": "a number"}.get(kind, kind)
+    return " ".join([words, " and ".join(_bounds(node))]).strip()
+
+
+def _list_in_words(node: Schema) -> str:
+    if "prefixItems" in node:
+        items = node["prefixItems"]
+        return f"a list of {len(items)}, each {values_in_words(items[0])}"
+    least = "at least one" if node.get("minItems") else "any number"
+    return f"a list of {least}, each {values_in_words(node['items'])}"
+
+
+def _bounds(node: Schema) -> Iterator[str]:
+    wordings = {
+        "minimum": ">= {}",
+        "exclusiveMinimum": "> {}",
+        "maximum": "<= {}",
+        "exclusiveMaximum": "< {}",
+        "pattern": "that matches {}",
+    }
+    return (words.format(node[name]) for name, words in wordings.items() if name in node)

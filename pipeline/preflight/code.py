@@ -1,0 +1,246 @@
+"""Digests of the code that each stage runs: what DVC and resumable training know of it.
+
+A stage's digest covers its module, all of the project that the module imports, directly or not, and the data files that
+these modules name. It changes with what the code says, not with how it is written: comments, docstrings, formatting and
+imports for type checkers do not count. The same code has the same digest in every copy of the project and under every
+version of Python that the project supports.
+"""
+
+import ast
+import functools
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from pipeline.core.errors import UserError
+from pipeline.core.files import write_json
+from pipeline.preflight.stage_table import PROBE, STAGES
+
+PROJECT = Path(__file__).parents[2]
+PACKAGES = ("models", "pipeline", "stages")
+NOT_COUNTED = frozenset({"pipeline/preflight/stage_table.py"})
+"""Files that every stage imports and on which no result depends.
+
+DVC compares the command line of a stage itself; the options and help texts of another must not retrain the teacher.
+"""
+DIGEST_LENGTH = 16
+"""Hexadecimal digits: short, since DVC prints them in its tables."""
+
+
+def stage_digest(stage: str) -> str:
+    """Return the digest of the code that ``stage`` runs.
+
+    Raises:
+        UserError: a file of the project cannot be read or has a syntax error; names file and line.
+    """
+    return CodeReader(PROJECT).digest(STAGES[stage].module)
+
+
+def write_code_digests(path: Path) -> None:
+    """Write the digest of each stage but the probe, which always runs, to the JSON file ``path``.
+
+    Raises:
+        UserError: a file of the project cannot be read or has a syntax error; names file and line.
+    """
+    reader = CodeReader(PROJECT)
+    write_json(path, {name: reader.digest(stage.module) for name, stage in STAGES.items() if name != PROBE})
+
+
+class CodeReader:
+    """Reads the code below ``project`` as it is now, each file once."""
+
+    def __init__(self, project: Path) -> None:
+        self.project = project
+        self.files = _files_below(project)
+        """All files of the packages, relative to the project."""
+        self._data_names = {PurePosixPath(name).name for name in self.files if not name.endswith(".py")}
+        self._sources: dict[str, Source] = {}
+
+    def digest(self, module: str) -> str:
+        """Return the digest of the code that running ``module`` runs."""
+        digest = hashlib.sha256()
+        for name in self.closure(module):
+            digest.update(f"{name}\0{self._source(name).digest}\n".encode())
+        return digest.hexdigest()[:DIGEST_LENGTH]
+
+    def closure(self, module: str) -> list[str]:
+        """Return the files that running ``module`` runs, and the data files that they name, sorted."""
+        waiting, found = self.module_files(module), set[str]()
+        while waiting:
+            name = waiting.pop()
+            found.add(name)
+            waiting |= self._needed_by(name) - found
+        return sorted(found)
+
+    def module_files(self, module: str) -> set[str]:
+        """Return the file of ``module`` and the ``__init__`` files of its packages; empty for a foreign module."""
+        parts = module.split(".")
+        places = ["/".join(parts[: i + 1]) for i in range(len(parts))]
+        candidates = {f"{place}/__init__.py" for place in places} | {f"{places[-1]}.py"}
+        return (candidates & self.files) - NOT_COUNTED
+
+    def _needed_by(self, name: str) -> set[str]:
+        """Return the files that the file ``name`` imports or names itself."""
+        source = self._source(name)
+        modules = {*source.imports, *(text for text in source.texts if text.startswith(_DOTTED))}
+        folder = PurePosixPath(name).parent
+        named = (text for text in source.texts if text.rpartition("/")[2] in self._data_names)
+        data = {(folder / text).as_posix() for text in named}
+        return {file for module in modules for file in self.module_files(module)} | (data & self.files)
+
+    def _source(self, name: str) -> "Source":
+        """Return what the file ``name`` says."""
+        if name not in self._sources:
+            try:
+                content = (self.project / name).read_bytes()
+            except OSError as error:
+                raise UserError(f"{name}: cannot be read ({error.strerror})") from error
+            is_code = name.endswith(".py")
+            self._sources[name] = read_source(content, name) if is_code else Source(hashlib.sha256(content).hexdigest())
+        return self._sources[name]
+
+
+_DOTTED = tuple(f"{package}." for package in PACKAGES)
+"""How a text begins that names a module of the project, for another process to run."""
+
+
+def _files_below(project: Path) -> frozenset[str]:
+    found = []
+    for package in PACKAGES:
+        for folder, folders, names in os.walk(project / package):
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            place = Path(folder).relative_to(project).as_posix()
+            found += [f"{place}/{name}" for name in names]
+    return frozenset(found)
+
+
+class Source(NamedTuple):
+    """What a file says; of a file that is no code its digest alone."""
+
+    digest: str
+    imports: frozenset[str] = frozenset()
+    """Absolute names of all modules that it imports anywhere, with names that may be attributes of one."""
+    texts: frozenset[str] = frozenset()
+    """Its string constants, some of which may name a file or a module."""
+
+
+@functools.cache
+def read_source(content: bytes, name: str) -> Source:
+    """Return what ``content`` says, which is that of the file ``name`` of the project.
+
+    Raises:
+        UserError: it has a syntax error; names file and line.
+    """
+    try:
+        tree = ast.parse(content)
+    except SyntaxError as error:
+        raise UserError(
+            f"{name}, line {error.lineno or 1}: {error.msg}; no stage runs before this is mended"
+        ) from error
+    reader = _TreeReader()
+    reader.read(tree)
+    folder = PurePosixPath(name).parent.parts
+    imports = {module for node in reader.imports for module in _imported(node, folder)}
+    digest = hashlib.sha256("\0".join(reader.words).encode()).hexdigest()
+    return Source(digest, frozenset(imports), frozenset(reader.texts))
+
+
+def _imported(node: ast.Import | ast.ImportFrom, folder: tuple[str, ...]) -> Iterator[str]:
+    """Yield the absolute names of what ``node`` imports, in a file of the package ``folder``."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    package = folder[: len(folder) - node.level + 1] if node.level else ()
+    module = ".".join([*package, *([node.module] if node.module else [])])
+    yield module
+    yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+class _TreeReader:
+    """Writes a syntax tree as words, and notes its imports and texts.
+
+    The words are names of node classes and of fields, and values in ASCII. Empty fields are left out, since versions of
+    Python add such, and so is what changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.imports: list[ast.Import | ast.ImportFrom] = []
+        self.texts: set[str] = set()
+
+    def read(self, node: ast.AST) -> None:
+        """Take up ``node`` and all below it."""
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            self.imports.append(node)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            self.texts.add(node.value)
+        self.words.append(type(node).__name__)
+        for field in node._fields:
+            value = getattr(node, field, None)
+            if value is None or value == [] or field in _OF_NO_EFFECT:
+                continue
+            self.words.append(field)
+            if isinstance(value, list):
+                self._read_list(field, value, node)
+            elif isinstance(value, ast.AST):
+                self.read(value)
+            else:
+                self.words.append(ascii(value))
+        self.words.append(")")
+
+    def _read_list(self, field: str, items: list[ast.AST], parent: ast.AST) -> None:
+        if field in _BLOCKS:
+            items = list(_effective(items))
+        elif isinstance(parent, ast.JoinedStr):
+            items = list(_joined(items))
+        self.words.append("[")
+        for item in items:
+            if isinstance(item, ast.AST):
+                self.read(item)
+            else:
+                self.words.append(ascii(item))
+        self.words.append("]")
+
+
+_OF_NO_EFFECT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
+"""Fields that follow from the others, or change nothing."""
+_BLOCKS = frozenset({"body", "finalbody", "orelse"})
+"""Fields that hold statements."""
+
+
+def _effective(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Yield the ``statements`` that run: no docstrings, and nothing that is meant for type checkers."""
+    for statement in statements:
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            if not isinstance(statement.value.value, str):
+                yield statement
+        elif isinstance(statement, ast.If) and _is_type_checking(statement.test):
+            yield from _effective(statement.orelse)
+        elif isinstance(statement, ast.ImportFrom) and statement.module == "typing":
+            names = [alias for alias in statement.names if alias.name != "TYPE_CHECKING"]
+            if names:
+                yield ast.ImportFrom("typing", names, 0)
+        else:
+            yield statement
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", None)
+    return name == "TYPE_CHECKING"
+
+
+def _joined(parts: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Yield the ``parts`` of an f-string with neighbouring texts made one, which versions of Python cut differently."""
+    text = ""
+    for part in parts:
+        if isinstance(part, ast.Constant):
+            text += str(part.value)
+            continue
+        if text:
+            yield ast.Constant(text)
+        text = ""
+        yield part
+    if text:
+        yield ast.Constant(text)

@@ -1,0 +1,304 @@
+"""The table of stages: their command lines, and what each of them reads and writes.
+
+dvc.yaml says the same to DVC, and a test compares the two. To add a stage: a module in ``stages``, an entry here, and
+its lines in dvc.yaml. Stages are run by DVC and by the comparison, each as a process of its own.
+"""
+
+import enum
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from models.table import Entry, Table
+
+ENVIRONMENT = "artifacts/environment.json"
+"""What the probe found: the user's files, what this host can build."""
+CODE = "artifacts/code.json"
+"""What the probe found: from each stage to the digest of its code."""
+PROBE = "probe_environment"
+
+
+class Kind(enum.Enum):
+    """What a path on a command line is to DVC: the key under which it stands in dvc.yaml."""
+
+    INPUT = "deps"
+    FACTS = "params"
+    """A JSON file of which the stage declares the keys that it needs."""
+    OUTPUT = "outs"
+    METRICS = "metrics"
+    PLOT = "plots"
+
+
+@dataclass(frozen=True)
+class PathOption:
+    """A required option that takes a path."""
+
+    name: str
+    """As it is written: ``--by-num-steps``."""
+    help: str
+    kind: Kind
+    path: str
+    """Where it lies in the project; ``{runtime}`` and ``{artifact}`` stand for those of ``StageEntry.runtimes``."""
+    part: str = ""
+    """What the stage needs below the path, where that is not all."""
+
+    @property
+    def argument(self) -> str:
+        """Return the name of the Python argument."""
+        return self.name.removeprefix("--").replace("-", "_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageEntry(Entry):
+    """A stage in the table; ``description`` is that of dvc.yaml."""
+
+    load: Callable[[], None] = lambda: None
+    """Nothing to load: a stage is started as ``python -m``."""
+    options: tuple[PathOption, ...]
+    params: tuple[str, ...] = ()
+    """The keys of params.yaml on which it depends."""
+    facts: tuple[str, ...] = ()
+    """The keys of ``ENVIRONMENT`` on which it depends."""
+    runtimes: Mapping[str, str] = field(default_factory=dict)
+    """For a stage that takes the argument RUNTIME: from each runtime to the folder of what runs in it."""
+
+    @property
+    def module(self) -> str:
+        """Return the module of its command."""
+        return f"stages.{self.name}"
+
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong with this entry."""
+        yield from super().faults()
+        names = [option.name for option in self.options]
+        if len(set(names)) < len(names) or not all(name.startswith("--") for name in names):
+            yield f"has the options {', '.join(names)}; each name stands once and begins with --"
+
+    def project_paths(self, runtime: str | None = None) -> dict[str, str]:
+        """Return the path in the project for each of its options, by argument name."""
+        names = {"runtime": runtime or "", "artifact": self.runtimes.get(runtime or "", "")}
+        return {option.argument: option.path.format_map(names) for option in self.options}
+
+
+_DATA = PathOption("--data", "Packed data.", Kind.INPUT, "artifacts/data")
+_TEACHER = PathOption("--teacher", "Folder of the teacher.", Kind.INPUT, "artifacts/teacher")
+_STUDENT = PathOption("--student", "Folder of the student.", Kind.INPUT, "artifacts/student")
+_CALIBRATION = PathOption("--calibration", "Folder of the calibration.", Kind.INPUT, "artifacts/calibration")
+_ONNX = PathOption("--onnx", "Folder of the ONNX export.", Kind.INPUT, "artifacts/onnx")
+
+STAGES = Table(
+    "stage",
+    StageEntry(
+        name=PROBE,
+        description="Check params and the user's paths; record what this host can build and what code each stage runs.",
+        options=(
+            PathOption("--out", "JSON file to write: the facts on which stages depend.", Kind.OUTPUT, ENVIRONMENT),
+            PathOption("--code", "JSON file to write: the digest of each stage's code.", Kind.OUTPUT, CODE),
+        ),
+    ),
+    StageEntry(
+        name="prepare_data",
+        description="Read the images, split them, pack them.",
+        options=(PathOption("--out", "Folder to write: the splits and data.json.", Kind.OUTPUT, "artifacts/data"),),
+        params=("base.seed", "prepare_data"),
+        facts=("inputs.data",),
+    ),
+    StageEntry(
+        name="train_teacher",
+        description="Train the teacher, or take the given weights.",
+        options=(
+            PathOption("--environment", "Facts of the probe: whether a teacher is needed.", Kind.FACTS, ENVIRONMENT),
+            _DATA,
+            PathOption(
+                "--out", "Folder to write: weights and description of the teacher.", Kind.OUTPUT, "artifacts/teacher"
+            ),
+            PathOption("--metrics", "JSON report to write.", Kind.METRICS, "reports/teacher.json"),
+            PathOption("--history", "CSV of the epochs to write.", Kind.PLOT, "reports/teacher_history.csv"),
+        ),
+        params=("base", "execution", "train_teacher"),
+        facts=("inputs.teacher", "inputs.teacher_weights"),
+    ),
+    StageEntry(
+        name="distill_student",
+        description="Transfer the teacher into the student.",
+        options=(
+            _DATA,
+            _TEACHER,
+            PathOption(
+                "--out",
+                "Folder to write: weights and description of the student, and of what helped in training.",
+                Kind.OUTPUT,
+                "artifacts/student",
+            ),
+            PathOption("--metrics", "JSON report to write.", Kind.METRICS, "reports/student.json"),
+            PathOption("--history", "CSV of the epochs to write.", Kind.PLOT, "reports/student_history.csv"),
+        ),
+        params=("base", "distill_student", "execution"),
+    ),
+    StageEntry(
+        name="calibrate_steps",
+        description="Choose the number of sampling steps on held-out images.",
+        options=(
+            _DATA,
+            _STUDENT,
+            PathOption("--out", "Folder to write: calibration.json.", Kind.OUTPUT, "artifacts/calibration"),
+            PathOption(
+                "--curve",
+                "CSV to write: score and latency for each number of steps.",
+                Kind.PLOT,
+                "reports/calibration_curve.csv",
+            ),
+        ),
+        params=("base", "calibrate_steps"),
+    ),
+    StageEntry(
+        name="trace_flow",
+        description="Follow the state along the flow, from student to teacher.",
+        options=(
+            _DATA,
+            _TEACHER,
+            _STUDENT,
+            PathOption(
+                "--steps", "CSV to write: each step of the longest trajectory.", Kind.PLOT, "reports/flow_steps.csv"
+            ),
+            PathOption(
+                "--by-num-steps",
+                "CSV to write: a row for each number of steps.",
+                Kind.PLOT,
+                "reports/flow_by_num_steps.csv",
+            ),
+        ),
+        params=("base", "calibrate_steps.candidates"),
+    ),
+    StageEntry(
+        name="export_onnx",
+        description="Unroll the calibrated student into the smallest ONNX of each precision and verify it.",
+        options=(
+            _DATA,
+            _STUDENT,
+            _CALIBRATION,
+            PathOption(
+                "--out",
+                "Folder to write: an ONNX file for each precision, manifest.json, samples.safetensors.",
+                Kind.OUTPUT,
+                "artifacts/onnx",
+            ),
+        ),
+        params=("base", "export_onnx"),
+    ),
+    StageEntry(
+        name="measure_tradeoff",
+        description="Measure score and latency of each number of steps in each precision.",
+        options=(
+            _DATA,
+            _STUDENT,
+            _CALIBRATION,
+            PathOption("--out", "Folder to write: tradeoff.json and tradeoff.svg.", Kind.OUTPUT, "artifacts/tradeoff"),
+        ),
+        params=(
+            "base",
+            "calibrate_steps.candidates",
+            "export_onnx.calibration",
+            "export_onnx.collapse",
+            "export_onnx.input",
+            "export_onnx.opset",
+            "measure_tradeoff",
+        ),
+    ),
+    StageEntry(
+        name="export_tensorrt",
+        description="Build the engine where the probe says it can be built, else say why not.",
+        options=(
+            _ONNX,
+            PathOption("--environment", "Facts of the probe: what this host can build.", Kind.FACTS, ENVIRONMENT),
+            PathOption(
+                "--out",
+                "Folder to write: engines, what each of them is, and status.json.",
+                Kind.OUTPUT,
+                "artifacts/tensorrt",
+            ),
+        ),
+        params=("export_tensorrt",),
+        facts=("tensorrt",),
+    ),
+    StageEntry(
+        name="evaluate",
+        description="Evaluate one runtime on the test split: score, parity and latency.",
+        options=(
+            _DATA,
+            PathOption("--student", "Folder of the trained student, the reference.", Kind.INPUT, "artifacts/student"),
+            _CALIBRATION,
+            PathOption(
+                "--artifact",
+                "Folder of what is evaluated: the student, the ONNX export or the TensorRT engine.",
+                Kind.INPUT,
+                "{artifact}",
+            ),
+            PathOption("--out", "JSON report to write.", Kind.METRICS, "reports/evaluation/{runtime}.json"),
+            PathOption(
+                "--scores",
+                "JSON to write: what of the report is the same in every run, for the stages that follow.",
+                Kind.OUTPUT,
+                "artifacts/evaluation/{runtime}.json",
+            ),
+            PathOption(
+                "--confusion",
+                "CSV to write: actual and predicted class of each image.",
+                Kind.PLOT,
+                "reports/evaluation/{runtime}_confusion.csv",
+            ),
+        ),
+        params=("base.deterministic", "base.device", "base.seed", "evaluate", "export_onnx.gates"),
+        runtimes={"torch": "artifacts/student", "onnx": "artifacts/onnx", "tensorrt": "artifacts/tensorrt"},
+    ),
+    StageEntry(
+        name="package",
+        description="Put together what a consumer downloads.",
+        options=(
+            _ONNX,
+            _CALIBRATION,
+            PathOption("--data", "Packed data.", Kind.INPUT, "artifacts/data", part="data.json"),
+            PathOption(
+                "--tradeoff",
+                "Folder of the trade-off between accuracy and latency.",
+                Kind.INPUT,
+                "artifacts/tradeoff",
+            ),
+            PathOption("--evaluation", "JSON scores of ONNX Runtime.", Kind.INPUT, "artifacts/evaluation/onnx.json"),
+            PathOption("--teacher", "JSON report of the teacher.", Kind.INPUT, "reports/teacher.json"),
+            PathOption("--student", "JSON report of the student.", Kind.INPUT, "reports/student.json"),
+            PathOption("--out", "Folder to write.", Kind.OUTPUT, "artifacts/package"),
+        ),
+        params=("export_tensorrt", "package"),
+    ),
+)
+
+
+def command_line(
+    name: str, paths: Mapping[str, str | Path], params: str | Path | None = None, runtime: str | None = None
+) -> list[str]:
+    """Return the module of the stage ``name`` and its arguments.
+
+    Args:
+        paths: one for each option, by argument name (``by_num_steps``).
+        params: the parameters file; None leaves it at params.yaml.
+        runtime: for a stage that takes the argument RUNTIME.
+
+    Raises:
+        ValueError: there is no such stage, it takes no such path or runtime, or one is missing.
+    """
+    stage = STAGES[name]
+    arguments = [option.argument for option in stage.options]
+    if set(paths) != set(arguments):
+        got = ", ".join(sorted(paths)) or "nothing"
+        raise ValueError(f"{name}: got paths for {got}; needed are {', '.join(arguments)}")
+    fits = runtime in stage.runtimes if stage.runtimes else runtime is None
+    if not fits:
+        known = f"one of {', '.join(stage.runtimes)}" if stage.runtimes else "none"
+        raise ValueError(f"{name}: got the runtime {runtime!r}; needed is {known}")
+    words = [stage.module] if runtime is None else [stage.module, runtime]
+    if params is not None:
+        words += ["--params", str(params)]
+    for option in stage.options:
+        words += [option.name, str(paths[option.argument])]
+    return words

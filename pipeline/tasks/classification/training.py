@@ -1,0 +1,110 @@
+"""How classifiers are built, trained and watched."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.factory import build_classifier
+from pipeline.core.distributed import all_reduce_sum, local_shard
+from pipeline.data.batch import Batch, Mix, Targets
+from pipeline.data.dataset import DataInfo, Split
+from pipeline.data.packed_batches import ordered_batches
+from pipeline.data.settings import Augment
+from pipeline.networks.spec import NetworkSpec
+from pipeline.tasks.classification.targets import ClassTargets, class_targets
+from pipeline.tasks.training import ExportParts, Supervision, TaskTraining
+
+VALIDATION_BATCH = 256
+
+
+class CrossEntropy(Supervision):
+    """Cross-entropy with the labels, or with the shares of mixed images.
+
+    Args:
+        label_smoothing: share of every label that is spread over all classes.
+    """
+
+    loss_name = "cross_entropy"
+
+    def __init__(self, label_smoothing: float) -> None:
+        self.label_smoothing = label_smoothing
+
+    def loss(self, predicted: Tensor, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy of logits (..., B, num_classes), each leading entry with the same labels."""
+        targets = class_targets(batch)
+        wanted = targets.labels if targets.soft_targets is None else targets.soft_targets
+        wanted = wanted.expand(*predicted.shape[:-2], *wanted.shape).reshape(-1, *wanted.shape[1:])
+        flat = predicted.reshape(-1, predicted.shape[-1])
+        return functional.cross_entropy(flat, wanted, label_smoothing=self.label_smoothing)
+
+    def batch_scores(self, predicted: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return the share of the batch whose largest logit is the label's."""
+        correct = predicted.detach().argmax(dim=1) == class_targets(batch).labels
+        return {"train_accuracy": correct.float().mean()}
+
+    @torch.no_grad()
+    def validate(self, predict: Callable[[Tensor], Tensor], split: Split, device: torch.device) -> Mapping[str, float]:
+        """Return the share of ``split`` whose largest logit is the label's."""
+        correct = torch.zeros((), dtype=torch.int64, device=device)
+        for batch in ordered_batches(split.select(local_shard(0, len(split))), VALIDATION_BATCH, device):
+            correct += (predict(batch.images).argmax(dim=1) == class_targets(batch).labels).sum()
+        return {"accuracy": int(all_reduce_sum(correct)) / len(split)}
+
+
+class ClassificationTraining(TaskTraining):
+    """The training side of the task ``classification``."""
+
+    def read_targets(self, tensors: Mapping[str, Tensor]) -> Targets:
+        """Return the labels."""
+        return ClassTargets(tensors["labels"])
+
+    def build_mix(self, augment: Augment, info: DataInfo) -> Mix | None:
+        """Return torchvision's MixUp or CutMix; see ``build_mix``."""
+        return build_mix(
+            mixup_alpha=augment.mixup_alpha, cutmix_alpha=augment.cutmix_alpha, num_classes=len(info.class_names)
+        )
+
+    def supervision(self, *, label_smoothing: float) -> Supervision:
+        """Return the cross-entropy."""
+        return CrossEntropy(label_smoothing)
+
+    def plain_network(self, backbone: str, info: DataInfo, *, mean: list[float], std: list[float]) -> NetworkSpec:
+        """Return how a classifier is made."""
+        arguments = {"backbone": backbone, **self.output_arguments(info), "mean": mean, "std": std}
+        return NetworkSpec("classifier", arguments)
+
+    def build_plain(self, spec: NetworkSpec) -> nn.Module:
+        """Return the classifier."""
+        return build_classifier(**spec.arguments)
+
+    def output_arguments(self, info: DataInfo) -> dict[str, Any]:
+        """Return the number of classes."""
+        return {"num_classes": len(info.class_names)}
+
+    def export_parts(self, network: nn.Module) -> ExportParts:
+        """Return the whole network as the body: logits are the outputs."""
+        return ExportParts(network, ("logits",), None)
+
+
+def build_mix(*, mixup_alpha: float, cutmix_alpha: float, num_classes: int) -> Mix | None:
+    """Return what mixes each image of a batch with its neighbour, by torchvision's MixUp or CutMix; None: nothing does.
+
+    An alpha of 0 leaves that one out; with both, each batch draws one of them. PyTorch's generator decides.
+    """
+    if not (mixup_alpha or cutmix_alpha):
+        return None
+    from torchvision.transforms import v2  # takes seconds, and few need it
+
+    choices = [v2.MixUp(alpha=mixup_alpha, num_classes=num_classes)] if mixup_alpha else []
+    choices += [v2.CutMix(alpha=cutmix_alpha, num_classes=num_classes)] if cutmix_alpha else []
+    chosen = v2.RandomChoice(choices)
+
+    def mix(batch: Batch) -> Batch:
+        images, soft_targets = chosen(batch.images, class_targets(batch).labels)
+        targets = ClassTargets(soft_targets.argmax(dim=1), soft_targets)
+        return Batch(images.contiguous(memory_format=torch.channels_last), targets)
+
+    return mix

@@ -1,0 +1,49 @@
+"""Prepared data as its task reads it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core.errors import UserError
+from pipeline.core.signature import Signature
+from pipeline.data.dataset import DataInfo, Split, read_info, read_split
+from pipeline.tasks.base import Task
+from pipeline.tasks.table import get_task
+from pipeline.tasks.training import TaskTraining
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A folder that ``prepare_data`` wrote, with the task that its images are for."""
+
+    folder: Path
+    info: DataInfo
+    task: Task
+    training: TaskTraining
+
+    def split(self, name: str) -> Split:
+        """Return the split ``name`` (calib, test, or train where it is packed).
+
+        Raises:
+            UserError: its file is missing or damaged.
+        """
+        return read_split(self.folder, name, self.training.read_targets)
+
+    def signature(self, input_dtype: str = "float32") -> Signature:
+        """Return what a network for these images takes and returns."""
+        return self.task.signature(
+            image_size=self.info.image_size, input_dtype=input_dtype, class_names=self.info.class_names
+        )
+
+
+def open_data(folder: Path) -> TaskData:
+    """Return the prepared data in ``folder``.
+
+    Raises:
+        UserError: data.json is missing or damaged, or of a task that is unknown here.
+    """
+    info = read_info(folder)
+    try:
+        task = get_task(info.task)
+    except ValueError as error:
+        raise UserError(f"{folder / 'data.json'}: {error}; run prepare_data again") from error
+    return TaskData(folder, info, task, task.training())

@@ -1,0 +1,46 @@
+"""The table of tasks: what can be predicted.
+
+To add one: a ``pipeline.tasks.base.Task`` in a folder of its own, and an entry here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from models.table import Entry, Table
+
+if TYPE_CHECKING:
+    from pipeline.tasks.base import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEntry(Entry):
+    """A task in the table."""
+
+    load: Callable[[], Task]
+
+
+def _classification() -> Task:
+    from pipeline.tasks.classification.task import Classification
+
+    return Classification()
+
+
+TASKS = Table(
+    "task",
+    TaskEntry(name="classification", description="one class for an image", load=_classification),
+)
+
+DEFAULT = "classification"
+"""The task of data and packages that were written before tasks had names there."""
+
+
+def get_task(name: str) -> Task:
+    """Return the task called ``name``.
+
+    Raises:
+        ValueError: the name is unknown; the message lists the known ones.
+    """
+    return TASKS[name].load()

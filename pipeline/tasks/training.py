@@ -1,0 +1,87 @@
+"""The side of a task that builds and trains networks."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.data.batch import Batch, Mix, Targets
+from pipeline.data.dataset import DataInfo, Split
+from pipeline.data.settings import Augment
+from pipeline.networks.spec import NetworkSpec
+
+Predicted = Any
+"""What a network returns in training; its task alone looks into it."""
+
+
+class Supervision(ABC):
+    """What the targets themselves teach, and how training is watched."""
+
+    loss_name: str
+    """The loss against the targets, as it is reported."""
+
+    @abstractmethod
+    def loss(self, predicted: Predicted, batch: Batch) -> Tensor:
+        """Return the loss against the targets of ``batch``, a scalar.
+
+        ``predicted`` may have a leading dimension of sampling steps, each of which is compared with the same targets.
+        """
+
+    @abstractmethod
+    def batch_scores(self, predicted: Predicted, batch: Batch) -> dict[str, Tensor]:
+        """Return what is reported of a training step beside its losses, scalars on the device."""
+
+    @abstractmethod
+    def validate(
+        self, predict: Callable[[Tensor], Predicted], split: Split, device: torch.device
+    ) -> Mapping[str, float]:
+        """Return the scores of ``predict`` on ``split``, the task's primary one first; processes share the work."""
+
+
+class ExportParts(NamedTuple):
+    """A network in the two parts in which it is exported."""
+
+    body: nn.Module
+    """Images to tensors that may be rewritten, rounded and quantized."""
+    body_outputs: tuple[str, ...]
+    """Their names."""
+    tail: nn.Module | None
+    """From those tensors to the outputs: exported once, and float32 in every precision. None: they are the outputs."""
+
+
+class TaskTraining(ABC):
+    """What a task decides about networks and their training."""
+
+    @abstractmethod
+    def read_targets(self, tensors: Mapping[str, Tensor]) -> Targets:
+        """Return the targets in ``tensors``, as the task stored them; raises KeyError where one is missing."""
+
+    @abstractmethod
+    def build_mix(self, augment: Augment, info: DataInfo) -> Mix | None:
+        """Return what mixes the images of a batch; None: nothing does."""
+
+    @abstractmethod
+    def supervision(self, *, label_smoothing: float) -> Supervision:
+        """Return the loss against the targets."""
+
+    @abstractmethod
+    def plain_network(self, backbone: str, info: DataInfo, *, mean: list[float], std: list[float]) -> NetworkSpec:
+        """Return how a network without sampling steps is made, as teachers and plain students are."""
+
+    @abstractmethod
+    def build_plain(self, spec: NetworkSpec) -> nn.Module:
+        """Return the network of a spec of ``plain_network``, with random weights.
+
+        Raises:
+            ValueError: the backbone is unknown.
+        """
+
+    @abstractmethod
+    def output_arguments(self, info: DataInfo) -> dict[str, Any]:
+        """Return what builders of networks must know of the outputs: the arguments that say how many there are."""
+
+    @abstractmethod
+    def export_parts(self, network: nn.Module) -> ExportParts:
+        """Return ``network``, from images to outputs, in the two parts in which it is exported."""

@@ -1,0 +1,116 @@
+"""Settings of training: the optimiser and its schedule, how a run is executed, and the teacher."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, Strict, model_validator
+
+from models.backbones.sources import known_without_pytorch
+from pipeline.core.settings import (
+    BelowOne,
+    Count,
+    Fraction,
+    Mean,
+    NonNegative,
+    PathText,
+    Positive,
+    Section,
+    Std,
+    knob,
+    rare,
+)
+from pipeline.data.settings import Augment
+from pipeline.networks.torchvision_weights import is_published
+
+
+class Optimizer(Section):
+    """Stochastic gradient descent, with ``momentum`` and ``nesterov``, or AdamW, with ``betas``."""
+
+    name: Literal["sgd", "adamw"] = knob("sgd", "stochastic gradient descent or AdamW")
+    learning_rate: Positive = knob(0.1, "its largest value; the schedule multiplies it")
+    weight_decay: NonNegative = knob(5e-4, "pulls weights towards zero")
+    momentum: BelowOne = rare(0.9, "of sgd: share of the last step that goes on")
+    nesterov: bool = rare(default=True, description="of sgd: look ahead along the momentum")
+    betas: Annotated[tuple[Annotated[BelowOne, Strict()], Annotated[BelowOne, Strict()]], Strict(strict=False)] = rare(
+        (0.9, 0.999), "of adamw: decay of the averages of gradients and of their squares"
+    )
+    decay_all: bool = rare(
+        default=True, description="weight decay for all; false spares biases and the weights of normalisation"
+    )
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0; set nesterov to false, or a momentum")
+        return self
+
+
+class LearningRate(Section):
+    """Warm-up, then a cosine to zero, steps by ``gamma`` at ``milestones``, or the end of one cycle."""
+
+    name: Literal["cosine", "multistep", "one_cycle"] = knob("cosine", "how the learning rate falls after the warm-up")
+    warmup_epochs: Annotated[int, Field(ge=0)] = knob(
+        2, "epochs over which the learning rate rises to its largest value"
+    )
+    milestones: Annotated[tuple[Annotated[Count, Strict()], ...], Strict(strict=False)] = knob(
+        (), "of multistep: epochs at which it is multiplied by gamma"
+    )
+    gamma: Annotated[float, Field(gt=0, le=1)] = rare(0.1, "of multistep: what it is multiplied by at each milestone")
+
+
+class Training(Section):
+    """Settings of one training run."""
+
+    epochs: Count = knob(20, "passes over the training images")
+    batch_size: Annotated[int, Field(ge=2)] = knob(64, "images of one step, over all processes")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = knob("fp32", "number format; auto: the fastest of the device")
+    optimizer: Optimizer = knob(Optimizer(), "what changes the weights")
+    schedule: LearningRate = knob(LearningRate(), "learning rate over the epochs")
+    augment: Augment = knob(Augment(), "random changes of the training images")
+    label_smoothing: BelowOne = rare(0.0, "share of the target that is spread over all classes, e.g. 0.1")
+    clip_norm: Positive | None = rare(None, "largest norm of the gradient; null: any")
+    ema_decay: Fraction | None = rare(
+        None, "what deploys is a moving average of the weights, e.g. 0.999; null: the last weights"
+    )
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> Self:
+        if self.schedule.warmup_epochs >= self.epochs:
+            got = f"{self.schedule.warmup_epochs} of {self.epochs}"
+            raise ValueError(f"schedule.warmup_epochs must be fewer than epochs, got {got}; lower it, or train longer")
+        return self
+
+
+class Execution(Section):
+    """How training runs; a stage's own section says what it learns."""
+
+    num_processes: Annotated[int, Field(ge=1, le=1024)] = knob(
+        1, "above 1: torchrun starts so many, one device each, and they share every batch"
+    )
+    compile: Literal["auto", "always", "never"] = rare("auto", "make networks faster by torch.compile; auto: on CUDA")
+    compile_fallback: bool = rare(
+        default=False, description="where compiling fails: true goes on without it, false stops"
+    )
+
+
+class TrainTeacher(Section):
+    """The network to learn from: trained here, or given as a file of weights."""
+
+    backbone: str = knob("resnet8x4", "the teacher's network: for small images, as resnet20, or one of torchvision's")
+    weights: PathText | None = knob(
+        None, "null: train; or a file (.safetensors or a state dict), or the word torchvision"
+    )
+    training: Training = knob(Training(epochs=20), "how the teacher is trained, where no weights are given")
+    mean: Mean | None = rare(None, "normalisation of given weights, e.g. [0.485, 0.456, 0.406]; null: of the images")
+    std: Std | None = rare(None, "of the same normalisation: standard deviations, e.g. [0.229, 0.224, 0.225]")
+
+    @model_validator(mode="after")
+    def _mean_with_std(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std belong together: give both, or null for both")
+        return self
+
+    @model_validator(mode="after")
+    def _published_weights_exist(self) -> Self:
+        if is_published(self.weights) and known_without_pytorch(self.backbone):
+            raise ValueError(f"torchvision has no weights of {self.backbone!r}; give a file, or null to train")
+        return self

@@ -1,0 +1,15 @@
+"""``fmkt params``: what the parameters mean."""
+
+import click
+
+from stages.common import exit_codes
+
+
+@click.command()
+@click.option("--explain", "key", metavar="KEY", help="A section or key, e.g. distill_student.flow.num_steps.")
+@exit_codes
+def params(key: str | None) -> None:
+    """List the sections of the parameters file, or say what one of its keys means, takes and is by default."""
+    from pipeline.params.rendering import explain, overview
+
+    click.echo(overview() if key is None else explain(key))

@@ -1,0 +1,81 @@
+"""The probe: wrong parameters and paths stop it before any stage runs, and changed files are noticed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pipeline.core.errors import UserError
+from pipeline.data.settings import PrepareData
+from pipeline.preflight.checks import check_device, data_fingerprint, earlier_inputs
+from stages.probe_environment import main as probe
+from tests.helpers import fill_folder
+
+WriteParams = Callable[[dict[str, Any]], Path]
+FEATURES = {"distill_student.transfer": "features", "distill_student.loss": "pkd"}
+
+
+def run_probe(params: Path, out: Path) -> Result:
+    """Run the probe on ``params``; it writes ``out`` and, beside it, the digests of the code."""
+    code = out.with_name("code.json")
+    return CliRunner().invoke(probe, ["--params", str(params), "--out", str(out), "--code", str(code)])
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"inputs": {}}'])
+def test_the_probe_outlives_a_damaged_or_older_file_of_facts(
+    content: str, tmp_path: Path, params_file: WriteParams
+) -> None:
+    out = tmp_path / "environment.json"
+    out.write_text(content)
+    assert run_probe(params_file({}), out).exit_code == 0
+    assert earlier_inputs(out)["backbones"] == ["resnet8", "resnet8x4"]
+
+
+def test_a_gpu_that_is_not_there_is_noticed_at_once() -> None:
+    with pytest.raises(
+        UserError, match=r"base.device: got 'cuda:1', but this host has 1 NVIDIA GPU\(s\); use auto or cpu"
+    ):
+        check_device("cuda:1", num_gpus=1)
+    check_device("cuda:1", num_gpus=2)
+    check_device("auto", num_gpus=0)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", {"cat": 2, "dog": 2})
+    (images / "cat/gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(UserError, match=r"cat/gone.png: cannot be read \(No such file or directory\)"):
+        data_fingerprint(PrepareData(source="imagefolder", root=str(images)))
+
+
+def test_the_probe_ends_with_two_and_one_line_and_writes_nothing(tmp_path: Path, params_file: WriteParams) -> None:
+    out = tmp_path / "environment.json"
+    for changes in (
+        {"base.seed": "x"},
+        {"prepare_data.source": "imagefolder", "prepare_data.root": str(tmp_path / "nowhere")},
+        {"train_teacher.weights": str(tmp_path / "no.pt")},
+        {"distill_student.backbone": "resnet9"},
+        {"train_teacher.backbone": "resnet19"},
+        {"prepare_data.source": "imagefolder", "prepare_data.root": str(tmp_path / "params.yaml")},
+        {"prepare_data.source": "cifar10", "prepare_data.root": str(tmp_path / "nowhere")},
+        FEATURES | {"distill_student.feature_pairs": [[2, 2], [4, 3]]},
+        FEATURES | {"distill_student.backbone": "vit_b_16"},
+        {"distill_student.method": "fm_kt_theta", "distill_student.backbone": "squeezenet1_1"},
+    ):
+        result = run_probe(params_file(changes), out)
+        assert result.exit_code == 2
+        assert len(result.output.splitlines()) == 1
+        assert not out.exists()
+
+
+def test_the_probe_notices_changed_images(tmp_path: Path, params_file: WriteParams) -> None:
+    images = fill_folder(tmp_path / "images", {"cat": 2, "dog": 2})
+    params = params_file({"prepare_data.source": "imagefolder", "prepare_data.root": str(images)})
+    facts = []
+    for _ in range(2):
+        out = tmp_path / "environment.json"
+        assert run_probe(params, out).exit_code == 0
+        facts.append(out.read_text())
+        (images / "cat/new.png").write_bytes(b"new")
+    assert facts[0] != facts[1]
