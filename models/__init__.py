@@ -1,1 +1,6 @@
-"""Networks and tensor mathematics; imports PyTorch and torchvision only."""
+"""Networks and tensor mathematics; imports PyTorch and torchvision only.
+
+``core`` (tables, typed calls), ``layers``, ``backbones``, ``encoder_bodies`` and ``flow_paths`` hold the parts. Built
+from them: ``integrate`` (Euler steps), ``schedules`` and ``meta_encoders`` (the tables), ``flow``, ``classifier``,
+``students``, ``losses``; ``folding`` and ``deploy`` give the forms in which a student ships.
+"""

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor, nn
 
 from models.backbones.backbone import Backbone
-from models.calling import call
-from models.normalize import Normalize
+from models.core.calling import call
+from models.layers.normalize import Normalize
 
 HEADS = r"^(fc|linear|classifier(\.0)?)\.(weight|bias)$"
 """Names that published networks for small images give their linear classifier."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from models.calling import call
+from models.core.calling import call
 from models.flow import FixedFlow, FlowTransfer, at_each_step
 from models.folding import CollapsedFlow, FoldedFlow, is_collapsible, is_foldable
 from models.integrate import Trajectory

@@ -11,12 +11,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from models.calling import call
+from models.core.calling import call
 from models.encoder_bodies.mlp import ChannelLayerNorm
 from models.flow import FixedFlow, FlowTransfer
 from models.flow_paths.rectified import RectifiedFlow
+from models.layers.shape_transform import LogitTransform
 from models.meta_encoder import MetaEncoder
-from models.shape_transform import LogitTransform
 
 
 class FoldedFlow(FixedFlow):

@@ -69,6 +69,4 @@ def synchronize_batch_norms(network: nn.Module, *, all_reduce_sum: AllReduceSum,
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d):
-                setattr(
-                    parent, name, GlobalBatchNorm.of(child, all_reduce_sum=all_reduce_sum, world_size=world_size)
-                )
+                setattr(parent, name, GlobalBatchNorm.of(child, all_reduce_sum=all_reduce_sum, world_size=world_size))

@@ -45,8 +45,8 @@ def step_times_like(x: Tensor, num_steps: int) -> Tensor:
 def euler(velocity: Velocity, x: Tensor, num_steps: int) -> Trajectory:
     """Integrate Z_{i+1} = Z_i - v(Z_i, t_i) / N from Z_0 = ``x``, with t_i = 1 - i / N.
 
-    Source: FM-KT, arXiv 2402.02012, figure 4. ``x`` has shape (B, ...). Time runs from 1 (student) towards 0 (teacher), so a step subtracts. Times are float32 at
-    least: in the half precision of automatic mixed precision 0.999 is 1.
+    Source: FM-KT, arXiv 2402.02012, figure 4. ``x`` has shape (B, ...). Time runs from 1 (student) towards 0 (teacher),
+    so a step subtracts. Times are float32 at least: in the half precision of automatic mixed precision 0.999 is 1.
 
     Raises:
         ValueError: ``num_steps`` is less than 1.

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.calling import call
+from models.core.calling import call
 from models.integrate import Velocity, step_times_like
-from models.time_embedding import TimeEmbedding
+from models.layers.time_embedding import TimeEmbedding
 
 
 class Conditioning(NamedTuple):
@@ -58,7 +58,7 @@ class MetaEncoder(nn.Module):
         return [Conditioning(*row) for row in zip(torch.split(shifts, 1), rows, strict=True)]
 
     def along(self, steps: Iterable[Conditioning]) -> Velocity:
-        """Return the velocity of one walk, which is called once for each of ``steps`` in their order."""
+        """Return the velocity of one trajectory, which is called once for each of ``steps`` in their order."""
         conditionings = iter(steps)
 
         def velocity(*, x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG001  (known from the order)

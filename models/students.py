@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.backbone import Backbone
-from models.calling import call
 from models.classifier import Classifier
+from models.core.calling import call
 from models.factory import build_transfer_parts
 from models.flow import FixedFlow, FlowTransfer, build_flow, build_logit_flow
 from models.integrate import Trajectory
+from models.layers.normalize import Normalize
+from models.layers.shape_transform import LogitTransform
 from models.meta_encoder import LayerEncoder
 from models.meta_encoders import META_ENCODERS
-from models.normalize import Normalize
-from models.shape_transform import LogitTransform
 
 FixFlow = Callable[[FlowTransfer], FixedFlow]
 """Returns the form in which a flow deploys."""

@@ -7,7 +7,7 @@ import click
 from pipeline.core.files import replaced_folder
 from pipeline.core.settings import Base
 from pipeline.data.packing import write_splits
-from pipeline.data.settings import PrepareData
+from pipeline.data.sources.settings import PrepareData
 from pipeline.data.sources.table import SOURCES
 from pipeline.data.splits import make_splits
 from pipeline.params.loading import load_section

@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 
 from pipeline.core.files import write_json
+from pipeline.core.host import count_gpus, probe_tensorrt
 from pipeline.params.schema import load_params
 from pipeline.preflight.checks import check_device, check_params, earlier_inputs
 from pipeline.preflight.code import write_code_digests
-from pipeline.preflight.environment import count_gpus, probe_tensorrt
 from stages.common import exit_codes, stage_options
 
 

@@ -17,8 +17,9 @@ from pipeline.training.launch import run_in_processes
 from pipeline.training.loop import write_empty_history
 from pipeline.training.objective import Supervised
 from pipeline.training.run import training_run
-from pipeline.training.settings import Execution, TrainTeacher
+from pipeline.training.settings import Execution
 from pipeline.training.teacher import build_teacher, read_teacher, teacher_spec
+from pipeline.training.teacher_settings import TrainTeacher
 from stages.common import exit_codes, stage_options
 
 NAME = "train_teacher"

@@ -21,8 +21,17 @@ import tritonclient.grpc
 import tritonclient.http
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.numpy import save_file
 
+from pipeline.core.files import write_json
+from pipeline.export.folder import write_samples
+from pipeline.export.precisions import PRECISIONS
+from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.package.writer import write_sums
+from pipeline.runtimes.engine_file import describe_signature
+from pipeline.tasks.base import Task
+from pipeline.tasks.gate import Gate
+from pipeline.tasks.table import get_task
+from pipeline.tasks.verification import Reference
 from tests.helpers import ROOT
 
 CLIENTS: dict[str, Any] = {"http": tritonclient.http, "grpc": tritonclient.grpc}
@@ -30,6 +39,7 @@ NAME = "fmkt-student"
 SIZE, CLASSES = 8, 10
 LABELS = [f"class {i}" for i in range(CLASSES)]
 COMMAND = "from stages.commands.serve import serve; serve()"
+CLASSIFICATION = get_task("classification")
 
 
 def weights() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -107,40 +117,40 @@ def make_model(path: Path, *, dtype: str = "float32", delay: int = 0) -> None:
 def make_package(folder: Path, *, dtype: str = "float32", delay: int = 0, more: tuple[str, ...] = ()) -> Path:
     """Write a package with a file for fp32 and for each precision in ``more``."""
     folder.mkdir(parents=True)
-    files = {"fp32": "model.onnx"} | {precision: f"model.{precision}.onnx" for precision in more}
+    files = {name: PRECISIONS[name].file_name for name in ("fp32", *more)}
     for name in files.values():
         make_model(folder / name, dtype=dtype, delay=delay)
-    return write_package(folder, files=files, labels=LABELS, size=SIZE, dtype=dtype)
+    return write_package(folder, files=files, class_names=LABELS, size=SIZE, dtype=dtype)
 
 
-def write_package(folder: Path, *, files: dict[str, str], labels: list[str], size: int, dtype: str) -> Path:
+def write_package(
+    folder: Path, *, files: dict[str, str], class_names: list[str], size: int, dtype: str, task: Task = CLASSIFICATION
+) -> Path:
     """Add to the ONNX ``files`` (precision to name) in ``folder`` what makes a package of them."""
     described = {
         name: {"precision": precision, "sha256": digest(folder / name), "bytes": (folder / name).stat().st_size}
         for precision, name in files.items()
     }
-    gate = {"max_abs_diff": 1e-3, "max_relative_diff": 1e-4, "min_top1_agreement": 1.0, "max_drop": 0.0}
+    gate = Gate(max_abs_diff=1e-3, max_relative_diff=1e-4, min_top1_agreement=1.0, max_drop=0.0).model_dump()
+    signature = task.signature(image_size=(size, size), input_dtype=dtype, class_names=class_names)
     manifest = {"name": NAME, "input": dtype, "image_size": [size, size], "num_steps": 4, "opset": 20}
     manifest |= {"files": described, "gates": dict.fromkeys(files, gate)}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    (folder / "labels.json").write_text(json.dumps({"labels": labels}))
-    (folder / "preprocessing.json").write_text(json.dumps({"input": {"name": "image", "dtype": dtype}}))
+    manifest |= {"task": task.name, "signature": describe_signature(signature)}
+    write_json(folder / "manifest.json", manifest)
+    write_json(folder / "labels.json", {"labels": class_names})
+    write_json(folder / "preprocessing.json", {"input": {"name": "image", "dtype": dtype}})
+    write_json(folder / "engine.json", ExportTensorrt(max_batch=32).model_dump(mode="json"))
     write_sums(folder)
     return folder
-
-
-def write_sums(folder: Path) -> None:
-    names = sorted(path.name for path in folder.iterdir() if path.name != "SHA256SUMS")
-    (folder / "SHA256SUMS").write_text("".join(f"{digest(folder / name)}  {name}\n" for name in names))
 
 
 def add_samples(folder: Path, error: float = 0.0) -> None:
     """Add sample images to a package, one of their logits wrong by ``error``."""
     images = random_images(6, dtype="uint8")
     logits = right_logits(images)
-    labels = logits.argmax(axis=1)
+    truth = {"labels": logits.argmax(axis=1)}
     logits[3, 4] += error
-    save_file({"images": images, "labels": labels, "logits": logits}, folder / "samples.safetensors")
+    write_samples(folder, Reference(CLASSIFICATION, images, truth, {"logits": logits}))
     write_sums(folder)
 
 
@@ -151,12 +161,16 @@ def digest(path: Path) -> str:
 class ServerProcess:
     """A running server, its addresses and its log."""
 
-    def __init__(self, package: Path, *options: str) -> None:
-        command = [sys.executable, "-c", COMMAND, "--package", str(package), "--http-port", "0", "--grpc-port", "0"]
+    def __init__(self, package: Path, *options: str, code: str = COMMAND) -> None:
+        command = [sys.executable, "-c", code, "--package", str(package), "--http-port", "0", "--grpc-port", "0"]
         self.process = subprocess.Popen(
-            [*command, *options], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+            [*command, *options],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+        )
         self.lines: list[str] = []
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -232,9 +246,9 @@ def _content(body: bytes) -> Any:
 
 
 @contextlib.contextmanager
-def serving(package: Path, *options: str, **places: Any) -> Iterator[ServerProcess]:
-    """Yield a server over ``package`` that is killed at the end if it still runs."""
-    server = ServerProcess(package, *options)
+def serving(package: Path, *options: str, code: str = COMMAND, **places: Any) -> Iterator[ServerProcess]:
+    """Yield a server over ``package``, started by ``code``, that is killed at the end if it still runs."""
+    server = ServerProcess(package, *options, code=code)
     try:
         server.wait_until_ready(**places)
         yield server

@@ -4,7 +4,7 @@ As a program it calls this project's build and runtime with mocks that have the 
 others, and prints what was called as one line of JSON.
 """
 
-# ruff: noqa: PLC0415 (tensorrt is there only in the process that runs over the bindings)
+
 import contextlib
 import json
 import operator

@@ -9,13 +9,13 @@ from urllib.error import URLError
 import pytest
 import torch
 import torchvision
+from pipeline.distillation.network_specs import NetworkSpec, build_student, student_spec
 from safetensors.torch import save_file
 
 from models.factory import build_classifier
 from models.students import build_flow_student
 from pipeline.core.errors import UserError
 from pipeline.data.dataset import DataInfo
-from pipeline.distillation.network_specs import NetworkSpec, build_student, student_spec
 from pipeline.networks.saved import load_network, read_num_steps
 from pipeline.networks.weights import read_weights, save_network
 from pipeline.params.loading import load_params

@@ -87,27 +87,27 @@ def test_the_published_sizes_cover_every_network() -> None:
     assert PUBLISHED.keys() == SMALL_IMAGE_BACKBONES.keys()
 
 
-@pytest.mark.parametrize("backbone", PUBLISHED)
-def test_networks_have_their_published_sizes_and_all_of_them_learns(backbone: str) -> None:
-    network = classifier(backbone)
-    assert count_parameters(network) == PUBLISHED[backbone].parameters
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_networks_have_their_published_sizes_and_all_of_them_learns(name: str) -> None:
+    network = classifier(name)
+    assert count_parameters(network) == PUBLISHED[name].parameters
     network(torch.rand(2, 3, 32, 32)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("backbone", PUBLISHED)
-def test_networks_compute_what_the_published_ones_do(backbone: str) -> None:
-    backbone, head = build_parts(backbone, 100)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_networks_compute_what_the_published_ones_do(name: str) -> None:
+    backbone, head = build_parts(name, 100)
     with torch.no_grad():
         for parameter in [*backbone.double().parameters(), *head.double().parameters()]:
             parameter.copy_(pattern(*parameter.shape))
         logits = head(backbone(pattern(4, 3, 32, 32)))
-    assert float(logits[0, 0]) == pytest.approx(PUBLISHED[backbone].logit, rel=1e-9)
+    assert float(logits[0, 0]) == pytest.approx(PUBLISHED[name].logit, rel=1e-9)
 
 
-@pytest.mark.parametrize("backbone", PUBLISHED)
-def test_stages_end_where_the_resolution_falls_and_compose_to_the_backbone(backbone: str) -> None:
-    backbone = classifier(backbone).backbone.eval()
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_stages_end_where_the_resolution_falls_and_compose_to_the_backbone(name: str) -> None:
+    backbone = classifier(name).backbone.eval()
     x = images = torch.rand(2, 3, 32, 32)
     maps, copies = [], []
     with torch.no_grad():
@@ -115,16 +115,30 @@ def test_stages_end_where_the_resolution_falls_and_compose_to_the_backbone(backb
             maps.append(x := stage(x))
             copies.append(x.clone())
         assert torch.equal(x, backbone(images))
-    assert [y.shape for y in maps] == [(2, width, size, size) for size, width in PUBLISHED[backbone].maps.items()]
-    assert backbone.widths == tuple(PUBLISHED[backbone].maps.values())
+    assert [y.shape for y in maps] == [(2, width, size, size) for size, width in PUBLISHED[name].maps.items()]
+    assert backbone.widths == tuple(PUBLISHED[name].maps.values())
     assert all(torch.equal(y, copy) for y, copy in zip(maps, copies, strict=True)), "a stage changed its input"
 
 
-@pytest.mark.parametrize(("backbone", "published", "own", "shape"), PUBLISHED_NAMES)
-def test_published_weights_find_their_place(backbone: str, published: str, own: str, shape: tuple[int, ...]) -> None:
-    network = classifier(backbone)
+@pytest.mark.parametrize(("name", "published", "own", "shape"), PUBLISHED_NAMES)
+def test_published_weights_find_their_place(name: str, published: str, own: str, shape: tuple[int, ...]) -> None:
+    with torch.device("meta"):  # names and shapes need no numbers
+        network = classifier(name)
     assert network.own_names([published]) == {published: own}
     assert network.state_dict()[own].shape == shape
+
+
+def test_weights_of_version_0_1_find_their_place() -> None:
+    """That version called the backbone ``trunk``."""
+    network = classifier("resnet8_x0_25")
+    old = {name.replace("backbone.", "trunk."): value for name, value in network.state_dict().items()}
+    names = network.own_names(old)
+    assert "trunk.layer1.0.conv1.weight" in names
+    torch.manual_seed(1)
+    other = build_classifier(backbone="resnet8_x0_25", num_classes=100, mean=[0.5, 0.4, 0.3], std=[0.2, 0.25, 0.3])
+    other.load_state_dict({names[name]: value for name, value in old.items()})
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(other.eval()(images), network.eval()(images))
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,14 @@ import numpy as np
 import pytest
 
 from pipeline.data.decoding import central_square, decode_image
+from pipeline.preflight.code import CodeReader
+from pipeline.preflight.stage_table import PROBE, STAGES
 from tests.helpers import ROOT, TINY, fill_folder, image_bytes, write_params
 
 pytestmark = pytest.mark.slow
 
-PROJECT = ["models", "pipeline", "stages", "presets", "dvc.yaml", "params.yaml", ".dvc/config", ".dvc/.gitignore"]
-PROJECT += [".dvcignore", ".gitignore"]
+PROJECT = ["models", "pipeline", "stages", "presets", "dvc.yaml"]
+PROJECT += [".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"]
 ALL_STAGES = ["probe_environment", "prepare_data", "train_teacher", "distill_student", "calibrate_steps"]
 EVALUATIONS = ["evaluate@torch", "evaluate@onnx", "evaluate@tensorrt"]
 ALL_STAGES += ["trace_flow", "export_onnx", "measure_tradeoff", "export_tensorrt", *EVALUATIONS, "package"]
@@ -41,7 +43,7 @@ def environment() -> dict[str, str]:
 
 
 class Project:
-    """A copy of this repository in a folder of its own."""
+    """A copy of this repository in a folder of its own, with the default parameters made small."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -52,7 +54,7 @@ class Project:
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copyfile(source, target)
-        self.change(TINY)
+        write_params(root / "params.yaml", TINY)
         self.call("git", "init", "--quiet")
         self.commit("start")
 
@@ -67,17 +69,33 @@ class Project:
         self.call("git", "add", "--all")
         self.call("git", "commit", "--quiet", "--message", message)
 
-    def restore(self) -> None:
-        """Bring the tracked files back to the last commit.
+    def tracked(self) -> dict[Path, bytes]:
+        """Return the content of each file that git tracks."""
+        return {self.root / name: (self.root / name).read_bytes() for name in self.call("git", "ls-files").splitlines()}
 
-        They are touched first: after an experiment the index may take a changed file of the same size for unchanged.
-        """
-        for name in self.call("git", "ls-files").splitlines():
-            (self.root / name).touch()
-        self.call("git", "checkout", "--quiet", "HEAD", "--", ".")
+    def restore(self, before: dict[Path, bytes]) -> None:
+        """Bring tracked files back to their content ``before``, and DVC's outputs to what dvc.lock says then."""
+        changed = {path for path, content in before.items() if not path.exists() or path.read_bytes() != content}
+        for path in changed:
+            path.write_bytes(before[path])
+        if self.root / "dvc.lock" in changed:  # something has run
+            self.call("git", "reset", "--quiet")  # experiments leave their results in the index
+            self.call("dvc", "checkout", "--quiet")
 
     def change(self, changes: dict[str, Any]) -> None:
         write_params(self.root / "params.yaml", changes, base=self.root / "params.yaml")
+
+    def edit(self, name: str, text: str) -> None:
+        """Append ``text`` to the file ``name``, before what runs it as a program."""
+        path = self.root / name
+        head, program, tail = path.read_text().partition('\nif __name__ == "__main__":')
+        path.write_text(f"{head}{text}{program}{tail}")
+
+    def stages_that_run(self, *names: str) -> set[str]:
+        """Return the stages, as DVC calls them, whose code includes one of the files ``names``."""
+        code = CodeReader(self.root)
+        found = {stage.name for stage in STAGES.values() if set(names) & set(code.closure(stage.module))} - {PROBE}
+        return found - {"evaluate"} | ({*EVALUATIONS} if "evaluate" in found else set())
 
     def repro(self, *arguments: str) -> list[str]:
         """Run ``dvc repro`` and return the stages that ran."""
@@ -101,19 +119,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(autouse=True)
 def restored(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Undo what a test changed in the shared project's parameters, and the runs that it made of them."""
+    """Undo what a test changed in the shared project, and the runs that it made of it."""
     if "project" not in request.fixturenames:
         yield
         return
     project: Project = request.getfixturevalue("project")
-    params, lock = (project.root / name for name in ("params.yaml", "dvc.lock"))
-    before = params.read_bytes(), lock.read_bytes()
+    before = project.tracked()
     yield
-    if lock.read_bytes() != before[1]:
-        project.restore()
-        project.call("dvc", "checkout", "--quiet")
-    elif params.read_bytes() != before[0]:
-        params.write_bytes(before[0])
+    project.restore(before)
 
 
 def test_a_second_run_runs_the_probe_alone(project: Project) -> None:
@@ -140,6 +153,80 @@ def test_tensorrt_is_built_or_honestly_skipped(project: Project) -> None:
     else:
         assert (status["status"], report["status"]) == ("skipped", "skipped")
         assert status["reason"] == report["reason"]
+
+
+LATE, TABLE, LOSSES = "pipeline/package/model_card.py", "pipeline/export/tensorrt/operators.json", "models/losses.py"
+"""Code of the package alone, data that code reads, and code of training."""
+
+
+def test_comments_and_docstrings_changed_anywhere_rerun_nothing(project: Project) -> None:
+    for path in project.tracked():
+        if path.suffix == ".py":
+            path.write_text(path.read_text().replace('"""', '"""Edited. ', 1) + "\n\n# A comment.\n")
+    assert project.repro() == ["probe_environment"]
+
+
+def test_a_changed_line_reruns_exactly_the_stages_that_run_it(project: Project) -> None:
+    assert project.stages_that_run(LATE) == {"package"}
+    assert "distill_student" in project.stages_that_run(LOSSES)
+    for number, (name, text) in enumerate({LATE: "EDITED = True\n", TABLE: "\n", LOSSES: "EDITED = True\n"}.items()):
+        project.edit(name, text)
+        project.repro("probe_environment")
+        expected = project.stages_that_run(*[LATE, TABLE, LOSSES][: number + 1])
+        assert set(project.repro("--dry")) == {"probe_environment"} | expected
+
+
+EDITS_ITSELF = """
+from pathlib import Path as _Path
+
+EDITION = 1
+_Path(__file__).write_text(_Path(__file__).read_text().replace("EDITION = 1\\n", "EDITION = 2\\n", 1))
+"""
+
+
+def test_code_that_changes_while_its_stage_runs_is_caught_at_the_next_repro(project: Project) -> None:
+    project.edit("stages/package.py", EDITS_ITSELF)
+    assert project.repro() == ["probe_environment", "package"]
+    assert "EDITION = 2\n" in (project.root / "stages/package.py").read_text()
+    assert project.repro() == ["probe_environment", "package"], "the second edition has not run yet"
+    assert project.repro() == ["probe_environment"]
+
+
+def test_a_syntax_error_stops_the_chain_at_the_probe(project: Project) -> None:
+    project.edit(LATE, "def broken(:\n")
+    output = project.call("dvc", "repro", expect=255)
+    assert re.search(rf"^error: {LATE}, line \d+: ", output, re.MULTILINE)
+    assert "Traceback" not in output
+    assert re.findall(r"Running stage '(.*?)'", output) == ["probe_environment"]
+
+
+def test_experiments_here_in_a_copy_and_from_the_queue_rerun_the_same(project: Project) -> None:
+    """The copy and the queue work in folders of their own, on the code as it is here."""
+
+    def lock(experiment: str) -> str:
+        (reference,) = project.call("git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{experiment}").split()
+        return project.call("git", "show", f"{reference}:dvc.lock")
+
+    project.edit(LATE, "EDITED = 1\n")
+    project.edit("pipeline/core/files.py", "# A comment.\n")
+    outputs = [project.call("dvc", "exp", "run", "--temp", "--name", "in-a-copy")]
+    project.call("dvc", "exp", "run", "--queue", "--name", "queued")
+    silent: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # the worker keeps them open
+    subprocess.run(["dvc", "queue", "start"], cwd=project.root, env=environment(), check=True, **silent)
+    deadline = time.monotonic() + 300
+    while not re.search("Success|Failed", status := project.call("dvc", "queue", "status")):
+        assert time.monotonic() < deadline, status
+        time.sleep(0.5)
+    assert "Success" in status, project.call("dvc", "queue", "logs", "queued")
+    outputs.append(project.call("dvc", "queue", "logs", "queued"))
+    project.call("dvc", "queue", "stop", "--kill")
+    outputs.append(project.call("dvc", "exp", "run", "--name", "here"))
+    for output in outputs:
+        found = re.findall(r"(?:Running stage|Stage) '(.*?)'(?::| is cached)", output)
+        assert found == ["probe_environment", "package"]
+    locks = {lock(name) for name in ("in-a-copy", "queued", "here")}
+    assert project.repro() == ["probe_environment"]
+    assert locks == {(project.root / "dvc.lock").read_text()}
 
 
 @pytest.mark.parametrize(
@@ -192,11 +279,12 @@ def test_an_experiment_changes_a_parameter_and_keeps_the_teacher(project: Projec
 
 
 def test_a_student_without_a_teacher_trains_none(project: Project) -> None:
+    before = project.tracked()
     project.change({"distill_student.method": "none"})
     assert project.repro("distill_student") == ["probe_environment", "train_teacher", "distill_student"]
     assert project.json("reports/teacher.json")["status"] == "not needed"
     assert project.json("artifacts/student/network.json")["method"] == "none"
-    project.restore()
+    project.restore(before)
     assert project.repro() == ["probe_environment"], "the earlier results come back from DVC's cache"
     assert project.json("artifacts/student/network.json")["method"] == "fm_kt"
 
@@ -315,7 +403,10 @@ def kill_dvc_in(twin: Project, stage: str) -> None:
 def test_the_same_inputs_give_the_same_bytes_in_another_clone_that_is_killed_twice(
     project: Project, tmp_path: Path
 ) -> None:
-    """All that a package is made of but measured latency: data, networks, ONNX files, their reports and scores."""
+    """All that a package is made of but measured latency: data, networks, ONNX files, their reports and scores.
+
+    Code that training does not run may change before it goes on.
+    """
     clone = tmp_path / "a/clone/elsewhere"
     clone.parent.mkdir(parents=True)
     project.call("git", "clone", "--quiet", str(project.root), str(clone))
@@ -323,6 +414,8 @@ def test_the_same_inputs_give_the_same_bytes_in_another_clone_that_is_killed_twi
     twin.root = clone
     for stage in ("train_teacher", "distill_student"):
         kill_dvc_in(twin, stage)
+    twin.edit("pipeline/training/loop.py", "# A comment.\n")
+    twin.edit(LATE, "EDITED = True\n")
     output = twin.call("dvc", "repro", "evaluate@onnx")
     assert "an earlier run was interrupted; going on after its epoch" in output
     assert {"distill_student", "export_onnx"} <= set(re.findall(r"Running stage '(.*?)'", output))

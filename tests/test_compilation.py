@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.backbones.backbone import Stage, Backbone
+from models.backbones.backbone import Backbone, Stage
 from models.classifier import Classifier
-from models.shape_transform import LogitTransform
+from models.layers.shape_transform import LogitTransform
 from pipeline.core.errors import UserError
 from pipeline.core.torch_setup import set_up_torch
 from pipeline.training.compilation import compile_networks, wants_compiling
@@ -50,7 +50,7 @@ def _compiling() -> Iterator[None]:
 
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_the_compiler_is_as_deterministic_as_the_rest(*, deterministic: bool) -> None:
-    import torch._inductor.config as inductor  # noqa: PLC0415  (takes seconds)
+    import torch._inductor.config as inductor
 
     before = torch.get_deterministic_debug_mode()
     try:
@@ -77,7 +77,7 @@ def test_compiled_training_is_the_same_training(tmp_path: Path) -> None:
 def test_without_a_compiler_it_stops_unless_it_may_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import torch._inductor.config as inductor  # noqa: PLC0415
+    import torch._inductor.config as inductor
 
     monkeypatch.setattr(inductor.cpp, "cxx", ("/no/such/compiler",))
     monkeypatch.setattr(inductor, "fx_graph_cache", False)

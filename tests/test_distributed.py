@@ -16,7 +16,7 @@ from torch import nn
 
 from models.global_batch_norm import GlobalBatchNorm, synchronize_batch_norms
 from pipeline.core import distributed
-from pipeline.core.distributed import all_gather, broadcast, local_shard, all_reduce_sum
+from pipeline.core.distributed import all_gather, all_reduce_sum, broadcast, local_shard
 from tests.bench import SMALL, Bench, taught_bench
 from tests.helpers import ROOT
 

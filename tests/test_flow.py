@@ -7,15 +7,16 @@ from torch import Tensor, nn
 from models.deploy import UnrolledFlow
 from models.flow import FlowTransfer, build_logit_flow
 from models.integrate import Velocity, euler, step_times
-from models.meta_encoders import META_ENCODERS, MetaEncoder, build_meta_encoder
+from models.layers.shape_transform import LogitTransform
+from models.meta_encoder import MetaEncoder
+from models.meta_encoders import META_ENCODERS, build_meta_encoder
 from models.schedules import SCHEDULES, get_schedule
-from models.shape_transform import LogitTransform
 
 every_schedule = pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 
 
 class TrueVelocity:
-    """dZ/dt of the path that ``schedule`` walks between two known ends; notes the times at which it is asked."""
+    """dZ/dt of the path of ``schedule`` between two known ends; notes the times at which it is asked."""
 
     def __init__(self, schedule: str) -> None:
         self.schedule = get_schedule(schedule)
@@ -77,7 +78,7 @@ def test_no_steps_are_refused(num_steps: int) -> None:
 
 @every_schedule
 @pytest.mark.parametrize("num_steps", [1, 3, 8])
-def test_a_walk_and_its_mean_output_are_the_chain_written_out_with_estimates_of_least_squares(
+def test_a_trajectory_and_its_mean_output_are_the_chain_written_out_with_estimates_of_least_squares(
     schedule: str, num_steps: int
 ) -> None:
     """For rectified flow the estimate of the velocity alone: X_S - v."""
@@ -96,6 +97,8 @@ def test_a_walk_and_its_mean_output_are_the_chain_written_out_with_estimates_of_
         torch.testing.assert_close(path.estimates[i], estimate.reshape(source.shape))
         state = state - velocity / num_steps
     torch.testing.assert_close(path.states[num_steps], state)
+    torch.testing.assert_close(flow.final_state(source, num_steps), state)
+    torch.testing.assert_close(flow.estimates(source, num_steps), list(path.estimates))
     outputs = [estimate.softmax(dim=1) for estimate in path.estimates]
     torch.testing.assert_close(flow.step_outputs(source, num_steps), torch.stack(outputs))
     torch.testing.assert_close(flow(source, num_steps), sum(outputs) / num_steps)
@@ -122,7 +125,7 @@ def test_a_built_flow_takes_any_number_of_steps_at_the_speed_of_its_schedule(sch
     for num_steps in (1, 2, 7, 16):
         logits = flow(x, num_steps)
         assert logits.shape == (3, 5)
-        torch.testing.assert_close(UnrolledFlow(flow, num_steps)(x, num_steps), logits)
+        torch.testing.assert_close(UnrolledFlow(flow, num_steps)(x), logits)
     t = torch.tensor([1.0, 0.3, 0.5], dtype=torch.float64)
     norm = get_schedule(schedule).velocity_norm(t)
     plain = MetaEncoder(4, flow.velocity.body, time_scale=30.0)

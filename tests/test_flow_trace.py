@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from models.classifier import Classifier
 from models.factory import build_classifier
+from models.layers.shape_transform import build_feature_transforms
 from models.schedules import SCHEDULES
-from models.shape_transform import build_feature_transforms
 from models.students import FlowStudent, build_feature_flow_student, build_flow_student
 from pipeline.data.dataset import Split
 from pipeline.distillation.teacher_loss import FrozenTeacher

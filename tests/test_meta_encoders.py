@@ -8,10 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, group_norm, relu, silu
 
+from models.encoder_bodies.mlp import ChannelLayerNorm
+from models.encoder_bodies.transformer import WindowAttention
 from models.flow import FlowTransfer
-from models.meta_encoders import META_ENCODERS, ChannelLayerNorm, LayerEncoder, WindowAttention, build_meta_encoder
+from models.layers.time_embedding import TimeEmbedding, sinusoidal_embedding
+from models.meta_encoder import LayerEncoder
+from models.meta_encoders import META_ENCODERS, build_meta_encoder
 from models.schedules import get_schedule
-from models.time_embedding import TimeEmbedding, sinusoidal_embedding
+from models.students import build_layered_classifier
 
 every_meta_encoder = pytest.mark.parametrize("name", sorted(META_ENCODERS))
 
@@ -96,7 +100,7 @@ def attention(x: Tensor, rows: int, columns: int, weights: Iterator[Tensor]) -> 
 
 @every_meta_encoder
 def test_a_body_follows_its_formula(name: str) -> None:
-    body, x = random_weights(META_ENCODERS[name](6)), random_maps(6, 4, 4)
+    body, x = random_weights(META_ENCODERS[name].load()(6)), random_maps(6, 4, 4)
     weights = iter(body.parameters())
     if name == "mlp":
         expected = mlp_block(mlp_block(x, weights), weights)
@@ -131,7 +135,7 @@ def test_channel_layer_norm_treats_each_position_on_its_own() -> None:
 
 @every_meta_encoder
 def test_meta_encoder_layers_are_one_rectified_step_without_the_time(name: str) -> None:
-    layers, x = random_weights(LayerEncoder(name, 6)), random_maps(6, 4, 4)
+    layers, x = random_weights(LayerEncoder(META_ENCODERS[name].load()(6))), random_maps(6, 4, 4)
     torch.testing.assert_close(layers(x), x - layers.body(x))
     encoder = build_meta_encoder(name, 6).double()
     encoder.body.load_state_dict(layers.body.state_dict())
@@ -141,10 +145,22 @@ def test_meta_encoder_layers_are_one_rectified_step_without_the_time(name: str) 
     torch.testing.assert_close(layers(x), flow.trajectory(x, 1).states[-1])
 
 
-@pytest.mark.parametrize("build", [build_meta_encoder, LayerEncoder])
-def test_an_unknown_meta_encoder_lists_the_known_ones(build: Callable[[str, int], nn.Module]) -> None:
-    with pytest.raises(ValueError, match="unknown meta-encoder 'lstm'; known: conv, conv_mobile, mlp, transformer"):
-        build("lstm", 4)
+def test_an_unknown_meta_encoder_lists_the_known_ones() -> None:
+    known = "unknown meta-encoder 'lstm'; known: conv, conv_mobile, mlp, transformer"
+    with pytest.raises(ValueError, match=known):
+        build_meta_encoder("lstm", 4)
+    with pytest.raises(ValueError, match=known):
+        build_layered_classifier(backbone="resnet8", num_classes=3, mean=[0.5] * 3, std=[0.25] * 3, layers="lstm")
+
+
+def test_the_steps_of_a_chain_are_conditioned_as_their_times_one_by_one() -> None:
+    for velocity_norm in (None, lambda t: 1 + 10 * t):
+        encoder = random_weights(build_meta_encoder("conv", 6, time_scale=3.0, velocity_norm=velocity_norm))
+        x = random_maps(6, 5, 4)
+        along = encoder.along(encoder.condition_steps(3))
+        for time in (1.0, 2 / 3, 1 / 3):
+            t = torch.full((2,), time, dtype=torch.float64)
+            torch.testing.assert_close(along(x=x, t=t), encoder(x=x, t=t))
 
 
 @pytest.mark.parametrize("width", [1, 2, 7, 8])

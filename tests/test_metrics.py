@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from pipeline.tasks.classification.parity import Gate, Parity, compare, require_parity
+from pipeline.tasks.classification.proof import Evaluation, check_gate
 
 from models.factory import build_classifier
 from models.students import build_flow_student
@@ -12,8 +14,6 @@ from pipeline.core.errors import GateError
 from pipeline.evaluation.step_calibration import StepScores, choose_steps, step_candidates
 from pipeline.networks.complexity import count_macs
 from pipeline.tasks.classification.metrics import confusion_rows, expected_calibration_error, score
-from pipeline.tasks.classification.parity import Gate, Parity, compare, require_parity
-from pipeline.tasks.classification.proof import Evaluation, check_gate
 
 LOGITS = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]], dtype=np.float32)
 LABELS = np.array([0, 1, 1, 1])

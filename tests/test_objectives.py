@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from pipeline.distillation.build import build_objective
+from pipeline.distillation.network_specs import adapter_spec, build_student, student_spec
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,9 +18,7 @@ from models.schedules import SCHEDULES
 from pipeline.core.errors import UserError
 from pipeline.data.augmentation import Batch
 from pipeline.data.dataset import DataInfo
-from pipeline.distillation.build import build_objective
 from pipeline.distillation.methods import LOSSES_OF, METHODS
-from pipeline.distillation.network_specs import build_student, adapter_spec, student_spec
 from pipeline.distillation.teacher_loss import FrozenTeacher, StepSampler, TeacherLoss, paired
 from pipeline.networks.saved import build_network
 from pipeline.params.loading import load_params

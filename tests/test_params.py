@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from models.table import Entry, Table
+from models.core.table import Entry, Table
 from pipeline.core.errors import UserError
 from pipeline.core.settings import Base, Section, entry_of, knob
-from pipeline.data.settings import PrepareData
+from pipeline.data.sources.settings import PrepareData
 from pipeline.distillation.criteria import LOGITS, TRANSFERS, CriterionEntry
 from pipeline.distillation.settings import DistillStudent, losses_section
 from pipeline.export.precisions import PRECISIONS, PrecisionEntry

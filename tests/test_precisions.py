@@ -9,6 +9,9 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
+from pipeline.export.onnx.precisions import PRECISIONS, Exported, Source, check_tensorrt, export_precisions
+from pipeline.tasks.classification.parity import Gate
+from pipeline.tasks.classification.proof import verify_export
 from torch import nn
 
 from models.students import build_flow_student
@@ -16,12 +19,9 @@ from pipeline.core.errors import GateError
 from pipeline.data.dataset import Split
 from pipeline.export.onnx.manifest import describe_files
 from pipeline.export.onnx.onnxruntime_quantization import quantize
-from pipeline.export.onnx.precisions import PRECISIONS, Exported, Source, check_tensorrt, export_precisions
 from pipeline.export.tensorrt.operator_support import check_precision
 from pipeline.runtimes.base import predict
 from pipeline.runtimes.onnx import OnnxRuntime, available_providers
-from pipeline.tasks.classification.parity import Gate
-from pipeline.tasks.classification.proof import verify_export
 
 OPEN: dict[str, Any] = {"max_abs_diff": None, "max_relative_diff": 0.0, "min_top1_agreement": 0.01, "max_drop": 1.0}
 EXACT: dict[str, Any] = {"max_abs_diff": 1e-4, "max_relative_diff": 0.0, "min_top1_agreement": 1.0, "max_drop": 0.0}

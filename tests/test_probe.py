@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.core.errors import UserError
-from pipeline.data.settings import PrepareData
+from pipeline.data.sources.settings import PrepareData
 from pipeline.preflight.checks import check_device, data_fingerprint, earlier_inputs
 from stages.probe_environment import main as probe
 from tests.helpers import fill_folder

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.flow_paths.base import Schedule
 from models.integrate import step_times
-from models.schedules import SCHEDULES, Schedule, get_schedule
+from models.schedules import SCHEDULES, get_schedule
 
 TIMES = torch.linspace(0.0, 1.0, 41, dtype=torch.float64)
 VISITED = sorted({time for num_steps in range(1, 51) for time in step_times(num_steps)})
@@ -22,11 +23,11 @@ def table(name: str, t: Tensor) -> tuple[Tensor, Tensor]:
     }[name]
 
 
-def derived(name: str, times: Tensor, *, walked: bool = False) -> list[Tensor]:
-    """Return alpha, sigma and their derivatives; walked, those of ve have norm 1. At its ends vp is not evaluated."""
+def derived(name: str, times: Tensor, *, of_states: bool = False) -> list[Tensor]:
+    """Return alpha, sigma and their derivatives; of the chain's states, those of ve have norm 1. vp avoids its ends."""
     t = (times.clamp(1e-3, 0.999) if name == "vp" else times).clone().requires_grad_()
     alpha, sigma = table(name, t)
-    norm = torch.hypot(alpha, sigma) if walked and name == "ve" else 1
+    norm = torch.hypot(alpha, sigma) if of_states and name == "ve" else 1
     weights = [alpha / norm, sigma / norm]
     return [
         *(weight.detach() for weight in weights),
@@ -75,11 +76,11 @@ def test_vp_preserves_the_variance() -> None:
 
 
 @every_schedule
-def test_walked_weights_are_those_of_the_table_and_for_ve_of_norm_one(name: str) -> None:
+def test_weights_of_the_states_are_those_of_the_table_and_for_ve_of_norm_one(name: str) -> None:
     schedule, visited = get_schedule(name), torch.tensor(VISITED, dtype=torch.float64)
-    walked = torch.tensor([schedule.weights_at(time) for time in VISITED], dtype=torch.float64)
-    expected = derived(name, visited, walked=True)
-    torch.testing.assert_close(walked.T, torch.stack(expected), rtol=1e-9, atol=1e-12)
+    weights = torch.tensor([schedule.weights_at(time) for time in VISITED], dtype=torch.float64)
+    expected = derived(name, visited, of_states=True)
+    torch.testing.assert_close(weights.T, torch.stack(expected), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(schedule.start(visited), expected[0][-1] * visited)
     norm = schedule.velocity_norm(visited)
     assert (norm is None) == (name == "rectified")
@@ -92,7 +93,7 @@ def test_walked_weights_are_those_of_the_table_and_for_ve_of_norm_one(name: str)
 def test_the_true_velocity_recovers_the_target_at_every_step(name: str, num_steps: int) -> None:
     source, target = torch.randn(2, 5, 3, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for time in step_times(num_steps):
-        alpha, sigma, d_alpha, d_sigma = derived(name, torch.tensor(time, dtype=torch.float64), walked=True)
+        alpha, sigma, d_alpha, d_sigma = derived(name, torch.tensor(time, dtype=torch.float64), of_states=True)
         state, velocity = alpha * source + sigma * target, d_alpha * source + d_sigma * target
         recovered = get_schedule(name).recover_target(state=state, velocity=velocity, source=source, time=time)
         torch.testing.assert_close(recovered, target, rtol=1e-6, atol=1e-9)
@@ -118,5 +119,5 @@ def test_an_estimate_is_well_conditioned(name: str, by_state: float, by_velocity
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="unknown schedule 'cosine'; known: rectified, ve, vp"):
+    with pytest.raises(ValueError, match="unknown schedule 'cosine'; known: rectified, vp, ve"):
         get_schedule("cosine")

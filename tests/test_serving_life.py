@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from click.testing import CliRunner, Result
 from tritonclient.utils import InferenceServerException
 
 from pipeline.core.errors import GateError, UserError
-from pipeline.package.reader import read_package
+from pipeline.package.reader import Package
 from pipeline.serving.models import load_models
 from stages.commands.serve import serve
 from tests.helpers import refused
@@ -230,36 +231,44 @@ def test_a_package_that_was_changed(tmp_path: Path, file: str, change: Callable[
     folder = make_package(tmp_path / "package")
     (folder / file).write_bytes(change((folder / file).read_bytes()))
     with pytest.raises(UserError, match=rf"{file}: differs from its SHA-256"):
-        load_models(read_package(folder), ["fp32"], provider="cpu", num_threads=1)
+        load_models(Package.open(folder), ["fp32"], provider="cpu", num_threads=1)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_packaged_images_are_answered_as_packaged(tmp_path: Path, dtype: str) -> None:
     folder = make_package(tmp_path / "package", dtype=dtype)
     add_samples(folder)
-    (model,) = load_models(read_package(folder), ["fp32"], provider="cpu", num_threads=1)
+    (model,) = load_models(Package.open(folder), ["fp32"], provider="cpu", num_threads=1)
     images = random_images(2, dtype=dtype)
-    np.testing.assert_allclose(model.run(images).logits, right_logits(images), atol=1e-4)
+    np.testing.assert_allclose(model.run(images).outputs["logits"], right_logits(images), atol=1e-4)
     add_samples(folder, error=0.1)
-    with pytest.raises(GateError, match=r"model.onnx, packaged images: logits differ by 0.1, allowed are"):
-        load_models(read_package(folder), ["fp32"], provider="cpu", num_threads=1)
+    with pytest.raises(GateError, match=r"model.onnx, packaged samples, 6 images: outputs differ by 0.1, allowed are"):
+        load_models(Package.open(folder), ["fp32"], provider="cpu", num_threads=1)
     with (folder / "samples.safetensors").open("ab") as file:
         file.write(b"more")
     with pytest.raises(UserError, match=r"samples.safetensors: differs from its SHA-256"):
-        load_models(read_package(folder), ["fp32"], provider="cpu", num_threads=1)
+        load_models(Package.open(folder), ["fp32"], provider="cpu", num_threads=1)
+    (folder / "samples.safetensors").unlink()
+    with pytest.raises(UserError, match=r"samples.safetensors: missing"):
+        load_models(Package.open(folder), ["fp32"], provider="cpu", num_threads=1)
 
 
 def test_models_that_cannot_be(slow: Path) -> None:
-    package = read_package(slow)
+    package = Package.open(slow)
     with pytest.raises(UserError, match=r"has no file of precision 'fp8'; it has fp32"):
         load_models(package, ["fp8"], provider="cpu", num_threads=1)
     with pytest.raises(UserError, match=r"--precision: got fp32, fp32; name each one once"):
         load_models(package, ["fp32", "fp32"], provider="cpu", num_threads=1)
     for name in ("stats", "a/b", "", "-a", "a b"):
         with pytest.raises(UserError, match=r"cannot be part of a URL"):
-            load_models(package._replace(name=name), ["fp32"], provider="cpu", num_threads=1)
-    with pytest.raises(UserError, match=r"gives float32 \[1, 10\], expected finite float32 \[1, 9\]"):
-        load_models(package._replace(labels=package.labels[1:]), ["fp32"], provider="cpu", num_threads=1)
+            load_models(replace(package, name=name), ["fp32"], provider="cpu", num_threads=1)
+    (logits,) = package.signature.outputs
+    fewer = package.signature._replace(outputs=(logits._replace(shape=(9,)),))
+    with pytest.raises(UserError, match=r"gives logits float32 \[1, 10\], expected finite float32 \[1, 9\]"):
+        load_models(replace(package, signature=fewer), ["fp32"], provider="cpu", num_threads=1)
+    another = package.signature._replace(outputs=(logits, logits._replace(name="boxes")))
+    with pytest.raises(UserError, match=r"takes image \(FP32\) and returns logits, expected .* boxes, logits"):
+        load_models(replace(package, signature=another), ["fp32"], provider="cpu", num_threads=1)
 
 
 def test_a_changed_package_ends_the_command(tmp_path: Path) -> None:

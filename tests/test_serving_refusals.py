@@ -157,7 +157,7 @@ def test_values_that_are_not_finite(server: ServerProcess, value: float) -> None
 
 def test_values_whose_logits_are_not_finite(server: ServerProcess) -> None:
     status, error = ask(server, document(), np.full((1, 3, SIZE, SIZE), 3e38, np.float32).tobytes())
-    assert (status, "the logits of these values are not finite" in error) == (400, True)
+    assert (status, "output 'logits' of these values is not finite" in error) == (400, True)
 
 
 @pytest.mark.parametrize("raw", [b"", RAW[:-1], RAW + b"\0"])

@@ -17,21 +17,21 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper
+from pipeline.tasks.classification.parity import Gate
 from polygraphy.backend import trt
 from safetensors.numpy import save_file
 
 from models.deploy import deployable
 from models.factory import build_classifier
+from pipeline.core.host import probe_tensorrt
 from pipeline.export.onnx.exporter import export_onnx
 from pipeline.export.onnx.fp16 import convert_to_half
 from pipeline.export.tensorrt.engines import build_engine
 from pipeline.export.tensorrt.plan import EnginePlan, trtexec_command
 from pipeline.package.reader import read_samples
 from pipeline.preflight import environment
-from pipeline.preflight.environment import probe_tensorrt
 from pipeline.runtimes.base import predict
 from pipeline.runtimes.tensorrt import infer_within, open_engine
-from pipeline.tasks.classification.parity import Gate
 from stages.export_tensorrt import main
 from tests.helpers import refused
 

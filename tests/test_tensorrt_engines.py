@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from pipeline.tasks.classification.parity import Gate
 from safetensors.numpy import save_file
 from torch import nn
 
@@ -24,7 +25,6 @@ from pipeline.export.tensorrt.plan import EnginePlan
 from pipeline.package.reader import read_gate
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.runtimes.tensorrt import open_engine
-from pipeline.tasks.classification.parity import Gate
 from stages.commands.build_engine import build_engine as command
 from tests.helpers import ROOT, refused
 

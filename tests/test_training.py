@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.normalize import Normalize
+from models.layers.normalize import Normalize
 from pipeline.core.errors import GateError, UserError
 from pipeline.core.torch_setup import derive_seed, seed_everything
 from pipeline.data.dataset import Split

@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from pipeline.core.errors import GateError, UserError
-from pipeline.package.reader import Package, read_package
+from pipeline.package.reader import Package
 from pipeline.package.triton_repository import check_triton_repository, write_triton_repository
 from tests.helpers import ROOT
 from tests.serving_helpers import LABELS, NAME, SIZE, make_package
@@ -22,7 +22,7 @@ ALL = ("fp16", "int8-cpu")
 
 @pytest.fixture
 def package(tmp_path: Path) -> Package:
-    return read_package(make_package(tmp_path / "package", more=ALL))
+    return Package.open(make_package(tmp_path / "package", more=ALL))
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_configurations(repository: Path, suffix: str, backend: str, file: str, 
 
 
 def test_what_the_package_lacks_is_left_out(tmp_path: Path) -> None:
-    package = read_package(make_package(tmp_path / "package", dtype="uint8"))
+    package = Package.open(make_package(tmp_path / "package", dtype="uint8"))
     write_triton_repository(tmp_path / "triton", package, max_batch=8, num_threads=1)
     check_triton_repository(tmp_path / "triton", package)
     assert {path.name for path in (tmp_path / "triton").iterdir()} == {NAME, f"{NAME}-gpu", f"{NAME}-tensorrt"}
@@ -85,9 +85,9 @@ def test_what_the_package_lacks_is_left_out(tmp_path: Path) -> None:
 
 def test_same_package_same_bytes(tmp_path: Path, repository: Path, package: Package) -> None:
     code = (
-        "import sys; from pathlib import Path; from pipeline.package.reader import read_package;"
+        "import sys; from pathlib import Path; from pipeline.package.reader import Package;"
         "from pipeline.package.triton_repository import write_triton_repository as write;"
-        "write(Path(sys.argv[2]), read_package(Path(sys.argv[1])), max_batch=32, num_threads=2)"
+        "write(Path(sys.argv[2]), Package.open(Path(sys.argv[1])), max_batch=32, num_threads=2)"
     )
     again = tmp_path / "again"
     subprocess.run([sys.executable, "-c", code, str(package.folder), str(again)], cwd=ROOT, check=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.backbone import Backbone, Stage
-from models.calling import call
+from models.core.calling import call
 
 STEM = 24
 

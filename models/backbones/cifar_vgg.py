@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from models.backbones.backbone import Backbone, Stage
-from models.calling import call
+from models.core.calling import call
 
 
 class CifarVgg(Backbone):

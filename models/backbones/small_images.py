@@ -10,7 +10,7 @@ from models.backbones.cifar_resnet import CifarResNet
 from models.backbones.cifar_shufflenet import CifarShuffleNetV1, CifarShuffleNetV2
 from models.backbones.cifar_vgg import CifarVgg
 from models.backbones.wide_resnet import WideResNet
-from models.shape_transform import LogitTransform
+from models.layers.shape_transform import LogitTransform
 
 FAMILIES: dict[str, Callable[..., Backbone]] = {
     "bottleneck_resnet": BottleneckResNet,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from models.backbones.catalog import SMALL_IMAGE_BACKBONES
-from models.table import Entry, Table, unknown_name
+from models.core.table import Entry, Table, unknown_name
 
 if TYPE_CHECKING:
     from models.backbones.backbone import BackboneAndHead

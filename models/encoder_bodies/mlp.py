@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from models.calling import call
+from models.core.calling import call
 
 
 class ChannelLayerNorm(nn.Module):

@@ -39,7 +39,7 @@ class Schedule:
         raise NotImplementedError
 
     def weights_at(self, time: float) -> Weights:
-        """Return the weights, at ``time``, of the states that the chain walks."""
+        """Return the weights, at ``time``, of the states that the chain visits."""
         return weights_of(self, time)
 
     def velocity_norm(self, t: Tensor) -> Tensor | None:

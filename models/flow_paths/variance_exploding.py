@@ -11,7 +11,7 @@ from models.flow_paths.base import Schedule, Weights, weights_of
 class VarianceExploding(Schedule):
     """alpha = s_min (s_max / s_min)^t, sigma = 1 (Song et al. 2021, VE).
 
-    The chain walks the states divided by sqrt(alpha^2 + sigma^2). As they are, they begin a hundred times as large as
+    The chain visits the states divided by sqrt(alpha^2 + sigma^2). As they are, they begin a hundred times as large as
     X_S, and Euler steps of dZ/dt = ln(s_max / s_min) Z alternate in sign where there are fewer than 9 of them.
     """
 

@@ -130,7 +130,10 @@ def trials(comparison: Comparison, out: Path) -> list[Trial]:
     Raises:
         UserError: the parameters of a method are wrong; nothing has run then.
     """
-    return [_trial(comparison, out, method, seed) for seed in comparison.seeds for method in comparison.methods]
+    found = [_trial(comparison, out, method, seed) for seed in comparison.seeds for method in comparison.methods]
+    for trial in found[: len(comparison.methods)]:  # another seed changes nothing that is checked
+        check_params(load_params(trial.params))
+    return found
 
 
 def _trial(comparison: Comparison, out: Path, method: str, seed: int) -> Trial:
@@ -173,11 +176,12 @@ def _trial(comparison: Comparison, out: Path, method: str, seed: int) -> Trial:
 
 
 def _write_params(comparison: Comparison, folder: Path, changes: Changes) -> Path:
+    """Write the parameters with ``changes`` into ``folder``; raises UserError where they are not valid."""
     path = folder / "params.yaml"
     text = changed_params(Path(comparison.params), comparison.changes | changes)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
-    check_params(load_params(path))
+    load_params(path)
     return path
 
 

@@ -1,10 +1,13 @@
 """Turn a source into splits on disk: packed pixels of one size, or an index of files that are decoded on the fly."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +18,11 @@ from pipeline.core.arrays import Truth
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, sha256, write_json, write_text
 from pipeline.data.reading import Image
-from pipeline.data.settings import PrepareData
 from pipeline.data.splits import ImageSet
 from pipeline.data.statistics import ChannelStatistics
+
+if TYPE_CHECKING:
+    from pipeline.data.sources.settings import PrepareData
 
 logger = logging.getLogger(__name__)
 

@@ -1,15 +1,20 @@
 """Images of known categories before they are packed, and seeded balanced splits of them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError, user_error
 from pipeline.data.reading import Image, fitted
-from pipeline.data.settings import PrepareData
+
+if TYPE_CHECKING:
+    from pipeline.data.sources.settings import PrepareData
 
 Indices = NDArray[np.int64]
 
@@ -28,7 +33,7 @@ class ImageSet:
     files: Sequence[Path] = ()
     """The file of each image; none where images have no files of their own."""
 
-    def select(self, positions: Indices) -> "ImageSet":
+    def select(self, positions: Indices) -> ImageSet:
         """Return the set of the images at ``positions``."""
         files = [self.files[position] for position in positions] if self.files else ()
         return ImageSet(self.categories[positions], lambda chosen, size: self.read(positions[chosen], size), files)

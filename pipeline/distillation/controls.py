@@ -1,5 +1,9 @@
 """The controls: students that learn without a flow."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from models.classifier import Classifier
@@ -8,10 +12,12 @@ from pipeline.distillation.criteria import FEATURES
 from pipeline.distillation.feature_objectives import FeatureDistillation
 from pipeline.distillation.logit_objectives import LogitDistillation
 from pipeline.distillation.method import Method, Networks, teacher_loss_of
-from pipeline.distillation.settings import DistillStudent
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.training import Supervision, TaskTraining
 from pipeline.training.objective import Objective, Supervised
+
+if TYPE_CHECKING:
+    from pipeline.distillation.settings import DistillStudent
 
 
 class LabelsAlone(Method):

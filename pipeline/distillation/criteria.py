@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from models.table import Entry, Table
+from models.core.table import Entry, Table
 from pipeline.core.settings import NonNegative, Positive, Section
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from models.calling import call
 from models.classifier import Classifier
+from models.core.calling import call
 from models.flow import at_each_step
 from models.students import FeatureFlowStudent
 from pipeline.data.batch import Batch

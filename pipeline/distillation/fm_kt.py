@@ -1,5 +1,9 @@
 """FM-KT: the student takes sampling steps towards the teacher, at its outputs or at feature maps on the way."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from models.students import FeatureFlowStudent, FlowStudent
@@ -15,10 +19,12 @@ from pipeline.distillation.method import (
     step_sampler_of,
     teacher_loss_of,
 )
-from pipeline.distillation.settings import DistillStudent
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.training import Supervision, TaskTraining
 from pipeline.training.objective import Objective
+
+if TYPE_CHECKING:
+    from pipeline.distillation.settings import DistillStudent
 
 
 class FlowMatchingTransfer(Method):

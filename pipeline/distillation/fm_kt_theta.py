@@ -1,5 +1,9 @@
 """FM-KT^Theta: a plain student learns from a flow on its features, which does not deploy."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from models.classifier import Classifier
@@ -18,10 +22,12 @@ from pipeline.distillation.method import (
     step_sampler_of,
     teacher_loss_of,
 )
-from pipeline.distillation.settings import DistillStudent
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.training import Supervision, TaskTraining
 from pipeline.training.objective import Objective
+
+if TYPE_CHECKING:
+    from pipeline.distillation.settings import DistillStudent
 
 
 class ThetaTransfer(Method):

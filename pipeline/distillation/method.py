@@ -1,9 +1,11 @@
 """What a method is: the networks that it needs, and the objective that trains them."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
@@ -16,14 +18,15 @@ from pipeline.core.errors import UserError, user_error
 from pipeline.data.dataset import DataInfo
 from pipeline.distillation.criteria import FEATURES
 from pipeline.distillation.criterion import Criterion
-from pipeline.distillation.methods import METHODS
-from pipeline.distillation.settings import DistillStudent
 from pipeline.distillation.step_sampler import StepSampler
 from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss
 from pipeline.networks.saved import build_network
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.training import Supervision, TaskTraining
 from pipeline.training.objective import Objective
+
+if TYPE_CHECKING:
+    from pipeline.distillation.settings import DistillStudent
 
 
 class TracedFlows(NamedTuple):
@@ -155,6 +158,6 @@ def teacher_stages(settings: DistillStudent) -> list[int] | None:
 
     None: nothing; empty: the outputs; else the teacher's stages, counted from 1.
     """
-    if not METHODS[settings.method].needs_teacher:
+    if not settings.needs_teacher:
         return None
     return [pair[1] for pair in settings.feature_pairs] if settings.transfer == FEATURES else []

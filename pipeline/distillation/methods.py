@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.table import Entry, Table
+from models.core.table import Entry, Table
 from pipeline.distillation.criteria import FEATURES, LOGITS, TRANSFERS
 
 if TYPE_CHECKING:

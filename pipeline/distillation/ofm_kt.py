@@ -1,5 +1,9 @@
 """OFM-KT: the flow learns from the mean of its own steps, without a teacher."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from models.students import FlowStudent
@@ -7,10 +11,12 @@ from pipeline.data.dataset import DataInfo
 from pipeline.distillation.fm_kt import traced_end
 from pipeline.distillation.logit_objectives import OnlineFlowMatching
 from pipeline.distillation.method import Method, Networks, TracedFlows, criterion_of, flow_arguments, step_sampler_of
-from pipeline.distillation.settings import DistillStudent
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.training import Supervision, TaskTraining
 from pipeline.training.objective import Objective
+
+if TYPE_CHECKING:
+    from pipeline.distillation.settings import DistillStudent
 
 
 class OnlineTransfer(Method):

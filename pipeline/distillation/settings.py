@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
+from models.core.table import Table
 from models.meta_encoders import META_ENCODERS
 from models.schedules import SCHEDULES
-from models.table import Table
 from pipeline.core.settings import Count, Counts, Positive, Section, entry_of, knob, rare, section_of
 from pipeline.distillation.criteria import CRITERIA, CriterionEntry
 from pipeline.distillation.methods import METHODS

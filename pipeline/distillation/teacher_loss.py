@@ -7,8 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from models.calling import call
 from models.classifier import Classifier
+from models.core.calling import call
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json
 from pipeline.data.batch import Batch

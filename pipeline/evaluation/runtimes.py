@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.table import Entry, Table
+from models.core.table import Entry, Table
 from pipeline.core.files import read_json
 from pipeline.export.folder import MANIFEST, fp32_first
 

@@ -6,8 +6,13 @@ from pathlib import Path
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, read_json
 from pipeline.core.text_table import aligned
+from pipeline.evaluation.runtimes import RUNTIMES
+from pipeline.tasks.base import Task
+from pipeline.tasks.table import get_task
 
-RUNTIMES = ("torch", "onnx", "tensorrt")
+EVALUATION = Path("reports/evaluation")
+CHAIN = ("torch", "onnx", "tensorrt")
+"""The runtimes that the chain evaluates; of others the report counts where there is one."""
 
 
 def summarize(root: Path) -> str:
@@ -19,46 +24,54 @@ def summarize(root: Path) -> str:
     teacher = read_json(root / "reports/teacher.json")
     network = read_json(root / "artifacts/student/network.json")
     calibration = read_json(root / "artifacts/calibration/calibration.json")
-    runs = {name: read_json(root / f"reports/evaluation/{name}.json") for name in RUNTIMES}
+    manifest = read_json(root / "artifacts/onnx/manifest.json")
+    task = get_task(manifest["task"])
+    names = [name for name in RUNTIMES if name in CHAIN or (root / EVALUATION / f"{name}.json").exists()]
+    runs = {name: read_json(root / EVALUATION / f"{name}.json") for name in names}
     chosen = next(point for point in calibration["curve"] if point["num_steps"] == calibration["num_steps"])
-    header = ["", "teacher", *(f"student, {name}" for name in RUNTIMES)]
+    header = ["", "teacher", *(f"student, {name}" for name in runs)]
+    empty = [""] * (len(runs) - 1)
     rows = [
         [
-            "top-1 accuracy",
-            _percent(teacher.get("test_accuracy"), "none"),
-            *(_percent(run.get("accuracy")) for run in runs.values()),
+            task.primary_title,
+            _percent(teacher.get(f"test_{task.primary}"), "none"),
+            *(_percent(run.get(task.primary)) for run in runs.values()),
         ],
-        ["parameters", _count(teacher.get("num_parameters")), _relative(network, teacher, "num_parameters"), "", ""],
-        ["multiply-adds", _count(teacher.get("macs")), _relative(chosen, teacher, "macs"), "", ""],
+        ["parameters", _count(teacher.get("num_parameters")), _relative(network, teacher, "num_parameters"), *empty],
+        ["multiply-adds", _count(teacher.get("macs")), _relative(chosen, teacher, "macs"), *empty],
         *_runtime_rows(list(runs.values())),
     ]
     lines = [f"method {network['method']}, backbone {network['backbone']}"]
     if calibration["num_steps"] is not None:
         lines.append(f"sampling steps K = {calibration['num_steps']}: {calibration['reason']}")
     lines += ["", *aligned(header, rows), ""]
-    lines += [*_files(read_json(root / "artifacts/onnx/manifest.json"), runs["onnx"]), ""]
+    lines += [*_files(manifest, runs["onnx"], task), ""]
     lines += [f"{name} was skipped: {run['reason']}" for name, run in runs.items() if run["status"] == "skipped"]
     return "\n".join([*lines, "package: artifacts/package (start with its README.md)"])
 
 
-def _files(manifest: Json, report: Json) -> list[str]:
-    """Return a table of the ONNX files: size, accuracy, parity, latency, and what is known of TensorRT."""
-    judged = {report["precision"]: report, **report["precisions"]}
+def _files(manifest: Json, report: Json, task: Task) -> list[str]:
+    """Return a table of the ONNX files: size, score, parity, latency, and what is known of TensorRT."""
+    evaluated = {report["precision"]: report, **report["precisions"]}
     sizes = sorted(report["latency_ms"], key=int)
-    header = ["ONNX file", "bytes", "top-1", "same label", *(f"batch {size}, ms" for size in sizes), "TensorRT 10, 11"]
+    latencies = [f"batch {size}, ms" for size in sizes]
+    header = ["ONNX file", "bytes", task.primary, "same answer", *latencies, "TensorRT 10, 11"]
     rows = []
     for name, entry in manifest["files"].items():
-        if entry["precision"] not in judged:
+        if entry["precision"] not in evaluated:
             raise UserError(f"reports/evaluation/onnx.json: says nothing of {name}; run evaluate@onnx (dvc repro)")
-        found = judged[entry["precision"]]
+        found = evaluated[entry["precision"]]
         checks = entry["tensorrt_static_check"].values()
         rows.append(
             [
-                name, _count(entry["bytes"]), _percent(found["accuracy"]), _percent(found["parity"]["top1_agreement"]),
+                name,
+                _count(entry["bytes"]),
+                _percent(found[task.primary]),
+                _percent(found["parity"]["top1_agreement"]),
                 *(_latency(found, size) for size in sizes),
                 ", ".join("accepted" if check["accepted"] else "refused" for check in checks),
             ]
-        )  # fmt: skip
+        )
     return aligned(header, rows)
 
 
@@ -66,7 +79,7 @@ def _runtime_rows(runs: Sequence[Json]) -> list[list[str]]:
     sizes = next((list(run["latency_ms"]) for run in runs if "latency_ms" in run), [])
     rows = [[f"batch {size}, median ms", "", *(_latency(run, size) for run in runs)] for size in sorted(sizes, key=int)]
     differences = [f"{run['parity']['max_abs']:.1e}" if "parity" in run else "skipped" for run in runs]
-    return [["max difference of a logit", "", *differences], *rows]
+    return [["max difference of an output", "", *differences], *rows]
 
 
 def _latency(run: Json, size: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from models.table import Entry, Table
+from models.core.table import Entry, Table
 from pipeline.tasks.gate import Gate
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class PrecisionEntry(Entry):
     gate: Gate
     """The default gate."""
     quantized: bool = False
-    """Whether ranges are calibrated: the file is made from a graph whose last convolution is still one, and is proved
+    """Whether ranges are calibrated: the file is made from a graph whose last convolution is still one, and is verified
     without ONNX Runtime's rewriting as well, which decides where INT8 is computed with."""
     computes_in: str = "FP32"
     """TensorRT's name of the type of convolutions and products; in a quantized file that of its float32 parts."""

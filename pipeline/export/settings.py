@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, Strict
 
-from models.table import Table
+from models.core.table import Table
 from pipeline.core.settings import Count, Counts, Section, entry_of, knob, rare, section_of
 from pipeline.export.precisions import FP32, PRECISIONS, PrecisionEntry
 from pipeline.tasks.gate import Gate

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.table import Entry, Table
+from models.core.table import Entry, Table
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, read_json
 from pipeline.networks.spec import NetworkSpec
@@ -52,7 +52,7 @@ def _feature_flow_student() -> Callable[..., nn.Module]:
 
 
 def _feature_transforms() -> Callable[..., nn.Module]:
-    from models.shape_transform import build_feature_transforms
+    from models.layers.shape_transform import build_feature_transforms
 
     return build_feature_transforms
 

@@ -49,9 +49,12 @@ def latency_table(timings: Sequence[Timing], *, baseline: str | None) -> str:
     header = ["", "batch", "p50 ms", "p95 ms", "p99 ms", "images/s", *([f"x {baseline}"] if baseline else [])]
     rows = [
         [
-            timing.name, str(timing.batch_size), *(f"{value:.3f}" for value in (timing.p50, timing.p95, timing.p99)),
-            f"{timing.images_per_second:,.0f}", *([] if timing.ratio is None else [f"{timing.ratio:.2f}"]),
+            timing.name,
+            str(timing.batch_size),
+            *(f"{value:.3f}" for value in (timing.p50, timing.p95, timing.p99)),
+            f"{timing.images_per_second:,.0f}",
+            *([] if timing.ratio is None else [f"{timing.ratio:.2f}"]),
         ]
         for timing in timings
-    ]  # fmt: skip
+    ]
     return "\n".join(aligned(header, rows))

@@ -30,7 +30,7 @@ def build_from_package(
     It is written to ``out``; without one to the package's folder engines, and to its Triton repository if it has one.
 
     Args:
-        host: what ``pipeline.preflight.environment.probe_tensorrt`` finds here.
+        host: what ``pipeline.core.host.probe_tensorrt`` finds here.
         overrides: settings that replace those of the package, by their names.
 
     Raises:

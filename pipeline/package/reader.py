@@ -23,6 +23,8 @@ CLASS_NAMES_FILE = "labels.json"
 CLASS_NAMES_KEY = "labels"
 ENGINE_SETTINGS = "engine.json"
 """The settings with which ``build-engine`` builds, unless it is told otherwise."""
+DTYPES = {"float32", "uint8", "int32"}
+"""The types of inputs and outputs that every runtime and the server know."""
 AGAIN = "fetch the package again"
 
 
@@ -143,9 +145,14 @@ def _described(folder: Path, manifest: Json, class_names: tuple[str, ...], sums:
 def _signature(manifest: Json, task: Task, class_names: tuple[str, ...]) -> Signature:
     """Return what the network takes and returns; packages of version 0.1 do not say it, it follows from their task."""
     if "signature" in manifest:
-        return read_signature(manifest["signature"])
-    height, width = manifest["image_size"]
-    return task.signature(image_size=(height, width), input_dtype=manifest["input"], class_names=class_names)
+        found = read_signature(manifest["signature"])
+    else:
+        height, width = manifest["image_size"]
+        found = task.signature(image_size=(height, width), input_dtype=manifest["input"], class_names=class_names)
+    unknown = {spec.dtype for spec in (found.input, *found.outputs)} - DTYPES
+    if unknown or len(found.input.shape) != 3:
+        raise ValueError(f"its signature has unknown types or an input that is no image: {found}")
+    return found
 
 
 def damaged_files(folder: Path, names: Iterable[str], sums: Mapping[str, str]) -> list[str]:

@@ -8,7 +8,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from models.table import choose, unknown_name
+from models.core.table import choose, unknown_name
 from pipeline.core.errors import UserError, user_error
 from pipeline.core.files import write_bytes
 from pipeline.params.loading import read_yaml, validated

@@ -6,14 +6,15 @@ from typing import Self
 from pydantic import model_validator
 
 from pipeline.core.settings import Base, Section, knob
-from pipeline.data.settings import PrepareData
+from pipeline.data.sources.settings import PrepareData
 from pipeline.distillation.settings import DistillStudent
 from pipeline.evaluation.settings import CalibrateSteps, Evaluate, MeasureTradeoff
 from pipeline.export.settings import ExportOnnx
 from pipeline.export.tensorrt.settings import ExportTensorrt
 from pipeline.package.settings import PackageSettings
 from pipeline.params.loading import read_sections, validated
-from pipeline.training.settings import Execution, Training, TrainTeacher
+from pipeline.training.settings import Execution, Training
+from pipeline.training.teacher_settings import TrainTeacher
 
 
 class Params(Section):

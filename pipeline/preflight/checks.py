@@ -6,7 +6,7 @@ from pathlib import Path
 from models.backbones.sources import known_without_pytorch
 from pipeline.core.errors import UserError, readable_file, user_error
 from pipeline.core.files import Json, read_json, sha256
-from pipeline.data.settings import PrepareData
+from pipeline.data.sources.settings import PrepareData
 from pipeline.data.sources.table import SOURCES
 from pipeline.networks.torchvision_weights import is_published
 from pipeline.params.schema import Params

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.table import Entry, Table
+from models.core.table import Entry, Table
 
 ENVIRONMENT = "artifacts/environment.json"
 """What the probe found: the user's files, what this host can build."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime: on the CPU, through CUDA or through TensorRT; what is asked for is what is used."""
+"""ONNX Runtime: on the CPU, through CUDA or through TensorRT; the one asked for, or an error."""
 
 import contextlib
 import logging
@@ -9,7 +9,7 @@ from typing import Any
 import onnxruntime
 from numpy.typing import NDArray
 
-from models.table import choose
+from models.core.table import choose
 from pipeline.core.arrays import Outputs
 from pipeline.core.errors import UserError
 

@@ -70,7 +70,7 @@ def open_engine(plan: Path) -> TensorrtRuntime:
     """Return the engine in the file ``plan``, whose sum must be the one in its sidecar.
 
     Raises:
-        UserError: a file is missing, the engine is not the one that was proved, or TensorRT cannot load it here.
+        UserError: a file is missing, the engine is not the one that was verified, or TensorRT cannot load it here.
     """
     description = read_json(sidecar(plan))
     try:
@@ -81,7 +81,7 @@ def open_engine(plan: Path) -> TensorrtRuntime:
     if found != known:
         raise UserError(
             f"{plan}: its SHA-256 is {found}, {sidecar(plan).name} says {known}: damaged, or not the engine that was "
-            "proved here; build it again"
+            "verified here; build it again"
         )
     return TensorrtRuntime(data, description=description)
 

@@ -4,17 +4,19 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.arrays import Outputs
 from pipeline.core.errors import UserError
-from pipeline.package.reader import LABELS, MANIFEST, SAMPLES, Package, check_files, choose_file
+from pipeline.package.reader import Package
 from pipeline.package.verify import verify_samples
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.serving.statistics import Statistics
-from pipeline.serving.tensors import DATATYPES, DTYPES, TensorSpec
+from pipeline.serving.tensors import DATATYPES, TensorSpec, is_finite, served
 
 VERSION = "1"
 PLATFORM = "onnxruntime_onnx"
@@ -24,9 +26,9 @@ RESERVED = "stats"
 
 
 class Run(NamedTuple):
-    """Logits with the moments, in nanoseconds, between which they were computed."""
+    """Outputs with the moments, in nanoseconds, between which they were computed."""
 
-    logits: NDArray[np.float32]
+    outputs: Outputs
     started: int
     ended: int
 
@@ -37,35 +39,42 @@ class ServedModel:
 
     name: str
     input: TensorSpec
-    output: TensorSpec
-    labels: tuple[str, ...]
-    infer: Callable[[NDArray[Any]], NDArray[np.float32]]
-    """From images (batch, 3, H, W) to logits (batch, num_classes)."""
+    outputs: tuple[TensorSpec, ...]
+    class_names: tuple[str, ...]
+    classification_output: str | None
+    """The output whose largest values are classes; None: there is none."""
+    infer: Callable[[NDArray[Any]], Outputs]
+    """From images (batch, 3, H, W) to ``outputs``."""
     description: str
     """Runtime, version, provider and threads in words."""
     on_gpu: bool
     statistics: Statistics = field(default_factory=Statistics)
 
     def run(self, batch: NDArray[Any]) -> Run:
-        """Return logits (batch, num_classes) of images (batch, 3, H, W)."""
+        """Return the outputs of images (batch, 3, H, W)."""
         started = time.perf_counter_ns()
-        logits = self.infer(batch)
-        return Run(logits, started, time.perf_counter_ns())
+        outputs = self.infer(batch)
+        return Run(outputs, started, time.perf_counter_ns())
 
     def metadata(self) -> dict[str, Any]:
         """Return the protocol's model metadata."""
-        tensors = {"inputs": [self.input], "outputs": [self.output]}
-        described = {
-            kind: [{"name": s.name, "datatype": s.datatype, "shape": [-1, *s.shape]} for s in specs]
-            for kind, specs in tensors.items()
+        inputs, outputs = (
+            [{"name": spec.name, "datatype": spec.datatype, "shape": [-1, *spec.shape]} for spec in specs]
+            for specs in ((self.input,), self.outputs)
+        )
+        return {
+            "name": self.name,
+            "versions": [VERSION],
+            "platform": PLATFORM,
+            "inputs": inputs,
+            "outputs": outputs,
         }
-        return {"name": self.name, "versions": [VERSION], "platform": PLATFORM, **described}
 
     def config(self, max_batch: int, num_workers: int) -> dict[str, Any]:
         """Return the protocol's model configuration; shapes are without the batch there."""
         inputs, outputs = (
-            {"name": spec.name, "data_type": f"TYPE_{spec.datatype}", "dims": list(spec.shape)}
-            for spec in (self.input, self.output)
+            [{"name": spec.name, "data_type": f"TYPE_{spec.datatype}", "dims": list(spec.shape)} for spec in specs]
+            for specs in ((self.input,), self.outputs)
         )
         return {
             "name": self.name,
@@ -73,8 +82,8 @@ class ServedModel:
             "backend": "onnxruntime",
             "version_policy": {"latest": {"num_versions": 1}},
             "max_batch_size": max_batch,
-            "input": [inputs],
-            "output": [outputs],
+            "input": inputs,
+            "output": outputs,
             "instance_group": [
                 {"name": self.name, "kind": "KIND_GPU" if self.on_gpu else "KIND_CPU", "count": num_workers}
             ],
@@ -86,40 +95,51 @@ def load_models(package: Package, precisions: Sequence[str], *, provider: str, n
 
     Raises:
         UserError: a file is missing, damaged or tampered with, or is no model of this package.
-        GateError: a file does not give the package's logits of its sample images on this host.
+        GateError: a file does not give the package's outputs of its sample images on this host.
     """
     if not NAME.fullmatch(package.name) or package.name == RESERVED:
         raise UserError(f"{package.folder}: the name {package.name!r} cannot be part of a URL; set package.name")
     if len(set(precisions)) != len(precisions):
         raise UserError(f"--precision: got {', '.join(precisions)}; name each one once")
-    files = [choose_file(package, precision) for precision in precisions]
-    has_samples = (package.folder / SAMPLES).exists()
-    check_files(package, [MANIFEST, LABELS, *(file.name for file in files), *([SAMPLES] if has_samples else [])])
+    files = package.verified(package.file(precision).name for precision in precisions)
     models: list[ServedModel] = []
     for precision, file in zip(precisions, files, strict=True):
         runtime = OnnxRuntime(file, provider=provider, num_threads=num_threads, spinning=False)
-        name = f"{package.name}-{precision}" if models else package.name
         model = ServedModel(
-            name=name,
-            input=TensorSpec("image", DATATYPES[runtime.input_dtype], (3, *package.image_size)),
-            output=TensorSpec("logits", "FP32", (len(package.labels),)),
-            labels=package.labels,
+            name=f"{package.name}-{precision}" if models else package.name,
+            input=served(package.signature.input),
+            outputs=tuple(served(output) for output in package.signature.outputs),
+            class_names=package.class_names,
+            classification_output=package.task.classification_output,
             infer=runtime.infer,
             description=runtime.describe(),
             on_gpu=provider != "cpu",
         )
-        _warm_up(model, str(file))
-        if has_samples:
+        _require_interface(model, runtime, file)
+        _warm_up(model, file)
+        if package.has_samples:
             verify_samples(package, precision, runtime, gpu_kernels=model.on_gpu)
         models.append(model)
     return models
 
 
-def _warm_up(model: ServedModel, file: str) -> None:
+def _require_interface(model: ServedModel, runtime: OnnxRuntime, file: Path) -> None:
+    """Raise UserError where the file has another input or other outputs than the package says."""
+    found = _words(runtime.input_name, DATATYPES[runtime.input_dtype], runtime.output_names)
+    expected = _words(model.input.name, model.input.datatype, [spec.name for spec in model.outputs])
+    if found != expected:
+        raise UserError(f"{file}: takes {found}, expected {expected}; wrong package?")
+
+
+def _words(taken: str, datatype: str, outputs: Sequence[str]) -> str:
+    return f"{taken} ({datatype}) and returns {', '.join(sorted(outputs))}"
+
+
+def _warm_up(model: ServedModel, file: Path) -> None:
     """Run the model once, so that no client waits for what a first run does, and look at what comes out."""
-    image = np.zeros((1, *model.input.shape), DTYPES[model.input.datatype])
-    logits = model.infer(image)
-    expected = (1, *model.output.shape)
-    if logits.shape != expected or logits.dtype != np.float32 or not np.isfinite(logits).all():
-        got = f"{logits.dtype} {list(logits.shape)}"
-        raise UserError(f"{file}: a black image gives {got}, expected finite float32 {list(expected)}; wrong package?")
+    outputs = model.infer(np.zeros((1, *model.input.shape), model.input.dtype))
+    for spec in model.outputs:
+        found, expected = outputs[spec.name], (1, *spec.shape)
+        if found.shape != expected or found.dtype != spec.dtype or not is_finite(found):
+            got, wanted = f"{found.dtype} {list(found.shape)}", f"finite {np.dtype(spec.dtype)} {list(expected)}"
+            raise UserError(f"{file}: a black image gives {spec.name} {got}, expected {wanted}; wrong package?")

@@ -1,5 +1,7 @@
 """Requests and answers between the transports and the service."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -28,8 +30,8 @@ class WantedOutput(NamedTuple):
     name: str
     binary: bool
     """Whether its bytes shall follow the JSON of an HTTP answer; over gRPC they always do."""
-    num_classes: int
-    """How many of the largest to return as texts; 0: the logits themselves."""
+    num_largest: int
+    """How many of the largest values to return as texts with their classes; 0: the values themselves."""
 
 
 class InferRequest(NamedTuple):
@@ -101,17 +103,29 @@ def read_timeout(parameters: dict[str, Any]) -> float | None:
     return microseconds / 1e6 if microseconds else None
 
 
-def checked_outputs(request: InferRequest, spec: TensorSpec) -> WantedOutput:
-    """Return the one output that ``request`` asks for.
+def checked_outputs(
+    request: InferRequest, specs: Sequence[TensorSpec], classification_output: str | None
+) -> list[WantedOutput]:
+    """Return the outputs that ``request`` asks for, in its order; all of them where it names none.
+
+    Args:
+        specs: the outputs that there are.
+        classification_output: the one whose largest values have class names; None: none has.
 
     Raises:
-        RefusalError: it asks for an output that is not there, or for one twice.
+        RefusalError: it asks for an output that is not there, for one twice, or for classes where there are none.
     """
     if not request.outputs:
-        return WantedOutput(spec.name, request.binary, 0)
+        return [WantedOutput(spec.name, request.binary, 0) for spec in specs]
+    known = [spec.name for spec in specs]
+    counts = Counter(output.name for output in request.outputs)
     for output in request.outputs:
-        if output.name != spec.name:
-            raise unknown_output(output.name, spec.name)
-    if len(request.outputs) > 1:
-        raise invalid(f"output {spec.name!r}: asked for {len(request.outputs)} times")
-    return request.outputs[0]
+        if output.name not in known:
+            raise unknown_output(output.name, known)
+        if counts[output.name] > 1:
+            raise invalid(f"output {output.name!r}: asked for {counts[output.name]} times")
+        if output.num_largest and output.name != classification_output:
+            raise invalid(
+                f"output {output.name!r}: its values are not those of classes, so classification has no sense"
+            )
+    return request.outputs

@@ -14,7 +14,7 @@ import grpc.aio
 import uvicorn
 import uvloop
 
-from pipeline.package.reader import Package, read_package
+from pipeline.package.reader import Package
 from pipeline.serving.grpc_api import build_handler
 from pipeline.serving.http_api import build_app
 from pipeline.serving.http_protocol import JoiningProtocol
@@ -72,7 +72,7 @@ def run_server(settings: Settings) -> None:
     Raises:
         UserError: the package is damaged or tampered with, or an address cannot be listened at.
     """
-    package = read_package(settings.package)
+    package = Package.open(settings.package)
     places = [resolve(settings.host, port) for port in (settings.http_port, settings.grpc_port)]
     with bind(places[0], "--http-port") as listener:
         bind(places[1], "--grpc-port").close()
@@ -131,10 +131,18 @@ def _grpc_server(service: Service, place: Place) -> tuple[Any, int]:
 async def _start_http(service: Service, listener: socket.socket, place: Place) -> uvicorn.Server:
     """Return the server, listening; its own handling of signals, which would end the process by one, stays unused."""
     config = uvicorn.Config(
-        build_app(service), http=JoiningProtocol, ws="none", lifespan="off", log_config=None, log_level="warning",
-        access_log=False, server_header=False, backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE,
+        build_app(service),
+        http=JoiningProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=LAST_BYTES,
-    )  # fmt: skip
+    )
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)

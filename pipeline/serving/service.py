@@ -139,9 +139,16 @@ class Service:
                 self.meters.add_execution(entry.model, entry.batch, entry.timing)
             (statistics.success if outcome == "success" else statistics.fail).add(ns)
         log(
-            logger, "request", id=entry.id[:LOGGED_ID], model=entry.model, transport=entry.transport.name,
-            status=status, outcome=outcome, reason=reason, ms=round(ns / 1e6, 3),
-        )  # fmt: skip
+            logger,
+            "request",
+            id=entry.id[:LOGGED_ID],
+            model=entry.model,
+            transport=entry.transport.name,
+            status=status,
+            outcome=outcome,
+            reason=reason,
+            ms=round(ns / 1e6, 3),
+        )
 
     async def infer(self, request: InferRequest, entry: Entry) -> InferResponse:
         """Return the results of ``request``.
@@ -153,7 +160,7 @@ class Service:
         entry.id = request.id
         model = self.find(request.model, request.version)
         entry.model = model.name
-        wanted = checked_outputs(request, model.output)
+        wanted = checked_outputs(request, model.outputs, model.classification_output)
         batch = read_batch(request.inputs, model.input, self.limits.max_batch)
         if request.timeout is not None:
             entry.deadline = min(entry.deadline, seconds_from_now(request.timeout))
@@ -161,11 +168,11 @@ class Service:
         expected = model.statistics.expected_ns(len(batch))
         run = await self.workers.run(functools.partial(model.run, batch), entry.deadline, expected_ns=expected)
         ended = time.perf_counter_ns()
-        output = _output(run, wanted, model)
+        outputs = _answered(run, wanted, model)
         finished = time.perf_counter_ns()
         entry.batch = len(batch)
         entry.timing = Timing(queued - begun, run.started - queued, run.ended - run.started, finished - ended)
-        return InferResponse(model.name, VERSION, request.id, [output])
+        return InferResponse(model.name, VERSION, request.id, outputs)
 
     def metadata(self) -> dict[str, Any]:
         """Return the protocol's server metadata."""
@@ -199,10 +206,18 @@ def seconds_from_now(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-def _output(run: Run, wanted: WantedOutput, model: ServedModel) -> OutputTensor:
-    if not is_finite(run.logits):
-        raise invalid("the logits of these values are not finite; float32 pixels are expected in [0, 1]")
-    if wanted.num_classes:
-        texts = classified(run.logits, wanted.num_classes, model.labels)
-        return OutputTensor(wanted.name, "BYTES", texts, wanted.binary)
-    return OutputTensor(wanted.name, model.output.datatype, run.logits, wanted.binary)
+def _answered(run: Run, wanted: Sequence[WantedOutput], model: ServedModel) -> list[OutputTensor]:
+    """Return what of a run was asked for; raises RefusalError where a value of an output is not finite."""
+    for name, array in run.outputs.items():
+        if not is_finite(array):
+            raise invalid(
+                f"output {name!r} of these values is not finite; of float32 pixels values in [0, 1] are expected"
+            )
+    datatypes = {spec.name: spec.datatype for spec in model.outputs}
+    answers = []
+    for output in wanted:
+        array, datatype = run.outputs[output.name], datatypes[output.name]
+        if output.num_largest:
+            array, datatype = classified(array, output.num_largest, model.class_names), "BYTES"
+        answers.append(OutputTensor(output.name, datatype, array, output.binary))
+    return answers

@@ -8,22 +8,33 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core import signature
 from pipeline.serving.refusal import Reason, RefusalError, invalid, quoted
 
-DTYPES: dict[str, type[np.generic]] = {"FP32": np.float32, "UINT8": np.uint8}
+DTYPES: dict[str, type[np.generic]] = {"FP32": np.float32, "UINT8": np.uint8, "INT32": np.int32}
 """The data types that an input or output of a package can have, by the protocol's names."""
 DATATYPES = {np.dtype(dtype).name: name for name, dtype in DTYPES.items()}
-ELEMENTS: dict[str, set[type]] = {"FP32": {float, int}, "UINT8": {int}}
+ELEMENTS: dict[str, set[type]] = {"FP32": {float, int}, "UINT8": {int}, "INT32": {int}}
 """Types of the values that may stand for an element."""
 
 
 class TensorSpec(NamedTuple):
-    """An input or output of a model."""
+    """An input or output of a model, in the protocol's terms."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     """Without the batch."""
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        """NumPy's type of an element."""
+        return DTYPES[self.datatype]
+
+
+def served(spec: signature.TensorSpec) -> TensorSpec:
+    """Return ``spec`` in the protocol's terms."""
+    return TensorSpec(spec.name, DATATYPES[spec.dtype], spec.shape)
 
 
 class InputTensor(NamedTuple):
@@ -79,7 +90,7 @@ def _checked_shape(shape: Sequence[int], spec: TensorSpec, max_batch: int) -> tu
 
 
 def _from_bytes(data: bytes | memoryview, shape: tuple[int, ...], spec: TensorSpec) -> NDArray[Any]:
-    dtype = np.dtype(DTYPES[spec.datatype]).newbyteorder("<")
+    dtype = np.dtype(spec.dtype).newbyteorder("<")
     needed = math.prod(shape) * dtype.itemsize
     if len(data) != needed:
         raise invalid(f"input {spec.name!r}: {len(data)} bytes, but its shape and data type make {needed}")
@@ -97,7 +108,7 @@ def _from_values(data: Sequence[Any], shape: tuple[int, ...], spec: TensorSpec) 
         raise invalid(f"input {spec.name!r}: holds values of type {found}, expected numbers of type {spec.datatype}")
     try:
         with np.errstate(over="ignore"):  # becomes infinite and is refused as such
-            return np.array(values, DTYPES[spec.datatype]).reshape(shape)
+            return np.array(values, spec.dtype).reshape(shape)
     except OverflowError as error:
         raise invalid(f"input {spec.name!r}: holds numbers beyond the range of {spec.datatype}") from error
 
@@ -117,11 +128,11 @@ def _flattened(data: Sequence[Any], shape: tuple[int, ...], name: str) -> Sequen
     return values
 
 
-def classified(logits: NDArray[np.float32], count: int, labels: Sequence[str]) -> NDArray[np.object_]:
-    """Return the ``count`` largest of each row as texts ``value:index:label``, (batch, count), largest first."""
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
+def classified(values: NDArray[np.float32], count: int, names: Sequence[str]) -> NDArray[np.object_]:
+    """Return the ``count`` largest of each row as texts ``value:index:name``, (batch, count), largest first."""
+    order = np.argsort(-values, axis=1, kind="stable")[:, :count]
     rows = [
-        [f"{row[i]:f}:{i}:{labels[i]}" for i in best] for row, best in zip(logits.tolist(), order.tolist(), strict=True)
+        [f"{row[i]:f}:{i}:{names[i]}" for i in best] for row, best in zip(values.tolist(), order.tolist(), strict=True)
     ]
     return np.array(rows, dtype=np.object_).reshape(order.shape)
 
@@ -134,6 +145,7 @@ def to_bytes(array: NDArray[Any]) -> bytes:
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def unknown_output(name: object, known: str) -> RefusalError:
+def unknown_output(name: object, known: Sequence[str]) -> RefusalError:
     """Return the refusal of an output that the model does not have."""
-    return RefusalError(Reason.NOT_FOUND, f"output {quoted(name)}: the model has no such output; it has {known!r}")
+    names = ", ".join(map(repr, known))
+    return RefusalError(Reason.NOT_FOUND, f"output {quoted(name)}: the model has no such output; it has {names}")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.table import Entry, Table
+from models.core.table import Entry, Table
 
 if TYPE_CHECKING:
     from pipeline.tasks.base import Task

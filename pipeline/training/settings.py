@@ -1,25 +1,20 @@
-"""Settings of training: the optimiser and its schedule, how a run is executed, and the teacher."""
+"""Settings of training: the optimizer and its schedule, and how a run is executed."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from models.backbones.sources import known_without_pytorch
 from pipeline.core.settings import (
     BelowOne,
     Count,
     Fraction,
-    Mean,
     NonNegative,
-    PathText,
     Positive,
     Section,
-    Std,
     knob,
     rare,
 )
 from pipeline.data.settings import Augment
-from pipeline.networks.torchvision_weights import is_published
 
 
 class Optimizer(Section):
@@ -90,27 +85,3 @@ class Execution(Section):
     compile_fallback: bool = rare(
         default=False, description="where compiling fails: true goes on without it, false stops"
     )
-
-
-class TrainTeacher(Section):
-    """The network to learn from: trained here, or given as a file of weights."""
-
-    backbone: str = knob("resnet8x4", "the teacher's network: for small images, as resnet20, or one of torchvision's")
-    weights: PathText | None = knob(
-        None, "null: train; or a file (.safetensors or a state dict), or the word torchvision"
-    )
-    training: Training = knob(Training(epochs=20), "how the teacher is trained, where no weights are given")
-    mean: Mean | None = rare(None, "normalisation of given weights, e.g. [0.485, 0.456, 0.406]; null: of the images")
-    std: Std | None = rare(None, "of the same normalisation: standard deviations, e.g. [0.229, 0.224, 0.225]")
-
-    @model_validator(mode="after")
-    def _mean_with_std(self) -> Self:
-        if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std belong together: give both, or null for both")
-        return self
-
-    @model_validator(mode="after")
-    def _published_weights_exist(self) -> Self:
-        if is_published(self.weights) and known_without_pytorch(self.backbone):
-            raise ValueError(f"torchvision has no weights of {self.backbone!r}; give a file, or null to train")
-        return self

@@ -12,7 +12,7 @@ from pipeline.networks.spec import NetworkSpec
 from pipeline.networks.torchvision_weights import fetch_weights, find_weights, is_published, published_statistics
 from pipeline.networks.weights import load_state, read_weights
 from pipeline.tasks.training import TaskTraining
-from pipeline.training.settings import TrainTeacher
+from pipeline.training.teacher_settings import TrainTeacher
 
 
 def teacher_spec(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> NetworkSpec:

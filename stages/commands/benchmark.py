@@ -31,21 +31,28 @@ COUNT = click.IntRange(min=1)
 @click.option("--iterations", type=click.IntRange(min=10), default=100, show_default=True)
 @exit_codes
 def benchmark(
-    package: Path, student: Path | None, batch_sizes: tuple[int, ...], providers: tuple[str, ...], num_threads: int,
-    *, compiled: bool, warmup: int, iterations: int,
-) -> None:  # fmt: skip
+    package: Path,
+    student: Path | None,
+    batch_sizes: tuple[int, ...],
+    providers: tuple[str, ...],
+    num_threads: int,
+    *,
+    compiled: bool,
+    warmup: int,
+    iterations: int,
+) -> None:
     """Time each file of the package, in turns, at each batch size and provider."""
     from pipeline.package.benchmark import latency_table, measure_latency
-    from pipeline.package.predict import open_package
-    from pipeline.package.reader import read_package
+    from pipeline.package.predict import open_runtime
+    from pipeline.package.reader import Package
     from pipeline.runtimes.base import Runtime
     from pipeline.runtimes.latency import describe_protocol
 
-    described = read_package(package)
+    opened = Package.open(package)
     runtimes: dict[str, Runtime] = {
-        f"{precision}, {provider}": open_package(described, precision, provider=provider, num_threads=num_threads)
+        f"{precision}, {provider}": open_runtime(opened, precision, provider=provider, num_threads=num_threads)
         for provider in providers
-        for precision in described.files
+        for precision in opened.files
     }
     baseline = None
     if student is not None:
@@ -53,10 +60,14 @@ def benchmark(
             from pipeline.evaluation.latency_baselines import PLAIN, baseline_runtimes
 
         baseline = PLAIN
-        runtimes = baseline_runtimes(described, student, num_threads=num_threads, compiled=compiled) | runtimes
+        runtimes = baseline_runtimes(opened, student, num_threads=num_threads, compiled=compiled) | runtimes
     timings = measure_latency(
-        runtimes, baseline=baseline, image_size=described.image_size, batch_sizes=batch_sizes, warmup=warmup,
+        runtimes,
+        baseline=baseline,
+        image_size=opened.image_size,
+        batch_sizes=batch_sizes,
+        warmup=warmup,
         iterations=iterations,
-    )  # fmt: skip
+    )
     click.echo(latency_table(timings, baseline=baseline))
     click.echo(f"{num_threads} CPU thread(s), all in turns; {describe_protocol(warmup=warmup, iterations=iterations)}")

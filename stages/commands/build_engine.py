@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from pipeline.export.precisions import FP32, engine_precisions
+from pipeline.export.tensorrt.plan import HARDWARE
 from stages.common import exit_codes, package_option
 
 COUNT = click.IntRange(min=1)
@@ -19,11 +21,12 @@ OVERRIDES = [
         "--version-compatible/--no-version-compatible", default=None, help="Let later TensorRT versions load it."
     ),
     click.option(
-        "--hardware-compatibility", type=click.Choice(["none", "ampere_plus", "same_compute_capability"]),
+        "--hardware-compatibility",
+        type=click.Choice(list(HARDWARE)),
         help="Other GPUs that may load it.",
     ),
     click.option("--timing-cache/--no-timing-cache", default=None, help="Keep timings for the next build."),
-]  # fmt: skip
+]
 """What may differ from the package's own settings."""
 
 
@@ -37,8 +40,8 @@ def _overrides(function: Callable[..., None]) -> Callable[..., None]:
 @package_option
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "int8-trt"]),
-    default="fp32",
+    type=click.Choice(engine_precisions()),
+    default=FP32,
     show_default=True,
     help="Which of its ONNX files.",
 )
@@ -57,9 +60,12 @@ def _overrides(function: Callable[..., None]) -> Callable[..., None]:
 @_overrides
 @exit_codes
 def build_engine(package: Path, precision: str, out: Path | None, cache: Path, **overrides: Any) -> None:
-    """Build an engine from a package and prove it on this device; options left out are as in its engine.json."""
+    """Build an engine from a package and verify it on this device; options left out are as in its engine.json."""
+    from pipeline.core.host import probe_tensorrt
     from pipeline.package.build_engine import build_from_package, engine_table
+    from pipeline.package.reader import Package
 
+    opened = Package.open(package)
     given = {name: value for name, value in overrides.items() if value is not None}
-    about = build_from_package(package, precision=precision, out=out, overrides=given, cache=cache)
-    click.echo(engine_table(about))
+    about = build_from_package(opened, precision, host=probe_tensorrt(), out=out, overrides=given, cache=cache)
+    click.echo(engine_table(about, opened.task))

@@ -14,11 +14,13 @@ from stages.common import exit_codes, package_option, session_options
 def verify(package: Path, provider: str, num_threads: int) -> None:
     """Recompute the package's sums and rerun its images; names what is damaged or wrong."""
     from pipeline.core.text_table import aligned
+    from pipeline.package.reader import Package
     from pipeline.package.verify import verify_package
 
-    count, proofs = verify_package(package, provider=provider, num_threads=num_threads)
+    opened = Package.open(package)
+    proofs = verify_package(opened, provider=provider, num_threads=num_threads)
     rows = [
         [proof.file, f"{proof.parity.max_abs:.1e}", f"{proof.parity.top1_agreement:.2%}", "right"] for proof in proofs
     ]
-    click.echo("\n".join(aligned(["packaged images", "max difference", "same label", "on this host"], rows)))
-    click.echo(f"{package}: intact, {count} files agree with their sums")
+    click.echo("\n".join(aligned(["packaged images", "max difference", "same answer", "on this host"], rows)))
+    click.echo(f"{package}: intact, {len(opened.sums)} files agree with their sums")

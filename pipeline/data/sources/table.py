@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.table import Entry, Table
+from models.core.table import Entry, Table
 from pipeline.data.sources.fingerprints import directory_or_archive, fetched_by_torchvision
 
 if TYPE_CHECKING:

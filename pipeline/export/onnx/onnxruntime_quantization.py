@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from models.table import choose
+from models.core.table import choose
 from pipeline.export.onnx.exporter import describe, write_onnx
 from pipeline.export.precisions import Calibration
 from pipeline.runtimes.base import to_input

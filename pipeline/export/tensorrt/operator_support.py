@@ -9,7 +9,7 @@ from typing import NamedTuple
 import onnx
 from onnx import NodeProto
 
-from models.table import choose
+from models.core.table import choose
 from pipeline.core.files import Json
 from pipeline.export.precisions import PrecisionEntry
 from pipeline.export.tensorrt.operator_rules import RULES, Graph, read_graph

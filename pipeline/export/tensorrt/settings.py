@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict, model_validator
 
-from models.table import Table
+from models.core.table import Table
 from pipeline.core.settings import Count, Section, entry_of, knob, rare
 from pipeline.export.precisions import PRECISIONS, engine_precisions
 

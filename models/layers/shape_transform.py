@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.calling import call
+from models.core.calling import call
 
 
 class LogitTransform(nn.Module):

@@ -1,0 +1,1 @@
+"""What the networks are written with: tables of choices, and the typed call of a module."""
