@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-install: $(INSTALLED)  ## create .venv with the pinned requirements (about 6 GB)
+install: $(INSTALLED)  ## create .venv with the pinned requirements (about 6 GB) and the command fmkt
 	@echo "ready; to use it in this shell: source $(BIN)/activate"
 
 $(INSTALLED): requirements.lock
@@ -21,6 +21,7 @@ $(INSTALLED): requirements.lock
 	@echo "creating $(VENV); the first time this downloads about 3 GB"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --disable-pip-version-check --editable .
 	@touch $@
 	@echo "created $(VENV); to use it in this shell: source $(BIN)/activate"
 

@@ -76,6 +76,19 @@ def test_the_closure_holds_what_a_stage_runs_and_the_data_that_it_names(project:
     )
 
 
+def test_a_module_that_is_imported_by_a_name_made_of_parts_counts_whichever_it_is(project: Path) -> None:
+    """So the light side of a table need not name the heavy one, which stages without it would count otherwise."""
+    load = (
+        'import importlib\n\ndef load(name):\n    return importlib.import_module(f"pipeline.tasks.{name}.training")\n'
+    )
+    tasks = ("cars", "dogs")
+    write(project, {"pipeline/load.py": load, "pipeline/tasks/__init__.py": "", "pipeline/tasks/training.py": ""})
+    write(project, {f"pipeline/tasks/{task}/{name}.py": "" for task in tasks for name in ("training", "scores")})
+    found = CodeReader(project).closure("pipeline.load")
+    parents = ["pipeline/__init__.py", "pipeline/load.py", "pipeline/tasks/__init__.py"]
+    assert found == [*parents, "pipeline/tasks/cars/training.py", "pipeline/tasks/dogs/training.py"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -258,6 +271,7 @@ def test_every_data_file_beside_the_code_counts_for_a_stage() -> None:
     ("place", "stages"),
     [
         ("models/losses.py", {"prepare_data", "train_teacher", "export_tensorrt", "package"}),
+        ("models/backbones/", {"prepare_data", "export_tensorrt", "package"}),
         ("models/meta_encoder.py", {"prepare_data", "export_tensorrt", "package"}),
         ("pipeline/distillation/", {"prepare_data", "train_teacher", "export_tensorrt", "package"}),
         ("pipeline/training/", {"prepare_data", "export_tensorrt", "package"}),

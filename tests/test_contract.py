@@ -104,13 +104,16 @@ def test_every_declared_parameter_exists_and_every_section_is_declared_by_a_stag
 
 def loaded_sections(stage: str) -> set[str]:
     """Return the sections that the stage's source loads by name."""
-    found = set()
-    for node in ast.walk(ast.parse((ROOT / f"stages/{stage}.py").read_text())):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "load_section":
-            assert isinstance(node.args[1], ast.Constant), f"stages/{stage}.py, line {node.lineno}: not a plain name"
-            found.add(node.args[1].value)
-        assert not (isinstance(node, ast.Name) and node.id == "load_params"), f"stages/{stage}.py loads all sections"
-    return found
+    tree = ast.parse((ROOT / f"stages/{stage}.py").read_text())
+    constants = {
+        ast.unparse(node.targets[0]): node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+    }
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert not any(ast.unparse(call.func) == "load_params" for call in calls), "it would depend on all sections"
+    names = [call.args[1] for call in calls if ast.unparse(call.func) == "load_section"]
+    return {name.value if isinstance(name, ast.Constant) else constants[ast.unparse(name)] for name in names}
 
 
 @pytest.mark.parametrize("name", [name for name in STAGES if name != PROBE])

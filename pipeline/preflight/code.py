@@ -75,7 +75,14 @@ class CodeReader:
         return sorted(found)
 
     def module_files(self, module: str) -> set[str]:
-        """Return the file of ``module`` and the ``__init__`` files of its packages; empty for a foreign module."""
+        """Return the file of ``module`` and the ``__init__`` files of its packages; empty for a foreign module.
+
+        ``*`` in place of a part stands for each name that there is.
+        """
+        if "*" in module:
+            wanted = f"{module.replace('.', '/')}.py"
+            matching = [name for name in self.files if PurePosixPath(name).match(wanted)]
+            return {file for name in matching for file in self.module_files(name.removesuffix(".py").replace("/", "."))}
         parts = module.split(".")
         places = ["/".join(parts[: i + 1]) for i in range(len(parts))]
         candidates = {f"{place}/__init__.py" for place in places} | {f"{places[-1]}.py"}
@@ -121,7 +128,10 @@ class Source(NamedTuple):
 
     digest: str
     imports: frozenset[str] = frozenset()
-    """Absolute names of all modules that it imports anywhere, with names that may be attributes of one."""
+    """Absolute names of all modules that it imports anywhere, with names that may be attributes of one.
+
+    ``import_module(f"a.{name}.b")`` imports ``a.*.b``.
+    """
     texts: frozenset[str] = frozenset()
     """Its string constants, some of which may name a file or a module."""
 
@@ -142,7 +152,7 @@ def read_source(content: bytes, name: str) -> Source:
     reader = _TreeReader()
     reader.read(tree)
     folder = PurePosixPath(name).parent.parts
-    imports = {module for node in reader.imports for module in _imported(node, folder)}
+    imports = {*reader.patterns, *(module for node in reader.imports for module in _imported(node, folder))}
     digest = hashlib.sha256("\0".join(reader.words).encode()).hexdigest()
     return Source(digest, frozenset(imports), frozenset(reader.texts))
 
@@ -168,6 +178,7 @@ class _TreeReader:
     def __init__(self) -> None:
         self.words: list[str] = []
         self.imports: list[ast.Import | ast.ImportFrom] = []
+        self.patterns: set[str] = set()
         self.texts: set[str] = set()
 
     def read(self, node: ast.AST) -> None:
@@ -176,6 +187,8 @@ class _TreeReader:
             self.imports.append(node)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             self.texts.add(node.value)
+        elif isinstance(node, ast.Call) and _name_of(node.func) == "import_module":
+            self.patterns |= {_pattern(value) for value in node.args[:1] if isinstance(value, ast.JoinedStr)}
         self.words.append(type(node).__name__)
         for field in node._fields:
             value = getattr(node, field, None)
@@ -227,8 +240,19 @@ def _effective(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:
 
 
 def _is_type_checking(test: ast.expr) -> bool:
-    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", None)
-    return name == "TYPE_CHECKING"
+    return _name_of(test) == "TYPE_CHECKING"
+
+
+def _name_of(expression: ast.expr) -> str | None:
+    """Return the last part of a dotted name; None for another expression."""
+    if isinstance(expression, ast.Attribute):
+        return expression.attr
+    return expression.id if isinstance(expression, ast.Name) else None
+
+
+def _pattern(text: ast.JoinedStr) -> str:
+    """Return the f-string ``text`` with ``*`` for what is put into it."""
+    return "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in text.values)
 
 
 def _joined(parts: Iterable[ast.AST]) -> Iterator[ast.AST]:
