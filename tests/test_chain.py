@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.decoding import central_square, decode_image
-from pipeline.preflight.code import CodeReader
+from pipeline.preflight.code import NOT_COUNTED, PACKAGES, CodeReader, read_source
 from pipeline.preflight.stage_table import PROBE, STAGES
 from tests.helpers import ROOT, TINY, fill_folder, image_bytes, write_params
 
@@ -108,11 +108,29 @@ class Project:
         return {str(path.relative_to(self.root)): path.read_bytes() for path in sorted((self.root / name).rglob("*.*"))}
 
 
+NOTES_FILES = """
+import atexit, os, pathlib, sys
+
+def note():
+    files = {str(module.__file__) for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
+    pathlib.Path(__file__).with_name(os.environ["DVC_STAGE"]).write_text("\\n".join(sorted(files)))
+
+if "DVC_STAGE" in os.environ:
+    atexit.register(note)
+"""
+"""A ``sitecustomize`` that notes beside itself which files each stage has loaded when it ends."""
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Return a project in which the chain has run once."""
-    project = Project(tmp_path_factory.mktemp("chain") / "project")
-    assert project.repro() == ALL_STAGES
+    folder = tmp_path_factory.mktemp("chain")
+    project = Project(folder / "project")
+    (folder / "loaded").mkdir()
+    (folder / "loaded/sitecustomize.py").write_text(NOTES_FILES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder / "loaded"))
+        assert project.repro() == ALL_STAGES
     project.commit("first run")
     return project
 
@@ -131,6 +149,19 @@ def restored(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def test_a_second_run_runs_the_probe_alone(project: Project) -> None:
     assert project.repro() == ["probe_environment"]
+
+
+@pytest.mark.parametrize("name", ALL_STAGES)
+def test_a_stage_loads_no_code_that_its_digest_does_not_cover(project: Project, name: str) -> None:
+    loaded = [Path(line) for line in (project.root.parent / "loaded" / name).read_text().splitlines()]
+    own = {path.relative_to(project.root).as_posix() for path in loaded if path.is_relative_to(project.root)}
+    own = {path for path in own if path.startswith(tuple(f"{package}/" for package in PACKAGES))}
+    assert f"stages/{name.partition('@')[0]}.py" in own
+    reader = CodeReader(project.root)
+    for uncounted in NOT_COUNTED:
+        imports = read_source((project.root / uncounted).read_bytes(), uncounted).imports
+        own -= {uncounted, *(file for module in imports for file in reader.closure(module))}
+    assert own - set(reader.closure(f"stages.{name.partition('@')[0]}")) == set()
 
 
 def test_the_documented_files_are_there(project: Project) -> None:

@@ -7,19 +7,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.deploy import smaller_forms, without_steps
-from models.factory import build_classifier
+from models.deploy import SampledNetwork
+from models.encoder_bodies.mlp import ChannelLayerNorm
 from models.flow import FlowTransfer
 from models.folding import TapsTransform, is_collapsible, is_foldable
 from models.meta_encoders import META_ENCODERS
 from models.schedules import get_schedule
-from models.students import SampledStudent, build_feature_flow_student, build_flow_student
+from models.students import build_feature_flow_student, build_flow_student
 from pipeline.core.errors import GateError
-from pipeline.export.onnx import graph_form as rewriting
 from pipeline.export.onnx.graph_form import smallest_form
+from pipeline.tasks.classification.training import ClassificationTraining
 
 STATISTICS: dict[str, Any] = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
 SIZE = (12, 20)
+CHANNELS = 64
+"""Of the last feature map of ``make_student``."""
 
 
 def lively(network: nn.Module) -> nn.Module:
@@ -64,7 +66,9 @@ def euler_by_hand(student: Any, images: Tensor, num_steps: int) -> Tensor:
 def test_every_form_is_the_mean_of_all_heads_along_the_chain(meta_encoder: str, num_steps: int) -> None:
     student, images = make_student(meta_encoder), make_images()
     wanted = euler_by_hand(student, images, num_steps)
-    forms = smaller_forms(student, num_steps, image_size=SIZE, collapse=True)
+    network = SampledNetwork(student, num_steps)
+    torch.testing.assert_close(network(images), wanted, rtol=1e-12, atol=1e-12)
+    forms = network.smaller_forms(SIZE, collapse=True)
     collapses = meta_encoder.startswith("conv") and num_steps <= 2
     assert list(forms) == (["folded", "collapsed"] if collapses else ["folded"])
     for name, build in forms.items():
@@ -74,7 +78,7 @@ def test_every_form_is_the_mean_of_all_heads_along_the_chain(meta_encoder: str, 
 @torch.no_grad()
 def test_refined_feature_maps_fold_too() -> None:
     student, images = make_feature_student(), make_images()
-    forms = smaller_forms(student, 3, image_size=SIZE, collapse=True)
+    forms = SampledNetwork(student, 3).smaller_forms(SIZE, collapse=True)
     assert list(forms) == ["folded"]
     torch.testing.assert_close(forms["folded"]()(images), student(images, 3), rtol=1e-12, atol=1e-12)
 
@@ -93,8 +97,8 @@ def test_a_convolution_pooling_and_classifier_are_one_linear_map_of_nine_sums(gr
 
 def test_what_the_mathematics_does_not_allow_is_not_offered() -> None:
     for schedule in ("vp", "ve"):
-        assert smaller_forms(make_student(schedule=schedule), 2, image_size=SIZE, collapse=True) == {}
-        assert smaller_forms(make_feature_student(schedule), 2, image_size=SIZE, collapse=True) == {}
+        for student in (make_student(schedule=schedule), make_feature_student(schedule)):
+            assert SampledNetwork(student, 2).smaller_forms(SIZE, collapse=True) == {}
     flow = make_student().flow
     assert is_foldable(flow)
     assert is_collapsible(flow)
@@ -102,51 +106,84 @@ def test_what_the_mathematics_does_not_allow_is_not_offered() -> None:
     not_linear = FlowTransfer(velocity=flow.velocity, schedule=get_schedule("rectified"), transform=curved)
     assert not is_foldable(not_linear)
     assert not is_collapsible(not_linear)
-    assert list(smaller_forms(make_student(), 2, image_size=SIZE, collapse=False)) == ["folded"]
-    plain = build_classifier(backbone="resnet8", num_classes=5, **STATISTICS)
-    assert smaller_forms(plain, None, image_size=SIZE, collapse=True) == {}
+    assert list(SampledNetwork(make_student(), 2).smaller_forms(SIZE, collapse=False)) == ["folded"]
+
+
+def convolution(**changes: Any) -> nn.Conv2d:
+    return nn.Conv2d(CHANNELS, CHANNELS, **{"kernel_size": 3, "padding": 1, **changes})
+
+
+def fixed_norm() -> ChannelLayerNorm:
+    layer = ChannelLayerNorm(CHANNELS)
+    layer.norm = nn.LayerNorm(CHANNELS, elementwise_affine=False)
+    return layer
+
+
+BODIES: dict[str, tuple[list[nn.Module], list[str]]] = {
+    "ends with an activation": ([convolution(), nn.SiLU()], []),
+    "ends with a normalisation over positions": ([convolution(), nn.GroupNorm(1, CHANNELS)], []),
+    "ends with a normalisation without scale": ([convolution(), fixed_norm()], []),
+    "ends with a container": ([nn.SiLU(), nn.Sequential(convolution())], []),
+    "padding as a word": ([nn.SiLU(), convolution(padding="same")], ["folded"]),
+    "dilated": ([nn.SiLU(), convolution(padding=2, dilation=2)], ["folded"]),
+    "dilated, of one tap": ([nn.SiLU(), convolution(kernel_size=1, padding=0, dilation=2)], ["folded"]),
+    "padded by its edge": ([nn.SiLU(), convolution(padding_mode="replicate")], ["folded"]),
+    "one convolution with a bias": ([convolution(kernel_size=(5, 1), padding=(2, 0))], ["folded", "collapsed"]),
+}
+"""From a meta-encoder's last layer to the layers of its body and the forms that there are."""
+
+
+@pytest.mark.parametrize("name", BODIES)
+@torch.no_grad()
+def test_a_users_own_meta_encoder_folds_as_far_as_its_last_layer_allows(name: str) -> None:
+    layers, wanted = BODIES[name]
+    student, images = make_student(), make_images()
+    student.flow.velocity.body = copy.deepcopy(nn.Sequential(*layers))
+    lively(student)
+    network = SampledNetwork(student, 2)
+    forms = network.smaller_forms(SIZE, collapse=True)
+    assert list(forms) == wanted
+    assert (is_foldable(student.flow), is_collapsible(student.flow)) == (bool(wanted), "collapsed" in wanted)
+    expected = euler_by_hand(student, images, 2)
+    for form in (network.general_form(), *(build() for build in forms.values())):
+        torch.testing.assert_close(form(images), expected, rtol=1e-12, atol=1e-12)
 
 
 @torch.no_grad()
 def test_steps_share_the_weight_of_their_last_layer() -> None:
-    network = smaller_forms(make_student(), 4, image_size=SIZE, collapse=True)["folded"]()
-    tails = network.student.flow.tails  # type: ignore[union-attr]
+    network: Any = SampledNetwork(make_student(), 4).smaller_forms(SIZE, collapse=True)["folded"]()
+    tails = network.flow.tails
     assert len({tail.weight.data_ptr() for tail in tails}) == 1
     assert len({tail.bias.data_ptr() for tail in tails}) == 4
 
 
 def test_what_ships_is_the_smallest_form_rounded_once() -> None:
-    student = make_student().float()
+    student, task = make_student().float(), ClassificationTraining()
     images = (make_images(5) * 255).to(torch.uint8)
     before = copy.deepcopy(student.state_dict())
-    form = smallest_form(student, 2, images, collapse=True)
+    form = smallest_form(SampledNetwork(student, 2), images, task, collapse=True)
     assert form.name == "collapsed"
     assert form.difference < 1e-12
-    assert next(form.network.parameters()).dtype == torch.float32
+    assert next(form.parts.body.parameters()).dtype == torch.float32
     with torch.no_grad():
         shown = images.float() / 255
-        torch.testing.assert_close(form.network(shown), student(shown, 2), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(form.parts.body(shown), student(shown, 2), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(student.state_dict(), before, rtol=0, atol=0)
-    assert smallest_form(make_student(schedule="vp").float(), 2, images, collapse=True).name == "general"
+    general = smallest_form(SampledNetwork(make_student(schedule="vp").float(), 2), images, task, collapse=True)
+    assert general.name == "general"
 
 
-def test_a_rewriting_that_is_not_equal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong_forms(student: SampledStudent, num_steps: int, **_: Any) -> dict[str, Any]:
-        other = copy.deepcopy(student)
+class WronglyRewritten(SampledNetwork):
+    """Offers a form that computes something else."""
+
+    def smaller_forms(self, *_: Any, **__: Any) -> dict[str, Any]:
+        other = copy.deepcopy(self)
         with torch.no_grad():
             next(other.parameters()).mul_(1 + 1e-6)
-        return {"folded": lambda: lambda images: other(images, num_steps)}
+        return {"folded": lambda: other}
 
-    monkeypatch.setattr(rewriting, "smaller_forms", wrong_forms)
+
+def test_a_rewriting_that_is_not_equal_is_refused() -> None:
+    network, images = WronglyRewritten(make_student().float(), 2), (make_images() * 255).to(torch.uint8)
     with pytest.raises(GateError, match=r"the folded form differs from the student by .* in float64"):
-        smallest_form(make_student().float(), 2, (make_images() * 255).to(torch.uint8), collapse=True)
-
-
-@torch.no_grad()
-def test_the_plain_network_is_the_student_without_its_walk() -> None:
-    student, images = make_student(), make_images()
-    wanted = student.flow.transform(student.features(images))
-    torch.testing.assert_close(without_steps(student)(images), wanted, rtol=0, atol=0)
-    refined = make_feature_student()
-    wanted = refined.head(refined.backbone(refined.normalize(images)))
-    torch.testing.assert_close(without_steps(refined)(images), wanted, rtol=0, atol=0)
+        smallest_form(network, images, ClassificationTraining(), collapse=True)

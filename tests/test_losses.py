@@ -1,12 +1,19 @@
 """Metric losses against independent derivations in numpy, by their invariances, at the edges, and by name."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from pydantic import create_model
 from torch import Tensor
 
 from models.losses import correlation, dist_loss, dkd_loss, kd_loss, mse_loss, pkd_loss
-from pipeline.distillation.criterion import LOSSES, build_criterion
+from pipeline.core.settings import Section
+from pipeline.distillation.criteria import CRITERIA
+from pipeline.distillation.criterion import Criterion
+from pipeline.distillation.settings import Losses
+from pipeline.tasks.classification.targets import ClassTargets
 
 FUNCTIONS = {"kd": kd_loss, "dkd": dkd_loss, "dist": dist_loss, "pkd": pkd_loss, "mse": mse_loss}
 SETTINGS = {
@@ -206,37 +213,65 @@ def test_what_does_not_vary_is_uncorrelated_with_zero_gradient(constant: float) 
         assert value.count_nonzero() == 0
 
 
-def test_an_unknown_loss_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="unknown loss 'l1'; known: dist, dkd, kd, mse, pkd"):
-        build_criterion("l1", SETTINGS)
+def settings_of(name: str, **changes: Any) -> Section | None:
+    """Return the settings of the criterion ``name``: those above, at once at its full weight, with ``changes``."""
+    model = CRITERIA[name].settings
+    if model is None:
+        return None
+    at_once = {"warmup_epochs": 0} if "warmup_epochs" in model.model_fields else {}
+    return model(**{**SETTINGS[name], **at_once, **changes})
+
+
+def test_an_unknown_criterion_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unknown criterion 'l1'; known: kd, dkd, dist, pkd, mse"):
+        Criterion("l1")
 
 
 @every_loss
-def test_a_metric_is_its_loss_with_every_setting_filled_in(name: str, shape: tuple[int, ...]) -> None:
-    student, teacher = pair(shape)
+def test_a_criterion_is_its_loss_with_every_setting_filled_in(name: str, shape: tuple[int, ...]) -> None:
+    (student, teacher), targets = pair(shape), ClassTargets(LABELS)
     expected = loss(name, student, teacher)
-    assert LOSSES[name].function is FUNCTIONS[name]
-    assert build_criterion(name, SETTINGS)(student, teacher, labels=LABELS, epoch=0) == expected
+    assert Criterion(name).function is FUNCTIONS[name]
+    assert Criterion(name, settings_of(name))(student, teacher, targets) == expected
     for key, value in SETTINGS.get(name, {}).items():
-        other = build_criterion(name, {name: {**SETTINGS.get(name, {}), key: 2 * value}})
-        assert other(student, teacher, labels=LABELS, epoch=0) != expected
+        assert Criterion(name, settings_of(name, **{key: 2 * value}))(student, teacher, targets) != expected
+
+
+def test_the_parameters_file_has_the_settings_of_each_criterion_under_its_name() -> None:
+    found = {name: type(settings) for name, settings in Losses()}
+    assert found == {name: entry.settings for name, entry in CRITERIA.items() if entry.settings is not None}
 
 
 @every_loss
 def test_labels_matter_to_decoupled_distillation_only(name: str, shape: tuple[int, ...]) -> None:
-    metric, student, teacher = build_criterion(name, SETTINGS), normal(0, *shape), normal(1, *shape)
-    values = [metric(student, teacher, labels=labels, epoch=0).item() for labels in (LABELS, (LABELS + 1) % 5)]
+    criterion, (student, teacher) = Criterion(name, settings_of(name)), pair(shape)
+    values = [criterion(student, teacher, ClassTargets(labels)).item() for labels in (LABELS, (LABELS + 1) % 5)]
     assert (values[0] != values[1]) == (name == "dkd")
 
 
 @every_loss
+def test_steps_share_the_teacher_and_their_loss_is_the_mean(name: str, shape: tuple[int, ...]) -> None:
+    criterion, targets, teacher = Criterion(name, settings_of(name)), ClassTargets(LABELS), normal(1, *shape)
+    steps = normal(0, 3, *shape)
+    expected = torch.stack([criterion(step, teacher, targets) for step in steps]).mean()
+    torch.testing.assert_close(criterion(steps, teacher, targets), expected)
+
+
 @pytest.mark.parametrize(("epoch", "factor"), [(0, 0.05), (9, 0.5), (18, 0.95), (19, 1.0), (20, 1.0), (500, 1.0)])
-def test_warm_up_grows_linearly_to_the_full_weight(
-    name: str, shape: tuple[int, ...], epoch: int, factor: float
-) -> None:
-    student, teacher = normal(0, *shape), normal(1, *shape)
+def test_warm_up_grows_linearly_to_the_full_weight(epoch: int, factor: float) -> None:
+    (student, teacher), targets = pair(LOGITS), ClassTargets(LABELS)
     for warmup_epochs, expected in ((20, factor), (0, 1.0)):
-        settings = {name: {**SETTINGS.get(name, {}), "warmup_epochs": warmup_epochs}}
-        value = build_criterion(name, settings)(student, teacher, labels=LABELS, epoch=epoch)
-        torch.testing.assert_close(value, expected * loss(name, student, teacher))
-        assert settings[name]["warmup_epochs"] == warmup_epochs  # the caller's settings stay as they were
+        criterion = Criterion("dkd", settings_of("dkd", warmup_epochs=warmup_epochs))
+        criterion.set_epoch(epoch)
+        torch.testing.assert_close(criterion(student, teacher, targets), expected * loss("dkd", student, teacher))
+
+
+@every_loss
+def test_any_criterion_can_have_a_warm_up(name: str, shape: tuple[int, ...]) -> None:
+    """A setting of that name is not the function's."""
+    (student, teacher), targets = pair(shape), ClassTargets(LABELS)
+    settings = create_model("Settings", __base__=CRITERIA[name].settings or Section, warmup_epochs=(int, 4))
+    criterion = Criterion(name, settings(**SETTINGS.get(name, {})))
+    torch.testing.assert_close(criterion(student, teacher, targets), loss(name, student, teacher) / 4)
+    criterion.set_epoch(3)
+    torch.testing.assert_close(criterion(student, teacher, targets), loss(name, student, teacher))

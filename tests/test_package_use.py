@@ -16,15 +16,20 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.numpy import load_file
 
+from pipeline.core.errors import UserError
+from pipeline.package.reader import Package
 from pipeline.package.writer import write_sums
 from stages.__main__ import main
-from tests.bench import PACKAGE, Bench
+from tests.bench import Bench
 from tests.helpers import ROOT, refused, write_params
 
 CHANGES = {
     "distill_student.method": "ofm_kt",
-    "distill_student.training.epochs": 4,
+    "distill_student.backbone": "resnet8_x0_25",
+    "distill_student.training.epochs": 3,
     "calibrate_steps.candidates": [2, 4],
+    "export_onnx.batch_sizes": [1, 7],
+    "export_onnx.num_samples": 8,
     "export_onnx.precisions": ["fp32", "fp16", "int8-cpu", "int8-trt"],
     "export_onnx.gates.int8-cpu.min_top1_agreement": 0.5,
     "export_onnx.gates.int8-cpu.max_drop": 0.5,
@@ -146,13 +151,81 @@ def test_every_damaged_file_is_named(package: Path) -> None:
     assert len(re.findall(r"^error: \S+model\S*onnx: differs", result.output, re.MULTILINE)) == 2
 
 
+def test_a_damaged_description_does_not_hide_the_other_damage(package: Path) -> None:
+    flip(package / "manifest.json")
+    flip(package / "model.onnx")
+    for command, words in (
+        ("verify", []),
+        ("predict", ["x.png"]),
+        ("serve", []),
+        ("benchmark", []),
+        ("build-engine", []),
+    ):
+        result = run(command, package, *words)
+        assert result.exit_code == 2
+        found = re.findall(r"^error: (\S+): differs from its SHA-256.*; fetch the package again$", result.output, re.M)
+        assert found == [str(package / "manifest.json"), str(package / "model.onnx")]
+
+
+def test_sums_of_files_elsewhere_are_refused(package: Path) -> None:
+    sums = package / "SHA256SUMS"
+    for name in ("../secret", "/etc/hostname"):
+        text = sums.read_text()
+        sums.write_text(f"{text}{'0' * 64}  {name}\n")
+        refused(run("verify", package), f"names {name!r}, which lies outside of the package")
+        sums.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda manifest: manifest.update(task="dreams"), "unknown task 'dreams'; known: classification"),
+        (lambda manifest: manifest.pop("name"), "KeyError('name')"),
+        (lambda manifest: manifest.update(files=[]), "not as a package has it"),
+        (lambda manifest: manifest["signature"]["input"].update(dtype="float64"), "unknown types"),
+        (lambda manifest: manifest["signature"]["input"].update(shape=["batch", 3]), "an input that is no image"),
+        (lambda manifest: manifest["signature"].pop("outputs"), "KeyError('output')"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused(change: Callable[[Any], Any], said: str, package: Path) -> None:
+    manifest = json.loads((package / "manifest.json").read_text())
+    change(manifest)
+    (package / "manifest.json").write_text(json.dumps(manifest))
+    write_sums(package)
+    refused(run("predict", package, "x.png"), "manifest.json: not as a package has it", said)
+
+
+def test_an_open_package_says_what_it_holds(package: Path) -> None:
+    opened = Package.open(package)
+    assert list(opened.files) == ["fp32", "fp16", "int8-cpu", "int8-trt"]
+    assert (opened.name, opened.task.name, opened.image_size, opened.input_dtype) == (
+        "fmkt-student",
+        "classification",
+        (8, 8),
+        "float32",
+    )
+    assert opened.class_names == tuple("0123456789")
+    assert opened.signature.output_names == ["logits"]
+    assert len(opened.samples) == 8
+    fp32, wider = (opened.gate("fp32", gpu_kernels=gpu).max_abs_diff for gpu in (False, True))
+    assert fp32 is not None
+    assert wider == pytest.approx(10 * fp32)
+    assert opened.verified(["model.onnx"]) == [opened.file("fp32")]
+    flip(package / "samples.safetensors")
+    with pytest.raises(UserError, match=r"samples.safetensors: differs"):
+        Package.open(package).samples  # noqa: B018
+    preprocessing = json.loads((package / "preprocessing.json").read_text())
+    assert preprocessing["output"] == {"name": "logits", "dtype": "float32"}
+    assert preprocessing["outputs"] == [{"name": "logits", "dtype": "float32", "shape": ["batch", 10]}]
+
+
 def test_files_that_agree_with_their_sums_must_also_compute_what_was_trained(package: Path) -> None:
     """A network put in another's place, sums and all."""
     shutil.copyfile(package / "model.int8-trt.onnx", package / "model.onnx")
     write_sums(package)
     result = run("verify", package)
     assert result.exit_code == 1
-    assert "model.onnx, packaged images: logits differ by" in result.output
+    assert "model.onnx, packaged samples, 8 images: outputs differ by" in result.output
 
 
 def test_an_engine_built_here_is_held_to_its_sidecar(package: Path) -> None:
@@ -200,7 +273,7 @@ def test_the_student_of_another_package_is_no_reference(package: Path, bench: Be
 def test_what_is_no_package_is_said_so(tmp_path: Path, bench: Bench) -> None:
     refused(run("predict", tmp_path / "none", "x.png"), "none: no such folder; give that of a package")
     refused(run("predict", tmp_path, "x.png"), "manifest.json: no such file")
-    refused(run("predict", bench.folder / "onnx", "x.png"), "labels.json: no such file")
+    refused(run("predict", bench.folder / "onnx", "x.png"), "SHA256SUMS: cannot be read", "is no package")
 
 
 def test_the_benchmark_compares_every_file_with_the_plain_student(package: Path, bench: Bench) -> None:
@@ -249,7 +322,7 @@ def test_the_same_records_give_the_same_package_in_another_process_and_place(ben
     ours = bench.folder / "package"
     shutil.copytree(bench.folder, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("package"))
     other = Bench(tmp_path / "elsewhere", lambda changes: write_params(tmp_path / "elsewhere/params.yaml", changes))
-    command = [sys.executable, "-m", "stages.package", *other.words(CHANGES, **PACKAGE)]
+    command = [sys.executable, "-m", *other.command("package", CHANGES)]
     environment = {**os.environ, "PYTHONHASHSEED": "7", "DVC_ROOT": str(tmp_path)}
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
     first, second = (
@@ -259,20 +332,31 @@ def test_the_same_records_give_the_same_package_in_another_process_and_place(ben
     assert first == second
 
 
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["torchvision"] = None
+from stages.__main__ import main
+
+for words in (["verify"], ["predict", PICTURE], ["benchmark", "--iterations", "10", "--batch", "1"], ["build-engine"]):
+    try:
+        main([words[0], "--package", PACKAGE, *words[1:]])
+    except SystemExit as end:
+        print("code:", words[0], end.code)
+heavy = {"dvc", "matplotlib", "sklearn", "tritonclient", "onnxscript"}
+print("found:", *sorted(heavy & {name.partition(".")[0] for name in sys.modules}))
+import pipeline.serving.server
+from pipeline.package.reader import Package
+(model,) = pipeline.serving.server.load_models(Package.open(Path(PACKAGE)), ["fp32"], provider="cpu", num_threads=1)
+print("served:", model.name)
+"""
+
+
 def test_the_device_needs_neither_pytorch_nor_the_rest_of_the_environment(package: Path, pictures: list[Path]) -> None:
     """Commands on a package import what the dependency group ``edge`` of pyproject.toml installs, and no more."""
-    code = f"""
-import sys
-from stages.__main__ import main
-before = set(sys.modules)
-for words in (["verify"], ["predict", {str(pictures[0])!r}], ["build-engine"]):
-    try:
-        main([words[0], "--package", {str(package)!r}, *words[1:]])
-    except SystemExit as end:
-        pass
-heavy = {{"torch", "torchvision", "dvc", "matplotlib", "sklearn", "tritonclient", "onnxscript"}}
-print("found:", *sorted(heavy & {{name.partition(".")[0] for name in sys.modules}}))
-"""
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines()[-1] == "found:"
-    assert "intact" in result.stdout
+    code = f"from pathlib import Path\nPICTURE, PACKAGE = {str(pictures[0])!r}, {str(package)!r}\n{WITHOUT_TORCH}"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    codes = re.findall(r"^code: (.*)$", result.stdout, re.MULTILINE)
+    assert codes == ["verify 0", "predict 0", "benchmark 0", "build-engine 2"]
+    assert "error: no engine can be built here" in result.stderr
+    assert result.stdout.splitlines()[-2:] == ["found:", "served: fmkt-student"]

@@ -1,4 +1,4 @@
-"""The files of each precision: what is in them, how they are judged, and that a bad one is refused."""
+"""The files of each precision: what is in them, how they are verified, and that a bad one is refused."""
 
 import hashlib
 from pathlib import Path
@@ -9,46 +9,74 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
-from pipeline.export.onnx.precisions import PRECISIONS, Exported, Source, check_tensorrt, export_precisions
-from pipeline.tasks.classification.parity import Gate
-from pipeline.tasks.classification.proof import verify_export
-from torch import nn
 
+from models.deploy import SampledNetwork
 from models.students import build_flow_student
+from pipeline.core.arrays import Outputs
 from pipeline.core.errors import GateError
 from pipeline.data.dataset import Split
+from pipeline.export.onnx.files import Exported, Source, check_tensorrt, export_precisions
 from pipeline.export.onnx.manifest import describe_files
-from pipeline.export.onnx.onnxruntime_quantization import quantize
+from pipeline.export.onnx.onnxruntime_quantization import quantize_for_tensorrt
+from pipeline.export.precisions import PRECISIONS, Calibration
+from pipeline.export.settings import ExportOnnx
 from pipeline.export.tensorrt.operator_support import check_precision
 from pipeline.runtimes.base import predict
 from pipeline.runtimes.onnx import OnnxRuntime, available_providers
+from pipeline.tasks.classification.targets import ClassTargets
+from pipeline.tasks.classification.task import Classification
+from pipeline.tasks.gate import Gate
+from pipeline.tasks.reference import reference
+from pipeline.tasks.verification import Reference, verify
 
-OPEN: dict[str, Any] = {"max_abs_diff": None, "max_relative_diff": 0.0, "min_top1_agreement": 0.01, "max_drop": 1.0}
-EXACT: dict[str, Any] = {"max_abs_diff": 1e-4, "max_relative_diff": 0.0, "min_top1_agreement": 1.0, "max_drop": 0.0}
-GATES = {"fp32": EXACT, "fp16": EXACT | {"max_abs_diff": 1e-2}, "int8-cpu": OPEN, "int8-trt": OPEN}
-
-
-def make_student() -> nn.Module:
-    torch.manual_seed(0)
-    names: dict[str, Any] = {"backbone": "wrn_16_1", "schedule": "rectified", "meta_encoder": "conv"}
-    statistics = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
-    return build_flow_student(num_classes=4, time_scale=1.0, **names, **statistics).eval()
+OPEN = Gate(max_abs_diff=None, min_top1_agreement=0.01, max_drop=1.0)
+EXACT = Gate()
+GATES = {"fp32": EXACT, "fp16": EXACT.model_copy(update={"max_abs_diff": 1e-2}), "int8-cpu": OPEN, "int8-trt": OPEN}
+TASK = Classification()
+CLASS_NAMES = ["a", "b", "c", "d"]
 
 
 def make_split(count: int = 12) -> Split:
     images = torch.randint(0, 256, (count, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return Split(images, torch.arange(count) % 4)
+    return Split(images, ClassTargets(torch.arange(count) % 4))
+
+
+def settings(*, gates: dict[str, Gate] | None = None, **changes: Any) -> ExportOnnx:
+    """Return the default settings with ``changes``."""
+    content = ExportOnnx().model_dump() | changes
+    content["gates"] = {name: gate.model_dump() for name, gate in {**GATES, **(gates or {})}.items()}
+    return ExportOnnx.model_validate(content)
 
 
 def make_source(**changes: Any) -> Source:
-    options = {"opset": 20, "input_dtype": "float32", "collapse": True, "method": "minmax"}
-    return Source(make_student(), 2, make_split(40).pixels, {"method": "fm_kt"}, **{**options, **changes})
+    """Return a student of two steps, and how it is exported: by the default settings with ``changes``."""
+    torch.manual_seed(0)
+    names: dict[str, Any] = {"backbone": "wrn_16_1", "schedule": "rectified", "meta_encoder": "conv"}
+    statistics = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
+    network = SampledNetwork(build_flow_student(num_classes=4, time_scale=1.0, **names, **statistics), 2)
+    chosen = settings(**changes)
+    signature = TASK.signature(image_size=(16, 16), input_dtype=chosen.input, class_names=CLASS_NAMES)
+    calibration = make_split(40).pixels
+    return Source(network.eval(), signature, TASK.training(), calibration, {"method": "fm_kt"}, chosen)
+
+
+def known_answers() -> Reference:
+    source = make_source()
+    return reference(TASK, source.network, source.signature, make_split())
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
     """Return every file of a student of two steps, by precision."""
-    files = export_precisions(make_source(), tmp_path_factory.mktemp("precisions"), PRECISIONS)
+    files = export_precisions(make_source(), tmp_path_factory.mktemp("precisions"), list(PRECISIONS))
+    return {file.precision: file for file in files}
+
+
+@pytest.fixture(scope="module")
+def of_bytes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
+    """Return some files of the same student that take images as bytes, none of them collapsed."""
+    source = make_source(input="uint8", collapse=False)
+    files = export_precisions(source, tmp_path_factory.mktemp("bytes"), ["fp32", "fp16", "int8-cpu"])
     return {file.precision: file for file in files}
 
 
@@ -73,7 +101,7 @@ def test_fp16_has_float32_at_its_ends_and_in_its_norms(exported: dict[str, Expor
     norms = [node for node in graph.node if node.op_type in {"InstanceNormalization", "BatchNormalization"}]
     assert norms
     assert all(made_by[node.input[0]].op_type == "Cast" for node in norms), "what is normalised is float32 again"
-    assert check_precision(onnx.load(exported["fp16"].path), "fp16") == []
+    assert check_precision(onnx.load(exported["fp16"].path), PRECISIONS["fp16"]) == []
     assert exported["fp16"].path.stat().st_size < 0.65 * exported["fp32"].path.stat().st_size
 
 
@@ -102,12 +130,13 @@ def test_the_static_check_of_tensorrt_tells_them_apart(exported: dict[str, Expor
     accepted = {precision: check_tensorrt(file)["10"]["accepted"] for precision, file in exported.items()}
     assert accepted == {"fp32": True, "fp16": True, "int8-cpu": False, "int8-trt": True}
     posing = Exported(exported["int8-cpu"].path, "int8-trt", "folded")
-    with pytest.raises(GateError, match=r"model.int8-cpu.onnx: TensorRT would refuse it \(static check\): .*UINT8"):
+    with pytest.raises(GateError, match=r"model.int8-cpu.onnx: TensorRT would refuse it \(static check\): .*INT32"):
         check_tensorrt(posing)
 
 
-def test_every_file_is_judged_and_int8_also_without_optimization(exported: dict[str, Exported]) -> None:
-    entries = describe_files(list(exported.values()), make_source(), make_split(), batch_sizes=[1, 3, 64], gates=GATES)
+def test_every_file_is_verified_and_int8_also_without_optimization(exported: dict[str, Exported]) -> None:
+    chosen = settings(batch_sizes=(1, 3, 64))
+    entries = describe_files(list(exported.values()), known_answers(), chosen)
     levels = {entry["precision"]: sorted(entry["gates"]) for entry in entries.values()}
     both = ["deployed", "unoptimized"]
     assert levels == {"fp32": ["deployed"], "fp16": ["deployed"], "int8-cpu": both, "int8-trt": both}
@@ -126,63 +155,72 @@ def test_int8_computes_the_same_with_and_without_optimization(exported: dict[str
     pixels = make_split(40).pixels
     for precision in ("int8-cpu", "int8-trt"):
         runtimes = (OnnxRuntime(exported[precision].path, optimize=level) for level in (True, False))
-        deployed, plain = (predict(runtime, pixels, 40) for runtime in runtimes)
+        deployed, plain = (predict(runtime, pixels, 40)["logits"] for runtime in runtimes)
         np.testing.assert_allclose(deployed, plain, atol=0.1 * np.abs(plain).max(), err_msg=precision)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-trt"])
 def test_a_file_that_is_not_good_enough_is_named_with_the_figure(precision: str, exported: dict[str, Exported]) -> None:
-    gates = {**GATES, precision: EXACT | {"max_abs_diff": 1e-12}}
+    chosen = settings(gates={precision: EXACT.model_copy(update={"max_abs_diff": 1e-12})}, batch_sizes=(1,))
     name = exported[precision].path.name
-    with pytest.raises(GateError, match=rf"{name}, batch of 1: logits differ by .*, allowed are 1e-12"):
-        describe_files([exported[precision]], make_source(), make_split(), batch_sizes=[1], gates=gates)
+    with pytest.raises(GateError, match=rf"{name}, test split, batch of 1: outputs differ by .*, allowed are 1e-12"):
+        describe_files([exported[precision]], known_answers(), chosen)
 
 
-def test_int8_is_judged_at_every_batch_size() -> None:
+def test_int8_is_verified_at_every_batch_size() -> None:
     class Broken:
         """Right for all images at once, wrong for fewer."""
 
         input_dtype = "float32"
 
-        def infer(self, images: np.ndarray) -> np.ndarray:
-            return reference if len(images) == 12 else np.zeros_like(reference[: len(images)])
+        def infer(self, images: np.ndarray) -> Outputs:
+            return {"logits": logits if len(images) == 12 else np.zeros_like(logits[: len(images)])}
 
         def describe(self) -> str:
             return "broken"
 
-    reference = np.eye(4, dtype=np.float32)[np.arange(12) % 4][:, ::-1].copy()
+    logits = np.eye(4, dtype=np.float32)[np.arange(12) % 4][:, ::-1].copy()
     split = make_split()
-    gate = Gate(**{**OPEN, "min_top1_agreement": 0.95})
-    arguments: dict[str, Any] = {"what": "int8", "batch_sizes": [3, 12], "gate": gate}
-    with pytest.raises(GateError, match=r"int8, batch of 3: logits differ by 1 from those in another batch size"):
-        verify_export(Broken(), split.pixels, split.labels.numpy(), reference, **arguments)
+    known = Reference(TASK, split.pixels, split.targets.truth(), {"logits": logits})
+    gate = OPEN.model_copy(update={"min_top1_agreement": 0.95})
+    with pytest.raises(GateError, match=r"int8, batch of 3: outputs differ by 1 from those in another batch size"):
+        verify(Broken(), known, gate, what="int8", batch_size=12, batch_sizes=[3, 12])
 
 
-def test_images_as_bytes_give_what_images_in_zero_to_one_give(exported: dict[str, Exported], tmp_path: Path) -> None:
-    split = make_split()
-    for file in export_precisions(make_source(input_dtype="uint8"), tmp_path, ["fp32", "fp16", "int8-cpu"]):
+def test_images_as_bytes_give_what_images_in_zero_to_one_give(
+    exported: dict[str, Exported], of_bytes: dict[str, Exported]
+) -> None:
+    pixels = np.ascontiguousarray(make_split().pixels)
+    for precision, file in of_bytes.items():
         assert graph_of(file).input[0].type.tensor_type.elem_type == TensorProto.UINT8
-        runtime, other = OnnxRuntime(file.path), OnnxRuntime(exported[file.precision].path)
+        runtime, other = OnnxRuntime(file.path), OnnxRuntime(exported[precision].path)
         assert (runtime.input_dtype, other.input_dtype) == ("uint8", "float32")
-        pixels = np.ascontiguousarray(split.pixels)
-        np.testing.assert_allclose(runtime.infer(pixels), other.infer(pixels / np.float32(255)), atol=2e-2)
+        found, wanted = runtime.infer(pixels)["logits"], other.infer(pixels / np.float32(255))["logits"]
+        np.testing.assert_allclose(found, wanted, atol=2e-2)
 
 
-def test_ranges_follow_from_the_images_and_the_method(exported: dict[str, Exported], tmp_path: Path) -> None:
-    pixels = make_split(40).pixels.astype(np.float32) / 255
-    folded = export_precisions(make_source(collapse=False), tmp_path, ["fp32"])[0].path
-    outs = [tmp_path / name for name in ("method.onnx", "darker.onnx")]
-    quantize(folded, outs[0], pixels, precision="int8-trt", method="percentile")
-    quantize(folded, outs[1], pixels / 2, precision="int8-trt", method="minmax")
-    contents = {path.read_bytes() for path in (*outs, exported["int8-trt"].path)}
-    assert len(contents) == 3
+def test_ranges_follow_from_the_images_and_the_method(of_bytes: dict[str, Exported], tmp_path: Path) -> None:
+    pixels = make_split(40).pixels
+    calibrations = {
+        "all": Calibration(pixels, "uint8", "minmax"),
+        "again": Calibration(pixels, "uint8", "minmax"),
+        "method": Calibration(pixels, "uint8", "percentile"),
+        "darker": Calibration(pixels // 2, "uint8", "minmax"),
+    }
+    for name, calibration in calibrations.items():
+        quantize_for_tensorrt(of_bytes["fp32"].path, tmp_path / name, calibration)
+    contents = {name: (tmp_path / name).read_bytes() for name in calibrations}
+    assert contents["all"] == contents["again"]
+    assert len(set(contents.values())) == 3
 
 
-def test_an_unknown_recipe_or_provider_is_named(exported: dict[str, Exported], tmp_path: Path) -> None:
-    pixels = make_split().pixels.astype(np.float32)
-    with pytest.raises(ValueError, match=r"unknown int8 recipe 'int4'; known: int8-cpu, int8-trt"):
-        quantize(exported["fp32"].path, tmp_path / "x.onnx", pixels, precision="int4", method="minmax")
-    with pytest.raises(ValueError, match=r"unknown provider 'gpu'; known: cpu, cuda, tensorrt"):
+def test_an_unknown_method_precision_or_provider_is_named(exported: dict[str, Exported], tmp_path: Path) -> None:
+    calibration = Calibration(make_split().pixels, "float32", "median")
+    with pytest.raises(ValueError, match=r"unknown calibration method 'median'; known: minmax, percentile"):
+        quantize_for_tensorrt(exported["fp32"].path, tmp_path / "x.onnx", calibration)
+    with pytest.raises(ValueError, match=r"unknown precision 'int4'; known: fp32, fp16, int8-cpu, int8-trt"):
+        PRECISIONS["int4"]
+    with pytest.raises(ValueError, match=r"unknown provider 'gpu'; did you mean cpu\? known: cpu, cuda, tensorrt"):
         OnnxRuntime(exported["fp32"].path, provider="gpu")
     for provider in {"cuda", "tensorrt"} - set(available_providers()):
         with pytest.raises(ValueError, match=rf"--provider: got '{provider}', which is not available here; it needs"):
