@@ -15,20 +15,25 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from models.deploy import deployable, without_steps
+from models.deploy import with_num_steps
 from models.students import build_flow_student
-from pipeline.export.onnx.exporter import export_onnx
-from pipeline.export.onnx.precisions import Source, export_precisions
+from pipeline.core.signature import image_input
+from pipeline.export.onnx.exporter import export_image_network
+from pipeline.export.onnx.files import Source, export_precisions
+from pipeline.export.settings import ExportOnnx
 from pipeline.package.benchmark import latency_table, measure_latency
 from pipeline.runtimes.base import Runtime
 from pipeline.runtimes.latency import describe_protocol
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.runtimes.torch import TorchRuntime
+from pipeline.tasks.table import get_task
 
 SIZE = (32, 32)
+CLASSES = 100
 PLAIN = "plain student"
 STATISTICS = {"mean": [0.507, 0.487, 0.441], "std": [0.267, 0.256, 0.276]}
 
@@ -37,25 +42,36 @@ def build(folder: Path, steps: tuple[int, ...], *, compiled: bool) -> dict[str, 
     """Return the plain student, every K as float32 in its smallest and its general form, and the largest as INT8."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    names = {"backbone": "wrn_16_2", "schedule": "rectified", "meta_encoder": "conv"}
-    student = build_flow_student(num_classes=100, time_scale=1.0, **names, **STATISTICS).eval()
+    flow = {"backbone": "wrn_16_2", "schedule": "rectified", "meta_encoder": "conv"}
+    student = build_flow_student(num_classes=CLASSES, time_scale=1.0, **flow, **STATISTICS).eval()
     shown = np.random.default_rng(0).integers(0, 256, (64, 3, *SIZE), dtype=np.uint8)
-    source = Source(student, None, shown, {}, opset=20, input_dtype="float32", collapse=True, method="minmax")
-    export_onnx(without_steps(student), folder / "plain.onnx", image_size=SIZE, opset=20, metadata={})
+    task = get_task("classification")
+    names = [str(number) for number in range(CLASSES)]
+    signature = task.signature(image_size=SIZE, input_dtype="float32", class_names=names)
+    networks = {num_steps: with_num_steps(student, num_steps) for num_steps in steps}
+    largest = networks[max(steps)]
+    source = Source(largest, signature, task.training(), shown, {}, ExportOnnx())
+    _export(largest.without_flows(), folder / "plain.onnx", signature.output_names)
     runtimes: dict[str, Runtime] = {PLAIN: OnnxRuntime(folder / "plain.onnx")}
     for num_steps in steps:
         work = folder / str(num_steps)
         work.mkdir()
         precisions = ["fp32", "int8-cpu"] if num_steps == max(steps) else ["fp32"]
-        for file in export_precisions(source._replace(num_steps=num_steps), work, precisions):
+        for file in export_precisions(source._replace(network=networks[num_steps]), work, precisions):
             runtimes[f"K = {num_steps}, {file.precision}, {file.form}"] = OnnxRuntime(file.path)
         general = work / "general.onnx"
-        export_onnx(deployable(student, num_steps), general, image_size=SIZE, opset=20, metadata={})
+        _export(networks[num_steps].general_form(), general, signature.output_names)
         runtimes[f"K = {num_steps}, fp32, general"] = OnnxRuntime(general)
     if compiled:
-        network = torch.compile(deployable(student, max(steps)), dynamic=False)
-        runtimes[f"K = {max(steps)}, torch compiled"] = TorchRuntime(network, device=torch.device("cpu"))
+        network = torch.compile(largest.general_form(), dynamic=False)
+        cpu = torch.device("cpu")
+        runtime = TorchRuntime(network, output_names=signature.output_names, device=cpu)
+        runtimes[f"K = {max(steps)}, torch compiled"] = runtime
     return runtimes
+
+
+def _export(network: nn.Module, path: Path, outputs: list[str]) -> None:
+    export_image_network(network, path, image_input(SIZE, "float32"), outputs, opset=20, metadata={})
 
 
 @click.command()

@@ -31,16 +31,18 @@ from tritonclient.utils import InferenceServerException
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from models.deploy import deployable
+from models.deploy import with_num_steps
 from models.students import build_flow_student
-from pipeline.export.onnx.exporter import export_onnx
-from pipeline.package.reader import Package, read_package
+from pipeline.core.signature import image_input
+from pipeline.export.onnx.exporter import export_image_network
+from pipeline.package.reader import Package
 from pipeline.runtimes.onnx import OnnxRuntime
 from tests.serving_fuzz import Target, grpc_case, http_case, send_grpc, send_http
 from tests.serving_helpers import CLIENTS, ServerProcess, serving, write_package
 
 CLASSES, SIZE, STEPS = 100, 32, 4
 MEAN, STD = [0.507, 0.487, 0.441], [0.267, 0.256, 0.276]
+OUTPUT = "logits"
 POOL = 64
 """Different images that requests are made of."""
 TOLERANCE = 1e-4
@@ -52,14 +54,20 @@ def make_package(folder: Path) -> Path:
     """Export an untrained network into a package."""
     torch.manual_seed(0)
     student = build_flow_student(
-        backbone="wrn_16_2", num_classes=CLASSES, mean=MEAN, std=STD, schedule="rectified", meta_encoder="conv",
+        backbone="wrn_16_2",
+        num_classes=CLASSES,
+        mean=MEAN,
+        std=STD,
+        schedule="rectified",
+        meta_encoder="conv",
         time_scale=1.0,
-    )  # fmt: skip
+    )
     folder.mkdir()
     path = folder / "model.onnx"
-    export_onnx(deployable(student, STEPS), path, image_size=(SIZE, SIZE), opset=20, metadata={})
-    labels = [str(i) for i in range(CLASSES)]
-    return write_package(folder, files={"fp32": path.name}, labels=labels, size=SIZE, dtype="float32")
+    network = with_num_steps(student, STEPS).general_form()
+    export_image_network(network, path, image_input((SIZE, SIZE), "float32"), [OUTPUT], opset=20, metadata={})
+    names = [str(i) for i in range(CLASSES)]
+    return write_package(folder, files={"fp32": path.name}, class_names=names, size=SIZE, dtype="float32")
 
 
 def make_images(package: Package) -> NDArray[np.float32]:
@@ -78,8 +86,8 @@ def caller(transport: str, address: str, name: str, *, binary: bool = True) -> C
     def ask(images: NDArray[Any]) -> NDArray[Any]:
         entry = library.InferInput("image", images.shape, "FP32")
         entry.set_data_from_numpy(images, **options)
-        outputs = [library.InferRequestedOutput("logits", **options)]
-        answer: NDArray[Any] = client.infer(name, [entry], outputs=outputs).as_numpy("logits")
+        outputs = [library.InferRequestedOutput(OUTPUT, **options)]
+        answer: NDArray[Any] = client.infer(name, [entry], outputs=outputs).as_numpy(OUTPUT)
         return answer
 
     return ask
@@ -167,10 +175,10 @@ def resident(server: ServerProcess) -> int:
 
 
 def run(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    package = read_package(folder)
+    package = Package.open(folder)
     session = OnnxRuntime(package.files["fp32"], num_threads=1, spinning=False)
     images = make_images(package)
-    right = session.infer(images)
+    right = session.infer(images)[OUTPUT]
     with contextlib.ExitStack() as stack:
         servers = {
             workers: stack.enter_context(serving(folder, "--workers", str(workers), "--timeout", "60"))

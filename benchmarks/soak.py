@@ -21,16 +21,33 @@ from pathlib import Path
 import click
 from ruamel.yaml import YAML
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from pipeline.params.presets import render_preset
+from pipeline.preflight.stage_table import command_line
+
 ROOT = Path(__file__).parent.parent
-STAGES = {
-    "probe_environment": "--out environment.json",
-    "prepare_data": "--out data",
-    "train_teacher": "--environment environment.json --data data --out teacher --metrics teacher.json"
-    " --history teacher.csv",
-    "distill_student": "--data data --teacher teacher --out student --metrics student.json --history student.csv",
-    "calibrate_steps": "--data data --student student --out calibration --curve curve.csv",
-    "export_onnx": "--data data --student student --calibration calibration --out onnx",
+PATHS = {
+    "probe_environment": {"out": "environment.json", "code": "code.json"},
+    "prepare_data": {"out": "data"},
+    "train_teacher": {
+        "environment": "environment.json",
+        "data": "data",
+        "out": "teacher",
+        "metrics": "teacher.json",
+        "history": "teacher.csv",
+    },
+    "distill_student": {
+        "data": "data",
+        "teacher": "teacher",
+        "out": "student",
+        "metrics": "student.json",
+        "history": "student.csv",
+    },
+    "calibrate_steps": {"data": "data", "student": "student", "out": "calibration", "curve": "curve.csv"},
+    "export_onnx": {"data": "data", "student": "student", "calibration": "calibration", "out": "onnx"},
 }
+"""From each stage that runs here to its paths in the folder of the trials."""
 COMPARED = ("teacher", "teacher.csv", "student", "student.csv", "onnx")
 
 
@@ -40,7 +57,7 @@ class Bench:
     def __init__(self, folder: Path, epochs: int) -> None:
         self.folder = folder
         yaml = YAML()
-        params = yaml.load((ROOT / "presets/digits.yaml").read_text())
+        params = yaml.load(render_preset(ROOT / "presets", "digits"))
         params["train_teacher"]["backbone"] = "resnet8"
         params["train_teacher"]["training"]["epochs"] = epochs
         params["distill_student"]["training"]["epochs"] = epochs
@@ -49,11 +66,13 @@ class Bench:
     def start(self, stage: str) -> "subprocess.Popen[str]":
         """Start ``stage``; its output is kept."""
         return subprocess.Popen(
-            [sys.executable, "-m", f"stages.{stage}", *STAGES[stage].split()],
+            [sys.executable, "-m", *command_line(stage, PATHS[stage])],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(self.folder)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def run(self, stage: str) -> tuple[str, float]:
         """Run ``stage`` to its end; return its output and seconds."""
@@ -94,7 +113,7 @@ def main(kills: int, epochs: int, seed: int) -> None:
     moments = random.Random(seed)  # noqa: S311
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), epochs)
-        seconds = {stage: bench.run(stage)[1] for stage in STAGES}
+        seconds = {stage: bench.run(stage)[1] for stage in PATHS}
         expected = bench.digest()
         assert {"teacher/model.safetensors", "student/model.safetensors", "onnx/model.onnx"} <= set(expected)
         for trial in range(1, kills + 1):
@@ -103,7 +122,7 @@ def main(kills: int, epochs: int, seed: int) -> None:
             moment = moments.uniform(0.4, 1.0) * seconds[stage]
             while not bench.was_killed(stage, moment):
                 moment *= 0.9
-            later = list(STAGES)[list(STAGES).index(stage) :]
+            later = list(PATHS)[list(PATHS).index(stage) :]
             output = "".join(bench.run(name)[0] for name in later)
             resumed = next((line for line in output.splitlines() if "interrupted" in line), "it started anew")
             found = bench.digest()

@@ -32,27 +32,32 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from models.factory import build_classifier
 from models.losses import dist_loss
-from models.meta_encoders import MetaEncoder
+from models.meta_encoder import MetaEncoder
 from models.students import FlowStudent, build_flow_student
+from pipeline.data.augmentation import Augmentation
 from pipeline.data.dataset import Split
 from pipeline.data.packed_batches import PackedBatches
-from pipeline.distillation.criterion import build_criterion
+from pipeline.distillation.criteria import DistSettings
+from pipeline.distillation.criterion import Criterion
 from pipeline.distillation.logit_objectives import FlowMatching
-from pipeline.distillation.teacher_loss import FrozenTeacher, StepSampler, TeacherLoss
-from pipeline.training.compilation import compile_networks, wants_compiling
-from pipeline.training.epoch_metrics import Meter
+from pipeline.distillation.step_sampler import StepSampler
+from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss
+from pipeline.tasks.classification.targets import ClassTargets
+from pipeline.tasks.classification.training import CrossEntropy
+from pipeline.training.compilation import compiled_networks, wants_compiling
+from pipeline.training.epoch_metrics import EpochMetrics
 from pipeline.training.execution import choose_precision
 from pipeline.training.objective import Objective
 from pipeline.training.optim import build_optimizer
+from pipeline.training.settings import LearningRate, Optimizer
 from pipeline.training.step import TrainingStep
 
 CLASSES = 100
 IMAGES = 4096
 MEAN, STD = [0.507, 0.487, 0.441], [0.267, 0.256, 0.276]
-OPTIMIZER: dict[str, Any] = {"learning_rate": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
-OPTIMIZER |= {"name": "sgd", "betas": (0.9, 0.999), "decay_all": True}
-SCHEDULE: dict[str, Any] = {"name": "cosine", "warmup_epochs": 0, "milestones": (), "gamma": 0.1}
-DIST = {"beta": 2.0, "gamma": 2.0, "temperature": 1.0}
+OPTIMIZER = Optimizer(learning_rate=0.05)
+SCHEDULE = LearningRate(warmup_epochs=0)
+DIST = DistSettings()
 
 Steps = Iterator[None]
 """Takes one training step each time it is advanced."""
@@ -109,7 +114,7 @@ def plain_steps(teacher: nn.Module, student: FlowStudent, *, num_steps: int, bat
                 velocity = encoder.body(z + encoder.time_embedding(t)[:, :, None, None])
                 z = z - velocity / num_steps
                 logits = head(x - velocity)
-                cost = cost + functional.cross_entropy(logits, labels) + dist_loss(logits, target, **DIST)
+                cost = cost + functional.cross_entropy(logits, labels) + dist_loss(logits, target, **DIST.model_dump())
             cost = cost / num_steps
             sgd.zero_grad()
             cost.backward()
@@ -121,20 +126,21 @@ def plain_steps(teacher: nn.Module, student: FlowStudent, *, num_steps: int, bat
 def our_steps(objective: Objective, *, batch: int, device: torch.device, precision: str) -> Steps:
     """Take the pipeline's steps."""
     pixels, labels = make_images()
-    split = Split(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(labels))
-    augment = {"crop_padding": 4, "horizontal_flip": True, "color_jitter": 0.0, "mixup_alpha": 0.0, "cutmix_alpha": 0.0}
-    batches = PackedBatches(split, batch_size=batch, device=device, num_classes=CLASSES, augment=augment)
+    split = Split(torch.from_numpy(pixels).permute(0, 3, 1, 2), ClassTargets(torch.from_numpy(labels)))
+    augmentation = Augmentation(crop_padding=4, horizontal_flip=True, color_jitter=0.0)
+    batches = PackedBatches(split, batch_size=batch, device=device, augmentation=augmentation, mix=None)
     network = objective.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rule = build_optimizer(network, steps_per_epoch=len(batches), epochs=1000, schedule=SCHEDULE, **OPTIMIZER)
+    rule = build_optimizer(network, OPTIMIZER, SCHEDULE, steps_per_epoch=len(batches), epochs=1000)
     step = TrainingStep(objective, *rule, precision=precision, clip_norm=None, average=None, device=device)
     network.train()
     epoch = 0
     while True:
-        meter = Meter(len(batches))
+        metrics = EpochMetrics(len(batches))
         for drawn in batches.epoch(epoch):
-            meter.add(step(drawn, 0), drawn.labels, step.learning_rate)
-            if meter.count % 32 == 0:
-                meter.latest()
+            loss = step(drawn)
+            metrics.add(loss, objective.supervision.batch_scores(loss.predicted, drawn), step.learning_rate)
+            if metrics.count % 32 == 0:
+                metrics.latest()
             yield
         epoch += 1
 
@@ -159,12 +165,12 @@ def build(kind: str, config: dict[str, Any], num_steps: int) -> Steps:
     teacher, student = make_networks(config["teacher"], config["student"])
     if kind == "plain":
         return plain_steps(teacher, student, num_steps=num_steps, batch=batch, device=device)
-    metric = build_criterion("dist", {"dist": DIST})
     frozen = FrozenTeacher(teacher.to(device))  # type: ignore[arg-type]
-    plan = StepSampler((num_steps,))
-    objective = FlowMatching(student, TeacherLoss(frozen, metric), steps=plan, weight=1.0, label_smoothing=0.0)
+    loss = TeacherLoss(frozen, Criterion("dist", DIST))
+    steps, supervision = StepSampler((num_steps,)), CrossEntropy(label_smoothing=0.0)
+    objective = FlowMatching(student, loss, steps=steps, weight=1.0, supervision=supervision)
     if wants_compiling(config["compile"], device):
-        compile_networks(*objective.networks)
+        compiled_networks(objective.network, frozen).__enter__()  # for as long as the process lives
     if kind == "ours":
         return our_steps(objective, batch=batch, device=device, precision=config["precision"])
     student.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
