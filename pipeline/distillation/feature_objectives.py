@@ -10,19 +10,21 @@ from models.flow import at_each_step
 from models.students import FeatureFlowStudent
 from pipeline.data.batch import Batch
 from pipeline.distillation.step_sampler import StepSampler
-from pipeline.distillation.stepped import SteppedObjective
 from pipeline.distillation.teacher_loss import TeacherLoss
+from pipeline.distillation.transfer import SampledTransferObjective, TransferObjective
 from pipeline.tasks.training import Supervision
-from pipeline.training.objective import Loss, Objective
+from pipeline.training.objective import Loss
 
 
-class FeatureDistillation(Objective):
+class FeatureDistillation(TransferObjective):
     """Classical distillation of feature maps: the supervised loss + w mean_p L(T_p(X_S), X_T).
 
     Args:
         transforms: T of each pair; the adapter.
         stages: the student's stage of each pair, counted from 1.
     """
+
+    student: Classifier
 
     def __init__(
         self,
@@ -34,18 +36,9 @@ class FeatureDistillation(Objective):
         weight: float,
         supervision: Supervision,
     ) -> None:
-        super().__init__(
-            student,
-            adapter=transforms,
-            teacher=teacher_loss.teacher,
-            supervision=supervision,
-            follows_epoch=[teacher_loss.criterion],
-        )
-        self.student = student
+        super().__init__(student, teacher_loss, weight=weight, supervision=supervision, adapter=transforms)
         self.transforms = transforms
-        self.teacher_loss = teacher_loss
         self.stages = stages
-        self.weight = weight
 
     def forward(self, batch: Batch) -> Loss:
         """Return the supervised loss + w L."""
@@ -58,7 +51,7 @@ class FeatureDistillation(Objective):
         return Loss(total, {self.supervision.loss_name: supervised, "transfer": transfer}, predicted)
 
 
-class FeatureFlowMatching(SteppedObjective):
+class FeatureFlowMatching(SampledTransferObjective):
     """Feature-based FM-KT with serial training: the supervised loss + w mean_p 1/N sum_i L(T_p(X_T_hat_i), X_T).
 
     The state after the last step flows on through the student, so the supervised loss is that of the refined network.
@@ -66,6 +59,8 @@ class FeatureFlowMatching(SteppedObjective):
     Args:
         transforms: T of each pair, in the order of the student's stages; the adapter.
     """
+
+    student: FeatureFlowStudent
 
     def __init__(
         self,
@@ -77,18 +72,8 @@ class FeatureFlowMatching(SteppedObjective):
         weight: float,
         supervision: Supervision,
     ) -> None:
-        super().__init__(
-            student,
-            steps=steps,
-            adapter=transforms,
-            teacher=teacher_loss.teacher,
-            supervision=supervision,
-            follows_epoch=[teacher_loss.criterion],
-        )
-        self.student = student
+        super().__init__(student, teacher_loss, steps=steps, weight=weight, supervision=supervision, adapter=transforms)
         self.transforms = transforms
-        self.teacher_loss = teacher_loss
-        self.weight = weight
 
     def forward(self, batch: Batch) -> Loss:
         """Return the supervised loss of the refined network and the weighted mean of L over pairs and steps."""

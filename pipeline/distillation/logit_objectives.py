@@ -1,6 +1,6 @@
 """Objectives that transfer logits: FM-KT, FM-KT^Theta, OFM-KT, and classical distillation as their control."""
 
-from torch import nn
+from torch import Tensor
 
 from models.classifier import Classifier
 from models.flow import FlowTransfer
@@ -8,58 +8,31 @@ from models.students import FlowStudent
 from pipeline.data.batch import Batch
 from pipeline.distillation.criterion import Criterion
 from pipeline.distillation.step_sampler import StepSampler
-from pipeline.distillation.stepped import SteppedObjective
 from pipeline.distillation.teacher_loss import TeacherLoss
-from pipeline.tasks.training import Supervision
+from pipeline.distillation.transfer import SampledTransferObjective, TransferObjective
+from pipeline.tasks.training import Predicted, Supervision
 from pipeline.training.objective import Loss, Objective
 
 
-class LogitDistillation(Objective):
+class LogitDistillation(TransferObjective):
     """Classical distillation, the control ``metric``: CE + w L(student, teacher)."""
-
-    def __init__(
-        self, student: nn.Module, teacher_loss: TeacherLoss, *, weight: float, supervision: Supervision
-    ) -> None:
-        super().__init__(
-            student, teacher=teacher_loss.teacher, supervision=supervision, follows_epoch=[teacher_loss.criterion]
-        )
-        self.teacher_loss = teacher_loss
-        self.weight = weight
 
     def forward(self, batch: Batch) -> Loss:
         """Return CE + w L."""
-        logits = self.trained(batch.images)
+        logits = self.student(batch.images)
         cross_entropy = self.supervision.loss(logits, batch)
         transfer = self.teacher_loss([logits], batch)
         total = cross_entropy + self.weight * transfer
         return Loss(total, {self.supervision.loss_name: cross_entropy, "transfer": transfer}, logits)
 
 
-class FlowMatching(SteppedObjective):
+class FlowMatching(SampledTransferObjective):
     """Logit-based FM-KT with serial training: w / N sum_i [L(T(X_T_hat_i), X_T) + CE(T(X_T_hat_i), y)].
 
     The chain starts at the student's feature and never sees the teacher (arXiv 2402.02012, section 3).
     """
 
-    def __init__(
-        self,
-        student: FlowStudent,
-        teacher_loss: TeacherLoss,
-        *,
-        steps: StepSampler,
-        weight: float,
-        supervision: Supervision,
-    ) -> None:
-        super().__init__(
-            student,
-            steps=steps,
-            teacher=teacher_loss.teacher,
-            supervision=supervision,
-            follows_epoch=[teacher_loss.criterion],
-        )
-        self.student = student
-        self.teacher_loss = teacher_loss
-        self.weight = weight
+    student: FlowStudent
 
     def forward(self, batch: Batch) -> Loss:
         """Return the weighted mean over the steps of L + CE."""
@@ -71,7 +44,7 @@ class FlowMatching(SteppedObjective):
         return Loss(total, parts, outputs.mean(dim=0))
 
 
-class ThetaFlowMatching(Objective):
+class ThetaFlowMatching(TransferObjective):
     """FM-KT^Theta: a plain student whose head learns from a flow on its features; the flow is not deployed.
 
     FM-KT's loss, plus w_theta [L(Theta(X_S), stopgrad(mean_i T(X_T_hat_i))) + CE(Theta(X_S), y)].
@@ -81,6 +54,8 @@ class ThetaFlowMatching(Objective):
         theta_weight: w_theta.
         theta_reaches_backbone: whether the head's gradient goes on into the backbone.
     """
+
+    student: Classifier
 
     def __init__(
         self,
@@ -95,17 +70,10 @@ class ThetaFlowMatching(Objective):
         supervision: Supervision,
     ) -> None:
         super().__init__(
-            student,
-            adapter=flow,
-            teacher=teacher_loss.teacher,
-            supervision=supervision,
-            follows_epoch=[teacher_loss.criterion, steps],
+            student, teacher_loss, weight=weight, supervision=supervision, adapter=flow, follows_epoch=[steps]
         )
-        self.student = student
         self.flow = flow
-        self.teacher_loss = teacher_loss
         self.steps = steps
-        self.weight = weight
         self.theta_weight = theta_weight
         self.theta_reaches_backbone = theta_reaches_backbone
 
@@ -127,8 +95,10 @@ class ThetaFlowMatching(Objective):
         return Loss(flow + head, parts, logits)
 
 
-class OnlineFlowMatching(SteppedObjective):
+class OnlineFlowMatching(Objective):
     """OFM-KT, without a teacher: w / N sum_i [CE(o_i, y) + L(o_i, stopgrad(mean_j o_j))], o_i = T(X_T_hat_i)."""
+
+    student: FlowStudent
 
     def __init__(
         self,
@@ -139,9 +109,9 @@ class OnlineFlowMatching(SteppedObjective):
         weight: float,
         supervision: Supervision,
     ) -> None:
-        super().__init__(student, steps=steps, supervision=supervision, follows_epoch=[criterion])
-        self.student = student
+        super().__init__(student, supervision=supervision, follows_epoch=[criterion, steps])
         self.criterion = criterion
+        self.steps = steps
         self.weight = weight
 
     def forward(self, batch: Batch) -> Loss:
@@ -152,3 +122,7 @@ class OnlineFlowMatching(SteppedObjective):
         cross_entropy = self.supervision.loss(outputs, batch)
         total = self.weight * (transfer + cross_entropy)
         return Loss(total, {self.supervision.loss_name: cross_entropy, "transfer": transfer}, averaged)
+
+    def predict(self, images: Tensor) -> Predicted:
+        """Return the student's outputs with the largest number of steps of training."""
+        return self.student(images, self.steps.largest)

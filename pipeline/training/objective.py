@@ -49,16 +49,12 @@ class Objective(nn.Module, ABC):
         follows_epoch: Sequence[FollowsEpoch] = (),
     ) -> None:
         super().__init__()
+        self.student = student
         self.network = nn.ModuleList([student] if adapter is None else [student, adapter])
         """What is trained."""
         self.teacher = teacher
         self.supervision = supervision
         self.follows_epoch = follows_epoch
-
-    @property
-    def trained(self) -> nn.Module:
-        """The student."""
-        return self.network[0]
 
     def set_epoch(self, epoch: int) -> None:
         """Take note that ``epoch``, counted from 0, begins."""
@@ -71,7 +67,7 @@ class Objective(nn.Module, ABC):
 
     def predict(self, images: Tensor) -> Predicted:
         """Return what progress is measured by: the student's outputs."""
-        return self.trained(images)
+        return self.student(images)
 
 
 class Supervised(Objective):
@@ -79,6 +75,6 @@ class Supervised(Objective):
 
     def forward(self, batch: Batch) -> Loss:
         """Return the loss of the network's outputs against the targets."""
-        predicted = self.trained(batch.images)
+        predicted = self.student(batch.images)
         loss = self.supervision.loss(predicted, batch)
         return Loss(loss, {self.supervision.loss_name: loss}, predicted)

@@ -1,0 +1,68 @@
+"""What objectives share that transfer something, and those whose student takes sampling steps."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from models.students import SampledStudent
+from pipeline.distillation.step_sampler import StepSampler
+from pipeline.distillation.teacher_loss import TeacherLoss
+from pipeline.tasks.training import Predicted, Supervision
+from pipeline.training.objective import FollowsEpoch, Objective
+
+
+class TransferObjective(Objective):
+    """An objective with a loss against a teacher.
+
+    Args:
+        weight: of that loss.
+        adapter: what is trained beside the student and does not deploy, or None.
+        follows_epoch: what must know the epoch, beside the criterion.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher_loss: TeacherLoss,
+        *,
+        weight: float,
+        supervision: Supervision,
+        adapter: nn.Module | None = None,
+        follows_epoch: Sequence[FollowsEpoch] = (),
+    ) -> None:
+        super().__init__(
+            student,
+            adapter=adapter,
+            teacher=teacher_loss.teacher,
+            supervision=supervision,
+            follows_epoch=[teacher_loss.criterion, *follows_epoch],
+        )
+        self.teacher_loss = teacher_loss
+        self.weight = weight
+
+
+class SampledTransferObjective(TransferObjective):
+    """A transfer whose student takes sampling steps.
+
+    Args:
+        steps: how many, in training.
+    """
+
+    def __init__(
+        self,
+        student: SampledStudent,
+        teacher_loss: TeacherLoss,
+        *,
+        steps: StepSampler,
+        weight: float,
+        supervision: Supervision,
+        adapter: nn.Module | None = None,
+    ) -> None:
+        super().__init__(
+            student, teacher_loss, weight=weight, supervision=supervision, adapter=adapter, follows_epoch=[steps]
+        )
+        self.steps = steps
+
+    def predict(self, images: Tensor) -> Predicted:
+        """Return the student's outputs with the largest number of steps of training."""
+        return self.student(images, self.steps.largest)
