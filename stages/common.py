@@ -3,14 +3,14 @@
 import functools
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ParamSpec
 
 import click
 
 from pipeline.core.errors import BusyError, GateError, UserError
 from pipeline.core.logging_setup import configure_logging
-from pipeline.preflight.stage_table import STAGES
+from pipeline.preflight.stage_table import STAGES, StageEntry
 
 Arguments = ParamSpec("Arguments")
 
@@ -39,11 +39,28 @@ def stage_options(name: str) -> Callable[[Callable[..., None]], Callable[..., No
     """
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
+        function = _keeping_to_its_code(STAGES[name], function)
         for option in reversed(STAGES[name].options):
             function = path_option(option.name, option.help)(function)
         return params_option(function)
 
     return add
+
+
+def _keeping_to_its_code(stage: StageEntry, function: Callable[..., None]) -> Callable[..., None]:
+    """Let ``function`` fail where it loads code that the digest of ``stage`` leaves out: DVC would not see a change."""
+
+    @functools.wraps(function)
+    def command(*args: object, **kwargs: object) -> None:
+        before = set(sys.modules)
+        function(*args, **kwargs)
+        for name in set(sys.modules) - before:
+            path = PurePosixPath(name.replace(".", "/")).with_suffix(".py")
+            if any(path.match(pattern) for pattern in stage.never_loads):
+                table = "pipeline/preflight/stage_table.py"
+                raise RuntimeError(f"{stage.name} has loaded {name}; take it out of its never_loads in {table}")
+
+    return command
 
 
 def package_option(function: Callable[..., None]) -> Callable[..., None]:

@@ -109,11 +109,15 @@ def _swap(document: dict[str, Any], rng: Rng, target: Target) -> tuple[str, dict
     entry = document["inputs"][0]
     size = entry["parameters"]["binary_data_size"]
     outputs: list[Any] = [
-        [{"name": not_in(rng, {"logits"})}], [{"name": "logits"}] * 2, [3], [{}], {"name": "logits"},
+        [{"name": not_in(rng, {"logits"})}],
+        [{"name": "logits"}] * 2,
+        [3],
+        [{}],
+        {"name": "logits"},
         [{"name": "logits", "parameters": {"classification": rng.choice([-1, "a", 1.5, True])}}],
         [{"name": "logits", "parameters": {"binary_data": rng.choice([0, "no", None])}}],
         [{"name": "logits", "parameters": {"shared_memory_region": "a", "shared_memory_byte_size": 8}}],
-    ]  # fmt: skip
+    ]
     changes: dict[str, Callable[[], Any]] = {
         "name": lambda: entry.update(name=not_in(rng, {"image"})),
         "datatype": lambda: entry.update(datatype=rng.choice(["FP64", "UINT8", "BYTES", "fp32", "INT32", "", "\0"])),
@@ -214,14 +218,27 @@ def _wrong_path(rng: Rng, target: Target) -> tuple[str, str]:
     model = f"/v2/models/{target.model}"
     return rng.choice(
         [
-            ("POST", "/v2/models/nothing/infer"), ("POST", f"{model}/versions/2/infer"), ("GET", f"{model}/infer"),
-            ("PUT", f"{model}/infer"), ("DELETE", model), ("POST", f"{model}/infer/"), ("POST", "/v2/models//infer"),
-            ("POST", f"{model}/versions/1%2f..%2f/infer"), ("POST", "/"), ("GET", "/v1/models"), ("POST", "/v2"),
-            ("POST", f"{model}/versions//infer"), ("POST", "/v2/repository/models/a/load"), ("PATCH", "/metrics"),
-            ("POST", "/v2/systemsharedmemory/region/a/register"), ("GET", "/v2/cudasharedmemory/status"),
-            ("POST", "/v2/models/%00/infer"), ("GET", "/v2/models/%ff%fe"), ("GET", "/../../etc/passwd"),
+            ("POST", "/v2/models/nothing/infer"),
+            ("POST", f"{model}/versions/2/infer"),
+            ("GET", f"{model}/infer"),
+            ("PUT", f"{model}/infer"),
+            ("DELETE", model),
+            ("POST", f"{model}/infer/"),
+            ("POST", "/v2/models//infer"),
+            ("POST", f"{model}/versions/1%2f..%2f/infer"),
+            ("POST", "/"),
+            ("GET", "/v1/models"),
+            ("POST", "/v2"),
+            ("POST", f"{model}/versions//infer"),
+            ("POST", "/v2/repository/models/a/load"),
+            ("PATCH", "/metrics"),
+            ("POST", "/v2/systemsharedmemory/region/a/register"),
+            ("GET", "/v2/cudasharedmemory/status"),
+            ("POST", "/v2/models/%00/infer"),
+            ("GET", "/v2/models/%ff%fe"),
+            ("GET", "/../../etc/passwd"),
         ]
-    )  # fmt: skip
+    )
 
 
 def grpc_case(rng: Rng, target: Target) -> GrpcCase:
@@ -258,15 +275,17 @@ def grpc_case(rng: Rng, target: Target) -> GrpcCase:
         "version": lambda: setattr(message, "model_version", rng.choice(["2", "latest", "1.0", " 1"])),
         "output": lambda: message.outputs.add(name=not_in(rng, {"logits"})),
         "outputs": lambda: (message.outputs.add(name="logits"), message.outputs.add(name="logits")),
-        "classes": lambda: message.outputs.add(name="logits").parameters["classification"].MergeFrom(
-            service_pb2.InferParameter(int64_param=-3)
+        "classes": lambda: (
+            message.outputs.add(name="logits")
+            .parameters["classification"]
+            .MergeFrom(service_pb2.InferParameter(int64_param=-3))
         ),
         "timeout": lambda: message.parameters["timeout"].MergeFrom(service_pb2.InferParameter(string_param="1")),
         "shared_memory": lambda: entry.parameters["shared_memory_region"].MergeFrom(
             service_pb2.InferParameter(string_param="a")
         ),
         "too_large": lambda: raw_is(bytes(target.max_bytes + 1)),
-    }  # fmt: skip
+    }
     kind = rng.choice([*sorted(changes), "garbage", "cut", "method", "refused"])
     if kind in changes:
         changes[kind]()

@@ -4,7 +4,6 @@ As a program it calls this project's build and runtime with mocks that have the 
 others, and prints what was called as one line of JSON.
 """
 
-
 import contextlib
 import json
 import operator
@@ -21,8 +20,10 @@ from unittest import mock
 
 import numpy as np
 
+from pipeline.core.signature import Signature, TensorSpec, image_input
 from pipeline.export.tensorrt.builder import build_plan
 from pipeline.export.tensorrt.plan import EnginePlan
+from pipeline.export.tensorrt.settings import ExportTensorrt
 from pipeline.runtimes.base import to_input
 from pipeline.runtimes.tensorrt import TensorrtRuntime
 
@@ -34,10 +35,25 @@ WHEELS = {
 }
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 SYMBOLS = (
-    "createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL",
-    "createNvOnnxParserRefitter_INTERNAL", "createNvOnnxParser_INTERNAL", "getBuilderPluginRegistry",
-    "getNvOnnxParserVersion", "getPluginRegistry", "initLibNvInferPlugins",
-)  # fmt: skip
+    "createInferBuilder_INTERNAL",
+    "createInferRefitter_INTERNAL",
+    "createInferRuntime_INTERNAL",
+    "createNvOnnxParserRefitter_INTERNAL",
+    "createNvOnnxParser_INTERNAL",
+    "getBuilderPluginRegistry",
+    "getNvOnnxParserVersion",
+    "getPluginRegistry",
+    "initLibNvInferPlugins",
+)
+SHAPES = {"image": (3, 8, 6), "logits": (4,), "boxes": (4,), "count": (1,)}
+"""Of the mocked engine's tensors, without the batch."""
+
+
+def plan_of(options: dict[str, Any], onnx: str) -> EnginePlan:
+    """Return the plan of settings, of ``precision``, over the ONNX file ``onnx``."""
+    settings = ExportTensorrt.model_validate({name: value for name, value in options.items() if name != "precision"})
+    signature = Signature(image_input((8, 6), "float32"), (TensorSpec("logits", "float32", (4,)),))
+    return EnginePlan(Path(onnx), options["precision"], signature, settings)
 
 
 class NotAvailable(Exception):  # noqa: N818
@@ -138,7 +154,7 @@ def record_build(options: dict[str, Any], onnx: str, cache: str | None, *, typed
     tensor.name, tensor.shape, tensor.is_shape_tensor = "image", (-1, 3, 8, 6), False
     parser.num_errors, parser.parse_from_file.return_value = 0, True
     with replaced(trt, Builder=builder, OnnxParser=parser):
-        plan = build_plan(EnginePlan(onnx=Path(onnx), **options), cache=None if cache is None else Path(cache))
+        plan = build_plan(plan_of(options, onnx), cache=None if cache is None else Path(cache))
     flags = builder.create_network.call_args.kwargs["flags"]
     hardware = config.hardware_compatibility_level
     return {
@@ -170,13 +186,18 @@ def record_runtime(description: dict[str, Any], dtypes: dict[str, str], batches:
     )
     runtime.deserialize_cuda_engine.return_value = engine
     names = list(dtypes)
+    outputs = [name for name in names if name != "image"]
+
+    def engine_dtype(name: str) -> Any:
+        return trt.DataType.__members__[dtypes[name]]
+
     engine.num_io_tensors = len(names)
     engine.get_tensor_name.side_effect = names.__getitem__
-    engine.get_tensor_dtype.side_effect = lambda name: trt.DataType.__members__[dtypes[name]]
+    engine.get_tensor_dtype.side_effect = engine_dtype
     engine.get_tensor_mode.side_effect = lambda name: (
         trt.TensorIOMode.INPUT if name == "image" else trt.TensorIOMode.OUTPUT
     )
-    engine.get_tensor_shape.side_effect = lambda name: (-1, 3, 8, 6) if name == "image" else (-1, 4)
+    engine.get_tensor_shape.side_effect = lambda name: (-1, *SHAPES[name])
     engine.get_tensor_profile_shape.return_value = [(size, 3, 8, 6) for size in batches]
     engine.create_execution_context.return_value = context
     asked: dict[str, Any] = {"batches": []}
@@ -184,7 +205,11 @@ def record_runtime(description: dict[str, Any], dtypes: dict[str, str], batches:
     def infer(_: TrtRunner, feed_dict: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         image = feed_dict["image"]
         asked["batches"].append([len(image), str(image.dtype), float(image.max())])
-        return {"logits": np.zeros((len(image), 4), np.float32)}
+        first = image[:, 0, 0, 0].astype(np.float32)  # tells images from those that fill a batch up
+        return {
+            name: np.broadcast_to(first[:, None], (len(image), *SHAPES[name])).astype(trt.nptype(engine_dtype(name)))
+            for name in outputs
+        }
 
     with (
         replaced(trt, Runtime=runtime),
@@ -192,11 +217,12 @@ def record_runtime(description: dict[str, Any], dtypes: dict[str, str], batches:
         mock.patch.object(TrtRunner, "_infer_impl", lambda runner, feed, *_: infer(runner, feed)),
     ):
         opened = TensorrtRuntime(b"the plan", description=description)
-        logits = opened.infer(to_input(np.full((7, 3, 8, 6), 255, np.uint8), opened.input_dtype))
+        found = opened.infer(to_input(np.full((7, 3, 8, 6), 255, np.uint8), opened.input_dtype))
         opened.runner.deactivate()
     asked["host_code_allowed"] = runtime.engine_host_code_allowed
     asked["plan"] = runtime.deserialize_cuda_engine.call_args.args[0].decode()
-    return asked | {"shape": list(logits.shape), "words": opened.describe()}
+    described = {name: [list(array.shape), str(array.dtype), float(array.min())] for name, array in found.items()}
+    return asked | {"outputs": described, "words": opened.describe()}
 
 
 @contextlib.contextmanager
@@ -239,7 +265,7 @@ def resolve(names: list[str]) -> dict[str, Any]:
 
 def start(options: dict[str, Any], onnx: str) -> str:
     """Build for real, which the empty libraries refuse."""
-    return build_plan(EnginePlan(onnx=Path(onnx), **options), cache=None).decode()
+    return build_plan(plan_of(options, onnx), cache=None).decode()
 
 
 if __name__ == "__main__":

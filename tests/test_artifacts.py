@@ -4,37 +4,55 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import pytest
 import torch
 import torchvision
-from pipeline.distillation.network_specs import NetworkSpec, build_student, student_spec
 from safetensors.torch import save_file
+from torch import nn
 
 from models.factory import build_classifier
 from models.students import build_flow_student
 from pipeline.core.errors import UserError
 from pipeline.data.dataset import DataInfo
-from pipeline.networks.saved import load_network, read_num_steps
+from pipeline.distillation.method import build_student
+from pipeline.distillation.methods import METHODS
+from pipeline.distillation.settings import DistillStudent
+from pipeline.evaluation.calibration_file import load_calibrated, read_num_steps
+from pipeline.networks.saved import load_network
+from pipeline.networks.spec import NetworkSpec
 from pipeline.networks.weights import read_weights, save_network
-from pipeline.params.loading import load_params
-from pipeline.training.teacher import read_teacher, teacher_arguments
-from tests.helpers import ROOT
+from pipeline.tasks.classification.training import ClassificationTraining
+from pipeline.training.teacher import read_teacher, teacher_spec
+from pipeline.training.teacher_settings import TrainTeacher
 
 SIZE = (8, 8)
-INFO = DataInfo(("a", "b", "c"), (8, 8), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "none", "packed")
-ARGUMENTS = teacher_arguments("resnet8", INFO)
-DEFAULTS = load_params(ROOT / "params.yaml").distill_student.model_dump()
+INFO = DataInfo("classification", ("a", "b", "c"), (8, 8), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "none", "packed")
+TASK = ClassificationTraining()
 
 
-def recipe(method: str = "fm_kt", backbone: str = "resnet8") -> NetworkSpec:
-    return student_spec(DEFAULTS | {"method": method, "backbone": backbone}, INFO)
+def student_spec(method: str = "fm_kt", backbone: str = "resnet8") -> NetworkSpec:
+    settings = DistillStudent(method=method, backbone=backbone)
+    return METHODS[method].load().student(settings, INFO, TASK)
+
+
+def spec_of(info: DataInfo = INFO, **settings: Any) -> NetworkSpec:
+    """Return how the teacher is made, which is a resnet8 unless ``settings`` say otherwise."""
+    return teacher_spec(TrainTeacher(**{"backbone": "resnet8", **settings}), info, TASK)
+
+
+def given_teacher(weights: Path | str, spec: NetworkSpec | None = None, size: tuple[int, int] = SIZE) -> nn.Module:
+    return read_teacher(TASK, spec or spec_of(), str(weights), size)
+
+
+ARGUMENTS = spec_of().arguments
 
 
 def test_a_saved_network_comes_back_the_same(tmp_path: Path) -> None:
-    student = build_student(recipe(), SIZE)
-    save_network(tmp_path, student, *recipe(), about={"method": "fm_kt"})
+    student = build_student(student_spec(), SIZE)
+    save_network(tmp_path, student, student_spec(), about={"method": "fm_kt"})
     loaded, about = load_network(tmp_path)
     assert about["method"] == "fm_kt"
     assert about["num_parameters"] == sum(p.numel() for p in student.parameters())
@@ -58,12 +76,12 @@ def test_teacher_weights_are_read_in_every_usual_form(form: str, tmp_path: Path)
         wrapped = {f"module.{name}": tensor for name, tensor in weights.items()} if form == "data_parallel" else weights
         torch.save({form: wrapped} if form in {"state_dict", "model"} else wrapped, path)
     images = torch.rand(2, 3, 8, 8)
-    torch.testing.assert_close(read_teacher(ARGUMENTS, str(path), SIZE)(images), teacher(images), rtol=0, atol=0)
+    torch.testing.assert_close(given_teacher(path)(images), teacher(images), rtol=0, atol=0)
 
 
 def test_given_weights_keep_their_own_normalisation() -> None:
-    arguments = teacher_arguments("resnet8", INFO, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
-    assert build_classifier(**arguments).normalize.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    spec = spec_of(mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
+    assert build_classifier(**spec.arguments).normalize.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert ARGUMENTS["mean"] == list(INFO.mean)
 
 
@@ -71,11 +89,11 @@ def test_weights_of_another_network_are_refused_with_the_differences(tmp_path: P
     other = build_classifier(**{**ARGUMENTS, "num_classes": 5})
     torch.save(other.state_dict(), tmp_path / "w.pt")
     with pytest.raises(UserError, match=r"w.pt: the weights do not fit .*\(5, 64\) where \(3, 64\) is needed.*classes"):
-        read_teacher(ARGUMENTS, str(tmp_path / "w.pt"), SIZE)
+        given_teacher(tmp_path / "w.pt")
     deeper = build_classifier(**{**ARGUMENTS, "backbone": "resnet20"})
     torch.save(deeper.state_dict(), tmp_path / "w.pt")
     with pytest.raises(UserError, match=r"w.pt: the weights do not fit the network: \d+ unknown \(backbone.layer1.1"):
-        read_teacher(ARGUMENTS, str(tmp_path / "w.pt"), SIZE)
+        given_teacher(tmp_path / "w.pt")
 
 
 class Harmful:
@@ -115,7 +133,7 @@ def test_files_that_hold_no_weights_are_named(name: str, content: bytes | None, 
 def test_a_damaged_network_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"network.json: no such file"):
         load_network(tmp_path)
-    save_network(tmp_path, build_classifier(**ARGUMENTS), "classifier", ARGUMENTS, about={})
+    save_network(tmp_path, build_classifier(**ARGUMENTS), spec_of(), about={})
     about = json.loads((tmp_path / "network.json").read_text())
     (tmp_path / "network.json").write_text(json.dumps({**about, "kind": "robot"}))
     with pytest.raises(UserError, match=r"describes no network .*unknown network 'robot'; known: classifier"):
@@ -129,21 +147,33 @@ def test_a_damaged_network_folder_is_named(tmp_path: Path) -> None:
 
 def test_an_unknown_backbone_is_blamed_on_its_parameter() -> None:
     with pytest.raises(UserError, match=r"distill_student.backbone: unknown backbone 'resnet9'; did you mean"):
-        build_student(recipe(backbone="resnet9"), SIZE)
+        build_student(student_spec(backbone="resnet9"), SIZE)
     with pytest.raises(UserError, match=r"distill_student.backbone: backbone 'vit_b_16' pools no feature map"):
-        build_student(recipe(backbone="vit_b_16"), SIZE)
+        build_student(student_spec(backbone="vit_b_16"), SIZE)
     with pytest.raises(UserError, match=r"train_teacher.backbone: unknown backbone 'resnet9'"):
-        read_teacher({**ARGUMENTS, "backbone": "resnet9"}, "any", SIZE)
+        given_teacher("any", spec_of(backbone="resnet9"))
 
 
-def test_calibration_without_steps_is_named(tmp_path: Path) -> None:
-    (tmp_path / "calibration.json").write_text("{}")
+def test_a_calibration_without_steps_or_of_another_student_is_named(tmp_path: Path) -> None:
+    student, calibration = tmp_path / "student", tmp_path / "calibration"
+    save_network(student, build_flow_student(**student_spec().arguments), student_spec(), about={"method": "fm_kt"})
+    calibration.mkdir()
+    (calibration / "calibration.json").write_text("{}")
     with pytest.raises(UserError, match=r"calibration.json: has no num_steps"):
-        read_num_steps(tmp_path)
+        read_num_steps(calibration)
+    (calibration / "calibration.json").write_text('{"num_steps": null}')
+    with pytest.raises(UserError, match=r"calibration.json: the student takes sampling steps, got num_steps None; run"):
+        load_calibrated(student, calibration)
+    (calibration / "calibration.json").write_text('{"num_steps": 3}')
+    network, about = load_calibrated(student, calibration)
+    assert (network.num_steps, about["method"]) == (3, "fm_kt")
+    save_network(student, build_classifier(**ARGUMENTS), spec_of(), about={})
+    with pytest.raises(UserError, match=r"the student does not take sampling steps, got num_steps 3; run"):
+        load_calibrated(student, calibration)
 
 
 def test_deployable_weights_are_all_that_is_saved(tmp_path: Path) -> None:
-    save_network(tmp_path, build_flow_student(**recipe().arguments), *recipe(), about={})
+    save_network(tmp_path, build_flow_student(**student_spec().arguments), student_spec(), about={})
     names = {name.split(".")[0] for name in read_weights(tmp_path / "model.safetensors")}
     assert names == {"backbone", "flow"}
 
@@ -151,7 +181,7 @@ def test_deployable_weights_are_all_that_is_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backbone", ["vit_b_16", "vgg11", "inception_v3"])
 def test_a_backbone_for_larger_images_is_named(backbone: str) -> None:
     with pytest.raises(UserError, match=r"distill_student.backbone: cannot take images of 8 x 8 pixels \("):
-        build_student(recipe("none", backbone), SIZE)
+        build_student(student_spec("none", backbone), SIZE)
 
 
 def test_torchvisions_own_weights_come_with_their_normalisation(
@@ -160,28 +190,29 @@ def test_torchvisions_own_weights_come_with_their_normalisation(
     """A file in PyTorch's cache under the name that torchvision looks for stands for a download."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     entry = torchvision.models.get_model_weights("shufflenet_v2_x0_5").IMAGENET1K_V1
-    info = replace(INFO, classes=tuple(map(str, range(1000))))
+    info = replace(INFO, class_names=tuple(map(str, range(1000))))
     whole = torchvision.models.get_model("shufflenet_v2_x0_5").eval()
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     weights = {name: value for name, value in whole.state_dict().items() if not name.endswith("num_batches_tracked")}
     torch.save(weights, tmp_path / "hub/checkpoints" / entry.url.rpartition("/")[2])
     for weights in ("torchvision", "torchvision:IMAGENET1K_V1"):
-        arguments = teacher_arguments("shufflenet_v2_x0_5", info, weights=weights)
-        assert arguments["mean"] == [0.485, 0.456, 0.406]
-        teacher = read_teacher(arguments, weights, (64, 64))
+        spec = spec_of(info, backbone="shufflenet_v2_x0_5", weights=weights)
+        assert spec.arguments["mean"] == [0.485, 0.456, 0.406]
+        teacher = given_teacher(weights, spec, (64, 64))
         images = torch.rand(2, 3, 64, 64)
-        torch.testing.assert_close(teacher(images), whole(teacher.normalize(images)), rtol=1e-4, atol=1e-5)
-    given = teacher_arguments("shufflenet_v2_x0_5", info, weights=weights, mean=(0.1,) * 3, std=(1.0,) * 3)
-    assert given["mean"] == [0.1] * 3
+        torch.testing.assert_close(teacher(images), whole(teacher.normalize(images)), rtol=1e-4, atol=1e-5)  # type: ignore[operator]
+    statistics = {"mean": (0.1,) * 3, "std": (1.0,) * 3}
+    given = spec_of(info, backbone="shufflenet_v2_x0_5", weights="torchvision", **statistics)
+    assert given.arguments["mean"] == [0.1] * 3
     with pytest.raises(UserError, match=r"torchvision has no weights 'V9' of shufflenet_v2_x0_5; it has IMAGENET1K_V1"):
-        teacher_arguments("shufflenet_v2_x0_5", info, weights="torchvision:V9")
+        spec_of(info, backbone="shufflenet_v2_x0_5", weights="torchvision:V9")
 
 
 def test_weights_that_cannot_be_downloaded_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", raise_offline)
     with pytest.raises(UserError, match=r"train_teacher.weights: https://.* cannot be fetched .*give the file's path"):
-        read_teacher(teacher_arguments("resnet18", INFO, weights="torchvision"), "torchvision", (64, 64))
+        given_teacher("torchvision", spec_of(backbone="resnet18", weights="torchvision"), (64, 64))
 
 
 def raise_offline(*_: object, **__: object) -> None:

@@ -2,16 +2,20 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from pipeline.core.errors import UserError
 from pipeline.preflight import code
 from pipeline.preflight.code import PROJECT, CodeReader, read_source, stage_digest, write_code_digests
 from pipeline.preflight.stage_table import PROBE, STAGES, StageEntry
-from stages.common import exit_codes
+from stages import common
 
 TREE = {
     "models/__init__.py": "",
@@ -42,9 +46,13 @@ def write(project: Path, tree: Mapping[str, str]) -> None:
         path.write_text(text)
 
 
+def entry(name: str, *never_loads: str) -> StageEntry:
+    return StageEntry(name=name, description="x", options=(), never_loads=never_loads)
+
+
 def digests(project: Path) -> dict[str, str]:
     reader = CodeReader(project)
-    return {stage: reader.digest(f"stages.{stage}") for stage in ("first", "second", "third")}
+    return {name: reader.digest(entry(name)) for name in ("first", "second", "third")}
 
 
 def changed_by(project: Path, files: Mapping[str, str]) -> set[str]:
@@ -87,6 +95,34 @@ def test_a_module_that_is_imported_by_a_name_made_of_parts_counts_whichever_it_i
     found = CodeReader(project).closure("pipeline.load")
     parents = ["pipeline/__init__.py", "pipeline/load.py", "pipeline/tasks/__init__.py"]
     assert found == [*parents, "pipeline/tasks/cars/training.py", "pipeline/tasks/dogs/training.py"]
+
+
+def test_what_a_stage_never_loads_does_not_count_nor_what_is_reached_through_it_alone(project: Path) -> None:
+    reader, light = CodeReader(project), entry("third", "pipeline/data/pack.py")
+    left_out = set(reader.closure("stages.third")) - set(reader.stage_files(light))
+    assert left_out == {"pipeline/data/pack.py", "pipeline/data/table.json"}
+    before = reader.digest(light)
+    write(project, {"pipeline/data/pack.py": "x = 1\n"})
+    assert CodeReader(project).digest(light) == before
+
+
+def test_a_stage_that_loads_what_its_digest_leaves_out_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise DVC would take its output for up to date when that code changes."""
+    monkeypatch.setattr(common, "STAGES", {"third": entry("third", "pipeline/*/made_up.py")})
+
+    @click.command()
+    @common.stage_options("third")
+    @click.argument("module")
+    @common.exit_codes
+    def command(params_path: Path, module: str) -> None:  # noqa: ARG001
+        monkeypatch.setitem(sys.modules, module, ModuleType(module))
+
+    assert CliRunner().invoke(command, ["pipeline.data.other"]).exit_code == 0
+    result = CliRunner().invoke(command, ["pipeline.data.made_up"])
+    assert (result.exit_code, str(result.exception)) == (
+        1,
+        "third has loaded pipeline.data.made_up; take it out of its never_loads in pipeline/preflight/stage_table.py",
+    )
 
 
 @pytest.mark.parametrize(
@@ -231,21 +267,21 @@ def test_a_syntax_error_is_named_with_its_file_and_line_and_ends_with_two(
 ) -> None:
     (project / "models/tools.py").write_bytes(text)
     monkeypatch.setattr(code, "PROJECT", project)
-    monkeypatch.setattr(code, "STAGES", {"second": StageEntry(name="second", description="x", options=())})
+    monkeypatch.setattr(code, "STAGES", {"second": entry("second")})
     with pytest.raises(UserError, match=r"^models/tools.py, line \d+: .*; no stage runs before this is mended$"):
         stage_digest("second")
     with pytest.raises(SystemExit) as ended:
-        exit_codes(write_code_digests)(project / "code.json")
+        common.exit_codes(write_code_digests)(project / "code.json")
     assert ended.value.code == 2
     assert not (project / "code.json").exists()
-    assert CodeReader(project).digest("stages.first"), "a stage that does not run the file has its digest"
+    assert CodeReader(project).digest(entry("first")), "a stage that does not run the file has its digest"
 
 
 def test_an_unreadable_file_is_named(project: Path) -> None:
     reader = CodeReader(project)
     (project / "models/tools.py").unlink()
     with pytest.raises(UserError, match=r"^models/tools.py: cannot be read \(No such file or directory\)$"):
-        reader.digest("stages.second")
+        reader.digest(entry("second"))
 
 
 def test_the_file_of_digests_has_all_stages_but_the_probe(tmp_path: Path) -> None:
@@ -261,7 +297,7 @@ def test_the_file_of_digests_has_all_stages_but_the_probe(tmp_path: Path) -> Non
 def test_every_data_file_beside_the_code_counts_for_a_stage() -> None:
     """Files are found by their names in the code; one that is named otherwise would change without a rerun."""
     reader = CodeReader(PROJECT)
-    counted = {name for stage in STAGES.values() for name in reader.closure(stage.module)}
+    counted = {name for stage in STAGES.values() for name in reader.stage_files(stage)}
     data = {name for name in reader.files if not name.endswith(".py")}
     of_packaging = {"models/pyproject.toml", "models/README.md", "models/LICENSE", "models/py.typed"}
     assert data - counted <= of_packaging
@@ -275,7 +311,7 @@ def test_every_data_file_beside_the_code_counts_for_a_stage() -> None:
         ("models/meta_encoder.py", {"prepare_data", "export_tensorrt", "package"}),
         ("pipeline/distillation/", {"prepare_data", "train_teacher", "export_tensorrt", "package"}),
         ("pipeline/training/", {"prepare_data", "export_tensorrt", "package"}),
-        ("pipeline/export/onnx/", {"prepare_data", "train_teacher", "distill_student", "calibrate_steps"}),
+        ("pipeline/export/onnx/", {"prepare_data", "train_teacher", "distill_student", "calibrate_steps", "package"}),
         ("pipeline/package/", {"prepare_data", "train_teacher", "distill_student", "calibrate_steps"}),
         ("pipeline/params/schema.py", set(STAGES) - {PROBE}),
         ("pipeline/serving/", set(STAGES)),
@@ -285,5 +321,5 @@ def test_every_data_file_beside_the_code_counts_for_a_stage() -> None:
 def test_what_is_added_late_in_the_chain_reruns_nothing_early(place: str, stages: set[str]) -> None:
     """A new loss must not pack the data again, nor an INT8 gate train the teacher."""
     reader = CodeReader(PROJECT)
-    found = {stage: [name for name in reader.closure(f"stages.{stage}") if name.startswith(place)] for stage in stages}
+    found = {stage: [name for name in reader.stage_files(STAGES[stage]) if name.startswith(place)] for stage in stages}
     assert {stage: names for stage, names in found.items() if names} == {}

@@ -1,6 +1,7 @@
 """Comparisons as users run them, on few images: refused, run, killed, resumed and reported."""
 
 import csv
+import json
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,9 @@ from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 
 from pipeline.comparison import config, plan, report, table, worker
+from pipeline.comparison.config import load_comparison
+from pipeline.comparison.plan import trials
+from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
 from pipeline.preflight import code
 from pipeline.training.settings import Training
@@ -129,7 +133,7 @@ def test_changed_code_makes_stale_the_runs_whose_stages_run_it(monkeypatch: pyte
     digest = code.CodeReader.digest
 
     def edit(stage: str) -> None:
-        edited = lambda reader, module: "edited" if module == f"stages.{stage}" else digest(reader, module)  # noqa: E731
+        edited = lambda reader, entry: "edited" if entry.name == stage else digest(reader, entry)  # noqa: E731
         monkeypatch.setattr(code.CodeReader, "digest", edited)
 
     edit("export_onnx")
@@ -245,3 +249,21 @@ def test_a_trial_that_fails_is_named_and_the_others_finish() -> None:
     assert "error: 1 of 2 runs failed; see runs/trials/none-0/log.txt" in result.output
     result = compare(seeds=[0], methods=METHODS | {"none": NONE | {RATE: 0.05}})
     assert result.output[result.output.index("| method") :].strip() in (REPORT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks/comparisons").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_comparison_of_the_benchmarks_is_made_of_valid_parameters(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    comparison = load_comparison(path)
+    assert len(trials(comparison, tmp_path)) == len(comparison.methods) * len(comparison.seeds)
+
+
+@pytest.mark.parametrize("given", [{}, {"preset": "digits", "params": "params.yaml"}])
+def test_a_comparison_starts_from_a_preset_or_from_a_file(given: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "comparison.yaml"
+    rest = {"title": "t", "changes": {}, "seeds": [0], "baseline": "none", "methods": {"none": {}}}
+    path.write_text(json.dumps(rest | given))
+    with pytest.raises(UserError, match="give one of them"):
+        load_comparison(path)

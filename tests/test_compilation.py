@@ -1,22 +1,27 @@
 """torch.compile: the same training, and what happens where it cannot work."""
 
+import functools
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from models.backbones.backbone import Backbone, Stage
 from models.classifier import Classifier
 from models.layers.shape_transform import LogitTransform
 from pipeline.core.errors import UserError
+from pipeline.core.settings import Base
 from pipeline.core.torch_setup import set_up_torch
-from pipeline.training.compilation import compile_networks, wants_compiling
+from pipeline.tasks.classification.training import CrossEntropy
+from pipeline.training.compilation import compiled_networks, wants_compiling
 from pipeline.training.objective import Supervised
-from tests.test_training import run
+from tests.toy_objectives import make_objective
+from tests.toy_training import run
 
 COMPILER = shutil.which("g++")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="torch.compile on the CPU needs g++")
@@ -38,32 +43,33 @@ class Small(Backbone):
 def objective() -> Supervised:
     torch.manual_seed(0)
     network = Classifier(Small(), LogitTransform(4, 2), mean=[0.5] * 3, std=[0.25] * 3)
-    return Supervised(network, label_smoothing=0.0)
+    return Supervised(network, supervision=CrossEntropy(0.0))
 
 
 @pytest.fixture(autouse=True)
-def _compiling() -> Iterator[None]:
-    """Let each test compile: a training ends with compiling switched off."""
+def _settings_of_its_own() -> Iterator[None]:
+    """Leave PyTorch's settings as they were."""
+    before = torch.get_deterministic_debug_mode()
     yield
-    torch.compiler.set_stance("default")
+    torch.set_deterministic_debug_mode(before)
+    with compiled_networks():  # tells the compiler as well
+        pass
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_the_compiler_is_as_deterministic_as_the_rest(*, deterministic: bool) -> None:
     import torch._inductor.config as inductor
 
-    before = torch.get_deterministic_debug_mode()
-    try:
-        set_up_torch("x", seed=0, device="cpu", deterministic=deterministic, num_threads=None)
-        compile_networks()
+    set_up_torch("x", Base(device="cpu", deterministic=deterministic, num_threads=None))
+    with compiled_networks():
         assert (torch.are_deterministic_algorithms_enabled(), inductor.deterministic) == (deterministic,) * 2
-    finally:
-        torch.set_deterministic_debug_mode(before)
-        compile_networks()
 
 
 @needs_compiler
-def test_compiled_training_is_the_same_training(tmp_path: Path) -> None:
+def test_compiled_training_is_the_same_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "vec_isa_ok", False)  # spares six programs that try the CPU's instructions
     (eager, rows), (compiled, compiled_rows) = (
         run(tmp_path / str(flag), objective(), compiled=flag) for flag in (False, True)
     )
@@ -71,6 +77,37 @@ def test_compiled_training_is_the_same_training(tmp_path: Path) -> None:
     for one, other in zip(eager.parameters(), compiled.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
     assert list(eager.state_dict()) == list(compiled.state_dict()), "weights keep their names"
+
+
+@pytest.fixture
+def compiled_graphs(monkeypatch: pytest.MonkeyPatch) -> list[fx.GraphModule]:
+    """Return what is compiled, as it happens: by a compiler that leaves everything as it is."""
+    found: list[fx.GraphModule] = []
+
+    def compiler(graph: fx.GraphModule, inputs: Sequence[object]) -> Callable[..., Any]:  # noqa: ARG001
+        found.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=compiler))
+    torch.compiler.reset()
+    return found
+
+
+def test_stages_and_meta_encoders_are_compiled_in_training_alone(
+    tmp_path: Path, compiled_graphs: list[fx.GraphModule]
+) -> None:
+    """Any other batch size, as that of validation, would be compiled anew."""
+    objective = make_objective("fm_kt")
+    run(tmp_path, objective, compiled=True, epochs=2)
+    expected = 3 + 3 + 1  # stages of student and teacher, and one meta-encoder
+    assert len(compiled_graphs) == expected
+    with torch.no_grad():
+        for images in (torch.rand(16, 3, 6, 5), torch.rand(5, 3, 6, 5)):
+            assert objective.student(images, 2).shape == (len(images), 4)
+            objective.teacher(images)
+    assert len(compiled_graphs) == expected, "networks run as they are once training has ended"
+    torch.compile(torch.sin)(torch.rand(3))
+    assert len(compiled_graphs) == expected + 1, "what others compile is compiled"
 
 
 @needs_compiler
@@ -81,10 +118,11 @@ def test_without_a_compiler_it_stops_unless_it_may_go_on(
 
     monkeypatch.setattr(inductor.cpp, "cxx", ("/no/such/compiler",))
     monkeypatch.setattr(inductor, "fx_graph_cache", False)
-    torch._dynamo.reset()
-    with pytest.raises(UserError, match=r"execution.compile: torch.compile failed here .*set it to never, or engine.comp"):
+    torch.compiler.reset()
+    refusal = r"execution.compile: torch.compile failed here .*set it to never, or execution.compile_fallback to true"
+    with pytest.raises(UserError, match=refusal):
         run(tmp_path / "stops", objective(), compiled=True)
-    torch._dynamo.reset()
+    torch.compiler.reset()
     with caplog.at_level(logging.WARNING):
         _, rows = run(tmp_path / "goes on", objective(), compiled=True, compile_fallback=True)
     assert "torch.compile failed here; training goes on without it" in caplog.text

@@ -5,19 +5,24 @@ import math
 import numpy as np
 import pytest
 import torch
-from pipeline.tasks.classification.parity import Gate, Parity, compare, require_parity
-from pipeline.tasks.classification.proof import Evaluation, check_gate
 
+from models.deploy import PlainNetwork, SampledNetwork, with_each_num_steps
 from models.factory import build_classifier
 from models.students import build_flow_student
+from pipeline.core.arrays import Outputs
 from pipeline.core.errors import GateError
-from pipeline.evaluation.step_calibration import StepScores, choose_steps, step_candidates
+from pipeline.evaluation.step_calibration import StepScores, choose_steps
 from pipeline.networks.complexity import count_macs
-from pipeline.tasks.classification.metrics import confusion_rows, expected_calibration_error, score
+from pipeline.tasks.base import Parity
+from pipeline.tasks.classification.metrics import expected_calibration_error, score
+from pipeline.tasks.classification.task import Classification
+from pipeline.tasks.gate import Gate
+from pipeline.tasks.verification import Reference, require_parity, verify
 
 LOGITS = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]], dtype=np.float32)
 LABELS = np.array([0, 1, 1, 1])
-EXACT = Gate(1e-4, 0.0, 1.0, 0.0)
+TASK = Classification()
+EXACT = Gate()
 STATISTICS = {"mean": [0.5] * 3, "std": [0.25] * 3}
 
 
@@ -48,15 +53,31 @@ def test_extreme_logits_score_finitely() -> None:
     assert found.nll == pytest.approx(1e4)
 
 
-def test_confusion_names_classes() -> None:
-    rows = confusion_rows(LOGITS, LABELS, ["cat", "dog"])
+def test_mistakes_name_classes() -> None:
+    rows = TASK.mistakes({"logits": LOGITS}, {"labels": LABELS}, ["cat", "dog"])
     assert rows[2] == {"actual": "dog", "predicted": "cat"}
     assert len(rows) == 4
+
+
+def test_predictions_are_the_most_probable_first() -> None:
+    found = TASK.predictions(["a.png", "b.png"], {"logits": LOGITS[:2]}, ["cat", "dog"], top=2)
+    assert [prediction.image for prediction in found] == ["a.png", "b.png"]
+    assert [entry["label"] for entry in found[0].found["labels"]] == ["cat", "dog"]
+    probability = 1 / (1 + math.exp(-2))
+    assert found[0].found["labels"][0]["probability"] == round(probability, 6)
+    assert found[0].text == f"cat {probability:.2%}, dog {1 - probability:.2%}"
+    (only,) = TASK.predictions(["a.png"], {"logits": LOGITS[:1]}, ["cat", "dog"], top=1)
+    assert only.text == f"cat {probability:.2%}"
+
+
+def compare(logits: np.ndarray, reference: np.ndarray) -> Parity:
+    return TASK.compare({"logits": logits}, {"logits": reference})
 
 
 def test_parity_measures_both_differences() -> None:
     other = LOGITS + np.array([[0, 0], [0, 0], [0, 0], [0.75, 0]], dtype=np.float32)
     assert compare(other, LOGITS) == Parity(0.75, 0.25, 3.0, 0.75)
+    assert compare(0 * LOGITS, 0 * LOGITS) == Parity(0.0, 0.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("broken", [LOGITS[:2], np.full_like(LOGITS, np.nan)])
@@ -66,41 +87,71 @@ def test_incomparable_logits_fail(broken: np.ndarray) -> None:
 
 
 def test_parity_gates_name_the_figure() -> None:
-    with pytest.raises(GateError, match=r"model.onnx: logits differ by 0.002, allowed are 0.0001"):
+    with pytest.raises(GateError, match=r"model.onnx: outputs differ by 0.002, allowed are 0.0001"):
         require_parity(parity(2e-3), "model.onnx", EXACT)
-    with pytest.raises(GateError, match=r"model.onnx: 99.00% of the images get the same label, required: 100.00%"):
+    with pytest.raises(GateError, match=r"model.onnx: 99.00% get the trained network's answer, required: 100.00%"):
         require_parity(parity(0.0, 0.99), "model.onnx", EXACT)
     require_parity(parity(1e-4), "model.onnx", EXACT)
 
 
-def test_a_gate_widens_with_the_logits_where_it_may() -> None:
-    gate = Gate(0.01, 0.001, 1.0, 0.0)
+def test_a_gate_widens_with_the_outputs_where_it_may() -> None:
+    gate = Gate(max_abs_diff=0.01, max_relative_diff=0.001)
     require_parity(parity(0.0299), "model.onnx", gate)  # 0.01 + 0.001 x 20
-    with pytest.raises(GateError, match=r"differ by 0.0301, allowed are 0.03 .*x 20, the largest logit"):
+    with pytest.raises(GateError, match=r"differ by 0.0301, allowed are 0.03 .*x 20, the largest output"):
         require_parity(parity(0.0301), "model.onnx", gate)
-    require_parity(parity(9.0), "model.onnx", gate._replace(max_abs_diff=None))
+    require_parity(parity(9.0), "model.onnx", gate.model_copy(update={"max_abs_diff": None}))
     assert gate.for_gpu_kernels().max_abs_diff == pytest.approx(0.1)
 
 
 def test_of_few_images_one_may_differ_where_any_may() -> None:
-    loose, exact = Gate(None, 0.0, 0.95, 0.01), Gate(None, 0.0, 1.0, 0.0)
-    assert loose.for_sample_size(16) == Gate(None, 0.0, 15 / 16, 1 / 16)
+    loose = Gate(max_abs_diff=None, min_top1_agreement=0.95, max_drop=0.01)
+    assert loose.for_sample_size(16) == Gate(max_abs_diff=None, min_top1_agreement=15 / 16, max_drop=1 / 16)
     assert loose.for_sample_size(1000) == loose
-    assert exact.for_sample_size(16) == exact
+    assert EXACT.for_sample_size(16) == EXACT
+
+
+class Fixed:
+    """A runtime that returns ``logits`` for as many images as it is given."""
+
+    input_dtype = "uint8"
+
+    def __init__(self, logits: np.ndarray) -> None:
+        self.logits = logits
+
+    def infer(self, images: np.ndarray) -> Outputs:
+        return {"logits": self.logits[: len(images)]}
+
+    def describe(self) -> str:
+        return "fixed"
+
+
+KNOWN = Reference(TASK, np.zeros((4, 3, 8, 8), np.uint8), {"labels": LABELS}, {"logits": LOGITS})
+
+
+def test_what_is_found_of_a_runtime() -> None:
+    found = verify(Fixed(LOGITS), KNOWN, EXACT, what="onnx", batch_size=4, batch_sizes=[1, 3, 64])
+    assert (found.scores["accuracy"], found.drop) == (0.75, 0.0)
+    assert found.parity == Parity(0.0, 0.0, 3.0, 1.0)
+    assert {count: parity.largest_logit for count, parity in found.by_batch.items()} == {1: 2.0, 3: 3.0, 4: 3.0}
 
 
 def test_a_runtime_that_loses_accuracy_fails() -> None:
-    worse = LOGITS[:, ::-1]
-    found = Evaluation(score(worse, LABELS), compare(worse, LOGITS), worse)
-    with pytest.raises(GateError, match=r"accuracy 25.00% lies 50.00% below the trained network's 75.00%"):
-        check_gate(found, LOGITS, LABELS, "onnx", Gate(9, 0.0, 0.0, 0.4))
-    check_gate(found, LOGITS, LABELS, "onnx", Gate(9, 0.0, 0.0, 0.5))
-    with pytest.raises(GateError, match=r"onnx: logits differ by 3, allowed are 0.1"):
-        check_gate(found, LOGITS, LABELS, "onnx", Gate(0.1, 0.0, 0.0, 0.5))
+    worse = Fixed(LOGITS[:, ::-1])
+    gate = Gate(max_abs_diff=9.0, min_top1_agreement=1e-9, max_drop=0.4)
+    with pytest.raises(GateError, match=r"onnx, 4 images: 0.00% get the trained network's answer"):
+        verify(worse, KNOWN, gate, what="onnx", batch_size=4)
+    half = Fixed(np.concatenate([LOGITS[:2, ::-1], LOGITS[2:]]))
+    with pytest.raises(
+        GateError, match=r"accuracy 25.00% lies 50.00% below the trained network's 75.00%; allowed is 40"
+    ):
+        verify(half, KNOWN, gate, what="onnx", batch_size=4)
+    assert verify(half, KNOWN, gate.model_copy(update={"max_drop": 0.5}), what="onnx", batch_size=4).drop == 0.5
+    with pytest.raises(GateError, match=r"onnx, 4 images: outputs differ by 2, allowed are 0.1"):
+        verify(half, KNOWN, gate.model_copy(update={"max_abs_diff": 0.1}), what="onnx", batch_size=4)
 
 
 def curve(*accuracies: float) -> list[StepScores]:
-    return [StepScores(2**i, value, 0.0, 0.0, 1) for i, value in enumerate(accuracies)]
+    return [StepScores(2**i, {"accuracy": value}, 1) for i, value in enumerate(accuracies)]
 
 
 @pytest.mark.parametrize(
@@ -117,31 +168,35 @@ def test_the_smallest_number_of_steps_within_the_tolerance_is_chosen(
     accuracies: tuple[float, ...], tolerance: float, expected: int
 ) -> None:
     points = curve(*accuracies)
-    choice = choose_steps(points, tolerance=tolerance, latency_ms=[9.0] * len(points), max_latency_ms=None)
+    latency_ms = [9.0] * len(points)
+    choice = choose_steps(points, "accuracy", tolerance=tolerance, latency_ms=latency_ms, max_latency_ms=None)
     assert choice.num_steps == expected
     assert "smallest number of steps" in choice.reason
 
 
 def test_a_latency_budget_decides_only_where_it_is_set() -> None:
     points, latency = curve(0.8, 0.9, 0.95), [1.0, 2.0, 4.0]
-    assert choose_steps(points, tolerance=0, latency_ms=latency, max_latency_ms=None).num_steps == 4
-    within = choose_steps(points, tolerance=0, latency_ms=latency, max_latency_ms=2.5)
+    assert choose_steps(points, "accuracy", tolerance=0, latency_ms=latency, max_latency_ms=None).num_steps == 4
+    within = choose_steps(points, "accuracy", tolerance=0, latency_ms=latency, max_latency_ms=2.5)
     assert within.num_steps == 2
     assert "2.5 ms" in within.reason
     with pytest.raises(GateError, match=r"max_latency_ms = 0.5 \(fastest: 1 ms\)"):
-        choose_steps(points, tolerance=0, latency_ms=latency, max_latency_ms=0.5)
+        choose_steps(points, "accuracy", tolerance=0, latency_ms=latency, max_latency_ms=0.5)
 
 
 def test_a_student_without_steps_has_one_candidate() -> None:
     plain = build_classifier(backbone="resnet8", num_classes=2, **STATISTICS)
-    assert step_candidates(plain, [1, 2]) == [None]
+    (only,) = with_each_num_steps(plain, [1, 2])
+    assert isinstance(only, PlainNetwork)
     names = {"backbone": "resnet8", "schedule": "rectified", "meta_encoder": "conv"}
-    assert step_candidates(build_flow_student(num_classes=2, time_scale=1.0, **names, **STATISTICS), [4, 1, 4]) == [
-        1,
-        4,
-    ]
-    choice = choose_steps([StepScores(None, 0.9, 0, 0, 1)], tolerance=0, latency_ms=[1.0], max_latency_ms=None)
+    sampled = build_flow_student(num_classes=2, time_scale=1.0, **names, **STATISTICS)
+    candidates = with_each_num_steps(sampled, [4, 1, 4])
+    assert all(isinstance(network, SampledNetwork) for network in candidates)
+    assert [network.num_steps for network in candidates] == [1, 4]
+    points = [StepScores(only.num_steps, {"accuracy": 0.9}, 1)]
+    choice = choose_steps(points, "accuracy", tolerance=0, latency_ms=[1.0], max_latency_ms=None)
     assert choice.num_steps is None
+    assert choice.reason == "the method has no sampling steps"
 
 
 def test_multiply_adds_of_a_convolution_and_a_linear_layer_by_hand() -> None:

@@ -1,30 +1,36 @@
 """Learning-rate schedules, weight decay, and the average of the weights."""
 
-from typing import Any
+from typing import Literal
 
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from pipeline.training.optim import WeightAverage, build_optimizer, learning_rate_factor
+from pipeline.training.settings import LearningRate
+from pipeline.training.settings import Optimizer as OptimizerSettings
 
-OPTIMIZER: dict[str, Any] = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "nesterov": True}
-OPTIMIZER |= {"betas": (0.9, 0.999), "weight_decay": 0.1, "decay_all": True}
-COSINE: dict[str, Any] = {"name": "cosine", "warmup_epochs": 0, "milestones": (), "gamma": 0.1}
-REST: dict[str, Any] = {"steps_per_epoch": 1, "epochs": 1, "schedule": COSINE}
+SGD = OptimizerSettings(weight_decay=0.1)
+AT_ONCE = LearningRate(warmup_epochs=0)
+
+
+def build(network: nn.Module, settings: OptimizerSettings) -> tuple[Optimizer, LambdaLR]:
+    """Return the optimizer and the scheduler of one epoch of one step."""
+    return build_optimizer(network, settings, AT_ONCE, steps_per_epoch=1, epochs=1)
 
 
 @pytest.mark.parametrize(("epoch", "expected"), [(0, 0), (1, 0.5), (2, 1), (6, 0.5), (10, 0)])
 def test_cosine_warms_up_and_falls_to_zero(epoch: float, expected: float) -> None:
-    factor = learning_rate_factor(epoch, epochs=10, name="cosine", warmup_epochs=2, milestones=(), gamma=0.1)
+    factor = learning_rate_factor(epoch, LearningRate(name="cosine", warmup_epochs=2), epochs=10)
     assert factor == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(("epoch", "expected"), [(0, 1), (2.99, 1), (3, 0.1), (4.9, 0.1), (5, 0.01)])
 def test_multistep_falls_at_its_milestones(epoch: float, expected: float) -> None:
-    options = {"epochs": 10, "name": "multistep", "warmup_epochs": 0, "milestones": (3, 5), "gamma": 0.1}
-    assert learning_rate_factor(epoch, **options) == pytest.approx(expected)  # type: ignore[arg-type]
+    schedule = LearningRate(name="multistep", warmup_epochs=0, milestones=(5, 3))
+    assert learning_rate_factor(epoch, schedule, epochs=10) == pytest.approx(expected)
 
 
 def test_one_cycle_is_that_of_pytorch() -> None:
@@ -33,9 +39,7 @@ def test_one_cycle_is_that_of_pytorch() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     reference = OneCycleLR(optimizer, max_lr=1.0, total_steps=steps, pct_start=9 / steps, cycle_momentum=False)
     for step in range(steps):
-        found = learning_rate_factor(
-            step, epochs=steps - 1, name="one_cycle", warmup_epochs=8, milestones=(), gamma=0.1
-        )
+        found = learning_rate_factor(step, LearningRate(name="one_cycle", warmup_epochs=8), epochs=steps - 1)
         assert found == pytest.approx(reference.get_last_lr()[0], abs=1e-9)
         optimizer.step()
         if step < steps - 1:
@@ -43,21 +47,22 @@ def test_one_cycle_is_that_of_pytorch() -> None:
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_biases_and_norms_can_be_spared_from_weight_decay(name: str) -> None:
+def test_biases_and_norms_can_be_spared_from_weight_decay(name: Literal["sgd", "adamw"]) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     for decay_all, expected in ((True, [0.1] * 4), (False, [0.1, 0.0, 0.0, 0.0])):
-        options = {**OPTIMIZER, "name": name, "decay_all": decay_all}
-        groups = build_optimizer(network, **options, **REST)[0].param_groups
+        settings = OptimizerSettings(name=name, weight_decay=0.1, decay_all=decay_all)
+        groups = build(network, settings)[0].param_groups
         found = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
         assert [found[id(p)] for p in network.parameters()] == expected
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_a_first_step_that_overflows_in_half_precision_leaves_weights_and_state_as_they_were(name: str) -> None:
+def test_a_first_step_that_overflows_in_half_precision_leaves_weights_and_state_as_they_were(
+    name: Literal["sgd", "adamw"],
+) -> None:
     network = nn.Linear(3, 2)
     before = [p.detach().clone() for p in network.parameters()]
-    options = {**OPTIMIZER, "name": name, "weight_decay": 0.0}
-    optimizer, _ = build_optimizer(network, **options, **REST)
+    optimizer, _ = build(network, OptimizerSettings(name=name, weight_decay=0.0))
     scaler = torch.amp.GradScaler("cpu")
     for factor in (torch.inf, 0.0):  # an overflow, then a gradient of zero
         optimizer.zero_grad()
@@ -70,7 +75,7 @@ def test_a_first_step_that_overflows_in_half_precision_leaves_weights_and_state_
 def test_momentum_starts_from_zero_as_pytorchs_does() -> None:
     networks = [nn.Linear(3, 2) for _ in range(2)]
     networks[1].load_state_dict(networks[0].state_dict())
-    ours, scheduler = build_optimizer(networks[0], **OPTIMIZER, **REST)
+    ours, scheduler = build(networks[0], SGD)
     rate = scheduler.get_last_lr()[0]
     plain = torch.optim.SGD(networks[1].parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=0.1)
     for _ in range(3):
@@ -86,8 +91,8 @@ def test_adamw_takes_the_step_of_its_formula() -> None:
     """First step of Loshchilov and Hutter 2019: bias correction leaves g / (|g| + eps), decay is apart."""
     network = nn.Linear(2, 1, bias=False)
     before, gradient = network.weight.detach().clone(), torch.tensor([[0.5, -2.0]])
-    options = {**OPTIMIZER, "name": "adamw", "betas": (0.8, 0.95)}
-    optimizer, scheduler = build_optimizer(network, **options, **REST)
+    settings = OptimizerSettings(name="adamw", betas=(0.8, 0.95), weight_decay=0.1)
+    optimizer, scheduler = build(network, settings)
     network.weight.grad = gradient
     rate = scheduler.get_last_lr()[0]
     optimizer.step()

@@ -26,11 +26,14 @@ from tests.helpers import ROOT, refused, write_params
 CHANGES = {
     "distill_student.method": "ofm_kt",
     "distill_student.backbone": "resnet8_x0_25",
-    "distill_student.training.epochs": 3,
+    "distill_student.training.epochs": 20,
     "calibrate_steps.candidates": [2, 4],
     "export_onnx.batch_sizes": [1, 7],
+    "export_onnx.collapse": False,
     "export_onnx.num_samples": 8,
     "export_onnx.precisions": ["fp32", "fp16", "int8-cpu", "int8-trt"],
+    "export_onnx.gates.fp16.min_top1_agreement": 0.9,
+    "export_onnx.gates.fp16.max_drop": 0.1,
     "export_onnx.gates.int8-cpu.min_top1_agreement": 0.5,
     "export_onnx.gates.int8-cpu.max_drop": 0.5,
     "export_onnx.gates.int8-trt.min_top1_agreement": 0.5,
@@ -244,7 +247,7 @@ def test_what_lies_beside_engines_is_strange_and_so_are_links(package: Path) -> 
     (package / "triton/fmkt-student-tensorrt/1/model.plan").write_bytes(b"built nowhere")
     refused(run("verify", package), "1/model.plan: not listed in SHA256SUMS")
     (package / "triton/fmkt-student-tensorrt/1/model.plan").unlink()
-    (package / "elsewhere").symlink_to("/tmp")  # noqa: S108
+    (package / "elsewhere").symlink_to(package / "README.md")
     refused(run("verify", package), "elsewhere: a link; a package has none")
 
 
@@ -282,15 +285,21 @@ def test_the_benchmark_compares_every_file_with_the_plain_student(package: Path,
     assert result.exit_code == 0, result.output
     rows = [re.split(r"  +", line) for line in result.stdout.splitlines() if re.search(r"\d$", line)]
     assert [row[0] for row in rows[:6]] == [
-        "plain student, onnx", "deployed, torch eager", "fp32, cpu", "fp16, cpu", "int8-cpu, cpu", "int8-trt, cpu",
-    ]  # fmt: skip
+        "plain student, onnx",
+        "deployed, torch eager",
+        "fp32, cpu",
+        "fp16, cpu",
+        "int8-cpu, cpu",
+        "int8-trt, cpu",
+    ]
     assert [row[1] for row in rows] == ["1"] * 6 + ["3"] * 6
     for row in rows:
-        _, batch, p50, p95, p99, speed, ratio = row
-        assert 0 < float(p50) <= float(p95) <= float(p99)
-        assert float(speed.replace(",", "")) == pytest.approx(1000 * int(batch) / float(p50), rel=0.02, abs=1)
-        baseline = next(other for other in rows if other[1] == batch)
-        assert float(ratio) == pytest.approx(float(p50) / float(baseline[2]), rel=0.05, abs=0.01)
+        batch, (p50, p95, p99), (speed, ratio) = int(row[1]), map(float, row[2:5]), row[5:]
+        base = next(float(other[2]) for other in rows if other[1] == row[1])
+        assert 0 < p50 <= p95 <= p99
+        rounded = 0.0006  # milliseconds are shown with three digits
+        assert float(speed.replace(",", "")) == pytest.approx(1000 * batch / p50, rel=rounded / (p50 - rounded), abs=1)
+        assert float(ratio) == pytest.approx(p50 / base, rel=rounded / p50 + rounded / (base - rounded), abs=0.01)
     assert "10 calls after 1" in result.stdout
     alone = run("benchmark", package, "--iterations", "10", "--batch", "1")
     assert "plain student" not in alone.stdout
@@ -305,8 +314,11 @@ def test_the_model_card_holds_every_file_and_every_point(package: Path) -> None:
         assert re.search(rf"^\| `{name}` \| {entry['bytes']:,} \|", card, re.MULTILINE)
     points = json.loads((package / "tradeoff.json").read_text())["points"]
     assert [(point["num_steps"], point["precision"]) for point in points] == [
-        (2, "fp32"), (2, "int8-cpu"), (4, "fp32"), (4, "int8-cpu"),
-    ]  # fmt: skip
+        (2, "fp32"),
+        (2, "int8-cpu"),
+        (4, "fp32"),
+        (4, "int8-cpu"),
+    ]
     assert "no teacher" in card
     front = [p for p in points if p["on_the_front"]]
     assert front
@@ -319,12 +331,14 @@ def test_the_model_card_holds_every_file_and_every_point(package: Path) -> None:
 
 
 def test_the_same_records_give_the_same_package_in_another_process_and_place(bench: Bench, tmp_path: Path) -> None:
+    """The stage needs no PyTorch: what it tells is in the records."""
     ours = bench.folder / "package"
     shutil.copytree(bench.folder, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("package"))
     other = Bench(tmp_path / "elsewhere", lambda changes: write_params(tmp_path / "elsewhere/params.yaml", changes))
-    command = [sys.executable, "-m", *other.command("package", CHANGES)]
+    module, *words = other.command("package", CHANGES)
+    code = f"import sys; sys.modules['torch'] = None; from {module} import main; main()"
     environment = {**os.environ, "PYTHONHASHSEED": "7", "DVC_ROOT": str(tmp_path)}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, env=environment, check=True)
     first, second = (
         {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
         for root in (ours, other.folder / "package")

@@ -11,10 +11,10 @@ from ruamel.yaml import YAML
 
 from pipeline.params.presets import list_presets
 from stages.__main__ import main
-from tests.helpers import ROOT
+from tests.helpers import ROOT, default_params
 
 README = (ROOT / "README.md").read_text()
-PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+PARAMS = YAML(typ="safe").load(default_params())
 DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.findall(r"`([^`\n]+)`", README)
@@ -24,7 +24,7 @@ COMMANDS = [part.strip() for line in COMMANDS for part in line.split("#")[0].spl
 COMMANDS += [
     code
     for code in CODE
-    if code.split()[0] in {"make", "dvc", "python", "gto", "pip", "source", "git", ".venv/bin/pre-commit"}
+    if code.split()[0] in {"make", "dvc", "fmkt", "python", "gto", "pip", "source", "git", ".venv/bin/pre-commit"}
     and " " in code
 ]
 
@@ -67,14 +67,25 @@ def test_commands_are_named() -> None:
     assert len(COMMANDS) > 15
 
 
+def check_own_command(words: list[str]) -> None:
+    """Assert that the command and its options are there, and a preset or parameter that it names."""
+    command, *arguments = [word for word in words if word != "--help"] or [""]
+    run = CliRunner().invoke(main, [command, "--help"] if command else ["--help"])
+    assert run.exit_code == 0
+    assert all(word in run.output for word in arguments if word.startswith("--"))
+    if command == "preset":
+        assert set(arguments) <= set(list_presets(ROOT / "presets"))
+    if command == "params" and arguments:
+        assert CliRunner().invoke(main, words).exit_code == 0
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_exist(command: str) -> None:
     words = shlex.split(command)
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    elif words[:3] == ["python", "-m", "stages"]:
-        assert CliRunner().invoke(main, [words[3], "--help"]).exit_code == 0
-        assert words[3] != "preset" or len(words) == 4 or words[4] in list_presets(ROOT / "presets")
+    elif words[0] == "fmkt" or words[:3] == ["python", "-m", "stages"]:
+        check_own_command(words[1:] if words[0] == "fmkt" else words[3:])
     elif words[0] in {"python", "torchrun"} and "-m" in words:
         assert (ROOT / words[words.index("-m") + 1].replace(".", "/")).with_suffix(".py").exists()
     elif words[0] == "python":

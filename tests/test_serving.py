@@ -147,9 +147,16 @@ def test_statistics_count_what_was_asked(client: Client) -> None:
     after = statistics(client)
     change = {key: value - before[key] for key, value in after.items()}
     assert change == dict.fromkeys(change, 0) | {
-        "inference_count": 15, "execution_count": 3, "success": 3, "fail": 1, "queue": 3,
-        "compute_input": 3, "compute_infer": 3, "compute_output": 3, "batch 5": 3,
-    }  # fmt: skip
+        "inference_count": 15,
+        "execution_count": 3,
+        "success": 3,
+        "fail": 1,
+        "queue": 3,
+        "compute_input": 3,
+        "compute_infer": 3,
+        "compute_output": 3,
+        "batch 5": 3,
+    }
 
 
 def test_what_is_not_offered_is_refused(client: Client) -> None:

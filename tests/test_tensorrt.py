@@ -17,28 +17,38 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper
-from pipeline.tasks.classification.parity import Gate
 from polygraphy.backend import trt
-from safetensors.numpy import save_file
 
-from models.deploy import deployable
+from models.deploy import with_num_steps
 from models.factory import build_classifier
+from pipeline.core import host
+from pipeline.core.arrays import Outputs
 from pipeline.core.host import probe_tensorrt
-from pipeline.export.onnx.exporter import export_onnx
+from pipeline.core.signature import Signature
+from pipeline.export.onnx.exporter import export_image_network
 from pipeline.export.onnx.fp16 import convert_to_half
+from pipeline.export.precisions import Calibration
 from pipeline.export.tensorrt.engines import build_engine
 from pipeline.export.tensorrt.plan import EnginePlan, trtexec_command
-from pipeline.package.reader import read_samples
-from pipeline.preflight import environment
+from pipeline.export.tensorrt.settings import ExportTensorrt
 from pipeline.runtimes.base import predict
+from pipeline.runtimes.engine_file import describe_signature
 from pipeline.runtimes.tensorrt import infer_within, open_engine
+from pipeline.tasks.gate import Gate
+from pipeline.tasks.table import get_task
+from pipeline.tasks.verification import Reference
 from stages.export_tensorrt import main
 from tests.helpers import refused
 
-PLAN = EnginePlan(
-    Path("artifacts/onnx/model.onnx"), "fp32", (32, 24), 1, 8, 64, 3, 1024,
-    version_compatible=False, hardware_compatibility="none", timing_cache=False,
-)  # fmt: skip
+TASK = get_task("classification")
+SETTINGS = ExportTensorrt(timing_cache=False)
+
+
+def signature_of(height: int, width: int) -> Signature:
+    return TASK.signature(image_size=(height, width), input_dtype="float32", class_names="abcd")
+
+
+PLAN = EnginePlan(Path("artifacts/onnx/model.onnx"), "fp32", signature_of(32, 24), SETTINGS)
 HAS_TENSORRT = importlib.util.find_spec("tensorrt") is not None and torch.cuda.is_available()
 
 
@@ -76,13 +86,17 @@ def test_the_command_for_the_target_names_every_option() -> None:
             {"hardwareCompatibilityLevel": "sameComputeCapability"},
         ),
         ({"timing_cache": True}, {"timingCacheFile": "tensorrt.timing"}),
-        ({"precision": "int8-trt"}, {"saveEngine": "model.int8-trt.plan"}),
     ],
 )
 def test_options_that_are_set_are_in_the_command(changes: dict[str, object], added: dict[str, str]) -> None:
-    """No precision is: ``--fp16`` and ``--int8`` are gone from TensorRT 11, and the file's types decide."""
-    found = options_of(trtexec_command(PLAN._replace(**changes)))  # type: ignore[arg-type]
+    found = options_of(trtexec_command(PLAN._replace(settings=SETTINGS.model_copy(update=changes))))
     assert found == options_of(trtexec_command(PLAN)) | added
+
+
+def test_no_option_chooses_a_precision() -> None:
+    """``--fp16`` and ``--int8`` are gone from TensorRT 11, and the file's types decide."""
+    found = options_of(trtexec_command(PLAN._replace(precision="int8-trt")))
+    assert found == options_of(trtexec_command(PLAN)) | {"saveEngine": "model.int8-trt.plan"}
     assert not {"fp16", "int8", "best"} & set(found)
 
 
@@ -107,7 +121,8 @@ def stage(tmp_path: Path, params_file: Callable[..., Path]) -> Callable[..., Res
         files = {"model.onnx": {"precision": "fp32"}, "model.fp16.onnx": {"precision": "fp16"}}
         for name in files:
             onnx.save(model, source / name)
-        (source / "manifest.json").write_text(json.dumps({"files": files, "image_size": [8, 6]}))
+        manifest = {"files": files, "task": TASK.name, "signature": describe_signature(signature_of(8, 6))}
+        (source / "manifest.json").write_text(json.dumps(manifest))
         (tmp_path / "environment.json").write_text(json.dumps({"tensorrt": host}))
         settings = {f"export_tensorrt.{name}": value for name, value in changes.items()}
         options = {"params": params_file(settings), "onnx": source, "environment": tmp_path / "environment.json"}
@@ -188,9 +203,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             return versions[name]
 
         error = importlib.metadata.PackageNotFoundError
-        monkeypatch.setattr(environment, "pynvml", nvml)
+        monkeypatch.setattr(host, "pynvml", nvml)
         fake = SimpleNamespace(version=version, PackageNotFoundError=error)
-        monkeypatch.setattr(environment.importlib, "metadata", fake)
+        monkeypatch.setattr(host.importlib, "metadata", fake)
 
     return install
 
@@ -216,9 +231,14 @@ def test_the_probe_tells_what_is_missing(
     assert facts["tensorrt_major"] == (None if tensorrt is None else int(tensorrt.split(".")[0]))
     if buildable:
         assert facts == {
-            "buildable": True, "reason": "", "gpu": "NVIDIA H200", "compute_capability": "9.0", "tensorrt": tensorrt,
-            "tensorrt_major": facts["tensorrt_major"], "polygraphy": "0.53.6",
-        }  # fmt: skip
+            "buildable": True,
+            "reason": "",
+            "gpu": "NVIDIA H200",
+            "compute_capability": "9.0",
+            "tensorrt": tensorrt,
+            "tensorrt_major": facts["tensorrt_major"],
+            "polygraphy": "0.53.6",
+        }
 
 
 @pytest.mark.skipif(HAS_TENSORRT, reason="TensorRT is installed here, and cannot be replaced")
@@ -237,7 +257,7 @@ def test_the_probe_finds_a_system_package_without_running_it(
 
 def test_the_probe_misses_polygraphy(installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     installed(FakeNvml(), tensorrt="11.4.1")
-    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(host.importlib.util, "find_spec", lambda _: None)
     facts = probe_tensorrt()
     assert (facts["reason"], facts["polygraphy"]) == ("the Python package polygraphy is not installed", None)
 
@@ -250,13 +270,16 @@ def test_the_probe_gives_the_same_facts_twice() -> None:
 def test_batches_are_brought_within_the_engines_profile(count: int) -> None:
     sizes = []
 
-    def infer(images: np.ndarray) -> np.ndarray:
+    def infer(images: np.ndarray) -> Outputs:
         sizes.append(len(images))
-        return images.sum(axis=(1, 2, 3))[:, None]
+        sums = images.sum(axis=(1, 2, 3))[:, None]
+        return {"sums": sums, "whole": sums.astype(np.int32)}
 
     images = np.random.default_rng(0).random((count, 3, 2, 2), dtype=np.float32)
-    logits = infer_within(infer, images, smallest=2, largest=7)
-    np.testing.assert_array_equal(logits, images.sum(axis=(1, 2, 3))[:, None])
+    outputs = infer_within(infer, images, smallest=2, largest=7)
+    right = images.sum(axis=(1, 2, 3))[:, None]
+    np.testing.assert_array_equal(outputs["sums"], right)
+    np.testing.assert_array_equal(outputs["whole"], right.astype(np.int32))
     assert all(2 <= size <= 7 for size in sizes)
 
 
@@ -266,23 +289,21 @@ def test_batches_are_brought_within_the_engines_profile(count: int) -> None:
 @pytest.mark.parametrize(("precision", "max_abs"), [("fp32", 1e-3), ("fp16", 3e-2)])
 def test_an_engine_agrees_with_the_trained_network(precision: str, max_abs: float, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = deployable(
-        build_classifier(backbone="resnet8", num_classes=4, mean=[0.5] * 3, std=[0.2] * 3).eval(), None
-    )
-    export_onnx(network, tmp_path / "fp32.onnx", image_size=(8, 8), opset=20, metadata={})
-    convert_to_half(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx")
+    classifier = build_classifier(backbone="resnet8", num_classes=4, mean=[0.5] * 3, std=[0.2] * 3).eval()
+    network = with_num_steps(classifier, None)
+    signature = signature_of(8, 8)
     images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+    float32 = tmp_path / "fp32.onnx"
+    export_image_network(network.general_form(), float32, signature.input, ["logits"], opset=20, metadata={})
+    convert_to_half(float32, tmp_path / "fp16.onnx", Calibration(images.numpy(), "float32", "minmax"))
     with torch.no_grad():
         logits = network(images.float() / 255).numpy()
-    tensors = {"images": images.numpy(), "labels": logits.argmax(axis=1), "logits": logits}
-    save_file(tensors, tmp_path / "samples.safetensors")
-    samples = read_samples(tmp_path)
-    plan = PLAN._replace(
-        onnx=tmp_path / f"{precision}.onnx", precision=precision, image_size=(8, 8), max_batch=16, timing_cache=True
-    )
-    gate = Gate(max_abs, 0.0, 0.9, 0.1)
+    samples = Reference(TASK, images.numpy(), {"labels": logits.argmax(axis=1)}, {"logits": logits})
+    settings = SETTINGS.model_copy(update={"max_batch": 16, "timing_cache": True})
+    plan = EnginePlan(tmp_path / f"{precision}.onnx", precision, signature, settings)
+    gate = Gate(max_abs_diff=max_abs, max_relative_diff=0.0, min_top1_agreement=0.9, max_drop=0.1)
     about = build_engine(tmp_path, plan, host=probe_tensorrt(), samples=samples, gate=gate, cache=tmp_path)
     assert about["parity"]["max_abs"] < max_abs
     assert list((tmp_path / "tensorrt").glob("*.timing"))
-    found = predict(open_engine(tmp_path / plan.file), samples.images, 7)
-    np.testing.assert_allclose(found, samples.logits, atol=max_abs)
+    found = predict(open_engine(tmp_path / plan.file), samples.pixels, 7)
+    np.testing.assert_allclose(found["logits"], samples.outputs["logits"], atol=max_abs)

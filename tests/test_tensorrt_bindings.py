@@ -11,16 +11,35 @@ from tests.tensorrt_bindings import WHEELS, NotAvailable, fetch_bindings, run_he
 ROOT = Path(__file__).parent.parent
 ROOMS = ("pipeline/export/tensorrt/builder.py", "pipeline/runtimes/tensorrt.py")
 OPTIONS = {
-    "precision": "fp32", "image_size": [8, 6], "min_batch": 1, "opt_batch": 4, "max_batch": 16, "optimization_level": 2,
-    "workspace_mib": 512, "version_compatible": False, "hardware_compatibility": "none", "timing_cache": True,
-}  # fmt: skip
+    "precision": "fp32",
+    "min_batch": 1,
+    "opt_batch": 4,
+    "max_batch": 16,
+    "optimization_level": 2,
+    "workspace_mib": 512,
+    "version_compatible": False,
+    "hardware_compatibility": "none",
+    "timing_cache": True,
+}
 COMPATIBLE = OPTIONS | {"version_compatible": True, "hardware_compatibility": "ampere_plus", "precision": "fp16"}
 SAME_CAPABILITY = OPTIONS | {"hardware_compatibility": "same_compute_capability"}
+IMAGE = {"name": "image", "dtype": "float32", "shape": ["batch", 3, 8, 6]}
+LOGITS = {"name": "logits", "dtype": "float32", "shape": ["batch", 4]}
+BOXES = {"name": "boxes", "dtype": "float32", "shape": ["batch", 4]}
+COUNT = {"name": "count", "dtype": "int32", "shape": ["batch", 1]}
 DESCRIPTION = {
-    "input": {"dtype": "float32"}, "batch": {"min": 2, "opt": 4, "max": 5}, "options": {"version_compatible": False},
-    "tensorrt": "11.4.0", "gpu": "NVIDIA H200", "precision": "fp32",
-}  # fmt: skip
-BYTES = DESCRIPTION | {"input": {"dtype": "uint8"}, "options": {"version_compatible": True}}
+    "input": IMAGE,
+    "outputs": [LOGITS],
+    "batch": {"min": 2, "opt": 4, "max": 5},
+    "options": {"version_compatible": False},
+    "tensorrt": "11.4.0",
+    "gpu": "NVIDIA H200",
+    "precision": "fp32",
+}
+BYTES = DESCRIPTION | {"input": IMAGE | {"dtype": "uint8"}, "options": {"version_compatible": True}}
+OLD = {key: value for key, value in DESCRIPTION.items() if key != "outputs"} | {"output": LOGITS}
+"""As version 0.1 described an engine."""
+SEVERAL = DESCRIPTION | {"outputs": [BOXES, COUNT]}
 FLOATS = {"image": "FLOAT", "logits": "FLOAT"}
 
 
@@ -62,6 +81,11 @@ def answers(bindings: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         "weak": ("build", build | {"typed": False}),
         "run": ("runtime", run),
         "run_bytes": ("runtime", run | {"description": BYTES, "dtypes": FLOATS | {"image": "UINT8"}}),
+        "run_old": ("runtime", run | {"description": OLD}),
+        "run_several": (
+            "runtime",
+            run | {"description": SEVERAL, "dtypes": {"image": "FLOAT", "boxes": "FLOAT", "count": "INT32"}},
+        ),
         "half_output": ("runtime", run | {"dtypes": FLOATS | {"logits": "HALF"}}),
         "another_tensor": ("runtime", run | {"dtypes": FLOATS | {"aux": "FLOAT"}}),
         "another_profile": ("runtime", run | {"batches": [1, 4, 5]}),
@@ -134,8 +158,17 @@ def test_the_runtime_loads_checks_and_runs(answers: dict[str, Any]) -> None:
     run = answers["run"]
     assert run["plan"] == "the plan"
     assert run["batches"] == [[5, "float32", 1.0], [2, "float32", 1.0]]
-    assert run["shape"] == [7, 4]
+    assert run["outputs"] == {"logits": [[7, 4], "float32", 1.0]}
     assert run["words"] == "TensorRT 11.4.0, NVIDIA H200, fp32"
+
+
+def test_an_engine_that_version_0_1_described_runs(answers: dict[str, Any]) -> None:
+    assert answers["run_old"] == answers["run"]
+
+
+def test_an_engine_may_have_several_outputs(answers: dict[str, Any]) -> None:
+    expected = {"boxes": [[7, 4], "float32", 1.0], "count": [[7, 1], "int32", 1.0]}
+    assert answers["run_several"]["outputs"] == expected
 
 
 def test_only_a_version_compatible_plan_may_bring_host_code(answers: dict[str, Any]) -> None:

@@ -5,43 +5,56 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-import torch
 from click.testing import CliRunner, Result
-from pipeline.tasks.classification.parity import Gate
-from safetensors.numpy import save_file
-from torch import nn
+from onnx import helper, numpy_helper
 
-from pipeline import engines, package_engine
+from pipeline.core import host as this_host
+from pipeline.core.arrays import Outputs
 from pipeline.core.errors import GateError, UserError
 from pipeline.core.files import write_json
-from pipeline.export.onnx.exporter import export_onnx
+from pipeline.export.folder import MANIFEST, read_gate, read_samples, write_samples
 from pipeline.export.onnx.fp16 import convert_to_half
+from pipeline.export.precisions import Calibration
+from pipeline.export.tensorrt import engines
 from pipeline.export.tensorrt.plan import EnginePlan
-from pipeline.package.reader import read_gate
+from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.package.writer import write_sums
+from pipeline.runtimes.base import predict
+from pipeline.runtimes.engine_file import describe_signature, read_signature, sidecar
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.runtimes.tensorrt import open_engine
+from pipeline.tasks.gate import Gate
+from pipeline.tasks.table import get_task
+from pipeline.tasks.verification import Reference
 from stages.commands.build_engine import build_engine as command
+from tests import toy_task
 from tests.helpers import ROOT, refused
 
 HOST = {
-    "buildable": True, "reason": "", "gpu": "NVIDIA Orin (nvgpu)", "compute_capability": "8.7", "tensorrt": "10.3.0",
-    "tensorrt_major": 10, "polygraphy": "0.53.6",
-}  # fmt: skip
-SETTINGS = {
-    "min_batch": 2, "opt_batch": 4, "max_batch": 8, "optimization_level": 3, "workspace_mib": 64,
-    "version_compatible": False, "hardware_compatibility": "none", "timing_cache": True,
-}  # fmt: skip
-GATES = {
-    "fp32": {"max_abs_diff": 1e-4, "max_relative_diff": 0.0, "min_top1_agreement": 1.0, "max_drop": 0.0},
-    "fp16": {"max_abs_diff": 1e-2, "max_relative_diff": 0.0, "min_top1_agreement": 0.9, "max_drop": 0.1},
+    "buildable": True,
+    "reason": "",
+    "gpu": "NVIDIA Orin (nvgpu)",
+    "compute_capability": "8.7",
+    "tensorrt": "10.3.0",
+    "tensorrt_major": 10,
+    "polygraphy": "0.53.6",
 }
-STRICT = Gate(**GATES["fp32"])
-LOOSE = Gate(max_abs_diff=None, max_relative_diff=0.0, min_top1_agreement=0.0, max_drop=1.0)
+SETTINGS = ExportTensorrt(precisions=("fp32",), min_batch=2, opt_batch=4, max_batch=8, workspace_mib=64)
+STRICT = Gate(max_abs_diff=1e-4, max_relative_diff=0.0, min_top1_agreement=1.0, max_drop=0.0)
+WIDER = Gate(max_abs_diff=1e-2, max_relative_diff=0.0, min_top1_agreement=0.9, max_drop=0.1)
+LOOSE = Gate(max_abs_diff=None, max_relative_diff=0.0, min_top1_agreement=1e-9, max_drop=1.0)
+GATES = {"fp32": STRICT.model_dump(), "fp16": WIDER.model_dump()}
+TASK = get_task("classification")
+SIGNATURE = TASK.signature(image_size=(8, 6), input_dtype="float32", class_names="abcde")
+NO_IMAGES = np.zeros((0, 3, 8, 6), np.uint8)
+OLD_PACKAGE = ROOT / "tests" / "packages" / "v0_1"
 
 
 class OnnxInItsPlace:
@@ -53,7 +66,7 @@ class OnnxInItsPlace:
         self.input_dtype = self.session.input_dtype
         self.batches: list[int] = []
 
-    def infer(self, images: np.ndarray) -> np.ndarray:
+    def infer(self, images: np.ndarray) -> Outputs:
         self.batches.append(len(images))
         return self.session.infer(images)
 
@@ -76,34 +89,57 @@ def device(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     monkeypatch.setattr(engines, "build_plan", build)
     monkeypatch.setattr(engines, "TensorrtRuntime", OnnxInItsPlace)
-    monkeypatch.setattr(package_engine, "probe_tensorrt", lambda: HOST)
+    monkeypatch.setattr(this_host, "probe_tensorrt", lambda: HOST)
     return asked
+
+
+def write_network(path: Path) -> None:
+    """Write a convolution and a linear layer with random weights."""
+    generator = np.random.default_rng(0)
+    shapes = {"kernel": (4, 3, 3, 3), "shift": (4,), "matrix": (4, 5), "bias": (5,)}
+    nodes = [
+        helper.make_node("Conv", ["image", "kernel", "shift"], ["maps"], name="conv"),
+        helper.make_node("Relu", ["maps"], ["positive"], name="relu"),
+        helper.make_node("GlobalAveragePool", ["positive"], ["means"], name="pool"),
+        helper.make_node("Flatten", ["means"], ["flat"], name="flat"),
+        helper.make_node("Gemm", ["flat", "matrix", "bias"], ["logits"], name="linear"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["batch", 3, 8, 6])],
+        [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 5])],
+        [
+            numpy_helper.from_array(generator.normal(size=shape).astype(np.float32), name)
+            for name, shape in shapes.items()
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
 
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the ONNX export of a small network in two precisions, with samples."""
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
-    ).eval()
     folder = tmp_path_factory.mktemp("export")
-    export_onnx(network, folder / "model.onnx", image_size=(8, 6), opset=20, metadata={})
-    convert_to_half(folder / "model.onnx", folder / "model.fp16.onnx")
+    write_network(folder / "model.onnx")
+    convert_to_half(folder / "model.onnx", folder / "model.fp16.onnx", Calibration(NO_IMAGES, "float32", "minmax"))
     images = np.random.default_rng(0).integers(0, 256, (21, 3, 8, 6), dtype=np.uint8)
-    with torch.no_grad():
-        logits = network(torch.from_numpy(images).float() / 255).numpy()
-    save_file({"images": images, "labels": logits.argmax(axis=1), "logits": logits}, folder / "samples.safetensors")
+    outputs = predict(OnnxRuntime(folder / "model.onnx", optimize=False), images, len(images))
+    write_samples(folder, Reference(TASK, images, {"labels": outputs["logits"].argmax(axis=1)}, outputs))
     files = {"model.onnx": {"precision": "fp32"}, "model.fp16.onnx": {"precision": "fp16"}}
-    write_json(folder / "manifest.json", {"files": files, "gates": GATES, "image_size": [8, 6], "input": "float32"})
+    manifest = {"files": files, "gates": GATES, "image_size": [8, 6], "input": "float32"}
+    write_json(folder / MANIFEST, manifest | {"task": TASK.name, "signature": describe_signature(SIGNATURE)})
     return folder
 
 
-def seal(package: Path) -> None:
-    """Write the package's sums anew."""
-    files = sorted(path for path in package.iterdir() if path.is_file() and path.name != "SHA256SUMS")
-    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]
-    (package / "SHA256SUMS").write_text("".join(sums))
+def planned(onnx: Path, precision: str = "fp32") -> EnginePlan:
+    return EnginePlan(onnx, precision, SIGNATURE, SETTINGS)
+
+
+def samples_of(folder: Path) -> Reference:
+    return read_samples(folder, {})
 
 
 @pytest.fixture
@@ -116,10 +152,10 @@ def package(tmp_path: Path, export: Path) -> Path:
     manifest = json.loads((folder / "manifest.json").read_text()) | {"name": "small"}
     write_json(folder / "manifest.json", manifest)
     write_json(folder / "labels.json", {"labels": list("abcde")})
-    write_json(folder / "engine.json", {"precisions": ["fp32"], **SETTINGS, "min_batch": 1})
+    write_json(folder / "engine.json", SETTINGS.model_dump(mode="json") | {"min_batch": 1})
     (folder / "triton/small-tensorrt").mkdir(parents=True)
     (folder / "triton/small-tensorrt/config.pbtxt").write_text('name: "small-tensorrt"\nmax_batch_size: 8\n')
-    seal(folder)
+    write_sums(folder)
     return folder
 
 
@@ -134,7 +170,7 @@ def build(package: Path, tmp_path: Path) -> Callable[..., Result]:
     return run
 
 
-def test_a_package_becomes_a_proved_engine(
+def test_a_package_becomes_a_verified_engine(
     build: Callable[..., Result], package: Path, tmp_path: Path, device: list[dict[str, Any]]
 ) -> None:
     result = build()
@@ -144,9 +180,18 @@ def test_a_package_becomes_a_proved_engine(
     assert about["plan_sha256"] == hashlib.sha256(plan.read_bytes()).hexdigest()
     assert about["onnx_sha256"] == hashlib.sha256((package / "model.onnx").read_bytes()).hexdigest()
     assert about["input"] == {"name": "image", "dtype": "float32", "shape": ["batch", 3, 8, 6]}
-    assert about["output"] == {"name": "logits", "dtype": "float32", "shape": ["batch", 5]}
+    assert about["outputs"] == [{"name": "logits", "dtype": "float32", "shape": ["batch", 5]}]
+    assert read_signature(about) == SIGNATURE
     assert about["batch"] == {"min": 1, "opt": 4, "max": 8}
-    assert about["options"] == {key: value for key, value in SETTINGS.items() if not key.endswith("_batch")}
+    assert about["options"] == SETTINGS.model_dump(
+        include={
+            "optimization_level",
+            "workspace_mib",
+            "version_compatible",
+            "hardware_compatibility",
+            "timing_cache",
+        }
+    )
     facts = ("gpu", "compute_capability", "tensorrt", "precision", "plan", "onnx")
     assert [about[key] for key in facts] == ["NVIDIA Orin (nvgpu)", "8.7", "10.3.0", "fp32", "model.plan", "model.onnx"]
     assert (about["accuracy"], about["accuracy_drop"], about["num_images"]) == (1.0, 0.0, 21)
@@ -170,9 +215,12 @@ def test_options_replace_the_packages_settings(
     about = json.loads((tmp_path / "there/model.fp16.plan.json").read_text())
     assert (about["batch"]["max"], about["precision"], about["onnx"]) == (16, "fp16", "model.fp16.onnx")
     assert about["options"] == {
-        "version_compatible": True, "hardware_compatibility": "ampere_plus", "timing_cache": False,
-        "optimization_level": 5, "workspace_mib": 64,
-    }  # fmt: skip
+        "version_compatible": True,
+        "hardware_compatibility": "ampere_plus",
+        "timing_cache": False,
+        "optimization_level": 5,
+        "workspace_mib": 64,
+    }
     assert device[0]["cache"] is None
     assert not list(package.rglob("*.plan")), "with --out the package stays as it is"
 
@@ -208,7 +256,7 @@ def test_a_host_that_cannot_build_says_what_is_missing(
 ) -> None:
     """Exit code 2: asked to build, it must not pass for done."""
     reason = "no NVIDIA GPU on this host, or no driver for it"
-    monkeypatch.setattr(package_engine, "probe_tensorrt", lambda: HOST | {"buildable": False, "reason": reason})
+    monkeypatch.setattr(this_host, "probe_tensorrt", lambda: HOST | {"buildable": False, "reason": reason})
     refused(build(), f"no engine can be built here: {reason}", "pip install 'tensorrt>=10.3'")
     assert not (package / "engines").exists()
 
@@ -216,51 +264,76 @@ def test_a_host_that_cannot_build_says_what_is_missing(
 def test_an_engine_that_answers_otherwise_is_not_kept(
     build: Callable[..., Result], package: Path, device: list[dict[str, Any]]
 ) -> None:
-    tensors = {"images": np.zeros((3, 3, 8, 6), np.uint8), "labels": np.zeros(3, np.int64)}
-    save_file(tensors | {"logits": np.ones((3, 5), np.float32)}, package / "samples.safetensors")
-    seal(package)
+    truth, outputs = {"labels": np.zeros(3, np.int64)}, {"logits": np.ones((3, 5), np.float32)}
+    write_samples(package, Reference(TASK, np.zeros((3, 3, 8, 6), np.uint8), truth, outputs))
+    write_sums(package)
     result = build()
     assert result.exit_code == 1
-    assert "error: model.plan, batch of 1: logits differ by" in result.output
+    assert "error: model.plan, batch of 1: outputs differ by" in result.output
     assert len(device) == 1
     assert not (package / "engines").exists()
     assert not (package / "triton/small-tensorrt/1").exists()
 
 
-def test_accuracy_and_labels_are_gates_too(export: Path) -> None:
-    plan = EnginePlan(export / "model.onnx", "fp32", (8, 6), **SETTINGS)  # type: ignore[arg-type]
-    samples, runtime = engines.read_samples(export), OnnxRuntime(export / "model.onnx")
-    turned = samples._replace(logits=np.roll(samples.logits, 1, axis=1))
-    assert engines.evaluate_runtimes(runtime, turned, LOOSE, plan)["parity"]["top1_agreement"] == 0.0
-    with pytest.raises(GateError, match=r"model.plan, 21 samples: 0.00% of the images get the same label"):
-        engines.evaluate_runtimes(runtime, turned, LOOSE._replace(min_top1_agreement=0.5), plan)
-    labelled = turned._replace(labels=turned.logits.argmax(axis=1))
-    with pytest.raises(GateError, match=r"model.plan: accuracy 0.00% lies 100.00% below"):
-        engines.evaluate_runtimes(runtime, labelled, LOOSE._replace(max_drop=0.5), plan)
+def test_score_and_answers_are_gates_too(export: Path) -> None:
+    plan, samples, runtime = planned(export / "model.onnx"), samples_of(export), OnnxRuntime(export / "model.onnx")
+    turned = replace(samples, outputs={"logits": np.roll(samples.outputs["logits"], 1, axis=1)})
+    loosest = LOOSE.model_copy(update={"min_top1_agreement": 0.0})
+    assert engines.measure_engine(runtime, turned, loosest, plan)["parity"]["top1_agreement"] == 0.0
+    with pytest.raises(GateError, match=r"model.plan, 21 images: 0.00% get the trained network's answer"):
+        engines.measure_engine(runtime, turned, LOOSE, plan)
+    labelled = replace(turned, truth={"labels": turned.outputs["logits"].argmax(axis=1)})
+    with pytest.raises(GateError, match=r"model.plan, 21 images: accuracy 0.00% lies 100.00% below"):
+        engines.measure_engine(runtime, labelled, loosest.model_copy(update={"max_drop": 0.5}), plan)
 
 
 def test_every_batch_size_of_the_profile_is_tried(export: Path) -> None:
-    plan = EnginePlan(export / "model.onnx", "fp32", (8, 6), **SETTINGS)  # type: ignore[arg-type]
+    plan = planned(export / "model.onnx")
     data = plan_of(plan)
     runtime = OnnxInItsPlace(data, description={"plan_sha256": hashlib.sha256(data).hexdigest()})
-    engines.evaluate_runtimes(runtime, engines.read_samples(export), STRICT, plan)
+    engines.measure_engine(runtime, samples_of(export), STRICT, plan)
     assert runtime.batches[:7] == [8, 8, 5, 1, 2, 4, 8]
 
 
+def test_several_outputs_go_into_the_sidecar(tmp_path: Path, device: list[dict[str, Any]]) -> None:
+    folder = toy_task.make_package(tmp_path / "toy")
+    task = toy_task.Brightness()
+    signature = task.signature(image_size=(8, 8), input_dtype="float32", class_names=toy_task.CHANNELS)
+    samples = toy_task.samples()
+    plan = EnginePlan(folder / "model.onnx", "fp32", signature, SETTINGS)
+    about = engines.build_engine(tmp_path, plan, host=HOST, samples=samples, gate=STRICT, cache=tmp_path)
+    assert len(device) == 1
+    assert [(output["name"], output["dtype"]) for output in about["outputs"]] == [
+        (toy_task.LEVELS, "float32"),
+        (toy_task.COUNT, "int32"),
+    ]
+    assert read_signature(json.loads(sidecar(tmp_path / plan.file).read_text())) == signature
+    assert (about["right_counts"], about["right_counts_drop"]) == (1.0, 0.0)
+
+
+def test_a_package_of_version_0_1_becomes_an_engine(tmp_path: Path, device: list[dict[str, Any]]) -> None:
+    words = ["--package", str(OLD_PACKAGE), "--cache", str(tmp_path), "--out", str(tmp_path / "engines")]
+    result = CliRunner().invoke(command, words)
+    assert result.exit_code == 0, result.output
+    assert device[0]["plan"].batches == {"min": 1, "opt": 8, "max": 16}
+    about = json.loads((tmp_path / "engines/model.plan.json").read_text())
+    assert read_signature(about).outputs[0].shape == (10,)
+    assert "of 8 samples" in result.output
+
+
 def test_a_file_of_another_precision_is_not_built(export: Path, tmp_path: Path, device: list[dict[str, Any]]) -> None:
-    plan = EnginePlan(export / "model.onnx", "fp16", (8, 6), **SETTINGS)  # type: ignore[arg-type]
+    plan, samples = planned(export / "model.onnx", "fp16"), samples_of(export)
     with pytest.raises(GateError, match=r"model.onnx: not a file of precision fp16: .*Conv: computes in FP32"):
-        engines.build_engine(
-            tmp_path, plan, host=HOST, samples=engines.read_samples(export), gate=STRICT, cache=tmp_path
-        )
+        engines.build_engine(tmp_path, plan, host=HOST, samples=samples, gate=STRICT, cache=tmp_path)
     assert device == []
 
 
 def test_an_export_becomes_an_engine_of_each_precision(
     export: Path, tmp_path: Path, device: list[dict[str, Any]]
 ) -> None:
-    planned = engines.plans(export, ("fp32", "fp16"), SETTINGS)
-    status = engines.write_engines(tmp_path, planned, host=HOST, cache=tmp_path)
+    settings = SETTINGS.model_copy(update={"precisions": ("fp32", "fp16")})
+    plans = engines.plan_engines(export, SIGNATURE, settings)
+    status = engines.write_engines(tmp_path, plans, host=HOST, cache=tmp_path)
     assert status == json.loads((tmp_path / "status.json").read_text())
     assert (status["status"], status["reason"]) == ("built", "")
     assert status["engines"] == {"fp32": "model.plan.json", "fp16": "model.fp16.plan.json"}
@@ -273,20 +346,18 @@ def test_an_export_becomes_an_engine_of_each_precision(
 def test_what_the_table_says_goes_with_a_builders_error(
     tmp_path: Path, export: Path, device: list[dict[str, Any]]
 ) -> None:
-    old = HOST | {"tensorrt": "10.3.0"}
-    source = tmp_path / "model.onnx"
-    model = engines.onnx.load(export / "model.onnx")
+    model = onnx.load(export / "model.onnx")
     model.opset_import[0].version = 22
-    engines.onnx.save(model, source)
-    plan = EnginePlan(source, "fp32", (8, 6), **SETTINGS)  # type: ignore[arg-type]
-    samples = engines.read_samples(export)
-    engines.build_engine(tmp_path, plan, host=old, samples=samples, gate=LOOSE, cache=tmp_path)
+    onnx.save(model, tmp_path / "model.onnx")
+    plan, samples = planned(tmp_path / "model.onnx"), samples_of(export)
+    engines.build_engine(tmp_path, plan, host=HOST, samples=samples, gate=LOOSE, cache=tmp_path)
     assert device[0]["hints"] == ["opset 22: TensorRT 10 takes 9 to 20"]
 
 
 def test_a_precision_that_was_not_exported_is_refused(export: Path) -> None:
+    settings = SETTINGS.model_copy(update={"precisions": ("fp32", "int8-trt")})
     with pytest.raises(UserError, match=r"got int8-trt, but .* has fp16, fp32; add it to export_onnx.precisions"):
-        engines.plans(export, ["fp32", "int8-trt"], SETTINGS)
+        engines.plan_engines(export, SIGNATURE, settings)
 
 
 def test_gates_that_are_missing_are_named() -> None:
@@ -294,14 +365,14 @@ def test_gates_that_are_missing_are_named() -> None:
         read_gate({"gates": {"fp32": GATES["fp32"]}}, "fp16", gpu_kernels=True)
 
 
-def test_a_plan_that_was_not_proved_is_not_loaded(tmp_path: Path) -> None:
+def test_a_plan_that_was_not_verified_is_not_loaded(tmp_path: Path) -> None:
     plan = tmp_path / "model.plan"
     plan.write_bytes(b"the plan")
     with pytest.raises(UserError, match=r"model.plan.json: no such file"):
         open_engine(plan)
     write_json(tmp_path / "model.plan.json", {"plan_sha256": hashlib.sha256(b"the plan").hexdigest()})
     plan.write_bytes(b"another plan")
-    with pytest.raises(UserError, match=r"model.plan: its SHA-256 is .*not the engine that was proved here"):
+    with pytest.raises(UserError, match=r"model.plan: its SHA-256 is .*not the engine that was verified here"):
         open_engine(plan)
     plan.unlink()
     with pytest.raises(UserError, match=r"model.plan: cannot be read"):
@@ -314,7 +385,8 @@ from pathlib import Path
 
 sys.modules["torch"] = None
 from click.testing import CliRunner
-from pipeline import engines, package_engine
+from pipeline.core import host
+from pipeline.export.tensorrt import engines
 from stages.commands.build_engine import build_engine
 
 reached = "pipeline.training.loop" in sys.modules, "dvc" in sys.modules, "onnxruntime" in sys.modules
@@ -326,7 +398,7 @@ class InItsPlace:
 
 engines.build_plan = lambda plan, **_: str(plan.onnx).encode()
 engines.TensorrtRuntime = InItsPlace
-package_engine.probe_tensorrt = lambda: {host}
+host.probe_tensorrt = lambda: {host}
 result = CliRunner().invoke(build_engine, ["--package", sys.argv[1], "--cache", sys.argv[1]])
 print(result.output, result.exception)
 assert result.exit_code == 0

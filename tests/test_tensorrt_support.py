@@ -13,18 +13,23 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
-from models.deploy import deployable
+from models.deploy import with_num_steps
 from models.students import build_flow_student
-from pipeline.export.onnx.exporter import export_onnx
+from pipeline.core.signature import image_input
+from pipeline.export.onnx.exporter import export_image_network
 from pipeline.export.onnx.fp16 import convert_to_half
+from pipeline.export.precisions import PRECISIONS, Calibration
 from pipeline.export.tensorrt.operator_support import MAJORS, Support, check_precision, check_support, read_table
 
 Files = Callable[[str], onnx.ModelProto]
 IMAGE = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 8, 8])
 TRT_INT8 = {
-    "ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False,
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
     "OpTypesToExcludeOutputQuantization": ["Conv", "Gemm"],
-}  # fmt: skip
+}
+NOT_CALIBRATED = Calibration(np.zeros((0, 3, 8, 8), np.uint8), "float32", "minmax")
 
 
 class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -52,16 +57,20 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     torch.manual_seed(0)
     statistics = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
     names = {"backbone": "resnet8", "schedule": "rectified", "meta_encoder": "conv"}
-    network = deployable(build_flow_student(num_classes=4, time_scale=1.0, **names, **statistics).eval(), 2)
+    student = build_flow_student(num_classes=4, time_scale=1.0, **names, **statistics).eval()
+    network = with_num_steps(student, 2).general_form()
     small = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     small.append(nn.Linear(4, 4))
-    export = {"image_size": (8, 8), "metadata": {}}
     signed = {"activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8}
+
+    def export(module: nn.Module, path: Path, *, opset: int = 20, dtype: str = "float32") -> None:
+        export_image_network(module, path, image_input((8, 8), dtype), ["logits"], opset=opset, metadata={})
+
     make: dict[str, Callable[[Path], None]] = {
-        "fp32": lambda path: export_onnx(network, path, opset=20, **export),  # type: ignore[arg-type]
-        "fp16": lambda path: convert_to_half(folder / "fp32.onnx", path),
-        "bytes": lambda path: export_onnx(small, path, opset=20, input_dtype="uint8", **export),  # type: ignore[arg-type]
-        "opset 22": lambda path: export_onnx(small, path, opset=22, **export),  # type: ignore[arg-type]
+        "fp32": lambda path: export(network, path),
+        "fp16": lambda path: convert_to_half(folder / "fp32.onnx", path, NOT_CALIBRATED),
+        "bytes": lambda path: export(small, path, dtype="uint8"),
+        "opset 22": lambda path: export(small, path, opset=22),
         "int8 for TensorRT": lambda path: quantized(
             folder / "fp32.onnx", path, op_types_to_quantize=["Conv", "Gemm"], extra_options=TRT_INT8, **signed
         ),
@@ -82,9 +91,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 def graph(
-    nodes: list[onnx.NodeProto], *, output: int = TensorProto.FLOAT, opset: int = 20, inputs: list[Any] | None = None,
+    nodes: list[onnx.NodeProto],
+    *,
+    output: int = TensorProto.FLOAT,
+    opset: int = 20,
+    inputs: list[Any] | None = None,
     **constants: Any,
-) -> onnx.ModelProto:  # fmt: skip
+) -> onnx.ModelProto:
     """Return a model from ``image`` to ``logits`` with ``constants`` as initializers."""
     tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
     result = helper.make_tensor_value_info("logits", output, None)
@@ -250,7 +263,7 @@ def test_the_table_is_whole() -> None:
     ("name", "precision"), [("fp32", "fp32"), ("fp16", "fp16"), ("bytes", "fp32"), ("int8 for TensorRT", "int8-trt")]
 )
 def test_types_decide_what_precision_a_file_has(name: str, precision: str, files: Files) -> None:
-    assert check_precision(files(name), precision) == []
+    assert check_precision(files(name), PRECISIONS[precision]) == []
 
 
 @pytest.mark.parametrize(
@@ -263,4 +276,4 @@ def test_types_decide_what_precision_a_file_has(name: str, precision: str, files
     ],
 )
 def test_a_file_of_another_precision_is_found_out(name: str, precision: str, words: str, files: Files) -> None:
-    assert words in check_precision(files(name), precision)[0]
+    assert words in check_precision(files(name), PRECISIONS[precision])[0]

@@ -112,13 +112,18 @@ def pictures(count: int) -> Pixels:
     return (random_images(count, dtype="uint8") * brightness + 255 * (1 - brightness) * brightness).astype(np.uint8)
 
 
+def samples() -> Reference:
+    """Return images with the right outputs."""
+    pixels = pictures(5)
+    outputs = right_outputs(pixels.astype(np.float32) / 255)
+    return Reference(Brightness(), pixels, {"bright": outputs[COUNT][:, 0].astype(np.int64)}, outputs)
+
+
 def make_package(folder: Path) -> Path:
     """Write a package of the task, with samples; ``register`` makes it one that can be opened."""
     folder.mkdir(parents=True)
     make_model(folder / "model.onnx")
-    task, pixels = Brightness(), pictures(5)
-    outputs = right_outputs(pixels.astype(np.float32) / 255)
-    write_samples(folder, Reference(task, pixels, {"bright": outputs[COUNT][:, 0].astype(np.int64)}, outputs))
+    write_samples(folder, samples())
     return write_package(
-        folder, files={"fp32": "model.onnx"}, class_names=CHANNELS, size=SIZE, dtype="float32", task=task
+        folder, files={"fp32": "model.onnx"}, class_names=CHANNELS, size=SIZE, dtype="float32", task=Brightness()
     )

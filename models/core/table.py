@@ -56,7 +56,7 @@ class Table(Mapping[str, E]):
             if entry.name in self._entries:
                 faults.append("stands twice in the table")
             if faults:
-                raise ValueError(f"table of {kind}s, entry {entry.name!r}: {'; '.join(faults)}")
+                raise ValueError(f"entry {entry.name!r} of the {kind} table: {'; '.join(faults)}")
             self._entries[entry.name] = entry
 
     def __getitem__(self, name: str) -> E:

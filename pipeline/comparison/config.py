@@ -1,4 +1,4 @@
-"""What a comparison consists of: methods and seeds, as changes to one parameters file."""
+"""What a comparison consists of: methods and seeds, as changes to one preset or parameters file."""
 
 import copy
 import io
@@ -11,7 +11,9 @@ from ruamel.yaml import YAML
 
 from pipeline.core.errors import UserError
 from pipeline.params.loading import read_yaml
+from pipeline.params.presets import load_preset
 
+PRESETS = Path("presets")
 Changes = dict[str, Any]
 """From dotted key to value, e.g. ``distill_student.method: metric``."""
 Seed = Annotated[int, Field(ge=0), Strict()]
@@ -23,8 +25,10 @@ class Comparison(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     title: Annotated[str, Field(min_length=1)]
-    params: Annotated[str, Field(min_length=1)]
-    """The parameters file that all runs start from, relative to the current folder."""
+    preset: str | None = None
+    """The preset that all runs start from."""
+    params: str | None = None
+    """Or the parameters file that they start from, relative to the current folder."""
     changes: Changes
     """For the data, the teacher and every method."""
     seeds: Annotated[list[Seed], Field(min_length=1)]
@@ -35,6 +39,8 @@ class Comparison(BaseModel):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
+        if (self.preset is None) == (self.params is None):
+            raise ValueError("preset, params: give one of them, the preset or the parameters file to start from")
         if self.baseline not in self.methods:
             raise ValueError(f"baseline: got {self.baseline!r}, which is none of the methods {', '.join(self.methods)}")
         folders = [folder_name(method) for method in self.methods]
@@ -75,13 +81,19 @@ def load_comparison(path: Path) -> Comparison:
         raise UserError("\n".join(lines)) from error
 
 
-def changed_params(base: Path, changes: Changes) -> str:
-    """Return the text of the parameters file ``base`` with ``changes``, without its comments.
+def changed_params(comparison: Comparison, changes: Changes) -> str:
+    """Return the text of the parameters that ``comparison`` starts from with its own and further ``changes``.
 
     Raises:
-        UserError: the file cannot be read, or a key does not exist in it.
+        UserError: there is no such preset or file, or a key does not exist in it.
     """
-    content: Any = read_yaml(base)
+    if comparison.preset is not None:
+        base = f"preset {comparison.preset}"
+        content: Any = load_preset(PRESETS, comparison.preset).model_dump(mode="json")
+    else:
+        base = str(comparison.params)
+        content = read_yaml(Path(base))
+    changes = comparison.changes | changes
     for key, value in changes.items():
         *sections, last = key.split(".")
         target = content

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.comparison.config import Changes, Comparison, changed_params, folder_name
 from pipeline.core.files import Json, read_json, write_json, write_text
 from pipeline.params.schema import load_params
-from pipeline.preflight.checks import check_params
+from pipeline.preflight.checks import check_networks
 from pipeline.preflight.code import PROJECT, CodeReader
 from pipeline.preflight.stage_table import PROBE, STAGES, StageEntry, command_line
 
@@ -54,7 +54,7 @@ class Run:
         known = {
             "commands": self.commands,
             "params": _values(load_params(self.params).model_dump(mode="json"), [k for s in stages for k in s.params]),
-            "code": {stage.name: code.digest(stage.module) for stage in stages},
+            "code": {stage.name: code.digest(stage) for stage in stages},
         }
         facts = [key for stage in stages for key in stage.facts]
         if facts:
@@ -132,7 +132,7 @@ def trials(comparison: Comparison, out: Path) -> list[Trial]:
     """
     found = [_trial(comparison, out, method, seed) for seed in comparison.seeds for method in comparison.methods]
     for trial in found[: len(comparison.methods)]:  # another seed changes nothing that is checked
-        check_params(load_params(trial.params))
+        check_networks(load_params(trial.params))
     return found
 
 
@@ -178,7 +178,7 @@ def _trial(comparison: Comparison, out: Path, method: str, seed: int) -> Trial:
 def _write_params(comparison: Comparison, folder: Path, changes: Changes) -> Path:
     """Write the parameters with ``changes`` into ``folder``; raises UserError where they are not valid."""
     path = folder / "params.yaml"
-    text = changed_params(Path(comparison.params), comparison.changes | changes)
+    text = changed_params(comparison, changes)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
     load_params(path)

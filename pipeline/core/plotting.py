@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 MARGIN = 0.15
 
 
-def new_figure(title: str, label: str) -> tuple[Figure, Any]:
-    """Return an empty figure with ``title`` and its axes, whose vertical one is called ``label``."""
+def new_figure(title: str, y_title: str) -> tuple[Figure, Any]:
+    """Return an empty figure with ``title`` and its axes, whose vertical one is called ``y_title``."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, parse_math=False)
-    axes.set_ylabel(label)
+    axes.set_ylabel(y_title)
     axes.grid(visible=True, alpha=0.3)
     axes.margins(y=MARGIN)
     return figure, axes

@@ -14,9 +14,6 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
 from pipeline.data.batch import ReadTargets, Targets
 
-DEFAULT_TASK = "classification"
-"""The task of data that were written before tasks had names."""
-
 
 @dataclass(frozen=True)
 class Split:
@@ -82,7 +79,7 @@ def read_info(folder: Path) -> DataInfo:
     try:
         height, width = about["image_size"]
         return DataInfo(
-            task=about.get("task", DEFAULT_TASK),
+            task=about["task"],
             class_names=tuple(about["classes"]),
             image_size=(height, width),
             mean=tuple(about["mean"]),

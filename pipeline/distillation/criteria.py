@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     Loss = Callable[..., Tensor]
     """From student's and teacher's tensors, and the settings by their names, to a scalar."""
 
-LOGITS = "logits"
-FEATURES = "features"
-TRANSFERS = (LOGITS, FEATURES)
+Transfer = Literal["logits", "features"]
 """What can be transferred."""
+LOGITS: Transfer = "logits"
+FEATURES: Transfer = "features"
+TRANSFERS = (LOGITS, FEATURES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Settings of the student: the method, what it transfers and by which criterion, the flow, and its training."""
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, Strict, model_validator
 
@@ -8,7 +8,7 @@ from models.core.table import Table
 from models.meta_encoders import META_ENCODERS
 from models.schedules import SCHEDULES
 from pipeline.core.settings import Count, Counts, Positive, Section, entry_of, knob, rare, section_of
-from pipeline.distillation.criteria import CRITERIA, CriterionEntry
+from pipeline.distillation.criteria import CRITERIA, FEATURES, LOGITS, CriterionEntry, Transfer
 from pipeline.distillation.methods import METHODS
 from pipeline.training.settings import Training
 
@@ -62,7 +62,7 @@ class DistillStudent(Section):
 
     method: Annotated[str, entry_of(METHODS)] = knob("fm_kt", "how the student learns")
     backbone: str = knob("resnet8", "the student's network: the same names as for the teacher")
-    transfer: Literal["logits", "features"] = knob("logits", "what of the teacher is transferred")
+    transfer: Transfer = knob(LOGITS, "what of the teacher is transferred")
     loss: Annotated[str, entry_of(CRITERIA)] = knob("dist", "criterion by which student and teacher are compared")
     loss_weight: Positive = knob(1.0, "weight of the criterion beside the loss on the labels")
     flow: Flow = knob(Flow(), "the flow from student to teacher")
@@ -86,7 +86,7 @@ class DistillStudent(Section):
     @property
     def teacher_pairs(self) -> list[list[int]]:
         """Return the pairs [student's stage, teacher's stage] whose features are transferred; none for logits."""
-        is_used = self.transfer == "features" and self.needs_teacher
+        is_used = self.transfer == FEATURES and self.needs_teacher
         return [list(pair) for pair in self.feature_pairs] if is_used else []
 
     @property

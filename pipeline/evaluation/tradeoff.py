@@ -95,9 +95,9 @@ def plot_tradeoff(points: Sequence[Point], path: Path, *, title: str, score_titl
         own = sorted((p for p in points if p.precision == precision), key=lambda p: p.num_steps or 0)
         axes.plot([p.latency_ms for p in own], [100 * p.score for p in own], "o-", label=precision, alpha=0.8)
         for point in own:
-            label = "no steps" if point.num_steps is None else f"K = {point.num_steps}"
+            steps = "no steps" if point.num_steps is None else f"K = {point.num_steps}"
             place = (point.latency_ms, 100 * point.score)
-            axes.annotate(label, place, xytext=(4, 4), textcoords="offset points", fontsize="small")
+            axes.annotate(steps, place, xytext=(4, 4), textcoords="offset points", fontsize="small")
     front = pareto_front(points)
     axes.plot(
         [p.latency_ms for p in front],

@@ -21,20 +21,35 @@ def check_params(params: Params, *, earlier: Json | None = None) -> Json:
     Raises:
         UserError: a backbone, stage, file or folder is not there; names the parameter.
     """
-    known = earlier or {}
-    data, teacher, student = params.prepare_data, params.train_teacher, params.distill_student
-    backbones = {"distill_student.backbone": student.backbone, "train_teacher.backbone": teacher.backbone}
+    return check_networks(params, earlier=earlier) | {
+        "data": data_fingerprint(params.prepare_data),
+        "teacher": "needed" if params.distill_student.needs_teacher else "not needed",
+        "teacher_weights": weights_fingerprint(params.train_teacher.weights),
+    }
+
+
+def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
+    """Check that the networks exist and have what the method needs; return what was found right.
+
+    Args:
+        earlier: as for ``check_params``.
+
+    Raises:
+        UserError: a backbone or a stage is not there; names the parameter.
+    """
+    known, student = earlier or {}, params.distill_student
+    backbones = {
+        "distill_student.backbone": student.backbone,
+        "train_teacher.backbone": params.train_teacher.backbone,
+    }
     check_backbones(backbones, known=known.get("backbones", []))
     if student.needs_feature_map:
         check_feature_map(student.backbone, earlier=known)
     check_feature_pairs(list(backbones.values()), student.teacher_pairs, earlier=known)
     return {
         "backbones": list(backbones.values()),
-        "data": data_fingerprint(data),
         "feature_map": student.backbone if student.needs_feature_map else None,
         "feature_pairs": student.teacher_pairs,
-        "teacher": "needed" if student.needs_teacher else "not needed",
-        "teacher_weights": weights_fingerprint(teacher.weights),
     }
 
 

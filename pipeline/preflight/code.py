@@ -1,22 +1,22 @@
 """Digests of the code that each stage runs: what DVC and resumable training know of it.
 
 A stage's digest covers its module, all of the project that the module imports, directly or not, and the data files that
-these modules name. It changes with what the code says, not with how it is written: comments, docstrings, formatting and
-imports for type checkers do not count. The same code has the same digest in every copy of the project and under every
-version of Python that the project supports.
+these modules name; not what the table of stages says it never loads. It changes with what the code says, not with how
+it is written: comments, docstrings, formatting and imports for type checkers do not count. The same code has the same
+digest in every copy of the project and under every version of Python that the project supports.
 """
 
 import ast
 import functools
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_json
-from pipeline.preflight.stage_table import PROBE, STAGES
+from pipeline.preflight.stage_table import PROBE, STAGES, StageEntry
 
 PROJECT = Path(__file__).parents[2]
 PACKAGES = ("models", "pipeline", "stages")
@@ -35,7 +35,7 @@ def stage_digest(stage: str) -> str:
     Raises:
         UserError: a file of the project cannot be read or has a syntax error; names file and line.
     """
-    return CodeReader(PROJECT).digest(STAGES[stage].module)
+    return CodeReader(PROJECT).digest(STAGES[stage])
 
 
 def write_code_digests(path: Path) -> None:
@@ -45,7 +45,7 @@ def write_code_digests(path: Path) -> None:
         UserError: a file of the project cannot be read or has a syntax error; names file and line.
     """
     reader = CodeReader(PROJECT)
-    write_json(path, {name: reader.digest(stage.module) for name, stage in STAGES.items() if name != PROBE})
+    write_json(path, {name: reader.digest(stage) for name, stage in STAGES.items() if name != PROBE})
 
 
 class CodeReader:
@@ -58,20 +58,29 @@ class CodeReader:
         self._data_names = {PurePosixPath(name).name for name in self.files if not name.endswith(".py")}
         self._sources: dict[str, Source] = {}
 
-    def digest(self, module: str) -> str:
-        """Return the digest of the code that running ``module`` runs."""
+    def digest(self, stage: StageEntry) -> str:
+        """Return the digest of the code that ``stage`` runs."""
         digest = hashlib.sha256()
-        for name in self.closure(module):
+        for name in self.stage_files(stage):
             digest.update(f"{name}\0{self._source(name).digest}\n".encode())
         return digest.hexdigest()[:DIGEST_LENGTH]
 
-    def closure(self, module: str) -> list[str]:
-        """Return the files that running ``module`` runs, and the data files that they name, sorted."""
+    def stage_files(self, stage: StageEntry) -> list[str]:
+        """Return the files that ``stage`` runs, and the data files that they name, sorted."""
+        return self.closure(stage.module, without=stage.never_loads)
+
+    def closure(self, module: str, *, without: Sequence[str] = ()) -> list[str]:
+        """Return the files that running ``module`` runs, and the data files that they name, sorted.
+
+        Args:
+            without: patterns of files that are left out, with all that is reached through them alone.
+        """
         waiting, found = self.module_files(module), set[str]()
         while waiting:
             name = waiting.pop()
             found.add(name)
-            waiting |= self._needed_by(name) - found
+            needed = self._needed_by(name) - found
+            waiting |= {other for other in needed if not any(PurePosixPath(other).match(one) for one in without)}
         return sorted(found)
 
     def module_files(self, module: str) -> set[str]:

@@ -62,6 +62,12 @@ class StageEntry(Entry):
     runtimes: Mapping[str, str] = field(default_factory=dict)
     """For a stage that takes the argument RUNTIME: from each runtime to the folder of what runs in it."""
 
+    never_loads: tuple[str, ...] = ()
+    """Files, ``*`` for any name, that a table in its code loads for other stages: they are no code that it runs.
+
+    A stage that loads one all the same fails.
+    """
+
     @property
     def module(self) -> str:
         """Return the module of its command."""
@@ -79,6 +85,9 @@ class StageEntry(Entry):
         names = {"runtime": runtime or "", "artifact": self.runtimes.get(runtime or "", "")}
         return {option.argument: option.path.format_map(names) for option in self.options}
 
+
+_TRAINING_OF_TASKS = "pipeline/tasks/*/training.py"
+_MAKING_OF_PRECISIONS = "pipeline/export/onnx/*"
 
 _DATA = PathOption("--data", "Packed data.", Kind.INPUT, "artifacts/data")
 _TEACHER = PathOption("--teacher", "Folder of the teacher.", Kind.INPUT, "artifacts/teacher")
@@ -102,6 +111,7 @@ STAGES = Table(
         options=(PathOption("--out", "Folder to write: the splits and data.json.", Kind.OUTPUT, "artifacts/data"),),
         params=("base.seed", "prepare_data"),
         facts=("inputs.data",),
+        never_loads=(_TRAINING_OF_TASKS,),
     ),
     StageEntry(
         name="train_teacher",
@@ -150,6 +160,7 @@ STAGES = Table(
             ),
         ),
         params=("base", "calibrate_steps"),
+        never_loads=(_MAKING_OF_PRECISIONS,),
     ),
     StageEntry(
         name="trace_flow",
@@ -169,6 +180,7 @@ STAGES = Table(
             ),
         ),
         params=("base", "calibrate_steps.candidates"),
+        never_loads=(_MAKING_OF_PRECISIONS,),
     ),
     StageEntry(
         name="export_onnx",
@@ -220,6 +232,7 @@ STAGES = Table(
         ),
         params=("export_tensorrt",),
         facts=("tensorrt",),
+        never_loads=(_MAKING_OF_PRECISIONS, _TRAINING_OF_TASKS),
     ),
     StageEntry(
         name="evaluate",
@@ -250,6 +263,7 @@ STAGES = Table(
         ),
         params=("base.deterministic", "base.device", "base.seed", "evaluate", "export_onnx.gates"),
         runtimes={"torch": "artifacts/student", "onnx": "artifacts/onnx", "tensorrt": "artifacts/tensorrt"},
+        never_loads=(_MAKING_OF_PRECISIONS,),
     ),
     StageEntry(
         name="package",
@@ -270,6 +284,7 @@ STAGES = Table(
             PathOption("--out", "Folder to write.", Kind.OUTPUT, "artifacts/package"),
         ),
         params=("export_tensorrt", "package"),
+        never_loads=(_MAKING_OF_PRECISIONS, _TRAINING_OF_TASKS),
     ),
 )
 

@@ -34,7 +34,7 @@ TASKS = Table(
 )
 
 DEFAULT = "classification"
-"""The task of data and packages that were written before tasks had names there."""
+"""The task of packages that were written before manifests named it."""
 
 
 def get_task(name: str) -> Task:

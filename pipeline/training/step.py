@@ -42,7 +42,8 @@ class TrainingStep:
         self.cost: nn.Module = objective
         if world_size() > 1:
             synchronize_batch_norms(self.network, all_reduce_sum=all_reduce_sum, world_size=world_size())
-            self.cost = DistributedDataParallel(objective, broadcast_buffers=False)
+            self.cost = DistributedDataParallel(objective)
+            self.cost.broadcast_buffers = False  # all compute the same; as an argument it warns from PyTorch 2.14 on
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")

@@ -26,21 +26,22 @@ class Form(NamedTuple):
     name: str
     """``general``, or the last rewriting: ``folded`` or ``collapsed`` (see ``models.folding``)."""
     difference: float
-    """Largest relative difference of its body's outputs from the student's, both in float64."""
+    """Largest relative difference of its body's outputs from those of the general form, both in float64."""
 
 
 def smallest_form(network: DeployableNetwork, images: Tensor, task: TaskTraining, *, collapse: bool) -> Form:
     """Return the smallest of the forms that ``network`` offers.
 
-    Each is computed in float64 on the first of ``images`` (uint8, (N, 3, H, W)) and compared with the network itself.
+    Each is computed in float64 on the first of ``images`` (uint8, (N, 3, H, W)) and compared with the general form;
+    every file is verified against the trained network itself later.
 
     Raises:
-        GateError: a rewriting does not compute what the student computes.
+        GateError: a rewriting does not compute what the general form computes.
     """
     precise = copy.deepcopy(network).double().eval()
     shown = images[:COMPARED_IMAGES].double() / 255
     chosen, name, difference = network.general_form(), "general", 0.0
-    reference = _outputs(task.export_parts(precise).body, shown)
+    reference = _outputs(task.export_parts(precise.general_form()).body, shown)
     for rewriting, build in precise.smaller_forms(images.shape[2:], collapse=collapse).items():
         smaller = build()
         found = _difference(_outputs(task.export_parts(smaller).body, shown), reference)

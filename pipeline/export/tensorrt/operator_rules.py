@@ -11,8 +11,12 @@ from onnx.inliner import inline_local_functions
 from pipeline.core.files import Json
 
 NAMES = {
-    "FLOAT": "FP32", "FLOAT16": "FP16", "BFLOAT16": "BF16", "FLOAT8E4M3FN": "FP8", "FLOAT4E2M1": "FP4",
-}  # fmt: skip
+    "FLOAT": "FP32",
+    "FLOAT16": "FP16",
+    "BFLOAT16": "BF16",
+    "FLOAT8E4M3FN": "FP8",
+    "FLOAT4E2M1": "FP4",
+}
 """The table's names of ONNX's types, where they differ."""
 CONSTANTS = {"value", "value_float", "value_floats", "value_int", "value_ints"}
 
@@ -134,6 +138,13 @@ def _rank(node: NodeProto, rank: int, graph: Graph) -> str | None:
 
 
 RULES: dict[str, Callable[[NodeProto, Any, Graph], str | None]] = {
-    "absent": _absent, "attributes": _attributes, "constant": _constant, "inputs": _inputs, "ones": _ones,
-    "outputs": _outputs, "rank": _rank, "spatial": _spatial, "zero": _zero,
-}  # fmt: skip
+    "absent": _absent,
+    "attributes": _attributes,
+    "constant": _constant,
+    "inputs": _inputs,
+    "ones": _ones,
+    "outputs": _outputs,
+    "rank": _rank,
+    "spatial": _spatial,
+    "zero": _zero,
+}

@@ -1,0 +1,70 @@
+"""The tables in the documentation, written from the code: python -m tests.documented_tables brings them up to date.
+
+A block begins with ``<!-- table: NAME -->`` and ends with ``<!-- end of table -->``.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from models.backbones.sources import BACKBONE_SOURCES
+from models.core.table import Table, choose
+from models.meta_encoders import META_ENCODERS
+from models.schedules import SCHEDULES
+from pipeline.data.sources.table import SOURCES
+from pipeline.distillation.criteria import CRITERIA
+from pipeline.distillation.methods import METHODS
+from pipeline.evaluation.runtimes import RUNTIMES
+from pipeline.export.precisions import PRECISIONS
+from pipeline.preflight.stage_table import STAGES
+from pipeline.tasks.table import TASKS
+
+ROOT = Path(__file__).parent.parent
+TABLES: Mapping[str, Table[Any]] = {
+    "criteria": CRITERIA,
+    "meta-encoders": META_ENCODERS,
+    "schedules": SCHEDULES,
+    "methods": METHODS,
+    "backbone sources": BACKBONE_SOURCES,
+    "data sources": SOURCES,
+    "precisions": PRECISIONS,
+    "runtimes": RUNTIMES,
+    "tasks": TASKS,
+    "stages": STAGES,
+}
+"""From the name of a block to the table that it shows."""
+BLOCK = re.compile(r"<!-- table: (?P<name>.*?) -->\n.*?<!-- end of table -->", re.DOTALL)
+
+
+def documents() -> list[Path]:
+    """Return the documents in which there may be blocks."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def rewritten(text: str) -> str:
+    """Return the document ``text`` with each block as its table is now.
+
+    Raises:
+        ValueError: a block's name is unknown; the message lists the known ones.
+    """
+    return BLOCK.sub(_block, text)
+
+
+def _block(found: re.Match[str]) -> str:
+    name = found["name"]
+    table = choose(TABLES, name, kind="documented table")
+    return f"<!-- table: {name} -->\n\n{table.markdown()}\n\n<!-- end of table -->"
+
+
+def main() -> None:
+    """Rewrite the documents whose blocks are not up to date."""
+    for path in documents():
+        text = path.read_text(encoding="utf-8")
+        if rewritten(text) != text:
+            path.write_text(rewritten(text), encoding="utf-8")
+            print(f"{path.relative_to(ROOT)}: tables rewritten")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The task ``hits``: which of several things an image shows."""

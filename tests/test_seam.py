@@ -1,0 +1,270 @@
+"""The seam between the chain and what is predicted: the task alone knows of classes, and its networks may have a tail."""
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+from torch import Tensor, nn
+
+from models.deploy import PlainNetwork
+from models.factory import build_classifier
+from pipeline.core.arrays import Outputs, Truth
+from pipeline.core.errors import GateError
+from pipeline.core.signature import Signature, TensorSpec, image_input
+from pipeline.data.dataset import Split
+from pipeline.data.splits import ImageSet
+from pipeline.export.onnx.files import Exported, Source, export_precisions
+from pipeline.export.onnx.manifest import describe_files
+from pipeline.export.settings import ExportOnnx
+from pipeline.preflight.code import PROJECT, CodeReader
+from pipeline.runtimes.onnx import OnnxRuntime
+from pipeline.tasks.base import Parity, Prediction, Scores, Task
+from pipeline.tasks.classification.targets import ClassTargets
+from pipeline.tasks.classification.training import ClassificationTraining
+from pipeline.tasks.gate import Gate
+from pipeline.tasks.reference import reference
+from pipeline.tasks.training import ExportParts, TaskTraining
+from pipeline.tasks.verification import verify
+
+IDENTIFIERS = {"argmax", "label", "labels", "num_classes"}
+TEXTS = {"labels", "logits"}
+OF_CLASSIFICATION = (
+    "pipeline/tasks/classification/",
+    "pipeline/distillation/criteria.py",
+    "pipeline/distillation/criterion.py",
+    "pipeline/distillation/logit_objectives.py",
+)
+"""The task itself, and the losses of classification."""
+OF_OTHERS = {
+    "pipeline/comparison/plots.py": {"label="},  # matplotlib's
+    "pipeline/evaluation/tradeoff.py": {"label="},  # matplotlib's
+    "pipeline/serving/metrics.py": {".labels"},  # Prometheus's
+    "pipeline/package/reader.py": {"'labels'"},  # a key of labels.json, as packages have had it from the first
+}
+"""Names that other libraries and formats chose, by the files that need them."""
+
+
+def names_of_classification(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield line and name of all that only classification knows of; ``name=`` is an argument of a call."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in IDENTIFIERS:
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute) and node.attr in IDENTIFIERS:
+            yield node.lineno, f".{node.attr}"
+        elif isinstance(node, ast.arg) and node.arg in IDENTIFIERS:
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.keyword) and node.arg in IDENTIFIERS:
+            yield node.value.lineno, f"{node.arg}="
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in TEXTS:
+            yield node.lineno, repr(node.value)
+
+
+CHAIN = [
+    name
+    for name in sorted(CodeReader(PROJECT).files)
+    if name.startswith(("pipeline/", "stages/")) and name.endswith(".py") and not name.startswith(OF_CLASSIFICATION)
+]
+
+
+@pytest.mark.parametrize("name", CHAIN)
+def test_the_chain_does_not_know_what_is_predicted(name: str) -> None:
+    found = names_of_classification(ast.parse((PROJECT / name).read_bytes()))
+    assert [f"line {line}: {word}" for line, word in found if word not in OF_OTHERS.get(name, set())] == []
+
+
+@pytest.mark.parametrize("name", OF_OTHERS)
+def test_every_exemption_is_needed(name: str) -> None:
+    found = {word for _, word in names_of_classification(ast.parse((PROJECT / name).read_bytes()))}
+    assert OF_OTHERS[name] <= found
+
+
+def test_the_walk_finds_what_classification_alone_knows_of() -> None:
+    text = "def f(labels): return x.argmax(num_classes=3)['logits'], label, 'a logits', other, 'label', loss.label"
+    found = {word for _, word in names_of_classification(ast.parse(text))}
+    assert found == {"labels", ".argmax", "num_classes=", "'logits'", "label", ".label"}
+
+
+class Tail(nn.Module):
+    """From the scores of the body to what the task predicts."""
+
+    def forward(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Return probabilities (B, 4) and the best of them (B,), an int32."""
+        probabilities = scores.softmax(dim=1)
+        return probabilities, probabilities.argmax(dim=1).to(torch.int32)
+
+
+class TailedNetwork(nn.Module):
+    """A network in two parts."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.tail = Tail()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the tail makes of the body's scores."""
+        found: tuple[Tensor, Tensor] = self.tail(self.body(images))
+        return found
+
+
+class ToyTraining(ClassificationTraining):
+    """Networks whose outputs are made by a tail."""
+
+    def export_parts(self, network: nn.Module) -> ExportParts:
+        assert isinstance(network, TailedNetwork)
+        return ExportParts(network.body, ("scores",), network.tail)
+
+
+class ToyTask(Task):
+    """Predicts the best of four, and how probable each is."""
+
+    name = "toy"
+    primary = "hits"
+    primary_title = "share of hits"
+    truth_names = ("right",)
+    mistake_columns = ("right", "best")
+
+    def encode_truth(self, images: ImageSet, kept: Sequence[int]) -> Truth:
+        return {"right": images.categories[list(kept)]}
+
+    def signature(self, *, image_size: tuple[int, int], input_dtype: str, class_names: Sequence[str]) -> Signature:
+        outputs = (TensorSpec("probabilities", "float32", (len(class_names),)), TensorSpec("best", "int32", ()))
+        return Signature(image_input(image_size, input_dtype), outputs)
+
+    def score(self, outputs: Outputs, truth: Truth) -> Scores:
+        return {"hits": float((outputs["best"] == truth["right"]).mean())}
+
+    def compare(self, outputs: Outputs, reference: Outputs) -> Parity:
+        difference = float(np.abs(outputs["probabilities"] - reference["probabilities"]).max())
+        largest = float(reference["probabilities"].max())
+        return Parity(difference, difference / largest, largest, float((outputs["best"] == reference["best"]).mean()))
+
+    def predictions(
+        self, names: Sequence[str], outputs: Outputs, class_names: Sequence[str], *, top: int
+    ) -> list[Prediction]:
+        found = [class_names[best] for best in outputs["best"]][:top]
+        return [Prediction(name, {"best": word}, word) for name, word in zip(names, found, strict=False)]
+
+    def mistakes(self, outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[dict[str, str]]:
+        pairs = zip(truth["right"], outputs["best"], strict=True)
+        return [{"right": class_names[right], "best": class_names[best]} for right, best in pairs]
+
+    def card_rows(self, scores: Scores) -> list[tuple[str, str]]:  # noqa: ARG002
+        return []
+
+    def card_usage(self) -> str:
+        return "print(session.run(['best'], {'image': pixels}))"
+
+    def training(self) -> TaskTraining:
+        return ToyTraining()
+
+
+class ToyTargets(ClassTargets):
+    """What is right about some images."""
+
+    def truth(self) -> Truth:
+        return {"right": self.labels.numpy()}
+
+
+TASK = ToyTask()
+PRECISIONS = ["fp32", "fp16", "int8-cpu"]
+GATES = {
+    "fp32": Gate(),
+    "fp16": Gate(max_abs_diff=1e-2),
+    "int8-cpu": Gate(max_abs_diff=0.2, min_top1_agreement=0.7, max_drop=0.3),
+}
+"""How far each precision of a network with random weights may be."""
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    """Return a network with a tail, and how it is exported."""
+    torch.manual_seed(0)
+    body = build_classifier(backbone="resnet8_x0_25", num_classes=4, mean=[0.5] * 3, std=[0.2] * 3)
+    content = ExportOnnx().model_dump()
+    content["gates"] |= {name: gate.model_dump() for name, gate in GATES.items()}
+    signature = TASK.signature(image_size=(8, 8), input_dtype="float32", class_names=["a", "b", "c", "d"])
+    network = PlainNetwork(TailedNetwork(body)).eval()
+    pixels = make_split().pixels
+    return Source(network, signature, TASK.training(), pixels, {}, ExportOnnx.model_validate(content))
+
+
+@pytest.fixture(scope="module")
+def exported(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Exported]:
+    """Return the files of a network with a tail, by precision."""
+    files = export_precisions(source, tmp_path_factory.mktemp("tailed"), PRECISIONS)
+    return {file.precision: file for file in files}
+
+
+def make_split() -> Split:
+    images = torch.randint(0, 256, (30, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return Split(images, ToyTargets(torch.arange(30) % 4))
+
+
+def tail_nodes(path: Path) -> list[tuple[str, list[int]]]:
+    """Return operator and types (of inputs, then outputs) of the nodes behind the body's scores."""
+    model = onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True)
+    graph = model.graph
+    known = {item.name: item.type.tensor_type.elem_type for item in (*graph.input, *graph.output, *graph.value_info)}
+    known |= {item.name: item.data_type for item in graph.initializer}
+    behind, nodes = {"scores"}, []
+    for node in graph.node:
+        if behind & set(node.input):
+            behind |= set(node.output)
+            nodes.append((node.op_type, [known[name] for name in (*node.input, *node.output)]))
+    return nodes
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_files_of_a_task_with_a_tail_have_its_outputs(precision: str, exported: Mapping[str, Exported]) -> None:
+    graph = onnx.load(exported[precision].path).graph
+    outputs = {item.name: item.type.tensor_type for item in graph.output}
+    assert {name: kind.elem_type for name, kind in outputs.items()} == {
+        "probabilities": TensorProto.FLOAT,
+        "best": TensorProto.INT32,
+    }
+    for kind in outputs.values():
+        assert kind.shape.dim[0].dim_param == graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_tail_is_float32_in_every_precision(precision: str, exported: Mapping[str, Exported]) -> None:
+    nodes = tail_nodes(exported[precision].path)
+    assert [name for name, _ in nodes] == ["Softmax", "ArgMax", "Cast"]
+    assert [types for _, types in nodes] == [
+        [TensorProto.FLOAT, TensorProto.FLOAT],
+        [TensorProto.FLOAT, TensorProto.INT64],
+        [TensorProto.INT64, TensorProto.INT32],
+    ]
+    operators = [node.op_type for node in onnx.load(exported[precision].path).graph.node]
+    assert ("QuantizeLinear" in operators) == (precision == "int8-cpu")
+    assert (operators.count("Cast") > 1) == (precision == "fp16"), "the body is in float16, but for its ends"
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_task_with_a_tail_is_verified_by_its_own_measures(
+    precision: str, source: Source, exported: Mapping[str, Exported]
+) -> None:
+    known = reference(TASK, source.network, source.signature, make_split())
+    assert {name: array.dtype for name, array in known.outputs.items()} == {"probabilities": "float32", "best": "int32"}
+    runtime = OnnxRuntime(exported[precision].path)
+    found = verify(runtime, known, GATES[precision], what=precision, batch_size=30, batch_sizes=[1, 7])
+    assert set(found.scores) == {"hits"}
+    assert found.parity.max_abs <= (GATES[precision].max_abs_diff or 0)
+    rows = TASK.mistakes(found.outputs, known.truth, ["a", "b", "c", "d"])
+    assert np.mean([row["right"] == row["best"] for row in rows]) == found.scores["hits"]
+    with pytest.raises(GateError, match=r"x, batch of 1: outputs differ by"):
+        verify(runtime, known, Gate(max_abs_diff=1e-12), what="x", batch_size=30, batch_sizes=[1])
+
+
+def test_the_manifest_speaks_of_the_tasks_own_score(source: Source, exported: Mapping[str, Exported]) -> None:
+    known = reference(TASK, source.network, source.signature, make_split())
+    entries = describe_files([exported["fp32"]], known, source.settings)
+    whole = entries["model.onnx"]["gates"]["deployed"]["test_split"]
+    assert whole["hits"] == TASK.score(known.outputs, known.truth)["hits"]
+    assert "accuracy" not in whole

@@ -1,0 +1,45 @@
+"""The documentation shows the tables as the code has them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.documented_tables import BLOCK, TABLES, documents, rewritten
+from tests.helpers import ROOT
+
+EXTENDING = ROOT / "docs/extending.md"
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
+def test_the_tables_of_a_document_are_up_to_date(document: Path) -> None:
+    text = document.read_text()
+    assert rewritten(text) == text, "python -m tests.documented_tables rewrites them"
+    assert text.count("<!-- table: ") == text.count("<!-- end of table -->") == len(BLOCK.findall(text))
+
+
+def test_every_kind_of_extension_is_documented() -> None:
+    shown = [found["name"] for found in BLOCK.finditer(EXTENDING.read_text())]
+    assert shown == [name for name in TABLES if name != "stages"]
+
+
+def test_the_files_of_the_tables_are_named_and_there() -> None:
+    text = EXTENDING.read_text()
+    for name, table in TABLES.items():
+        if name == "stages":
+            continue
+        (place,) = {Path(entry.load.__code__.co_filename) for entry in table.values()}
+        assert f"`{place.relative_to(ROOT)}`" in text, name
+    for place in re.findall(r"`(tests/extensions/[\w./]+)`", text):
+        assert (ROOT / place).exists(), place
+
+
+def test_a_block_is_written_from_its_table_and_an_unknown_one_is_named() -> None:
+    text = "a\n<!-- table: schedules -->\nold\n<!-- end of table -->\nb\n"
+    lines = rewritten(text).splitlines()
+    assert lines[:4] == ["a", "<!-- table: schedules -->", "", "| schedule | |"]
+    assert "| `rectified` | the straight path, whose true velocity is constant |" in lines
+    assert lines[-2:] == ["<!-- end of table -->", "b"]
+    assert rewritten("\n".join(lines)) == "\n".join(lines)
+    with pytest.raises(ValueError, match=r"unknown documented table 'schedule'; did you mean schedules\?"):
+        rewritten("<!-- table: schedule -->\n<!-- end of table -->")

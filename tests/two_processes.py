@@ -1,0 +1,62 @@
+"""Steps of training that several processes take as one does, and what happens where one of them fails.
+
+Run by torchrun in ``tests.test_distributed``.
+"""
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from pipeline.core.distributed import all_reduce_sum, is_main, local_shard, process_group
+from pipeline.core.errors import GateError
+from pipeline.data.batch import Batch
+from pipeline.tasks.classification.targets import ClassTargets
+from pipeline.training.optim import build_optimizer
+from pipeline.training.settings import LearningRate, Optimizer
+from pipeline.training.step import TrainingStep
+from stages.common import exit_codes
+from tests.toy_objectives import make_teacher, variant
+
+CPU = torch.device("cpu")
+LOSSES = {"fm_kt": "dist", "fm_kt_theta": "dkd", "ofm_kt": "dist", "fm_kt on features": "pkd"}
+
+
+def take_steps() -> dict[str, dict[str, Tensor]]:
+    """Return the weights of each variant after five steps in float64; every process takes its shard of each batch."""
+    return {name: _weights_after_steps(name, loss) for name, loss in LOSSES.items()}
+
+
+def _weights_after_steps(name: str, loss: str) -> dict[str, Any]:
+    objective = variant(name, loss=loss, teacher=make_teacher().double())
+    network = objective.network.double()
+    schedule = LearningRate(warmup_epochs=0)
+    rule = build_optimizer(network, Optimizer(weight_decay=0.1), schedule, steps_per_epoch=5, epochs=1)
+    step = TrainingStep(objective, *rule, precision="fp32", clip_norm=1.0, average=None, device=CPU)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        images = torch.rand(8, 3, 8, 8, generator=generator, dtype=torch.float64)
+        shard = local_shard(0, 8)
+        torch.manual_seed(1)
+        step(Batch(images[shard], ClassTargets((torch.arange(8) % 4)[shard])))
+    state: dict[str, Any] = network.state_dict()
+    return state
+
+
+@exit_codes
+def main(out: str) -> None:
+    """Write the weights after the steps to ``out``; then the second process fails, while the first waits for it."""
+    torch.set_num_threads(1)
+    with process_group(CPU):
+        weights = take_steps()
+        if is_main():
+            torch.save(weights, out)
+        all_reduce_sum(torch.ones(1))
+        if distributed.get_rank() == 1:
+            raise GateError("the second process cannot go on")
+        all_reduce_sum(torch.ones(1))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
