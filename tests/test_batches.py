@@ -7,13 +7,16 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as reference
 
-from pipeline.data.augmentation import Augment, Batch, build_mix, crop_and_mirror, jitter_colors
-from pipeline.data.dataset import Split
+from pipeline.data.augmentation import Augmentation, crop_and_mirror, jitter_colors
+from pipeline.data.batch import Batch, Mix
+from pipeline.data.dataset import DataInfo, Split
 from pipeline.data.packed_batches import PackedBatches, ordered_batches
+from pipeline.data.settings import Augment
+from pipeline.tasks.classification.targets import ClassTargets, class_targets
+from pipeline.tasks.classification.training import ClassificationTraining, build_mix
 
 CPU = torch.device("cpu")
 PLAIN: dict[str, Any] = {"crop_padding": 0, "horizontal_flip": False, "color_jitter": 0.0}
-UNMIXED = {"mixup_alpha": 0.0, "cutmix_alpha": 0.0}
 
 
 def make_images(count: int, seed: int = 0) -> Tensor:
@@ -21,37 +24,45 @@ def make_images(count: int, seed: int = 0) -> Tensor:
     return torch.randint(1, 256, (count, 3, 5, 4), generator=generator, dtype=torch.uint8)
 
 
-def packed(split: Split, batch_size: int, **augment: Any) -> PackedBatches:
-    options = PLAIN | UNMIXED | augment
-    return PackedBatches(split, batch_size=batch_size, device=CPU, num_classes=16, augment=options)
+def make_split(count: int) -> Split:
+    return Split(make_images(count), ClassTargets(torch.arange(count)))
+
+
+def packed(split: Split, batch_size: int, mix: Mix | None = None, **augment: Any) -> PackedBatches:
+    augmentation = Augmentation(**PLAIN | augment)
+    return PackedBatches(split, batch_size=batch_size, device=CPU, augmentation=augmentation, mix=mix)
+
+
+def labels_of(batch: Batch) -> Tensor:
+    return class_targets(batch).labels
 
 
 def test_an_epoch_takes_every_image_once_and_leaves_out_an_incomplete_batch() -> None:
     images = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(10, 3, 2, 2)
-    batches = packed(Split(images, torch.arange(10)), 4)
+    batches = packed(Split(images, ClassTargets(torch.arange(10))), 4)
     drawn = list(batches.epoch(0))
     assert len(drawn) == len(batches) == 2
-    labels = torch.cat([batch.labels for batch in drawn])
+    labels = torch.cat([labels_of(batch) for batch in drawn])
     assert len(labels.unique()) == 8
-    assert all((b.images * 255 == b.labels[:, None, None, None]).all() for b in drawn)
-    assert not torch.equal(labels, torch.cat([batch.labels for batch in batches.epoch(1)]))
+    assert all((b.images * 255 == labels_of(b)[:, None, None, None]).all() for b in drawn)
+    assert not torch.equal(labels, torch.cat([labels_of(batch) for batch in batches.epoch(1)]))
     assert all(batch.images.is_contiguous(memory_format=torch.channels_last) for batch in drawn)
 
 
 def test_a_split_smaller_than_a_batch_makes_one_batch() -> None:
-    assert [len(b.labels) for b in packed(Split(make_images(6), torch.arange(6)), 64).epoch(0)] == [6]
+    assert [len(batch.targets) for batch in packed(make_split(6), 64).epoch(0)] == [6]
 
 
 def test_ordered_batches_cover_everything_in_order() -> None:
-    split = Split(make_images(10), torch.arange(10))
+    split = make_split(10)
     batches = list(ordered_batches(split, 4, CPU))
-    assert [len(batch.labels) for batch in batches] == [4, 4, 2]
+    assert [len(batch.targets) for batch in batches] == [4, 4, 2]
+    assert torch.cat([labels_of(batch) for batch in batches]).tolist() == list(range(10))
     torch.testing.assert_close(torch.cat([batch.images for batch in batches]), split.images.float() / 255)
 
 
 def test_the_seed_fixes_order_and_augmentation() -> None:
-    split = Split(make_images(12), torch.arange(12))
-    batches = packed(split, 4, crop_padding=2, horizontal_flip=True, color_jitter=0.4)
+    batches = packed(make_split(12), 4, crop_padding=2, horizontal_flip=True, color_jitter=0.4)
     one, again, other = ([batch.images for batch in batches.epoch(seed)] for seed in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))
@@ -71,12 +82,12 @@ def test_crops_are_windows_of_the_padded_image_in_either_direction() -> None:
 
 
 def test_draws_cover_all_windows_and_mirror_half_of_the_images() -> None:
-    draws = Augment(crop_padding=2, horizontal_flip=True, color_jitter=0.4).draw(4000, 0, CPU)
+    draws = Augmentation(crop_padding=2, horizontal_flip=True, color_jitter=0.4).draw(4000, 0, CPU)
     assert sorted({tuple(offset) for offset in draws.offsets.tolist()}) == [(r, c) for r in range(5) for c in range(5)]
     assert 0.45 < draws.mirrored.float().mean() < 0.55
     assert 0.6 <= draws.jitter.min() < 0.61
     assert 1.39 < draws.jitter.max() <= 1.4
-    assert not Augment(**PLAIN).draw(100, 0, CPU).mirrored.any()
+    assert not Augmentation(**PLAIN).draw(100, 0, CPU).mirrored.any()
 
 
 def test_colours_change_as_torchvision_changes_them() -> None:
@@ -97,17 +108,35 @@ def test_mixed_images_are_labelled_by_their_shares(mixup: float, cutmix: float) 
     assert mix is not None
     labels = torch.arange(16)
     images = (labels / 16.0)[:, None, None, None].expand(16, 3, 8, 8)
-    mixed = mix(Batch(images.clone(), labels))
-    assert mixed.soft_targets is not None
-    torch.testing.assert_close(mixed.soft_targets.sum(dim=1), torch.ones(16))
-    expected = (mixed.soft_targets * torch.arange(16) / 16).sum(dim=1)
+    mixed = mix(Batch(images.clone(), ClassTargets(labels)))
+    shares = class_targets(mixed).soft_targets
+    assert shares is not None
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(16))
+    expected = (shares * torch.arange(16) / 16).sum(dim=1)
     torch.testing.assert_close(mixed.images.mean(dim=(1, 2, 3)), expected)
-    assert (mixed.soft_targets > 0).sum() == 32
-    assert torch.equal(mixed.labels, mixed.soft_targets.argmax(dim=1))
+    assert (shares > 0).sum() == 32
+    assert torch.equal(labels_of(mixed), shares.argmax(dim=1))
 
 
 def test_nothing_is_mixed_unless_it_is_asked_for() -> None:
-    assert build_mix(mixup_alpha=0.0, cutmix_alpha=0.0, num_classes=3) is None
-    split = Split(make_images(4), torch.arange(4))
-    assert next(packed(split, 4).epoch(0)).soft_targets is None
-    assert next(packed(split, 4, mixup_alpha=0.2).epoch(0)).soft_targets is not None
+    info = DataInfo("classification", tuple("abcd"), (5, 4), (0.5,) * 3, (0.25,) * 3, "none", "packed")
+    assert ClassificationTraining().build_mix(Augment(), info) is None
+    assert class_targets(next(packed(make_split(4), 4).epoch(0))).soft_targets is None
+    mix = ClassificationTraining().build_mix(Augment(mixup_alpha=0.2), info)
+    mixed = class_targets(next(packed(make_split(4), 4, mix).epoch(0)))
+    assert mixed.soft_targets is not None
+    assert mixed.soft_targets.shape == (4, 4)
+
+
+def test_targets_of_some_images_keep_labels_and_shares_together() -> None:
+    targets = ClassTargets(torch.arange(6), torch.eye(6))
+    chosen = targets.select(torch.tensor([4, 1])).to(CPU)
+    assert chosen.labels.tolist() == [4, 1]
+    assert chosen.soft_targets is not None
+    assert torch.equal(chosen.soft_targets, torch.eye(6)[[4, 1]])
+    assert targets.select(slice(2, 4)).truth()["labels"].tolist() == [2, 3]
+
+
+def test_a_spread_selection_runs_from_the_first_to_the_last_image() -> None:
+    assert make_split(10).spread(4).targets.truth()["labels"].tolist() == [0, 3, 6, 9]
+    assert len(make_split(3).spread(4)) == 3

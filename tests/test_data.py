@@ -13,14 +13,29 @@ from PIL import Image
 from torchvision import datasets
 
 from pipeline.core.errors import UserError
-from pipeline.data.dataset import read_info, read_split
+from pipeline.data.dataset import Split, read_info
 from pipeline.data.decoding import central_square, decode_image
-from pipeline.data.splits import class_ranks, hold_out, images_in_memory, take_balanced
+from pipeline.data.sources.settings import PrepareData
+from pipeline.data.splits import category_ranks, hold_out, images_in_memory, take_balanced
 from pipeline.data.statistics import ChannelStatistics
 from pipeline.preflight.checks import data_fingerprint
+from pipeline.tasks.data import open_data
 from tests.helpers import SPLIT_LAYOUT, fill_folder, image_bytes, refused
 
 Prepare = Callable[..., Result]
+
+
+def packed(folder: Path, name: str) -> Split:
+    """Return a split of what ``prepare`` wrote in ``folder``."""
+    return open_data(folder / "out").split(name)
+
+
+def class_sizes(split: Split) -> list[int]:
+    return np.bincount(split.targets.truth()["labels"]).tolist()
+
+
+def fingerprint(images: Path) -> str:
+    return data_fingerprint(PrepareData(source="imagefolder", root=str(images)))
 
 
 def test_digits_are_split_by_class_and_packed(prepare: Prepare, tmp_path: Path) -> None:
@@ -28,7 +43,7 @@ def test_digits_are_split_by_class_and_packed(prepare: Prepare, tmp_path: Path) 
     about = json.loads((tmp_path / "out/data.json").read_text())
     assert about["sizes"] == {"train": 1222, "calib": 216, "test": 359}
     assert about["classes"] == [str(i) for i in range(10)]
-    info, train = read_info(tmp_path / "out"), read_split(tmp_path / "out", "train")
+    info, train = read_info(tmp_path / "out"), packed(tmp_path, "train")
     assert train.images.shape == (1222, 3, 8, 8)
     assert train.images.max() == 255
     pixels = train.images.double() / 255
@@ -39,23 +54,18 @@ def test_digits_are_split_by_class_and_packed(prepare: Prepare, tmp_path: Path) 
 def test_the_splits_share_no_image(prepare: Prepare, tmp_path: Path) -> None:
     fill_folder(tmp_path / "images", {"cat": 20, "dog": 10})
     assert prepare(tmp_path / "images").exit_code == 0
-    seen = [
-        image.numpy().tobytes()
-        for name in ("train", "calib", "test")
-        for image in read_split(tmp_path / "out", name).images
-    ]
+    seen = [image.numpy().tobytes() for name in ("train", "calib", "test") for image in packed(tmp_path, name).images]
     assert len(seen) == len(set(seen)) == 30
-    test = read_split(tmp_path / "out", "test")
-    assert test.labels.bincount().tolist() == [4, 2]
+    assert class_sizes(packed(tmp_path, "test")) == [4, 2]
 
 
 def test_val_is_the_test_split_unless_there_is_one(prepare: Prepare, tmp_path: Path) -> None:
     images = fill_folder(tmp_path / "images", {"train/cat": 8, "train/dog": 8, "val/cat": 5, "val/dog": 5})
     prepare(images)
-    assert len(read_split(tmp_path / "out", "test")) == 10
+    assert len(packed(tmp_path, "test")) == 10
     fill_folder(images, {"test/cat": 2, "test/dog": 2})
     prepare(images)
-    sizes = {name: len(read_split(tmp_path / "out", name)) for name in ("train", "calib", "test")}
+    sizes = {name: len(packed(tmp_path, name)) for name in ("train", "calib", "test")}
     assert sizes == {"train": 16, "calib": 10, "test": 4}
 
 
@@ -65,9 +75,9 @@ def test_grey_and_palette_images_become_rgb(mode: str, prepare: Prepare, tmp_pat
     data = image_bytes(mode=mode, seed=5)
     (images / "test/cat/000.png").write_bytes(data)
     assert prepare(images).exit_code == 0
-    packed = read_split(tmp_path / "out", "test").images[0].permute(1, 2, 0).numpy()
+    shown = packed(tmp_path, "test").images[0].permute(1, 2, 0).numpy()
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    np.testing.assert_array_equal(packed, expected)
+    np.testing.assert_array_equal(shown, expected)
 
 
 def test_cmyk_jpeg_files_are_read() -> None:
@@ -138,18 +148,18 @@ def test_linked_folders_are_read_and_watched(prepare: Prepare, tmp_path: Path) -
     (tmp_path / "images").mkdir()
     (tmp_path / "images/train").symlink_to(real)
     assert prepare(tmp_path / "images").exit_code == 0
-    before = data_fingerprint("imagefolder", tmp_path / "images")
-    assert data_fingerprint("imagefolder", tmp_path / "images") == before
+    before = fingerprint(tmp_path / "images")
+    assert fingerprint(tmp_path / "images") == before
     fill_folder(real, {"cat": 6})
-    assert data_fingerprint("imagefolder", tmp_path / "images") != before
+    assert fingerprint(tmp_path / "images") != before
 
 
 def test_an_image_replaced_by_one_of_the_same_size_is_noticed(tmp_path: Path) -> None:
     images = fill_folder(tmp_path / "images", {"cat": 2, "dog": 2})
-    before = data_fingerprint("imagefolder", images)
+    before = fingerprint(images)
     file = images / "cat/000.png"
     file.write_bytes(bytes(reversed(file.read_bytes())))
-    assert data_fingerprint("imagefolder", images) != before
+    assert fingerprint(images) != before
 
 
 def test_the_place_of_the_images_leaves_no_trace(prepare: Prepare, tmp_path: Path) -> None:
@@ -208,9 +218,9 @@ def test_too_many_pixels_are_refused_before_they_are_read(prepare: Prepare, tmp_
 def test_subsets_are_balanced(prepare: Prepare, tmp_path: Path) -> None:
     images = fill_folder(tmp_path / "images", {"train/cat": 30, "train/dog": 10, "test/cat": 9, "test/dog": 3})
     prepare(images, max_train_images=12, max_test_images=4)
-    assert read_split(tmp_path / "out", "train").labels.bincount().tolist() == [5, 5]
-    assert read_split(tmp_path / "out", "calib").labels.bincount().tolist() == [1, 1]
-    assert read_split(tmp_path / "out", "test").labels.bincount().tolist() == [2, 2]
+    assert class_sizes(packed(tmp_path, "train")) == [5, 5]
+    assert class_sizes(packed(tmp_path, "calib")) == [1, 1]
+    assert class_sizes(packed(tmp_path, "test")) == [2, 2]
     refused(prepare(images, max_test_images=1), "prepare_data.max_test_images: got 1, but 2 classes need 2 images")
     refused(
         prepare(images, max_train_images=3), "prepare_data.max_train_images: got 3, but 2 classes need 4 images, 2 of"
@@ -222,12 +232,12 @@ def test_splits_depend_on_the_seed_alone() -> None:
     images = images_in_memory(labels, "image", lambda position: np.full((1, 1, 3), position, np.uint8))
     (kept, held), (_, again), (_, other) = (hold_out(images, ("a", "b", "c"), fraction=0.2, seed=s) for s in (0, 0, 1))
     names = [
-        [name for name, _ in split.read(np.arange(len(split.labels)), None)] for split in (held, again, other, kept)
+        [name for name, _ in split.read(np.arange(len(split.categories)), None)] for split in (held, again, other, kept)
     ]
     assert names[0] == names[1] != names[2]
     assert not set(names[0]) & set(names[3])
-    assert np.bincount(held.labels).tolist() == [10, 4, 1]
-    assert sorted(class_ranks(labels, seed=0)[:50]) == list(range(50))
+    assert np.bincount(held.categories).tolist() == [10, 4, 1]
+    assert sorted(category_ranks(labels, seed=0)[:50]) == list(range(50))
     assert take_balanced(images, None, at_least=1, seed=0) is images
 
 
@@ -259,8 +269,8 @@ def test_cifar_in_its_original_form(
         pickle.dumps({dataset.meta["key"]: [f"c{i}" for i in range(classes)]})
     )
     assert prepare(tmp_path / "cifar", name).exit_code == 0
-    assert read_info(tmp_path / "out").classes[:2] == ("c0", "c1")
-    assert read_split(tmp_path / "out", "test").images.shape == (3 * classes, 3, 32, 32)
+    assert read_info(tmp_path / "out").class_names[:2] == ("c0", "c1")
+    assert packed(tmp_path, "test").images.shape == (3 * classes, 3, 32, 32)
 
 
 def test_missing_cifar_says_how_to_get_it(prepare: Prepare, tmp_path: Path) -> None:
@@ -275,4 +285,4 @@ def test_damaged_packed_data_is_named(damage: str, prepare: Prepare, tmp_path: P
     path = tmp_path / "out/train.safetensors"
     path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UserError, match=r"train.safetensors: missing or damaged .*run prepare_data again"):
-        read_split(tmp_path / "out", "train")
+        packed(tmp_path, "train")

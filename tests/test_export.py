@@ -20,8 +20,9 @@ from models.factory import build_classifier
 from models.students import build_flow_student
 from pipeline.core.errors import GateError, UserError
 from pipeline.data.dataset import DataInfo, Split
-from pipeline.export.onnx.exporter import export_image_network, onnx_metadata, read_metadata
+from pipeline.export.onnx.exporter import export_image_network, onnx_metadata
 from pipeline.export.precisions import PRECISIONS
+from pipeline.package.writer import read_metadata
 from pipeline.runtimes.base import predict
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.runtimes.torch import TorchRuntime

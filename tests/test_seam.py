@@ -1,4 +1,4 @@
-"""The seam between the chain and what is predicted: the task alone knows of classes, and its networks may have a tail."""
+"""The seam between the chain and what is predicted: the task alone knows of classes; its networks may have a tail."""
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence

@@ -23,21 +23,21 @@ def plot_all(
         primary: the score that decides, as columns of tables are called.
         score: the same for people: "top-1 accuracy".
     """
-    label = f"{score} on the test split, %"
-    paths = [save_figure(_scores(rows, title, label), folder / "score.svg")]
+    y_title = f"{score} on the test split, %"
+    paths = [save_figure(_scores(rows, title, y_title), folder / "score.svg")]
     flowing = [trial for trial in trials if _read(trial, "flow_by_num_steps.csv")]
     if flowing:
-        paths.append(save_figure(_against_steps(flowing, rows, title, label, primary), folder / "steps.svg"))
-        paths.append(save_figure(_ensemble(flowing, rows, title, label, primary), folder / "ensemble.svg"))
+        paths.append(save_figure(_against_steps(flowing, rows, title, y_title, primary), folder / "steps.svg"))
+        paths.append(save_figure(_ensemble(flowing, rows, title, y_title, primary), folder / "ensemble.svg"))
     return paths
 
 
-def _scores(rows: Sequence[Row], title: str, label: str) -> Figure:
+def _scores(rows: Sequence[Row], title: str, y_title: str) -> Figure:
     """Each trial's score as a dot, each method's mean as a bar."""
     groups: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         groups[row["method"]].append(100 * row["score"])
-    figure, axes = new_figure(title, label)
+    figure, axes = new_figure(title, y_title)
     for position, values in enumerate(groups.values()):
         axes.plot([position] * len(values), values, "o", color="tab:gray", alpha=0.7)
         axes.hlines(statistics.fmean(values), position - 0.3, position + 0.3, color="tab:blue", linewidth=3)
@@ -45,9 +45,9 @@ def _scores(rows: Sequence[Row], title: str, label: str) -> Figure:
     return figure
 
 
-def _against_steps(trials: Sequence[Trial], rows: Sequence[Row], title: str, label: str, primary: str) -> Figure:
+def _against_steps(trials: Sequence[Trial], rows: Sequence[Row], title: str, y_title: str, primary: str) -> Figure:
     """Score on the test split against the number of steps, a line for each method."""
-    figure, axes = new_figure(title, label)
+    figure, axes = new_figure(title, y_title)
     for method in dict.fromkeys(trial.method for trial in trials):
         points: dict[int, list[float]] = defaultdict(list)
         for trial in trials:
@@ -62,9 +62,9 @@ def _against_steps(trials: Sequence[Trial], rows: Sequence[Row], title: str, lab
     return figure
 
 
-def _ensemble(trials: Sequence[Trial], rows: Sequence[Row], title: str, label: str, primary: str) -> Figure:
+def _ensemble(trials: Sequence[Trial], rows: Sequence[Row], title: str, y_title: str, primary: str) -> Figure:
     """Score of each step's own estimate and of their mean up to it; methods without steps as dashed lines."""
-    figure, axes = new_figure(f"{title}\neach step (thin) and the mean up to it", label)
+    figure, axes = new_figure(f"{title}\neach step (thin) and the mean up to it", y_title)
     for number, method in enumerate(dict.fromkeys(trial.method for trial in trials)):
         mean_style = {"linewidth": 2.5, "label": _label(method, rows)}
         for column, style in ((f"step_{primary}", {"linewidth": 1}), (f"ensemble_{primary}", mean_style)):
@@ -90,11 +90,11 @@ def _label(method: str, rows: Sequence[Row]) -> str:
     return method if deploys else f"{method}: its adapter flow"
 
 
-def _line(axes: Any, points: dict[int, list[float]], label: str) -> None:
+def _line(axes: Any, points: dict[int, list[float]], name: str) -> None:
     """Draw means over the seeds with their standard deviations."""
     xs = sorted(points)
     spread = [statistics.stdev(points[x]) if len(points[x]) > 1 else 0.0 for x in xs]
-    axes.errorbar(xs, [statistics.fmean(points[x]) for x in xs], spread, marker="o", capsize=3, label=label)
+    axes.errorbar(xs, [statistics.fmean(points[x]) for x in xs], spread, marker="o", capsize=3, label=name)
 
 
 def _read(trial: Trial, name: str) -> list[dict[str, str]]:

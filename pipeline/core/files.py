@@ -116,5 +116,8 @@ def read_json(path: Path) -> Json:
 
 def sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of the file ``path``."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

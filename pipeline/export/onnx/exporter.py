@@ -123,11 +123,6 @@ def onnx_metadata(about: Json, info: DataInfo, num_steps: int | None) -> dict[st
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata inside the ONNX file ``path``."""
-    return describe(onnx.load(path, load_external_data=False))[1]
-
-
 def _quieten(*names: str) -> None:
     for name in names:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import onnx
 import torch
-from torch import Tensor
 
 from models.deploy import DeployableNetwork
 from pipeline.core.arrays import Pixels
@@ -15,7 +14,7 @@ from pipeline.core.errors import GateError
 from pipeline.core.files import Json
 from pipeline.core.signature import Signature
 from pipeline.export.onnx.exporter import export_image_network, export_network, join_tail
-from pipeline.export.onnx.graph_form import smallest_form
+from pipeline.export.onnx.graph_form import as_tuple, smallest_form
 from pipeline.export.precisions import FP32, PRECISIONS, Calibration, PrecisionEntry
 from pipeline.export.settings import ExportOnnx
 from pipeline.export.tensorrt.operator_support import MAJORS, check_support
@@ -85,8 +84,8 @@ def _write(source: Source, folder: Path, *, collapse: bool) -> _Float32:
     if form.parts.tail is None:
         return _Float32(body, None, form.name)
     with torch.inference_mode():
-        tensors = form.parts.body(images[:2].float() / 255)
-    between = dict(zip(names, [tensors] if isinstance(tensors, Tensor) else tensors, strict=True))
+        tensors = as_tuple(form.parts.body(images[:2].float() / 255))
+    between = dict(zip(names, tensors, strict=True))
     export_network(form.parts.tail, tail, between, source.signature.output_names, opset=opset, metadata={})
     return _Float32(body, tail, form.name)
 

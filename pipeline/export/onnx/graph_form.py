@@ -1,17 +1,15 @@
 """The smallest form of a student that is shown to compute what the student computes."""
 
 import copy
-import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.deploy import DeployableNetwork
 from pipeline.core.errors import GateError
 from pipeline.tasks.training import ExportParts, TaskTraining
-
-logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-9
 """Relative difference of outputs in float64 that a rewriting may make: rounding alone stays far below."""
@@ -26,25 +24,26 @@ class Form(NamedTuple):
     name: str
     """``general``, or the last rewriting: ``folded`` or ``collapsed`` (see ``models.folding``)."""
     difference: float
-    """Largest relative difference of its body's outputs from those of the general form, both in float64."""
+    """Largest relative difference of its outputs from the student's, both in float64."""
 
 
 def smallest_form(network: DeployableNetwork, images: Tensor, task: TaskTraining, *, collapse: bool) -> Form:
     """Return the smallest of the forms that ``network`` offers.
 
-    Each is computed in float64 on the first of ``images`` (uint8, (N, 3, H, W)) and compared with the general form;
-    every file is verified against the trained network itself later.
+    Each is computed in float64 on the first of ``images`` (uint8, (N, 3, H, W)) and compared with the network itself.
 
     Raises:
-        GateError: a rewriting does not compute what the general form computes.
+        GateError: a rewriting does not compute what the student computes.
     """
     precise = copy.deepcopy(network).double().eval()
     shown = images[:COMPARED_IMAGES].double() / 255
     chosen, name, difference = network.general_form(), "general", 0.0
-    reference = _outputs(task.export_parts(precise.general_form()).body, shown)
+    with torch.inference_mode():
+        reference = as_tuple(precise(shown))
     for rewriting, build in precise.smaller_forms(images.shape[2:], collapse=collapse).items():
         smaller = build()
-        found = _difference(_outputs(task.export_parts(smaller).body, shown), reference)
+        with torch.inference_mode():
+            found = _difference(run_parts(task.export_parts(smaller), shown), reference)
         if not found <= TOLERANCE:
             raise GateError(
                 f"the {rewriting} form differs from the student by {found:.3g} in float64: an internal error, please "
@@ -54,12 +53,22 @@ def smallest_form(network: DeployableNetwork, images: Tensor, task: TaskTraining
     return Form(task.export_parts(chosen.float()), name, difference)
 
 
-@torch.inference_mode()
-def _outputs(body: nn.Module, images: Tensor) -> list[Tensor]:
-    outputs = body(images)
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+def run_parts(parts: ExportParts, images: Tensor) -> tuple[Tensor, ...]:
+    """Return the outputs of a network that is given in its parts."""
+    between = as_tuple(parts.body(images))
+    return between if parts.tail is None else as_tuple(parts.tail(*between))
 
 
-def _difference(found: list[Tensor], reference: list[Tensor]) -> float:
-    pairs = zip(found, reference, strict=True)
-    return max(float((x - y).abs().max() / y.abs().max()) for x, y in pairs)
+def as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return what a network returned, one output or several, as a tuple."""
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def _difference(found: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
+    """Return the largest difference of an output, as a share of its largest value in ``reference``."""
+    return max(
+        float((x.double() - y.double()).abs().max() / y.double().abs().max().clamp(min=torch.finfo(y.dtype).tiny))
+        if y.is_floating_point()
+        else float((x != y).any())
+        for x, y in zip(found, reference, strict=True)
+    )
