@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro summary compare test test-fast soak lint format types check lock clean distclean
+.PHONY: help install repro summary compare test test-fast soak lint format types check tables lock clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,9 @@ types: $(INSTALLED)  ## check the types with mypy
 	@mypy
 
 check: lint types test  ## lint, types and test
+
+tables: $(INSTALLED)  ## rewrite the tables in the documentation from the code
+	@python -m tests.documented_tables
 
 lock: $(INSTALLED)  ## resolve requirements.lock anew from pyproject.toml
 	@python -m pip install --quiet --disable-pip-version-check uv

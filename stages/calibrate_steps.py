@@ -10,7 +10,7 @@ from pipeline.core.files import replaced_folder, write_csv, write_json
 from pipeline.core.settings import Base
 from pipeline.core.torch_setup import set_up_torch
 from pipeline.evaluation.calibration_file import CALIBRATION
-from pipeline.evaluation.settings import CalibrateSteps
+from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.step_calibration import StepCalibration, choose_steps
 from pipeline.networks.saved import load_network
 from pipeline.params.loading import load_section

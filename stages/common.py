@@ -11,6 +11,7 @@ import click
 from pipeline.core.errors import BusyError, GateError, UserError
 from pipeline.core.logging_setup import configure_logging
 from pipeline.preflight.stage_table import STAGES, StageEntry
+from pipeline.runtimes.provider import PROVIDER_NAMES
 
 Arguments = ParamSpec("Arguments")
 
@@ -81,7 +82,7 @@ def session_options(function: Callable[..., None]) -> Callable[..., None]:
     )
     provider = click.option(
         "--provider",
-        type=click.Choice(["cpu", "cuda", "tensorrt"]),
+        type=click.Choice(PROVIDER_NAMES),
         default="cpu",
         show_default=True,
         help="What of ONNX Runtime computes; no other takes its place.",

@@ -9,7 +9,8 @@ from pipeline.core.files import replaced_folder, write_json
 from pipeline.core.settings import Base
 from pipeline.core.torch_setup import set_up_torch
 from pipeline.evaluation.calibration_file import read_num_steps
-from pipeline.evaluation.settings import CalibrateSteps, MeasureTradeoff
+from pipeline.evaluation.calibration_settings import CalibrateSteps
+from pipeline.evaluation.settings import MeasureTradeoff
 from pipeline.evaluation.tradeoff import measure_tradeoff, plot_tradeoff, table_rows
 from pipeline.export.onnx.files import Source
 from pipeline.export.settings import ExportOnnx

@@ -10,8 +10,8 @@ from pipeline.core.settings import Base
 from pipeline.core.torch_setup import set_up_torch
 from pipeline.distillation.methods import METHODS
 from pipeline.distillation.teacher_loss import load_frozen_teacher
+from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.flow_diagnostics import FlowDiagnostics, Row, columns, summary_columns
-from pipeline.evaluation.settings import CalibrateSteps
 from pipeline.networks.saved import load_adapter, load_network
 from pipeline.params.loading import load_section
 from pipeline.tasks.data import open_data

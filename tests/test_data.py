@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -156,8 +157,9 @@ def test_linked_folders_are_read_and_watched(prepare: Prepare, tmp_path: Path) -
 
 def test_an_image_replaced_by_one_of_the_same_size_is_noticed(tmp_path: Path) -> None:
     images = fill_folder(tmp_path / "images", {"cat": 2, "dog": 2})
-    before = fingerprint(images)
     file = images / "cat/000.png"
+    os.utime(file, (0, 0))
+    before = fingerprint(images)
     file.write_bytes(bytes(reversed(file.read_bytes())))
     assert fingerprint(images) != before
 
@@ -286,3 +288,22 @@ def test_damaged_packed_data_is_named(damage: str, prepare: Prepare, tmp_path: P
     path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UserError, match=r"train.safetensors: missing or damaged .*run prepare_data again"):
         packed(tmp_path, "train")
+
+
+def test_data_of_a_task_that_is_unknown_here_are_refused(prepare: Prepare, tmp_path: Path) -> None:
+    prepare(fill_folder(tmp_path / "images", SPLIT_LAYOUT))
+    path = tmp_path / "out/data.json"
+    assert read_info(tmp_path / "out").task == "classification"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"task": "segmentation"}))
+    with pytest.raises(UserError, match=r"data.json: unknown task 'segmentation'; .*run prepare_data again"):
+        open_data(tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [{}, {"image_size": [8]}])
+def test_data_json_of_another_form_is_refused(content: dict[str, object], prepare: Prepare, tmp_path: Path) -> None:
+    prepare(fill_folder(tmp_path / "images", SPLIT_LAYOUT))
+    path = tmp_path / "out/data.json"
+    about = json.loads(path.read_text()) if content else {}
+    path.write_text(json.dumps(about | content))
+    with pytest.raises(UserError, match=r"data.json: not as prepare_data writes it .*run prepare_data again"):
+        read_info(tmp_path / "out")

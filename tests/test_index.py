@@ -16,19 +16,24 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.core.errors import UserError
-from pipeline.data.augmentation import Batch
-from pipeline.data.dataset import read_index, read_info, read_split
+from pipeline.data.augmentation import Augmentation
+from pipeline.data.batch import Batch
+from pipeline.data.dataset import ImageIndex, read_index, read_info
 from pipeline.data.decoding import central_square
 from pipeline.data.loaders import open_training_batches
 from pipeline.data.reading import read_images
-from pipeline.data.streamed_batches import IndexedBatches
+from pipeline.data.settings import Augment
+from pipeline.data.streamed_batches import StreamedBatches
+from pipeline.tasks.classification.targets import class_targets
+from pipeline.tasks.classification.training import ClassificationTraining
+from pipeline.tasks.data import open_data
 from tests.bench import Bench
 from tests.helpers import image_bytes, refused
 
 Prepare = Callable[..., Result]
 CPU = torch.device("cpu")
+READ_TARGETS = ClassificationTraining().read_targets
 AUGMENT: dict[str, Any] = {"crop_padding": 0, "horizontal_flip": False, "color_jitter": 0.0}
-AUGMENT |= {"mixup_alpha": 0.0, "cutmix_alpha": 0.0, "resized_crop_scale": None}
 SIZES = [(40, 30), (30, 40), (64, 20), (17, 17), (90, 120)]
 INDEX = {"storage": "index", "image_size": 16}
 
@@ -46,9 +51,27 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def batches(folder: Path, *, num_workers: int = 0, **augment: Any) -> IndexedBatches:
-    options = {"batch_size": 8, "device": CPU, "num_classes": 2, "num_workers": num_workers}
-    return IndexedBatches(read_index(folder), augment=AUGMENT | augment, **options)
+def index_of(folder: Path) -> ImageIndex:
+    return read_index(folder, READ_TARGETS)
+
+
+def labels_of(index: ImageIndex) -> list[int]:
+    labels: list[int] = index.targets.truth()["labels"].tolist()
+    return labels
+
+
+def batches(
+    folder: Path, *, num_workers: int = 0, crop_scale: tuple[float, float] | None = None, **augment: Any
+) -> StreamedBatches:
+    return StreamedBatches(
+        index_of(folder),
+        batch_size=8,
+        device=CPU,
+        num_workers=num_workers,
+        crop_scale=crop_scale,
+        augmentation=Augmentation(**AUGMENT | augment),
+        mix=None,
+    )
 
 
 def pixels(drawn: list[Batch]) -> Tensor:
@@ -60,14 +83,14 @@ def test_an_index_names_the_training_files_and_packs_the_other_splits(
 ) -> None:
     assert prepare(images, **INDEX).exit_code == 0
     out = tmp_path / "out"
-    index, info = read_index(out), read_info(out)
+    index, info = index_of(out), read_info(out)
     assert (index.root, index.size, info.storage) == (str(images), 16, "index")
     assert len(index.files) == 34
     assert all(
         (images / file).parent.name == ("cat", "dog")[label]
-        for file, label in zip(index.files, index.labels, strict=True)
+        for file, label in zip(index.files, labels_of(index), strict=True)
     )
-    assert [read_split(out, name).images.shape for name in ("calib", "test")] == [(6, 3, 16, 16), (6, 3, 16, 16)]
+    assert [open_data(out).split(name).images.shape for name in ("calib", "test")] == [(6, 3, 16, 16), (6, 3, 16, 16)]
     shown = [central_square(np.asarray(Image.open(images / f).convert("RGB")), 16) for f in index.files]
     digest = hashlib.sha256(b"".join((images / file).read_bytes() for file in index.files)).hexdigest()
     assert json.loads((out / "data.json").read_text())["files_sha256"] == digest
@@ -79,20 +102,20 @@ def test_an_epoch_decodes_every_image_once_whatever_the_number_of_workers(
 ) -> None:
     prepare(images, **INDEX)
     out = tmp_path / "out"
-    random = {"resized_crop_scale": (0.2, 1.0), "horizontal_flip": True, "color_jitter": 0.3}
+    random: dict[str, Any] = {"crop_scale": (0.2, 1.0), "horizontal_flip": True, "color_jitter": 0.3}
     here, there = (list(batches(out, num_workers=n, **random).epoch(0)) for n in (0, 2))
-    assert [len(batch.labels) for batch in here] == [8] * 4
+    assert [len(batch.targets) for batch in here] == [8] * 4
     assert torch.equal(pixels(here), pixels(there))
     assert not torch.equal(pixels(here), pixels(list(batches(out, **random).epoch(1))))
     whole = list(batches(out).epoch(0))
-    index = read_index(out)
+    index = index_of(out)
     expected = {
         central_square(np.asarray(Image.open(images / f).convert("RGB")), 16).tobytes(): label
-        for f, label in zip(index.files, index.labels, strict=True)
+        for f, label in zip(index.files, labels_of(index), strict=True)
     }
     shown = (pixels(whole) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     found = [expected.pop(image.contiguous().numpy().tobytes()) for image in shown]
-    assert found == torch.cat([batch.labels for batch in whole]).tolist()
+    assert found == torch.cat([class_targets(batch).labels for batch in whole]).tolist()
     assert len(expected) == 2, "what makes no whole batch is left out"
 
 
@@ -102,7 +125,7 @@ def test_decoding_without_workers_leaves_trainings_random_numbers_alone(
     prepare(images, **INDEX)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    list(batches(tmp_path / "out", resized_crop_scale=(0.2, 1.0)).epoch(0))
+    list(batches(tmp_path / "out", crop_scale=(0.2, 1.0)).epoch(0))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -128,7 +151,7 @@ def test_random_crops_are_parts_of_the_image_of_the_given_share(images: Path, pr
         Image.fromarray(ramp).save(file.with_suffix(".png"))
         file.unlink()
     prepare(images, **INDEX)
-    shown = pixels(list(batches(tmp_path / "out", resized_crop_scale=(0.25, 0.5)).epoch(0))) * 255
+    shown = pixels(list(batches(tmp_path / "out", crop_scale=(0.25, 0.5)).epoch(0))) * 255
     width = (shown[:, 0, :, -1] - shown[:, 0, :, 0]).mean(dim=1) * 16 / 15
     height = (shown[:, 1, -1] - shown[:, 1, 0]).mean(dim=1) * 16 / 15
     share = width * height / 1e4
@@ -157,8 +180,8 @@ def test_truncated_files_stop_or_are_left_out_and_counted(
     assert about["skipped"]["test"] == 1
     assert sum(about["sizes"].values()) == 46 - 3
     assert "left out 1 of 6 images" in result.output
-    packed = read_split(tmp_path / "out", "test")
-    assert len(packed.images) == len(packed.labels) == about["sizes"]["test"] == 5
+    packed = open_data(tmp_path / "out").split("test")
+    assert len(packed.images) == len(packed.targets) == about["sizes"]["test"] == 5
 
 
 def test_a_class_of_which_nothing_can_be_read_is_named(images: Path, prepare: Prepare) -> None:
@@ -176,7 +199,7 @@ def test_an_index_needs_a_directory_and_a_size(images: Path, prepare: Prepare, t
 def test_a_split_smaller_than_a_batch_is_refused(images: Path, prepare: Prepare, tmp_path: Path) -> None:
     prepare(images, **INDEX)
     with pytest.raises(UserError, match="batch_size: got 64, but there are 34 training images"):
-        open_training_batches(tmp_path / "out", batch_size=64, augment=AUGMENT, device=CPU)
+        open_training_batches(tmp_path / "out", READ_TARGETS, batch_size=64, augment=Augment(), mix=None, device=CPU)
 
 
 def test_many_files_are_read_by_processes_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,5 +234,5 @@ def test_stages_train_on_an_index_and_name_a_file_that_is_gone(
     assert result.exit_code == 0, result.output
     assert bench.distill(changes).exit_code == 0
     assert "train_accuracy" in (tmp_path / "student.csv").read_text()
-    (images / read_index(tmp_path / "data").files[3]).unlink()
-    refused(bench.teach({**changes, "base.seed": 1}), read_index(tmp_path / "data").files[3], "cannot be read")
+    (images / index_of(tmp_path / "data").files[3]).unlink()
+    refused(bench.teach({**changes, "base.seed": 1}), index_of(tmp_path / "data").files[3], "cannot be read")

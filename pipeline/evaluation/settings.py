@@ -1,24 +1,13 @@
-"""Settings of evaluation: the number of steps, accuracy against latency, and how runtimes are checked and timed."""
+"""Settings of evaluation: accuracy against latency, and how runtimes are checked and timed."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from pipeline.core.settings import Count, Counts, NonNegative, NumThreads, Positive, Section, knob, rare
 from pipeline.export.settings import Precisions
+from pipeline.runtimes.provider import Provider
 from pipeline.tasks.gate import Agreement
-
-Provider = Literal["cpu", "cuda", "tensorrt"]
-
-
-class CalibrateSteps(Section):
-    """How the number of sampling steps is chosen."""
-
-    candidates: Counts = knob((1, 2, 4, 8), "numbers of steps to try")
-    tolerance: NonNegative = knob(0.005, "the fewest steps win whose accuracy is within this of the best")
-    max_latency_ms: Positive | None = knob(
-        None, "a budget for one image in eager PyTorch; null: latency is shown and decides nothing"
-    )
 
 
 class MeasureTradeoff(Section):

@@ -16,15 +16,15 @@ ENGINES = "engines"
 """Folder of what ``build-engine`` adds on the device; each engine has its sum in its own sidecar."""
 
 
-class Proof(NamedTuple):
+class VerifiedFile(NamedTuple):
     """One file that gives the outputs that it must give."""
 
     file: str
     parity: Parity
 
 
-def verify_package(package: Package, *, provider: str, num_threads: int) -> list[Proof]:
-    """Return the proof of each ONNX file on the packaged images, all files of the package being as their sums say.
+def verify_package(package: Package, *, provider: str, num_threads: int) -> list[VerifiedFile]:
+    """Return each ONNX file, verified on the packaged images, all files of the package being as their sums say.
 
     Raises:
         UserError: a file is missing, damaged, tampered with, or not of the package; a line names each.
@@ -34,11 +34,13 @@ def verify_package(package: Package, *, provider: str, num_threads: int) -> list
     faults += _damaged_engines(package.folder)
     if faults:
         raise UserError("\n".join(faults))
-    proofs = []
+    found = []
     for precision, path in package.files.items():
         runtime = OnnxRuntime(path, provider=provider, num_threads=num_threads)
-        proofs.append(Proof(path.name, verify_samples(package, precision, runtime, gpu_kernels=provider != "cpu")))
-    return proofs
+        found.append(
+            VerifiedFile(path.name, verify_samples(package, precision, runtime, gpu_kernels=provider != "cpu"))
+        )
+    return found
 
 
 def _unlisted_files(folder: Path, sums: Mapping[str, str]) -> Iterator[str]:

@@ -8,7 +8,8 @@ from pydantic import model_validator
 from pipeline.core.settings import Base, Section, knob
 from pipeline.data.sources.settings import PrepareData
 from pipeline.distillation.settings import DistillStudent
-from pipeline.evaluation.settings import CalibrateSteps, Evaluate, MeasureTradeoff
+from pipeline.evaluation.calibration_settings import CalibrateSteps
+from pipeline.evaluation.settings import Evaluate, MeasureTradeoff
 from pipeline.export.settings import ExportOnnx
 from pipeline.export.tensorrt.settings import ExportTensorrt
 from pipeline.package.settings import PackageSettings

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.core.errors import require_extra
+from pipeline.runtimes.provider import PROVIDER_NAMES
 from stages.common import exit_codes, package_option
 
 PATH = click.Path(path_type=Path)
@@ -20,7 +21,7 @@ COUNT = click.IntRange(min=1)
 @click.option(
     "--provider",
     "providers",
-    type=click.Choice(["cpu", "cuda", "tensorrt"]),
+    type=click.Choice(PROVIDER_NAMES),
     multiple=True,
     default=("cpu",),
     show_default=True,

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from pipeline.core.errors import require_extra
+from pipeline.runtimes.provider import PROVIDER_NAMES
 from stages.common import exit_codes, package_option
 
 POSITIVE = click.IntRange(min=1)
@@ -17,7 +18,7 @@ PORT = click.IntRange(0, 65535)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--http-port", type=PORT, default=8000, show_default=True, help="HTTP, and /metrics; 0: any.")
 @click.option("--grpc-port", type=PORT, default=8001, show_default=True, help="gRPC; 0: any.")
-@click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
+@click.option("--provider", type=click.Choice(PROVIDER_NAMES), default="cpu", show_default=True)
 @click.option("--num-threads", type=POSITIVE, default=1, show_default=True, help="CPU threads of an inference.")
 @click.option("--workers", type=POSITIVE, help="Inferences at a time.  [default: as many as the CPUs allow]")
 @click.option("--max-batch", type=POSITIVE, default=32, show_default=True, help="Images in a request.")

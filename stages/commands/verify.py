@@ -18,9 +18,7 @@ def verify(package: Path, provider: str, num_threads: int) -> None:
     from pipeline.package.verify import verify_package
 
     opened = Package.open(package)
-    proofs = verify_package(opened, provider=provider, num_threads=num_threads)
-    rows = [
-        [proof.file, f"{proof.parity.max_abs:.1e}", f"{proof.parity.top1_agreement:.2%}", "right"] for proof in proofs
-    ]
+    found = verify_package(opened, provider=provider, num_threads=num_threads)
+    rows = [[file.file, f"{file.parity.max_abs:.1e}", f"{file.parity.top1_agreement:.2%}", "right"] for file in found]
     click.echo("\n".join(aligned(["packaged images", "max difference", "same answer", "on this host"], rows)))
     click.echo(f"{package}: intact, {len(opened.sums)} files agree with their sums")
