@@ -117,6 +117,7 @@ EXTENSIONS = {
             name="onnx_plain",
             description="ONNX Runtime without rewriting",
             load=lambda: {loaded("pipeline.evaluation.onnx_plain", "open_plain")},
+            artifact="artifacts/onnx",
         )""",
     ),
     "task": Extension(

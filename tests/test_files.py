@@ -19,7 +19,7 @@ from pipeline.core.files import replaced_folder
 with replaced_folder(Path(sys.argv[1])) as folder:
     (folder / "weights").write_text("half")
     print("writing", flush=True)
-    time.sleep(60)
+    time.sleep(600)  # until it is killed
 """
 
 

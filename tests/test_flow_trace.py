@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -9,25 +10,30 @@ from torch import Tensor, nn
 
 from models.classifier import Classifier
 from models.factory import build_classifier
-from models.layers.shape_transform import build_feature_transforms
+from models.layers.shape_transform import LogitTransform, build_feature_transforms
 from models.schedules import SCHEDULES
-from models.students import FlowStudent, build_feature_flow_student, build_flow_student
+from models.students import FlowStudent, SampledStudent, build_feature_flow_student, build_flow_student
 from pipeline.data.dataset import Split
+from pipeline.distillation.method import TracedFlows
+from pipeline.distillation.methods import METHODS
 from pipeline.distillation.teacher_loss import FrozenTeacher
-from pipeline.evaluation import flow_diagnostics as flow_trace
-from pipeline.evaluation.flow_diagnostics import Row, Traced, summarize_trace, trace, traced
+from pipeline.evaluation import flow_diagnostics
+from pipeline.evaluation.flow_diagnostics import FlowDiagnostics, Row, columns, summary_columns
+from pipeline.tasks.classification.targets import ClassTargets
+from pipeline.tasks.table import get_task
 
-PLAIN = {"backbone": "resnet8", "num_classes": 4, "mean": [0.5] * 3, "std": [0.25] * 3}
-FLOW = {**PLAIN, "schedule": "rectified", "meta_encoder": "conv", "time_scale": 500.0}
+PLAIN: dict[str, Any] = {"backbone": "resnet8", "num_classes": 4, "mean": [0.5] * 3, "std": [0.25] * 3}
+FLOW: dict[str, Any] = {**PLAIN, "schedule": "rectified", "meta_encoder": "conv", "time_scale": 500.0}
 STEPS = 3
 GENERATOR = torch.Generator().manual_seed(0)
-SPLIT = Split(torch.randint(256, (11, 3, 8, 8), generator=GENERATOR, dtype=torch.uint8), torch.arange(11) % 4)
+LABELS = torch.arange(11) % 4
+SPLIT = Split(torch.randint(256, (11, 3, 8, 8), generator=GENERATOR, dtype=torch.uint8), ClassTargets(LABELS))
 IMAGES = SPLIT.images / 255
 
 
 @pytest.fixture(autouse=True)
 def _uneven_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(flow_trace, "BATCH_SIZE", 4)
+    monkeypatch.setattr(flow_diagnostics, "BATCH_SIZE", 4)
     with torch.no_grad():
         yield
 
@@ -36,6 +42,7 @@ def make_student(**changes: str) -> FlowStudent:
     """Return a student whose predictions differ from image to image and from step to step."""
     torch.manual_seed(1)
     student = build_flow_student(**{**FLOW, **changes})
+    assert isinstance(student.flow.transform, LogitTransform)
     student.flow.transform.linear.bias -= student.eval()(IMAGES, STEPS).mean(dim=0)
     return student.train()
 
@@ -45,13 +52,24 @@ def make_teacher(*stages: int) -> FrozenTeacher:
     return FrozenTeacher(build_classifier(**PLAIN), stages)
 
 
-def rows_of(subject: Traced | None, num_steps: int = STEPS) -> list[Row]:
-    assert subject is not None
-    return trace(subject, SPLIT, num_steps, torch.device("cpu"))
+def flows_of(method: str, student: nn.Module, adapter: nn.Module | None = None) -> TracedFlows:
+    flows = METHODS[method].load().traced_flows(student, adapter)
+    assert flows is not None
+    return flows
+
+
+def diagnostics(flows: TracedFlows, teacher: FrozenTeacher | None) -> FlowDiagnostics:
+    task = get_task("classification")
+    signature = task.signature(image_size=(8, 8), input_dtype="float32", class_names=["a", "b", "c", "d"])
+    return FlowDiagnostics(flows, teacher, task, signature)
+
+
+def rows_of(flows: TracedFlows, teacher: FrozenTeacher | None = None, num_steps: int = STEPS) -> list[Row]:
+    return diagnostics(flows, teacher).trace(SPLIT, num_steps, torch.device("cpu"))
 
 
 def accuracy(logits: Tensor) -> float:
-    return sum(int(row.argmax() == label) for row, label in zip(logits, SPLIT.labels, strict=True)) / len(SPLIT)
+    return sum(int(row.argmax() == label) for row, label in zip(logits, LABELS, strict=True)) / len(SPLIT)
 
 
 def relative(output: Tensor, target: Tensor) -> float:
@@ -61,22 +79,23 @@ def relative(output: Tensor, target: Tensor) -> float:
     return float((output - target).norm() / target.norm())
 
 
-def expected_rows(subject: Traced) -> list[Row]:
+def expected_rows(flows: TracedFlows, teacher: FrozenTeacher) -> list[Row]:
     """Return what ``trace`` should, from one image at a time; for feature maps, what a step leads to is its own."""
-    student, sums = subject.student.eval(), defaultdict(float)
+    student: SampledStudent = flows.student.eval()
+    sums: dict[tuple[int, int, str], float] = defaultdict(float)
     for image in IMAGES[:, None]:
-        for f, path in enumerate(student.paths(image, STEPS)):
-            target, transform = subject.teacher(image)[f], subject.transforms[f]
+        for f, path in enumerate(student.trajectories(image, STEPS)):
+            target, transform = teacher(image)[f], flows.transforms[f]
             for i, v in enumerate(path.velocities):
                 sums[f, i, "speed"] += float(v.norm() / path.states[0].norm())
-                sums[f, i, "bend"] += relative(v.flatten(), (path.states[0] - path.states[-1]).flatten())
+                sums[f, i, "curvature"] += relative(v.flatten(), (path.states[0] - path.states[-1]).flatten())
                 sums[f, i, "state_distance"] += relative(transform(path.states[i + 1]), target)
                 sums[f, i, "estimate_distance"] += relative(transform(path.estimates[i]), target)
     steps = student.step_logits(IMAGES, STEPS)
     rows = []
-    for f, name in enumerate(subject.names):
+    for f, name in enumerate(flows.names):
         for i in range(STEPS):
-            stopped = sum(steps[: i + 1]) if name == "logits" else steps[i]
+            stopped = steps[: i + 1].sum(dim=0) if name == "logits" else steps[i]
             figures = {key: value / len(SPLIT) for (flow, step, key), value in sums.items() if (flow, step) == (f, i)}
             figures |= {"step_accuracy": accuracy(steps[i]), "ensemble_accuracy": accuracy(stopped)}
             rows.append({"flow": name, "step": i + 1, "time": 1 - i / STEPS, **figures})
@@ -90,62 +109,72 @@ def assert_same(rows: list[Row], expected: list[Row]) -> None:
 
 
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-@pytest.mark.parametrize("helps", [False, True])
-def test_a_trace_at_the_logits_averages_the_figures_of_each_image(schedule: str, helps: bool) -> None:
-    """Of a student's own flow, and of one that helped a plain student with the same backbone."""
-    student = make_student(schedule=schedule)
+@pytest.mark.parametrize("method", ["fm_kt", "ofm_kt", "fm_kt_theta"])
+def test_a_trace_at_the_logits_averages_the_figures_of_each_image(method: str, schedule: str) -> None:
+    """Of a student's own flow, and of one beside a plain student with the same backbone."""
+    student, teacher = make_student(schedule=schedule), make_teacher()
     plain = Classifier(student.backbone, nn.Identity(), mean=PLAIN["mean"], std=PLAIN["std"])
-    subject = traced(plain, student.flow, make_teacher()) if helps else traced(student, None, make_teacher())
-    rows = rows_of(subject)
-    assert all(row.keys() == set(flow_trace.COLUMNS) for row in rows)
+    flows = flows_of(method, plain, student.flow) if method == "fm_kt_theta" else flows_of(method, student)
+    rows = rows_of(flows, teacher)
+    assert all(row.keys() == set(columns("accuracy")) for row in rows)
     assert rows[-1]["ensemble_accuracy"] == pytest.approx(accuracy(student(IMAGES, STEPS)))
     assert len({row["step_accuracy"] for row in rows}) > 1
-    assert_same(rows, expected_rows(subject))
+    assert_same(rows, expected_rows(flows, teacher))
 
 
 def test_a_trace_at_feature_maps_averages_the_figures_of_each_flow() -> None:
     torch.manual_seed(1)
-    student = build_feature_flow_student(stages=[2, 3], **FLOW)
+    student, teacher = build_feature_flow_student(stages=[2, 3], **FLOW), make_teacher(2, 3)
+    assert isinstance(student.head, LogitTransform)
     student.head.linear.bias -= student.eval()(IMAGES, STEPS).mean(dim=0)
-    shapes = [(student.backbone.widths[i], m.shape[1], m.shape[2:]) for i, m in enumerate(make_teacher(2, 3)(IMAGES), 1)]
-    subject = traced(student, build_feature_transforms(shapes=shapes), make_teacher(2, 3))
-    rows = rows_of(subject)
+    shapes = [(student.backbone.widths[i], m.shape[1], m.shape[2:]) for i, m in enumerate(teacher(IMAGES), 1)]
+    flows = flows_of("fm_kt", student, build_feature_transforms(shapes=shapes))
+    rows = rows_of(flows, teacher)
     assert [row["flow"] for row in rows] == ["stage 2"] * STEPS + ["stage 3"] * STEPS
     assert rows[-1]["ensemble_accuracy"] == pytest.approx(accuracy(student(IMAGES, STEPS)))
-    assert_same(rows, expected_rows(subject))
+    assert_same(rows, expected_rows(flows, teacher))
 
 
-def test_only_a_constant_velocity_does_not_bend() -> None:
+class Constant(nn.Module):
+    """A velocity of 2 everywhere."""
+
+    def forward(self, *, x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG002
+        return torch.full_like(x, 2.0)
+
+
+def test_only_a_constant_velocity_has_no_curvature() -> None:
     student = make_student()
-    assert all(row["bend"] > 0.1 for row in rows_of(traced(student, None, None)))
-    del student.flow.velocity
-    student.flow.velocity = lambda *, x, t: torch.full_like(x, 2.0)  # noqa: ARG005
-    rows = rows_of(traced(student, None, None))
-    assert [row["bend"] for row in rows] == pytest.approx([0.0] * STEPS, abs=1e-5)
+    assert all(row["curvature"] > 0.1 for row in rows_of(flows_of("fm_kt", student)))
+    student.flow.velocity = Constant()
+    rows = rows_of(flows_of("fm_kt", student))
+    assert [row["curvature"] for row in rows] == pytest.approx([0.0] * STEPS, abs=1e-5)
     features = student.features(IMAGES).flatten(1)
     speed = float((2 * features.shape[1] ** 0.5 / features.norm(dim=1)).mean())
     assert [row["speed"] for row in rows] == pytest.approx([speed] * STEPS)
 
 
 def test_without_a_teacher_there_are_no_distances() -> None:
-    rows = rows_of(traced(make_student(), None, None), 2)
-    assert all(row.keys() == set(flow_trace.COLUMNS) - {"state_distance", "estimate_distance"} for row in rows)
-    assert summarize_trace(rows, 2)[0]["distance"] is None
+    flows = flows_of("ofm_kt", make_student())
+    rows = rows_of(flows, num_steps=2)
+    assert all(row.keys() == set(columns("accuracy")) - {"state_distance", "estimate_distance"} for row in rows)
+    assert diagnostics(flows, None).summarize(rows, 2)[0]["distance"] is None
 
 
-@pytest.mark.parametrize("helper", [None, nn.ModuleList([nn.Identity()])])
-def test_a_plain_student_without_a_flow_has_no_trace(adapter: nn.Module | None) -> None:
-    assert traced(build_classifier(**PLAIN), adapter, make_teacher()) is None
+@pytest.mark.parametrize("method", ["none", "metric", "metric_meta"])
+@pytest.mark.parametrize("adapter", [None, nn.ModuleList([nn.Identity()])])
+def test_a_student_of_a_method_without_a_flow_has_no_trace(method: str, adapter: nn.Module | None) -> None:
+    assert METHODS[method].load().traced_flows(build_classifier(**PLAIN), adapter) is None
 
 
-def test_a_summary_has_the_end_of_each_walk_and_the_mean_bend() -> None:
-    keys = ("flow", "ensemble_accuracy", "estimate_distance", "bend")
-    walks = [
+def test_a_summary_has_the_end_of_each_trajectory_and_the_mean_curvature() -> None:
+    keys = ("flow", "ensemble_accuracy", "estimate_distance", "curvature")
+    trajectories = [
         ("stage 1", 0.5, 0.9, 0.25),
         ("stage 1", 0.7, 0.8, 0.5),
         ("stage 2", 0.4, 0.6, 0.0),
         ("stage 2", 0.6, 0.3, 1.0),
     ]
-    summary = summarize_trace([dict(zip(keys, row, strict=True)) for row in walks], 2)
+    rows = [dict(zip(keys, row, strict=True)) for row in trajectories]
+    summary = diagnostics(flows_of("fm_kt", make_student()), None).summarize(rows, 2)
     expected = [("stage 1", 2, 0.7, 0.8, 0.375), ("stage 2", 2, 0.6, 0.3, 0.5)]
-    assert summary == [dict(zip(flow_trace.SUMMARY_COLUMNS, row, strict=True)) for row in expected]
+    assert summary == [dict(zip(summary_columns("accuracy"), row, strict=True)) for row in expected]

@@ -1,6 +1,7 @@
 """The table of runtimes over what the stages wrote.
 
-To add one: a ``pipeline.runtimes.base.Runtime`` in a file of ``pipeline/runtimes``, and an entry here.
+To add one: a ``pipeline.runtimes.base.Runtime`` in a file of ``pipeline/runtimes``, and an entry here; for ``dvc repro``
+also a line under ``evaluate`` in dvc.yaml.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class RuntimeEntry(Entry):
     """A runtime in the table."""
 
     load: Callable[[], Open]
+    artifact: str
+    """Folder in the project of what it runs, where ``dvc repro`` evaluates it."""
 
 
 def _torch() -> Open:
@@ -93,7 +96,9 @@ def _tensorrt() -> Open:
 
 RUNTIMES = Table(
     "runtime",
-    RuntimeEntry(name="torch", description="PyTorch in eager mode", load=_torch),
-    RuntimeEntry(name="onnx", description="ONNX Runtime", load=_onnx),
-    RuntimeEntry(name="tensorrt", description="TensorRT, where engines were built", load=_tensorrt),
+    RuntimeEntry(name="torch", description="PyTorch in eager mode", load=_torch, artifact="artifacts/student"),
+    RuntimeEntry(name="onnx", description="ONNX Runtime", load=_onnx, artifact="artifacts/onnx"),
+    RuntimeEntry(
+        name="tensorrt", description="TensorRT, where engines were built", load=_tensorrt, artifact="artifacts/tensorrt"
+    ),
 )

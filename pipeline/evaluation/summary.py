@@ -11,8 +11,8 @@ from pipeline.tasks.base import Task
 from pipeline.tasks.table import get_task
 
 EVALUATION = Path("reports/evaluation")
-CHAIN = ("torch", "onnx", "tensorrt")
-"""The runtimes that the chain evaluates; of others the report counts where there is one."""
+ONNX = "onnx"
+"""The runtime whose report has a row for each file."""
 
 
 def summarize(root: Path) -> str:
@@ -26,8 +26,8 @@ def summarize(root: Path) -> str:
     calibration = read_json(root / "artifacts/calibration/calibration.json")
     manifest = read_json(root / "artifacts/onnx/manifest.json")
     task = get_task(manifest["task"])
-    names = [name for name in RUNTIMES if name in CHAIN or (root / EVALUATION / f"{name}.json").exists()]
-    runs = {name: read_json(root / EVALUATION / f"{name}.json") for name in names}
+    reports = {name: root / EVALUATION / f"{name}.json" for name in RUNTIMES}
+    runs = {name: read_json(path) for name, path in reports.items() if name == ONNX or path.exists()}
     chosen = next(point for point in calibration["curve"] if point["num_steps"] == calibration["num_steps"])
     header = ["", "teacher", *(f"student, {name}" for name in runs)]
     empty = [""] * (len(runs) - 1)
@@ -45,7 +45,7 @@ def summarize(root: Path) -> str:
     if calibration["num_steps"] is not None:
         lines.append(f"sampling steps K = {calibration['num_steps']}: {calibration['reason']}")
     lines += ["", *aligned(header, rows), ""]
-    lines += [*_files(manifest, runs["onnx"], task), ""]
+    lines += [*_files(manifest, runs[ONNX], task), ""]
     lines += [f"{name} was skipped: {run['reason']}" for name, run in runs.items() if run["status"] == "skipped"]
     return "\n".join([*lines, "package: artifacts/package (start with its README.md)"])
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.core.table import Entry, Table
+from pipeline.evaluation.runtimes import RUNTIMES
 
 ENVIRONMENT = "artifacts/environment.json"
 """What the probe found: the user's files, what this host can build."""
@@ -262,7 +263,7 @@ STAGES = Table(
             ),
         ),
         params=("base.deterministic", "base.device", "base.seed", "evaluate", "export_onnx.gates"),
-        runtimes={"torch": "artifacts/student", "onnx": "artifacts/onnx", "tensorrt": "artifacts/tensorrt"},
+        runtimes={name: entry.artifact for name, entry in RUNTIMES.items()},
         never_loads=(_MAKING_OF_PRECISIONS,),
     ),
     StageEntry(
