@@ -24,7 +24,7 @@ class MetaEncoder(nn.Module):
     """Velocity v = n(t) body(Z + e(t)), e broadcast over height and width (arXiv 2402.02012, figure 4, where n = 1).
 
     Args:
-        velocity_norm: n; see ``models.schedules.Schedule.velocity_norm``.
+        velocity_norm: n; see ``models.flow_paths.base.Schedule.velocity_norm``.
     """
 
     def __init__(

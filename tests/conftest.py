@@ -1,6 +1,6 @@
 """Fixtures shared by the tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,14 @@ torch.set_num_threads(1)
 def _checkpoints_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test a folder of its own for checkpoints, as each repository has one."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_pytorch() -> Iterator[None]:
+    """Undo what stages that run in this process set for their own."""
+    yield
+    torch.set_num_threads(1)
+    torch.set_deterministic_debug_mode("default")
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def columns(primary: str) -> list[str]:
 
 
 def summary_columns(primary: str) -> list[str]:
-    """Return the columns of a row of ``summarize_trace``."""
+    """Return the columns of a row of ``FlowDiagnostics.summarize``."""
     return ["flow", "num_steps", primary, "distance", "curvature"]
 
 

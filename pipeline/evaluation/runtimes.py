@@ -1,7 +1,7 @@
 """The table of runtimes over what the stages wrote.
 
-To add one: a ``pipeline.runtimes.base.Runtime`` in a file of ``pipeline/runtimes``, and an entry here; for ``dvc repro``
-also a line under ``evaluate`` in dvc.yaml.
+To add one: a ``pipeline.runtimes.base.Runtime`` in a file of ``pipeline/runtimes``, and an entry here; for
+``dvc repro`` also a line under ``evaluate`` in dvc.yaml.
 """
 
 from __future__ import annotations
