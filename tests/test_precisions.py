@@ -15,10 +15,11 @@ from models.students import build_flow_student
 from pipeline.core.arrays import Outputs
 from pipeline.core.errors import GateError
 from pipeline.data.dataset import Split
+from pipeline.export.calibration import Calibration
 from pipeline.export.onnx.files import Exported, Source, check_tensorrt, export_precisions
 from pipeline.export.onnx.manifest import describe_files
 from pipeline.export.onnx.onnxruntime_quantization import quantize_for_tensorrt
-from pipeline.export.precisions import PRECISIONS, Calibration
+from pipeline.export.precisions import PRECISIONS
 from pipeline.export.settings import ExportOnnx
 from pipeline.export.tensorrt.operator_support import check_precision
 from pipeline.runtimes.base import predict

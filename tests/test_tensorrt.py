@@ -25,9 +25,9 @@ from pipeline.core import host
 from pipeline.core.arrays import Outputs
 from pipeline.core.host import probe_tensorrt
 from pipeline.core.signature import Signature
+from pipeline.export.calibration import Calibration
 from pipeline.export.onnx.exporter import export_image_network
 from pipeline.export.onnx.fp16 import convert_to_half
-from pipeline.export.precisions import Calibration
 from pipeline.export.tensorrt.engines import build_engine
 from pipeline.export.tensorrt.plan import EnginePlan, trtexec_command
 from pipeline.export.tensorrt.settings import ExportTensorrt

@@ -19,9 +19,9 @@ from pipeline.core import host as this_host
 from pipeline.core.arrays import Outputs
 from pipeline.core.errors import GateError, UserError
 from pipeline.core.files import write_json
+from pipeline.export.calibration import Calibration
 from pipeline.export.folder import MANIFEST, read_gate, read_samples, write_samples
 from pipeline.export.onnx.fp16 import convert_to_half
-from pipeline.export.precisions import Calibration
 from pipeline.export.tensorrt import engines
 from pipeline.export.tensorrt.plan import EnginePlan
 from pipeline.export.tensorrt.settings import ExportTensorrt

@@ -16,9 +16,10 @@ from torch import nn
 from models.deploy import with_num_steps
 from models.students import build_flow_student
 from pipeline.core.signature import image_input
+from pipeline.export.calibration import Calibration
 from pipeline.export.onnx.exporter import export_image_network
 from pipeline.export.onnx.fp16 import convert_to_half
-from pipeline.export.precisions import PRECISIONS, Calibration
+from pipeline.export.precisions import PRECISIONS
 from pipeline.export.tensorrt.operator_support import MAJORS, Support, check_precision, check_support, read_table
 
 Files = Callable[[str], onnx.ModelProto]

@@ -8,32 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from models.core.table import Entry, Table
 from pipeline.tasks.gate import Gate
 
 if TYPE_CHECKING:
-    from pipeline.core.arrays import Pixels
+    from pathlib import Path
+
+    from pipeline.export.calibration import Calibration
+
+    Derive = Callable[[Path, Path, Calibration], None]
+    """Write, from the float32 ONNX file at the first path, the file at the second."""
 
 FP32 = "fp32"
 """The precision that is always there, from which the others are made."""
-
-
-class Calibration(NamedTuple):
-    """From what ranges of activations follow."""
-
-    pixels: Pixels
-    """Images (N, 3, H, W)."""
-    input_dtype: str
-    """How the file takes them: ``float32`` or ``uint8``."""
-    method: str
-    """How a range follows from values: ``minmax`` or ``percentile``."""
-
-
-Derive = Callable[[Path, Path, Calibration], None]
-"""Write, from the float32 ONNX file at the first path, the file at the second."""
 
 
 @dataclass(frozen=True, kw_only=True)

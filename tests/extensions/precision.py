@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from pipeline.export.calibration import Calibration
 from pipeline.export.onnx.exporter import describe, write_onnx
-from pipeline.export.precisions import Calibration
 
 
 def round_weights(source: Path, path: Path, calibration: Calibration) -> None:  # noqa: ARG001  (signature of Derive)

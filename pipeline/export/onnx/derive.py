@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from pipeline.export.precisions import Calibration
+from pipeline.export.calibration import Calibration
 
 
 def copy_float32(source: Path, path: Path, calibration: Calibration) -> None:  # noqa: ARG001  (signature of Derive)

@@ -6,8 +6,8 @@ from pathlib import Path
 import onnx
 from onnxconverter_common.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
+from pipeline.export.calibration import Calibration
 from pipeline.export.onnx.exporter import describe, write_onnx
-from pipeline.export.precisions import Calibration
 
 NORMS = ("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization")
 """Operators that stay in float32: a sum over a feature map overflows in float16."""

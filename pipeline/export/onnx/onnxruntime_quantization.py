@@ -16,8 +16,8 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from models.core.table import choose
+from pipeline.export.calibration import Calibration
 from pipeline.export.onnx.exporter import describe, write_onnx
-from pipeline.export.precisions import Calibration
 from pipeline.runtimes.base import to_input
 
 METHODS = {
