@@ -84,26 +84,29 @@ def test_the_closure_holds_what_a_stage_runs_and_the_data_that_it_names(project:
     )
 
 
-def test_a_module_that_is_imported_by_a_name_made_of_parts_counts_whichever_it_is(project: Path) -> None:
-    """So the light side of a table need not name the heavy one, which stages without it would count otherwise."""
-    load = (
-        'import importlib\n\ndef load(name):\n    return importlib.import_module(f"pipeline.tasks.{name}.training")\n'
-    )
-    tasks = ("cars", "dogs")
-    write(project, {"pipeline/load.py": load, "pipeline/tasks/__init__.py": "", "pipeline/tasks/training.py": ""})
-    write(project, {f"pipeline/tasks/{task}/{name}.py": "" for task in tasks for name in ("training", "scores")})
-    found = CodeReader(project).closure("pipeline.load")
-    parents = ["pipeline/__init__.py", "pipeline/load.py", "pipeline/tasks/__init__.py"]
-    assert found == [*parents, "pipeline/tasks/cars/training.py", "pipeline/tasks/dogs/training.py"]
-
-
 def test_what_a_stage_never_loads_does_not_count_nor_what_is_reached_through_it_alone(project: Path) -> None:
+    write(project, {"stages/third.py": "from pipeline import late\n"})
     reader, light = CodeReader(project), entry("third", "pipeline/data/pack.py")
     left_out = set(reader.closure("stages.third")) - set(reader.stage_files(light))
     assert left_out == {"pipeline/data/pack.py", "pipeline/data/table.json"}
     before = reader.digest(light)
     write(project, {"pipeline/data/pack.py": "x = 1\n"})
     assert CodeReader(project).digest(light) == before
+
+
+@pytest.mark.parametrize(
+    "importing",
+    [
+        "import pipeline.data.pack\n",
+        "try:\n    from pipeline.data import pack\nexcept ImportError:\n    pass\n",
+        "class A:\n    import pipeline.data.pack\n",
+    ],
+)
+def test_what_is_imported_at_once_cannot_be_left_out(project: Path, importing: str) -> None:
+    """An import in a function runs when it is called; any other runs with the stage."""
+    write(project, {"pipeline/late.py": importing})
+    with pytest.raises(UserError, match=r"^pipeline/late.py: imports pipeline/data/pack.py when it is itself imported"):
+        CodeReader(project).digest(entry("third", "pipeline/data/pack.py"))
 
 
 def test_a_stage_that_loads_what_its_digest_leaves_out_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ To add one: a ``pipeline.runtimes.base.Runtime`` in a file of ``pipeline/runtime
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,8 @@ def _torch() -> Open:
     from pipeline.runtimes.torch import TorchRuntime
 
     def open_torch(folder: Path, options: Options) -> Opened:  # noqa: ARG001  (signature of Open)
-        network = options.network.general_form().to(options.device)
+        own = copy.deepcopy(options.network)  # its forms share weights, and the reference is computed on the CPU
+        network = own.general_form().to(options.device)
         names, device = options.signature.output_names, options.device
         return {"fp32": lambda: TorchRuntime(network, output_names=names, device=device)}
 

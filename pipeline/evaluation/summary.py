@@ -8,7 +8,7 @@ from pipeline.core.files import Json, read_json
 from pipeline.core.text_table import aligned
 from pipeline.evaluation.runtimes import RUNTIMES
 from pipeline.tasks.base import Task
-from pipeline.tasks.table import get_task
+from pipeline.tasks.table import DEFAULT, get_task
 
 EVALUATION = Path("reports/evaluation")
 ONNX = "onnx"
@@ -25,7 +25,7 @@ def summarize(root: Path) -> str:
     network = read_json(root / "artifacts/student/network.json")
     calibration = read_json(root / "artifacts/calibration/calibration.json")
     manifest = read_json(root / "artifacts/onnx/manifest.json")
-    task = get_task(manifest["task"])
+    task = get_task(manifest.get("task", DEFAULT))
     reports = {name: root / EVALUATION / f"{name}.json" for name in RUNTIMES}
     runs = {name: read_json(path) for name, path in reports.items() if name == ONNX or path.exists()}
     chosen = next(point for point in calibration["curve"] if point["num_steps"] == calibration["num_steps"])

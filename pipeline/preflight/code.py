@@ -79,19 +79,22 @@ class CodeReader:
         while waiting:
             name = waiting.pop()
             found.add(name)
-            needed = self._needed_by(name) - found
-            waiting |= {other for other in needed if not any(PurePosixPath(other).match(one) for one in without)}
+            left_out = {other for other in self._needed_by(name) if _matches(other, without)}
+            at_once = left_out & self.imported_at_once(name)
+            if at_once:
+                raise UserError(
+                    f"{name}: imports {min(at_once)} when it is itself imported, which the digest of {module} leaves "
+                    "out; import it in a function, or change never_loads in pipeline/preflight/stage_table.py"
+                )
+            waiting |= self._needed_by(name) - left_out - found
         return sorted(found)
 
-    def module_files(self, module: str) -> set[str]:
-        """Return the file of ``module`` and the ``__init__`` files of its packages; empty for a foreign module.
+    def imported_at_once(self, name: str) -> set[str]:
+        """Return the files that importing the file ``name`` imports: not those that a function of it would."""
+        return {file for module in self._source(name).imports_at_once for file in self.module_files(module)}
 
-        ``*`` in place of a part stands for each name that there is.
-        """
-        if "*" in module:
-            wanted = f"{module.replace('.', '/')}.py"
-            matching = [name for name in self.files if PurePosixPath(name).match(wanted)]
-            return {file for name in matching for file in self.module_files(name.removesuffix(".py").replace("/", "."))}
+    def module_files(self, module: str) -> set[str]:
+        """Return the file of ``module`` and the ``__init__`` files of its packages; empty for a foreign module."""
         parts = module.split(".")
         places = ["/".join(parts[: i + 1]) for i in range(len(parts))]
         candidates = {f"{place}/__init__.py" for place in places} | {f"{places[-1]}.py"}
@@ -122,6 +125,10 @@ _DOTTED = tuple(f"{package}." for package in PACKAGES)
 """How a text begins that names a module of the project, for another process to run."""
 
 
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(PurePosixPath(name).match(pattern) for pattern in patterns)
+
+
 def _files_below(project: Path) -> frozenset[str]:
     found = []
     for package in PACKAGES:
@@ -137,10 +144,9 @@ class Source(NamedTuple):
 
     digest: str
     imports: frozenset[str] = frozenset()
-    """Absolute names of all modules that it imports anywhere, with names that may be attributes of one.
-
-    ``import_module(f"a.{name}.b")`` imports ``a.*.b``.
-    """
+    """Absolute names of all modules that it imports anywhere, with names that may be attributes of one."""
+    imports_at_once: frozenset[str] = frozenset()
+    """Those of them that are imported with the file itself, not by a function of it."""
     texts: frozenset[str] = frozenset()
     """Its string constants, some of which may name a file or a module."""
 
@@ -161,9 +167,10 @@ def read_source(content: bytes, name: str) -> Source:
     reader = _TreeReader()
     reader.read(tree)
     folder = PurePosixPath(name).parent.parts
-    imports = {*reader.patterns, *(module for node in reader.imports for module in _imported(node, folder))}
+    imports = frozenset(module for node in reader.imports for module in _imported(node, folder))
+    at_once = frozenset(module for node in reader.imports_at_once for module in _imported(node, folder))
     digest = hashlib.sha256("\0".join(reader.words).encode()).hexdigest()
-    return Source(digest, frozenset(imports), frozenset(reader.texts))
+    return Source(digest, imports, at_once, frozenset(reader.texts))
 
 
 def _imported(node: ast.Import | ast.ImportFrom, folder: tuple[str, ...]) -> Iterator[str]:
@@ -187,17 +194,20 @@ class _TreeReader:
     def __init__(self) -> None:
         self.words: list[str] = []
         self.imports: list[ast.Import | ast.ImportFrom] = []
-        self.patterns: set[str] = set()
+        self.imports_at_once: list[ast.Import | ast.ImportFrom] = []
         self.texts: set[str] = set()
+        self._functions = 0
+        """How many functions what is read lies in."""
 
     def read(self, node: ast.AST) -> None:
         """Take up ``node`` and all below it."""
         if isinstance(node, ast.Import | ast.ImportFrom):
             self.imports.append(node)
+            if not self._functions:
+                self.imports_at_once.append(node)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             self.texts.add(node.value)
-        elif isinstance(node, ast.Call) and _name_of(node.func) == "import_module":
-            self.patterns |= {_pattern(value) for value in node.args[:1] if isinstance(value, ast.JoinedStr)}
+        self._functions += isinstance(node, _FUNCTIONS)
         self.words.append(type(node).__name__)
         for field in node._fields:
             value = getattr(node, field, None)
@@ -211,6 +221,7 @@ class _TreeReader:
             else:
                 self.words.append(ascii(value))
         self.words.append(")")
+        self._functions -= isinstance(node, _FUNCTIONS)
 
     def _read_list(self, field: str, items: list[ast.AST], parent: ast.AST) -> None:
         if field in _BLOCKS:
@@ -226,6 +237,7 @@ class _TreeReader:
         self.words.append("]")
 
 
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _OF_NO_EFFECT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 """Fields that follow from the others, or change nothing."""
 _BLOCKS = frozenset({"body", "finalbody", "orelse"})
@@ -249,19 +261,8 @@ def _effective(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:
 
 
 def _is_type_checking(test: ast.expr) -> bool:
-    return _name_of(test) == "TYPE_CHECKING"
-
-
-def _name_of(expression: ast.expr) -> str | None:
-    """Return the last part of a dotted name; None for another expression."""
-    if isinstance(expression, ast.Attribute):
-        return expression.attr
-    return expression.id if isinstance(expression, ast.Name) else None
-
-
-def _pattern(text: ast.JoinedStr) -> str:
-    """Return the f-string ``text`` with ``*`` for what is put into it."""
-    return "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in text.values)
+    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", None)
+    return name == "TYPE_CHECKING"
 
 
 def _joined(parts: Iterable[ast.AST]) -> Iterator[ast.AST]:

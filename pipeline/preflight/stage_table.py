@@ -161,7 +161,6 @@ STAGES = Table(
             ),
         ),
         params=("base", "calibrate_steps"),
-        never_loads=(_MAKING_OF_PRECISIONS,),
     ),
     StageEntry(
         name="trace_flow",
@@ -181,7 +180,6 @@ STAGES = Table(
             ),
         ),
         params=("base", "calibrate_steps.candidates"),
-        never_loads=(_MAKING_OF_PRECISIONS,),
     ),
     StageEntry(
         name="export_onnx",
