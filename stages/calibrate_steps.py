@@ -13,9 +13,8 @@ from pipeline.evaluation.calibration_file import CALIBRATION
 from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.step_calibration import StepCalibration, choose_steps
 from pipeline.networks.saved import load_network
-from pipeline.params.loading import load_section
 from pipeline.tasks.data import open_data
-from stages.common import exit_codes, stage_options
+from stages.common import exit_codes, load_declared, stage_options
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +24,8 @@ logger = logging.getLogger(__name__)
 @exit_codes
 def main(params_path: Path, data: Path, student: Path, out: Path, curve: Path) -> None:
     """Score each candidate number of steps on the calibration split, never on test, and choose one."""
-    base = load_section(params_path, "base", Base)
-    settings = load_section(params_path, "calibrate_steps", CalibrateSteps)
+    base = load_declared("calibrate_steps", params_path, "base", Base)
+    settings = load_declared("calibrate_steps", params_path, "calibrate_steps", CalibrateSteps)
     device = set_up_torch("calibrate_steps", base)
     prepared = open_data(data)
     split = prepared.split("calib")

@@ -14,13 +14,12 @@ from pipeline.distillation.settings import DistillStudent
 from pipeline.distillation.teacher_loss import load_teacher
 from pipeline.networks.saved import ADAPTER, build_network
 from pipeline.networks.weights import DESCRIPTION, WEIGHTS, save_network
-from pipeline.params.loading import load_section
 from pipeline.preflight.code import stage_digest
 from pipeline.tasks.data import open_data
 from pipeline.training.launch import run_in_processes
 from pipeline.training.run import training_run
 from pipeline.training.settings import Execution
-from stages.common import exit_codes, stage_options
+from stages.common import exit_codes, load_declared, stage_options
 
 NAME = "distill_student"
 
@@ -30,9 +29,9 @@ NAME = "distill_student"
 @exit_codes
 def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path, history: Path) -> None:
     """Train the student by the chosen method and write what deploys."""
-    base = load_section(params_path, "base", Base)
-    execution = load_section(params_path, "execution", Execution)
-    settings = load_section(params_path, NAME, DistillStudent)
+    base = load_declared(NAME, params_path, "base", Base)
+    execution = load_declared(NAME, params_path, "execution", Execution)
+    settings = load_declared(NAME, params_path, NAME, DistillStudent)
     if run_in_processes(f"stages.{NAME}", execution.num_processes):
         return
     device = set_up_torch(NAME, base)

@@ -14,11 +14,10 @@ from pipeline.evaluation.runtimes import RUNTIMES, Options
 from pipeline.evaluation.settings import Evaluate
 from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.export.settings import ExportOnnx
-from pipeline.params.loading import load_section
 from pipeline.tasks.data import open_data
 from pipeline.tasks.gate import Gate
 from pipeline.tasks.reference import reference
-from stages.common import exit_codes, stage_options
+from stages.common import exit_codes, load_declared, stage_options
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +38,9 @@ def main(
     confusion: Path,
 ) -> None:
     """Write the report of RUNTIME; fails where it differs from the trained network by more than the gates allow."""
-    base = load_section(params_path, "base", Base)
-    settings = load_section(params_path, "evaluate", Evaluate)
-    gates = load_section(params_path, "export_onnx", ExportOnnx).gates
+    base = load_declared("evaluate", params_path, "base", Base)
+    settings = load_declared("evaluate", params_path, "evaluate", Evaluate)
+    gates = load_declared("evaluate", params_path, "export_onnx", ExportOnnx).gates
     device = set_up_torch("evaluate", base.model_copy(update={"num_threads": settings.num_threads}))
     network, _ = load_calibrated(student, calibration)
     prepared = open_data(data)

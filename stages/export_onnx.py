@@ -14,11 +14,10 @@ from pipeline.export.onnx.exporter import onnx_metadata
 from pipeline.export.onnx.files import Source, export_precisions
 from pipeline.export.onnx.manifest import describe_files
 from pipeline.export.settings import ExportOnnx
-from pipeline.params.loading import load_section
 from pipeline.runtimes.engine_file import describe_signature
 from pipeline.tasks.data import open_data
 from pipeline.tasks.reference import reference
-from stages.common import exit_codes, stage_options
+from stages.common import exit_codes, load_declared, stage_options
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +27,8 @@ logger = logging.getLogger(__name__)
 @exit_codes
 def main(params_path: Path, data: Path, student: Path, calibration: Path, out: Path) -> None:
     """Write the ONNX files and their manifest; a gate that fails leaves none."""
-    base = load_section(params_path, "base", Base)
-    settings = load_section(params_path, "export_onnx", ExportOnnx)
+    base = load_declared("export_onnx", params_path, "base", Base)
+    settings = load_declared("export_onnx", params_path, "export_onnx", ExportOnnx)
     set_up_torch("export_onnx", base)
     network, about = load_calibrated(student, calibration)
     prepared = open_data(data)

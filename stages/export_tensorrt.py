@@ -9,9 +9,8 @@ from pipeline.core.files import read_json, replaced_folder
 from pipeline.export.folder import MANIFEST
 from pipeline.export.tensorrt.engines import plan_engines, write_engines
 from pipeline.export.tensorrt.settings import ExportTensorrt
-from pipeline.params.loading import load_section
 from pipeline.runtimes.engine_file import read_signature
-from stages.common import exit_codes, stage_options
+from stages.common import exit_codes, load_declared, stage_options
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +21,7 @@ logger = logging.getLogger(__name__)
 @exit_codes
 def main(params_path: Path, onnx: Path, environment: Path, out: Path, cache: Path) -> None:
     """Build and verify the engines, or write why they were skipped and the commands for the target device."""
-    settings = load_section(params_path, "export_tensorrt", ExportTensorrt)
+    settings = load_declared("export_tensorrt", params_path, "export_tensorrt", ExportTensorrt)
     planned = plan_engines(onnx, read_signature(read_json(onnx / MANIFEST)["signature"]), settings)
     host = read_json(environment)["tensorrt"]
     with replaced_folder(out) as folder:

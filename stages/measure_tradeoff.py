@@ -15,10 +15,9 @@ from pipeline.evaluation.tradeoff import measure_tradeoff, plot_tradeoff, table_
 from pipeline.export.onnx.files import Source
 from pipeline.export.settings import ExportOnnx
 from pipeline.networks.saved import load_network
-from pipeline.params.loading import load_section
 from pipeline.runtimes.latency import describe_protocol
 from pipeline.tasks.data import open_data
-from stages.common import exit_codes, stage_options
+from stages.common import exit_codes, load_declared, stage_options
 
 
 @click.command()
@@ -26,10 +25,10 @@ from stages.common import exit_codes, stage_options
 @exit_codes
 def main(params_path: Path, data: Path, student: Path, calibration: Path, out: Path) -> None:
     """Export every calibrated number of steps in every precision asked for; score, time and plot them."""
-    base = load_section(params_path, "base", Base)
-    settings = load_section(params_path, "measure_tradeoff", MeasureTradeoff)
-    onnx = load_section(params_path, "export_onnx", ExportOnnx)
-    candidates = load_section(params_path, "calibrate_steps", CalibrateSteps).candidates
+    base = load_declared("measure_tradeoff", params_path, "base", Base)
+    settings = load_declared("measure_tradeoff", params_path, "measure_tradeoff", MeasureTradeoff)
+    onnx = load_declared("measure_tradeoff", params_path, "export_onnx", ExportOnnx)
+    candidates = load_declared("measure_tradeoff", params_path, "calibrate_steps", CalibrateSteps).candidates
     set_up_torch("measure_tradeoff", base)
     prepared = open_data(data)
     task, test = prepared.task, prepared.split("test")

@@ -8,8 +8,7 @@ from pipeline.core.files import replaced_folder
 from pipeline.export.tensorrt.settings import ExportTensorrt
 from pipeline.package.settings import PackageSettings
 from pipeline.package.writer import Records, write_package
-from pipeline.params.loading import load_section
-from stages.common import exit_codes, stage_options
+from stages.common import exit_codes, load_declared, stage_options
 
 
 @click.command()
@@ -17,8 +16,8 @@ from stages.common import exit_codes, stage_options
 @exit_codes
 def main(params_path: Path, out: Path, **records: Path) -> None:
     """Write the package."""
-    settings = load_section(params_path, "package", PackageSettings)
-    engine = load_section(params_path, "export_tensorrt", ExportTensorrt)
+    settings = load_declared("package", params_path, "package", PackageSettings)
+    engine = load_declared("package", params_path, "export_tensorrt", ExportTensorrt)
     with replaced_folder(out) as folder:
         write_package(folder, settings, engine, Records(**records))
 

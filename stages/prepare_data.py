@@ -10,9 +10,8 @@ from pipeline.data.packing import write_splits
 from pipeline.data.sources.settings import PrepareData
 from pipeline.data.sources.table import SOURCES
 from pipeline.data.splits import make_splits
-from pipeline.params.loading import load_section
 from pipeline.tasks.table import get_task
-from stages.common import exit_codes, stage_options
+from stages.common import exit_codes, load_declared, stage_options
 
 
 @click.command()
@@ -20,8 +19,8 @@ from stages.common import exit_codes, stage_options
 @exit_codes
 def main(params_path: Path, out: Path) -> None:
     """Pack the images of the chosen source into training, calibration and test splits."""
-    base = load_section(params_path, "base", Base)
-    settings = load_section(params_path, "prepare_data", PrepareData)
+    base = load_declared("prepare_data", params_path, "base", Base)
+    settings = load_declared("prepare_data", params_path, "prepare_data", PrepareData)
     entry = SOURCES[settings.source]
     task = get_task(entry.task)
     root = Path(settings.root) if settings.root else None

@@ -13,9 +13,8 @@ from pipeline.distillation.teacher_loss import load_frozen_teacher
 from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.flow_diagnostics import FlowDiagnostics, Row, columns, summary_columns
 from pipeline.networks.saved import load_adapter, load_network
-from pipeline.params.loading import load_section
 from pipeline.tasks.data import open_data
-from stages.common import exit_codes, stage_options
+from stages.common import exit_codes, load_declared, stage_options
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +24,8 @@ logger = logging.getLogger(__name__)
 @exit_codes
 def main(params_path: Path, data: Path, teacher: Path, student: Path, steps: Path, by_num_steps: Path) -> None:
     """Report how the student's flow moves on the test split; the tables stay empty for a method without one."""
-    base = load_section(params_path, "base", Base)
-    candidates = sorted(load_section(params_path, "calibrate_steps", CalibrateSteps).candidates)
+    base = load_declared("trace_flow", params_path, "base", Base)
+    candidates = sorted(load_declared("trace_flow", params_path, "calibrate_steps", CalibrateSteps).candidates)
     device = set_up_torch("trace_flow", base)
     prepared = open_data(data)
     network, about = load_network(student)

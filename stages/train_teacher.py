@@ -10,7 +10,6 @@ from pipeline.core.settings import Base
 from pipeline.core.torch_setup import derive_seed, set_up_torch
 from pipeline.networks.complexity import count_macs
 from pipeline.networks.weights import save_network
-from pipeline.params.loading import load_section
 from pipeline.preflight.code import stage_digest
 from pipeline.tasks.data import open_data
 from pipeline.training.launch import run_in_processes
@@ -20,7 +19,7 @@ from pipeline.training.run import training_run
 from pipeline.training.settings import Execution
 from pipeline.training.teacher import build_teacher, read_teacher, teacher_spec
 from pipeline.training.teacher_settings import TrainTeacher
-from stages.common import exit_codes, stage_options
+from stages.common import exit_codes, load_declared, stage_options
 
 NAME = "train_teacher"
 NOT_NEEDED = {"status": "not needed", "reason": "distill_student.method learns without a teacher"}
@@ -31,9 +30,9 @@ NOT_NEEDED = {"status": "not needed", "reason": "distill_student.method learns w
 @exit_codes
 def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: Path, history: Path) -> None:
     """Write the teacher, trained here or read from given weights, and its scores on the test split."""
-    base = load_section(params_path, "base", Base)
-    execution = load_section(params_path, "execution", Execution)
-    settings = load_section(params_path, NAME, TrainTeacher)
+    base = load_declared(NAME, params_path, "base", Base)
+    execution = load_declared(NAME, params_path, "execution", Execution)
+    settings = load_declared(NAME, params_path, NAME, TrainTeacher)
     is_needed = read_json(environment)["inputs"]["teacher"] == "needed"
     trains = is_needed and settings.weights is None
     if trains and run_in_processes(f"stages.{NAME}", execution.num_processes):

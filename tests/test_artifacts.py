@@ -62,6 +62,20 @@ def test_a_saved_network_comes_back_the_same(tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").stat().st_mode & 0o044, "readable as other files are"
 
 
+@pytest.mark.parametrize("method", ["fm_kt", "metric_meta"])
+def test_a_student_that_version_0_1_saved_is_loaded(method: str, tmp_path: Path) -> None:
+    """It called the backbone trunk, and a classifier with layers a classifier."""
+    spec = student_spec(method)
+    student = build_student(spec, SIZE).eval()
+    earlier = {"layered_classifier": "classifier"}.get(spec.kind, spec.kind)
+    save_network(tmp_path, student, NetworkSpec(earlier, spec.arguments), about={})
+    weights = {re.sub("^backbone", "trunk", name): tensor for name, tensor in student.state_dict().items()}
+    save_file(weights, tmp_path / "model.safetensors")
+    loaded, _ = load_network(tmp_path)
+    for found, written in zip(loaded.state_dict().values(), student.state_dict().values(), strict=True):
+        torch.testing.assert_close(found, written, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("form", ["plain", "state_dict", "model", "data_parallel", "safetensors", "own"])
 def test_teacher_weights_are_read_in_every_usual_form(form: str, tmp_path: Path) -> None:
     teacher = build_classifier(**ARGUMENTS).eval()

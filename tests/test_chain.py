@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline.data.decoding import central_square, decode_image
 from pipeline.preflight.code import NOT_COUNTED, PACKAGES, CodeReader
@@ -306,6 +307,19 @@ def test_metrics_params_and_plots_show(project: Project) -> None:
     assert "confusion" in page
 
 
+def test_the_columns_that_are_plotted_are_in_the_files(project: Project) -> None:
+    """DVC leaves out a line whose column there is not, without a word."""
+    plots: dict[str, Any] = {}
+    for plot in YAML(typ="safe").load((project.root / "dvc.yaml").read_text())["plots"]:
+        plots |= plot
+    assert plots
+    for name, plot in plots.items():
+        for file, columns in plot["y"].items():
+            with (project.root / file).open(newline="") as stream:
+                header = next(csv.reader(stream))
+            assert {plot["x"], *([columns] if isinstance(columns, str) else columns)} <= set(header), (name, file)
+
+
 def test_an_experiment_changes_a_parameter_and_keeps_the_teacher(project: Project) -> None:
     changes = ("-S", "distill_student.method=metric", "-S", "distill_student.loss=kd")
     output = project.call("dvc", "exp", "run", *changes, "--name", "classical", "calibrate_steps")
@@ -350,7 +364,7 @@ def test_a_wrong_parameter_stops_before_anything_is_touched(
 def test_a_failed_gate_stops_the_chain_and_the_earlier_output_can_be_restored(project: Project) -> None:
     before = project.files("artifacts")
     project.change({"export_onnx.gates.fp32.max_abs_diff": 1e-30})
-    output = project.call("dvc", "repro", expect=255)
+    output = project.call("dvc", "repro", "export_onnx", expect=255)
     assert "error: model.onnx, test split, batch of 1: outputs differ by" in output
     assert "Traceback" not in output
     project.call("dvc", "checkout")
@@ -469,6 +483,13 @@ def test_the_same_inputs_give_the_same_bytes_in_another_clone_that_is_killed_twi
 def test_the_summary_shows_every_runtime(project: Project) -> None:
     output = project.call("python", "-m", "stages", "summary")
     assert all(word in output for word in ("teacher", "student, torch", "student, onnx", "top-1 accuracy", "batch 32"))
+    path = project.root / "artifacts/onnx/manifest.json"
+    manifest = project.json("artifacts/onnx/manifest.json")
+    assert manifest.pop("task") == "classification"
+    path.unlink()
+    path.write_text(json.dumps(manifest))
+    assert project.call("python", "-m", "stages", "summary") == output, "as in a run of a version without tasks"
+    project.call("dvc", "checkout", "--force", "artifacts/onnx")
 
 
 def test_own_images_are_known_by_their_content(tmp_path: Path) -> None:

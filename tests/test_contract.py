@@ -112,7 +112,7 @@ def loaded_sections(stage: str) -> set[str]:
     }
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     assert not any(ast.unparse(call.func) == "load_params" for call in calls), "it would depend on all sections"
-    names = [call.args[1] for call in calls if ast.unparse(call.func) == "load_section"]
+    names = [call.args[2] for call in calls if ast.unparse(call.func) == "load_declared"]
     return {name.value if isinstance(name, ast.Constant) else constants[ast.unparse(name)] for name in names}
 
 

@@ -20,6 +20,7 @@ from models.factory import build_classifier
 from models.students import build_flow_student
 from pipeline.core.errors import GateError, UserError
 from pipeline.data.dataset import DataInfo, Split
+from pipeline.evaluation.runtimes import RUNTIMES, Options
 from pipeline.export.onnx.exporter import export_image_network, onnx_metadata
 from pipeline.export.precisions import PRECISIONS
 from pipeline.package.writer import read_metadata
@@ -93,6 +94,16 @@ def test_the_file_equals_the_trained_network_at_every_batch_size(name: str, expo
     general = TorchRuntime(network.general_form(), output_names=SIGNATURE.output_names, device=torch.device("cpu"))
     known = reference(TASK, network, SIGNATURE, make_split())
     assert TASK.compare(predict(general, known.pixels, 4), known.outputs).max_abs < 1e-5
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_torch_runtime_leaves_the_network_where_it_is(name: str, tmp_path: Path) -> None:
+    """What it answers is compared with the network's own answers, on the CPU, afterwards."""
+    network = NETWORKS[name]()
+    opened = RUNTIMES["torch"].load()(tmp_path, Options(network, SIGNATURE, "cpu", 1, torch.device("meta")))
+    assert not isinstance(opened, str)
+    assert [runtime() for runtime in opened.values()]
+    assert {tensor.device.type for tensor in network.state_dict().values()} == {"cpu"}
 
 
 def test_the_graph_is_as_documented(export: Export) -> None:

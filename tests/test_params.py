@@ -112,6 +112,7 @@ def test_an_ill_typed_or_forbidden_value_is_named(
     [
         ("distill_student.training.epoch", "got 3, but the key is unknown; allowed here: epochs, batch_size"),
         ("base.sead", "got 3, but the key is unknown; did you mean seed? allowed here: seed, device"),
+        ("engine", "got 3, but the key is unknown; did you mean execution? allowed here: base"),
         ("prepare_dta", "got 3, but the key is unknown; did you mean prepare_data? allowed here: base"),
     ],
 )
@@ -280,6 +281,21 @@ def test_a_section_alone_is_as_strict_as_the_file(params_file: WriteParams) -> N
             "deterministic"
         ),
     ]
+
+
+def test_a_section_that_is_read_in_part_has_no_other_keys(params_file: WriteParams) -> None:
+    """So a stage cannot depend on a parameter that it does not declare to DVC."""
+    only = ["base.seed", "export_onnx.gates.fp16.max_abs_diff", "export_onnx.calibration"]
+    base = load_section(params_file({"base.seed": 7}), "base", Base, only=only)
+    assert base.seed == 7
+    with pytest.raises(AttributeError, match="device"):
+        _ = base.device
+    onnx = load_section(params_file({}), "export_onnx", ExportOnnx, only=only)
+    assert onnx.calibration == ExportOnnx().calibration
+    assert onnx.gates.fp16.max_abs_diff == ExportOnnx().gates.fp16.max_abs_diff
+    for read in (lambda: onnx.opset, lambda: onnx.gates.fp32, lambda: onnx.gates.fp16.max_relative_diff):
+        with pytest.raises(AttributeError):
+            read()
 
 
 @pytest.mark.parametrize(

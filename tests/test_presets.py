@@ -279,6 +279,17 @@ def test_a_faulty_or_unknown_preset_changes_nothing(tmp_path: Path) -> None:
     assert apply_preset(folder, "good", path) == tmp_path / "params.yaml.bak", "the fault of another does not hinder"
 
 
+def test_without_presets_the_command_says_where_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (["preset"], ["preset", "digits"]):
+        done = CliRunner().invoke(stages_main, words)
+        assert (done.exit_code, done.stderr) == (
+            2,
+            f"error: {tmp_path}/presets: no such folder; run this in the root of a clone, which has it\n",
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_preset_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(ROOT)
     lines = CliRunner().invoke(stages_main, ["preset"]).output.splitlines()

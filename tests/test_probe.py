@@ -1,6 +1,7 @@
 """The probe: wrong parameters and paths stop it before any stage runs, and changed files are noticed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from click.testing import CliRunner, Result
 
 from pipeline.core.errors import UserError
 from pipeline.data.sources.settings import PrepareData
+from pipeline.data.sources.table import SOURCES
+from pipeline.preflight import checks
 from pipeline.preflight.checks import check_device, data_fingerprint, earlier_inputs
 from stages.probe_environment import main as probe
 from tests.helpers import fill_folder
@@ -40,6 +43,13 @@ def test_a_gpu_that_is_not_there_is_noticed_at_once() -> None:
         check_device("cuda:1", num_gpus=1)
     check_device("cuda:1", num_gpus=2)
     check_device("auto", num_gpus=0)
+
+
+def test_a_source_of_a_task_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = replace(SOURCES["digits"], task="classificaton")
+    monkeypatch.setattr(checks, "SOURCES", {"digits": entry})
+    with pytest.raises(UserError, match=r"^prepare_data.source: unknown task 'classificaton'; did you mean"):
+        data_fingerprint(PrepareData())
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ from ruamel.yaml import YAML
 
 from pipeline.core.errors import UserError
 from pipeline.params.loading import read_yaml
-from pipeline.params.presets import load_preset
+from pipeline.params.presets import PRESETS, load_preset
 
-PRESETS = Path("presets")
 Changes = dict[str, Any]
 """From dotted key to value, e.g. ``distill_student.method: metric``."""
 Seed = Annotated[int, Field(ge=0), Strict()]

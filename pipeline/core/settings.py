@@ -44,9 +44,13 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def knob(default: Any, description: str) -> Any:
-    """Return a field that people turn first; in the parameters file it stands above the others of its section."""
-    return Field(default, description=description, json_schema_extra={"rare": False})
+def knob(default: Any, description: str, *, was: str | None = None) -> Any:
+    """Return a field that people turn first; in the parameters file it stands above the others of its section.
+
+    Args:
+        was: its name in earlier versions; who still writes it is told the new one.
+    """
+    return Field(default, description=description, json_schema_extra={"rare": False, "was": was})
 
 
 def rare(default: Any, description: str) -> Any:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter"
 """Folder beside a student's weights for what was trained with it and does not deploy."""
+EARLIER_NAME = ("trunk.", "backbone.")
+"""What version 0.1 called the backbone in the names of weights, and what it is called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +93,17 @@ def load_network(folder: Path) -> tuple[nn.Module, Json]:
     """
     about = read_json(folder / DESCRIPTION)
     try:
-        network = build_network(NetworkSpec(about["kind"], about["arguments"]))
+        network = build_network(_spec(about["kind"], about["arguments"]))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / DESCRIPTION}: describes no network ({error!r}); run the stage again") from error
-    load_state(network, read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    weights = read_weights(folder / WEIGHTS)
+    load_state(network, {name.replace(*EARLIER_NAME): tensor for name, tensor in weights.items()}, folder / WEIGHTS)
     return network.eval(), about
+
+
+def _spec(kind: str, arguments: Json) -> NetworkSpec:
+    """Return the specification, under the names of today, of a network that this or an earlier version has saved."""
+    return NetworkSpec("layered_classifier" if kind == "classifier" and "layers" in arguments else kind, arguments)
 
 
 def load_adapter(folder: Path) -> nn.Module | None:

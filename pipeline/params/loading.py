@@ -4,7 +4,7 @@ Nothing here knows a section: who reads one says which settings it holds.
 """
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,10 +20,13 @@ Location = tuple[Any, ...]
 """The parts of a key: names of sections and keys, and positions in lists."""
 
 
-def load_section(path: Path, name: str, model: type[S]) -> S:
+def load_section(path: Path, name: str, model: type[S], *, only: Sequence[str] | None = None) -> S:
     """Return the section ``name``, dotted where it lies in another, of the parameters file ``path``.
 
     Whatever is wrong elsewhere in the file does not matter.
+
+    Args:
+        only: dotted keys and sections of the file; the settings returned have no attribute for any other.
 
     Raises:
         UserError: the file is missing or not YAML, or a key of the section is unknown, missing or ill-typed; one line
@@ -35,7 +38,22 @@ def load_section(path: Path, name: str, model: type[S]) -> S:
         if not isinstance(content, dict) or part not in content:
             raise UserError(f"{path}: {_missing_line(location[: depth + 1])}")
         content = content[part]
-    return validated(content, model, path, location)
+    section = validated(content, model, path, location)
+    if only is not None:
+        _take_out(section, name, only)
+    return section
+
+
+def _take_out(section: BaseModel, name: str, only: Sequence[str]) -> None:
+    """Take out of ``section``, which stands at ``name``, all but the keys and sections ``only``."""
+    for field in type(section).model_fields:
+        key = f"{name}.{field}"
+        if any(f"{key}.".startswith(f"{kept}.") for kept in only):
+            continue
+        if any(kept.startswith(f"{key}.") for kept in only):
+            _take_out(getattr(section, field), key, only)
+        else:
+            del section.__dict__[field]
 
 
 def read_sections(path: Path) -> Any:
@@ -137,13 +155,16 @@ def _missing_line(location: Location) -> str:
 
 def _nearest(error: Any, model: type[BaseModel]) -> str | None:
     """Return the key that was meant by an unknown one, or None."""
-    return next(iter(difflib.get_close_matches(str(error["loc"][-1]), _siblings(error, model), n=1)), None)
+    unknown = str(error["loc"][-1])
+    fields = _siblings(error, model)
+    renamed = [name for name, field in fields.items() if (field.json_schema_extra or {}).get("was") == unknown]
+    return next(iter([*renamed, *difflib.get_close_matches(unknown, fields, n=1)]), None)
 
 
-def _siblings(error: Any, model: type[BaseModel]) -> list[str]:
-    """Return the keys that are allowed where the error's key stands."""
+def _siblings(error: Any, model: type[BaseModel]) -> Mapping[str, Any]:
+    """Return the keys that are allowed where the error's key stands, with their fields."""
     section = section_at(model, _parent(error))
-    return list(section.model_fields) if section else []
+    return section.model_fields if section else {}
 
 
 def _parent(error: Any) -> Location:

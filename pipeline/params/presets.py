@@ -18,14 +18,18 @@ from pipeline.params.schema import Params
 DEFAULT = "digits"
 """The preset from which a fresh clone starts: the defaults themselves."""
 EXTENDS = "extends"
+PRESETS = Path("presets")
+"""The folder of presets, in the root of a clone."""
 
 
 def list_presets(folder: Path) -> dict[str, str]:
     """Return the title of each preset in ``folder``, by its name.
 
     Raises:
-        UserError: a file does not begin with its title.
+        UserError: there is no such folder, or a file does not begin with its title.
     """
+    if not folder.is_dir():
+        raise UserError(f"{folder.absolute()}: no such folder; run this in the root of a clone, which has it")
     return {path.stem: _title(path) for path in sorted(folder.glob("*.yaml")) if not path.stem.startswith("_")}
 
 

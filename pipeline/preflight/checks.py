@@ -4,12 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from models.backbones.sources import known_without_pytorch
+from models.core.table import choose
 from pipeline.core.errors import UserError, readable_file, user_error
 from pipeline.core.files import Json, read_json, sha256
 from pipeline.data.sources.settings import PrepareData
 from pipeline.data.sources.table import SOURCES
 from pipeline.networks.torchvision_weights import is_published
 from pipeline.params.schema import Params
+from pipeline.tasks.table import TASKS
 
 
 def check_params(params: Params, *, earlier: Json | None = None) -> Json:
@@ -57,8 +59,10 @@ def data_fingerprint(settings: PrepareData) -> str:
     """Return a text that changes when the user's images change; the source's name where it comes with the pipeline.
 
     Raises:
-        UserError: the root is not what the source needs, or cannot be read.
+        UserError: the source is of a task that there is not; the root is not what the source needs, or cannot be read.
     """
+    with user_error("prepare_data.source"):
+        choose(TASKS, SOURCES[settings.source].task, kind="task")
     fingerprint = SOURCES[settings.source].fingerprint
     if fingerprint is None or settings.root is None:
         return settings.source

@@ -13,16 +13,15 @@ from stages.common import exit_codes, params_option
 @exit_codes
 def preset(name: str | None, params_path: Path) -> None:
     """List the presets, or put the one called NAME in place as the parameters file."""
-    from pipeline.params.presets import apply_preset, list_presets
+    from pipeline.params.presets import PRESETS, apply_preset, list_presets
 
-    folder = Path("presets")
     if name is None:
-        presets = list_presets(folder)
+        presets = list_presets(PRESETS)
         width = max(map(len, presets), default=0)
         for known, title in presets.items():
             click.echo(f"{known:{width}}  {title}")
         return
-    kept = apply_preset(folder, name, params_path)
+    kept = apply_preset(PRESETS, name, params_path)
     if kept is not None:
         click.echo(f"your edited {params_path} is kept as {kept}", err=True)
     click.echo(f"{params_path} now holds the preset {name}; run: dvc repro", err=True)
