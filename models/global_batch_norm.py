@@ -1,4 +1,4 @@
-"""Batch normalisation over the shares of all processes, so that training in several computes what one would."""
+"""Batch normalisation over the shards of all processes, so that training in several computes what one would."""
 
 from collections.abc import Callable
 from typing import Self
@@ -11,7 +11,7 @@ AllReduceSum = Callable[[Tensor], Tensor]
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):
-    """Synchronised batch normalisation on the CPU, where PyTorch has none. Processes must have equal shares.
+    """Synchronised batch normalisation on the CPU, where PyTorch has none. Processes must have equal shards.
 
     Args:
         norm: the layer whose settings, parameters and running statistics are taken over.
@@ -33,7 +33,7 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         return own.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` (B, C, H, W) normalised by the statistics of all processes' shares in training."""
+        """Return ``x`` (B, C, H, W) normalised by the statistics of all processes' shards in training."""
         if not self.training:
             return super().forward(x)
         precise = x.to(torch.promote_types(x.dtype, torch.float32))

@@ -18,7 +18,7 @@ from pipeline.preflight.code import stage_digest
 from pipeline.tasks.data import open_data
 from pipeline.training.launch import run_in_processes
 from pipeline.training.run import training_run
-from pipeline.training.settings import Execution
+from pipeline.training.settings import ExecutionSettings
 from stages.common import exit_codes, load_declared, stage_options
 
 NAME = "distill_student"
@@ -30,7 +30,7 @@ NAME = "distill_student"
 def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path, history: Path) -> None:
     """Train the student by the chosen method and write what deploys."""
     base = load_declared(NAME, params_path, "base", Base)
-    execution = load_declared(NAME, params_path, "execution", Execution)
+    execution = load_declared(NAME, params_path, "execution", ExecutionSettings)
     settings = load_declared(NAME, params_path, NAME, DistillStudent)
     if run_in_processes(f"stages.{NAME}", execution.num_processes):
         return

@@ -16,7 +16,7 @@ from pipeline.training.launch import run_in_processes
 from pipeline.training.loop import write_empty_history
 from pipeline.training.objective import Supervised
 from pipeline.training.run import training_run
-from pipeline.training.settings import Execution
+from pipeline.training.settings import ExecutionSettings
 from pipeline.training.teacher import build_teacher, read_teacher, teacher_spec
 from pipeline.training.teacher_settings import TrainTeacher
 from stages.common import exit_codes, load_declared, stage_options
@@ -31,7 +31,7 @@ NOT_NEEDED = {"status": "not needed", "reason": "distill_student.method learns w
 def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: Path, history: Path) -> None:
     """Write the teacher, trained here or read from given weights, and its scores on the test split."""
     base = load_declared(NAME, params_path, "base", Base)
-    execution = load_declared(NAME, params_path, "execution", Execution)
+    execution = load_declared(NAME, params_path, "execution", ExecutionSettings)
     settings = load_declared(NAME, params_path, NAME, TrainTeacher)
     is_needed = read_json(environment)["inputs"]["teacher"] == "needed"
     trains = is_needed and settings.weights is None

@@ -45,7 +45,7 @@ class TrainingBatches(Protocol):
     """Shuffled, augmented batches of a training split; every epoch has its own order.
 
     A last incomplete batch is left out, since batch statistics of a few images mislead. Where several processes train
-    together each gets its share of every batch.
+    together each gets its shard of every batch.
     """
 
     batch_size: int

@@ -1,4 +1,4 @@
-"""What an export writes beside its files, read back without PyTorch: the manifest, and samples for later proofs."""
+"""What an export writes beside its files, read back without PyTorch: the manifest, and samples to verify with."""
 
 import json
 from collections.abc import Mapping

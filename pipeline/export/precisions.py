@@ -34,7 +34,7 @@ class PrecisionEntry(Entry):
     """The default gate."""
     quantized: bool = False
     """Whether ranges are calibrated: the file is made from a graph whose last convolution is still one, and is verified
-    without ONNX Runtime's rewriting as well, which decides where INT8 is computed with."""
+    without ONNX Runtime's rewriting as well, which decides where INT8 is computed."""
     computes_in: str = "FP32"
     """TensorRT's name of the type of convolutions and products; in a quantized file that of its float32 parts."""
     builds_engines: bool = False

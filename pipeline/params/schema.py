@@ -14,7 +14,7 @@ from pipeline.export.settings import ExportOnnx
 from pipeline.export.tensorrt.settings import ExportTensorrt
 from pipeline.package.settings import PackageSettings
 from pipeline.params.loading import read_sections, validated
-from pipeline.training.settings import Execution, Training
+from pipeline.training.settings import ExecutionSettings, Training
 from pipeline.training.teacher_settings import TrainTeacher
 
 
@@ -22,7 +22,7 @@ class Params(Section):
     """The whole of the parameters file."""
 
     base: Base = knob(Base(), "what all stages share")
-    execution: Execution = knob(Execution(), "how training runs", was="engine")
+    execution: ExecutionSettings = knob(ExecutionSettings(), "how training runs", was="engine")
     prepare_data: PrepareData = knob(PrepareData(), "where the images come from and how they are split")
     train_teacher: TrainTeacher = knob(TrainTeacher(), "the network to learn from")
     distill_student: DistillStudent = knob(DistillStudent(), "the network that deploys, and how it learns")

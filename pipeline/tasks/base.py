@@ -1,7 +1,7 @@
 """The seam: what a task decides, so that no other room knows what is predicted.
 
-A task has two sides. The one here works on NumPy arrays and runs wherever a package does. The other, ``Training``, is
-loaded when networks are built or trained; it works on PyTorch's tensors.
+A task has two sides. The one here works on NumPy arrays and runs wherever a package does. The other,
+``TaskTraining``, is loaded when networks are built or trained; it works on PyTorch's tensors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one proof of a deployed network: the same answers as the trained one, in every batch size, within its gate."""
+"""How a deployed network is verified: the same answers as the trained one, in every batch size, within its gate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ import torch
 from pipeline.core.distributed import is_main, world_size
 from pipeline.core.files import Json, replaced_folder
 from pipeline.training.compilation import wants_compiling
-from pipeline.training.settings import Execution as ExecutionSettings
+from pipeline.training.settings import ExecutionSettings
 
 CPU_FLAGS_OF_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 

@@ -17,8 +17,7 @@ from pipeline.training.checkpoints import Checkpoints, open_checkpoints
 from pipeline.training.execution import Execution, choose_execution, output_folder
 from pipeline.training.loop import Row, train, write_history
 from pipeline.training.objective import Objective
-from pipeline.training.settings import Execution as ExecutionSettings
-from pipeline.training.settings import Training
+from pipeline.training.settings import ExecutionSettings, Training
 
 
 class TrainingRun(NamedTuple):

@@ -75,7 +75,7 @@ class Training(Section):
         return self
 
 
-class Execution(Section):
+class ExecutionSettings(Section):
     """How training runs; a stage's own section says what it learns."""
 
     num_processes: Annotated[int, Field(ge=1, le=1024)] = knob(

@@ -1,4 +1,4 @@
-"""``python -m stages benchmark``: latency of all that the student can deploy as."""
+"""``fmkt benchmark``: latency of all that the student can deploy as."""
 
 from pathlib import Path
 

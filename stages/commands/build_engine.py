@@ -1,4 +1,4 @@
-"""``python -m stages build-engine``: a TensorRT engine from a package, on the device that will run it."""
+"""``fmkt build-engine``: a TensorRT engine from a package, on the device that will run it."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``python -m stages compare``: methods and seeds against each other."""
+"""``fmkt compare``: methods and seeds against each other."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""``python -m stages predict``: what is seen on images, from a package alone."""
+"""``fmkt predict``: what is seen on images, from a package alone."""
 
 import json
 from pathlib import Path

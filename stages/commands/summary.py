@@ -1,4 +1,4 @@
-"""``python -m stages summary``: the result of the last run."""
+"""``fmkt summary``: the result of the last run."""
 
 from pathlib import Path
 

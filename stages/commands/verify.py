@@ -1,4 +1,4 @@
-"""``python -m stages verify``: whether a package is intact, and right on this host."""
+"""``fmkt verify``: whether a package is intact, and right on this host."""
 
 from pathlib import Path
 

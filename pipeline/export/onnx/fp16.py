@@ -23,9 +23,7 @@ def convert_to_half(source: Path, path: Path, calibration: Calibration) -> None:
     opset, metadata = describe(original)
     casts = [node.name for node in original.graph.node if node.op_type == "Cast"]  # of images that are bytes
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # constants below the smallest float16 become that; the gates decide about the result
+        warnings.simplefilter("ignore")  # constants below the smallest float16 become it; the gates judge the result
         model = convert_float_to_float16(
             original, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *NORMS], node_block_list=casts
         )

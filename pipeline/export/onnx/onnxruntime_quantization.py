@@ -20,7 +20,7 @@ from pipeline.export.calibration import Calibration
 from pipeline.export.onnx.exporter import describe, write_onnx
 from pipeline.runtimes.base import to_input
 
-METHODS = {
+CALIBRATION_METHODS = {
     "minmax": CalibrationMethod.MinMax,
     "percentile": CalibrationMethod.Percentile,
 }
@@ -38,7 +38,7 @@ class QuantizationConfig(NamedTuple):
     options: dict[str, Any]
 
 
-WEIGHTED = ["Conv", "Gemm", "MatMul"]
+QUANTIZED_OPERATORS = ["Conv", "Gemm", "MatMul"]
 # unsigned activations and signed weights are what CPUs multiply fastest; those without VNNI add two products in 16
 # bits, which 8-bit weights overflow without a sign
 FOR_CPU = QuantizationConfig(QuantType.QUInt8, reduce_range=True, operators=None, options={})
@@ -46,12 +46,12 @@ FOR_CPU = QuantizationConfig(QuantType.QUInt8, reduce_range=True, operators=None
 FOR_TENSORRT = QuantizationConfig(
     QuantType.QInt8,
     reduce_range=False,
-    operators=WEIGHTED,
+    operators=QUANTIZED_OPERATORS,
     options={
         "ActivationSymmetric": True,
         "WeightSymmetric": True,
         "QuantizeBias": False,
-        "OpTypesToExcludeOutputQuantization": WEIGHTED,
+        "OpTypesToExcludeOutputQuantization": QUANTIZED_OPERATORS,
     },
 )
 
@@ -73,7 +73,7 @@ def quantize(source: Path, path: Path, calibration: Calibration, config: Quantiz
         ValueError: the method of ``calibration`` is unknown.
         GateError: the result is no valid ONNX.
     """
-    method = choose(METHODS, calibration.method, kind="calibration method")
+    method = choose(CALIBRATION_METHODS, calibration.method, kind="calibration method")
     images = to_input(calibration.pixels, calibration.input_dtype)
     original = onnx.load(source)
     with tempfile.TemporaryDirectory() as folder, _quiet():

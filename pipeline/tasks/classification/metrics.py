@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
-ROUNDING = 1e-9
-"""What two accuracies may differ by and still be compared as equal: they are fractions of whole images."""
-
 
 class Scores(NamedTuple):
     """How good a set of predictions is."""
