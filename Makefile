@@ -15,7 +15,7 @@ help:  ## list the targets
 install: $(INSTALLED)  ## create .venv with the pinned requirements (about 6 GB) and the command fmkt
 	@echo "ready; to use it in this shell: source $(BIN)/activate"
 
-$(INSTALLED): requirements.lock
+$(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
 	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1), needed is 3.11.4 or later; e.g. make PYTHON=python3.12" >&2; exit 2; }
 	@echo "creating $(VENV); the first time this downloads about 3 GB"

@@ -13,7 +13,6 @@ from pipeline.core.logging_setup import configure_logging
 from pipeline.core.settings import Section
 from pipeline.params.loading import load_section
 from pipeline.preflight.stage_table import STAGES, StageEntry
-from pipeline.runtimes.provider import PROVIDER_NAMES
 
 Arguments = ParamSpec("Arguments")
 S = TypeVar("S", bound=Section)
@@ -67,7 +66,8 @@ def _keeping_to_its_code(stage: StageEntry, function: Callable[..., None]) -> Ca
 
     @functools.wraps(function)
     def command(*args: object, **kwargs: object) -> None:
-        before = set(sys.modules)
+        # a process of its own has run all that it has loaded; in another, stages run one after another
+        before = set() if function.__module__ == "__main__" else set(sys.modules)
         function(*args, **kwargs)
         for name in set(sys.modules) - before:
             path = PurePosixPath(name.replace(".", "/")).with_suffix(".py")
@@ -76,32 +76,6 @@ def _keeping_to_its_code(stage: StageEntry, function: Callable[..., None]) -> Ca
                 raise RuntimeError(f"{stage.name} has loaded {name}; take it out of its never_loads in {table}")
 
     return command
-
-
-def package_option(function: Callable[..., None]) -> Callable[..., None]:
-    """Add ``--package``, the folder of a package."""
-    return click.option(
-        "--package",
-        type=click.Path(path_type=Path),
-        default=Path("artifacts/package"),
-        show_default=True,
-        help="Folder of the package.",
-    )(function)
-
-
-def session_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add ``--provider`` and ``--num-threads`` of an ONNX Runtime session."""
-    threads = click.option(
-        "--num-threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads of an inference."
-    )
-    provider = click.option(
-        "--provider",
-        type=click.Choice(PROVIDER_NAMES),
-        default="cpu",
-        show_default=True,
-        help="What of ONNX Runtime computes; no other takes its place.",
-    )
-    return provider(threads(function))
 
 
 def exit_codes(function: Callable[Arguments, None]) -> Callable[Arguments, None]:

@@ -53,6 +53,16 @@ def test_a_damaged_state_is_named_and_the_one_before_used(
     assert checkpoints.latest() is None
 
 
+def test_damaged_states_do_not_push_out_those_that_are_whole(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 10)
+    for path in tmp_path.glob("epoch-*"):
+        path.write_bytes(b"")
+    assert checkpoints.latest() is None
+    for epoch in (1, 2):
+        checkpoints.save(epoch, {"epoch": epoch})
+        assert checkpoints.latest() == {"epoch": epoch}
+
+
 def test_a_changed_fact_input_or_digest_of_code_is_another_run(tmp_path: Path) -> None:
     data = tmp_path / "data.json"
     data.write_text("{}")

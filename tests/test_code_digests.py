@@ -94,6 +94,30 @@ def test_what_a_stage_never_loads_does_not_count_nor_what_is_reached_through_it_
     assert CodeReader(project).digest(light) == before
 
 
+def test_code_that_no_digest_holds_is_refused(project: Path) -> None:
+    write(project, {"helpers.py": "x = 1\n", "models/net.py": "import helpers\n"})
+    with pytest.raises(UserError, match=r"^models/net.py: imports helpers, whose changes would rerun no stage; put"):
+        CodeReader(project).digest(entry("second"))
+    (project / "helpers.py").unlink()
+    assert CodeReader(project).digest(entry("second")), "it may be an installed one"
+    write(project.parent, {"elsewhere/more.py": "x = 1\n"})
+    (project / "models/more").symlink_to(project.parent / "elsewhere")
+    with pytest.raises(UserError, match=r"^models/more: a link; put the folder itself there"):
+        CodeReader(project)
+
+
+def test_a_data_file_counts_wherever_in_its_package_it_lies(project: Path) -> None:
+    reading = 'from pathlib import Path\n\nTABLE = Path(__file__).parents[1] / "tables" / "table.json"\n'
+    write(project, {"pipeline/data/pack.py": reading, "pipeline/tables/table.json": "{}", "models/table.json": "{}"})
+    assert changed_by(project, {"pipeline/tables/table.json": "[]"}) == {"first", "third"}
+    assert changed_by(project, {"models/table.json": "[]"}) == set()
+
+
+def test_a_module_called_typing_is_none_of_the_standard_library(project: Path) -> None:
+    write(project, {"models/typing.py": "SCALE = 1\n", "models/net.py": "from .typing import SCALE\nSIZE = SCALE\n"})
+    assert changed_by(project, {"models/typing.py": "SCALE = 2\n"}) == {"second"}
+
+
 @pytest.mark.parametrize(
     "importing",
     [
@@ -104,7 +128,7 @@ def test_what_a_stage_never_loads_does_not_count_nor_what_is_reached_through_it_
 )
 def test_what_is_imported_at_once_cannot_be_left_out(project: Path, importing: str) -> None:
     """An import in a function runs when it is called; any other runs with the stage."""
-    write(project, {"pipeline/late.py": importing})
+    write(project, {"pipeline/late.py": importing, "stages/third.py": "from pipeline import late\n"})
     with pytest.raises(UserError, match=r"^pipeline/late.py: imports pipeline/data/pack.py when it is itself imported"):
         CodeReader(project).digest(entry("third", "pipeline/data/pack.py"))
 
@@ -121,6 +145,8 @@ def test_a_stage_that_loads_what_its_digest_leaves_out_fails(monkeypatch: pytest
         monkeypatch.setitem(sys.modules, module, ModuleType(module))
 
     assert CliRunner().invoke(command, ["pipeline.data.other"]).exit_code == 0
+    monkeypatch.setitem(sys.modules, "pipeline.data.earlier.made_up", ModuleType("earlier"))
+    assert CliRunner().invoke(command, ["pipeline.data.other"]).exit_code == 0, "another stage of this process ran it"
     result = CliRunner().invoke(command, ["pipeline.data.made_up"])
     assert (result.exit_code, str(result.exception)) == (
         1,

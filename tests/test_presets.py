@@ -214,6 +214,12 @@ def test_what_presets_extend_is_not_listed() -> None:
         ("prepare_data: {source: cifar10}", "own.yaml: prepare_data: source cifar10 needs root"),
         ("- 1", "own.yaml: holds no sections"),
         ("a: [", "own.yaml: not valid YAML"),
+        ("base: {seed: 2001-13-45}", "own.yaml: not valid YAML"),
+        ("base: {seed: !!bool maybe}", "own.yaml: not valid YAML"),
+        ("base: {seed: !!int abc}", "own.yaml: not valid YAML"),
+        ("base: {seed: !!float ''}", "own.yaml: not valid YAML"),
+        ("[[1]]: 2", "own.yaml: not valid YAML"),
+        (5000 * "[", "own.yaml: not valid YAML: nested too deeply"),
         ("extends: othr", "own.yaml: extends: unknown preset 'othr'; did you mean other? known: other, own"),
         ("extends: [other]", "own.yaml: extends: unknown preset"),
         ("extends: own", "own.yaml: extends: goes round in a circle: own, own"),
@@ -277,6 +283,36 @@ def test_a_faulty_or_unknown_preset_changes_nothing(tmp_path: Path) -> None:
             apply_preset(folder, name, path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["params.yaml", "presets"]
     assert apply_preset(folder, "good", path) == tmp_path / "params.yaml.bak", "the fault of another does not hinder"
+
+
+def test_a_file_that_is_no_preset_hinders_no_other(tmp_path: Path) -> None:
+    folder = tmp_path / "presets"
+    folder.mkdir()
+    (folder / "good.yaml").write_text("# Good.\nbase:\n  seed: 3\n")
+    (folder / "folder.yaml").mkdir()
+    (folder / "gone.yaml").symlink_to(tmp_path / "nowhere")
+    (folder / "binary.yaml").write_bytes(b"# \xff\n")
+    (folder / "untitled.yaml").write_text("base:\n  seed: 4\n")
+    params = tmp_path / "params.yaml"
+    assert apply_preset(folder, "good", params) is None
+    assert load_params(params).base.seed == 3
+    for name in ("folder", "gone", "binary", "untitled"):
+        with pytest.raises(UserError, match=rf"{folder}/{name}.yaml: "):
+            apply_preset(folder, name, params)
+    with pytest.raises(UserError, match=rf"{folder}/binary.yaml: not a text in UTF-8"):
+        list_presets(folder)
+
+
+def test_a_parameters_file_that_is_a_link_stays_one_and_a_folder_is_named(tmp_path: Path) -> None:
+    place, link = tmp_path / "elsewhere.yaml", tmp_path / "params.yaml"
+    place.write_text("mine")
+    link.symlink_to(place)
+    assert apply_preset(FOLDER, "digits", link) == tmp_path / "elsewhere.yaml.bak"
+    assert link.is_symlink()
+    assert load_params(place).base.seed == 0
+    for wrong in (tmp_path, place / "params.yaml"):
+        with pytest.raises(UserError, match=r"cannot be read or written \("):
+            apply_preset(FOLDER, "digits", wrong)
 
 
 def test_without_presets_the_command_says_where_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

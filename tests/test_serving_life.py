@@ -267,7 +267,7 @@ def test_models_that_cannot_be(slow: Path) -> None:
     with pytest.raises(UserError, match=r"gives logits float32 \[1, 10\], expected finite float32 \[1, 9\]"):
         load_models(replace(package, signature=fewer), ["fp32"], provider="cpu", num_threads=1)
     another = package.signature._replace(outputs=(logits, logits._replace(name="boxes")))
-    with pytest.raises(UserError, match=r"takes image \(FP32\) and returns logits, expected .* boxes, logits"):
+    with pytest.raises(UserError, match=r"takes image \(float32\) and returns logits, expected .* boxes, logits"):
         load_models(replace(package, signature=another), ["fp32"], provider="cpu", num_threads=1)
 
 

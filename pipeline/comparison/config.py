@@ -91,6 +91,10 @@ def changed_params(comparison: Comparison, changes: Changes) -> str:
         content: Any = load_preset(PRESETS, comparison.preset).model_dump(mode="json")
     else:
         base = str(comparison.params)
+        if Path(base).parent == PRESETS:
+            raise UserError(
+                f"params: {base} is a preset, which holds only what differs; write preset: {Path(base).stem}"
+            )
         content = read_yaml(Path(base))
     changes = comparison.changes | changes
     for key, value in changes.items():

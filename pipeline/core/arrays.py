@@ -1,5 +1,6 @@
 """The arrays that rooms hand to each other."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,3 +23,10 @@ def concatenate(parts: Sequence[Outputs]) -> Outputs:
 def first_rows(outputs: Outputs, count: int) -> Outputs:
     """Return the outputs of the first ``count`` images."""
     return {name: array[:count] for name, array in outputs.items()}
+
+
+def is_finite(array: NDArray[Any]) -> bool:
+    """Return whether ``array`` holds neither NaN nor infinity; a minimum and a maximum carry both on."""
+    if array.dtype.kind != "f":
+        return True
+    return math.isfinite(array.min()) and math.isfinite(array.max())

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+LARGEST = 2**24
+"""No size of an input or output, in any network that this is for, comes near."""
+
 
 class TensorSpec(NamedTuple):
     """An input or output."""
@@ -40,6 +43,11 @@ def read_tensor_spec(content: Mapping[str, Any]) -> TensorSpec:
     """Return what ``TensorSpec.describe`` wrote.
 
     Raises:
-        KeyError, TypeError: it did not write ``content``.
+        KeyError, TypeError, ValueError: it did not write ``content``.
     """
-    return TensorSpec(content["name"], content["dtype"], tuple(content["shape"][1:]))
+    name, dtype, shape = content["name"], content["dtype"], content["shape"]
+    sizes = shape[1:] if isinstance(shape, list) else [0]
+    is_named = isinstance(name, str) and name and isinstance(dtype, str)
+    if not is_named or not all(type(size) is int and 0 < size < LARGEST for size in sizes):
+        raise ValueError(f"an input or output needs a name, a type and a shape of whole numbers, got {content!r}")
+    return TensorSpec(name, dtype, tuple(sizes))

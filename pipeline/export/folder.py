@@ -54,7 +54,11 @@ def read_gate(manifest: Json, precision: str, *, gpu_kernels: bool) -> Gate:
     """
     try:
         gate = Gate.model_validate(manifest["gates"][precision])
-    except (KeyError, TypeError, ValidationError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UserError(f"{MANIFEST}: gates of {precision}: {what}; export or fetch it again") from error
+    except (KeyError, TypeError) as error:
         raise UserError(f"{MANIFEST}: has no gates of {precision} ({error!r}); export or fetch it again") from error
     return gate.for_gpu_kernels() if gpu_kernels and precision == FP32 else gate
 

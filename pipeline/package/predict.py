@@ -9,6 +9,7 @@ from pipeline.core.arrays import Pixels
 from pipeline.core.errors import readable_file
 from pipeline.data.decoding import covering, decode_image
 from pipeline.package.reader import Package
+from pipeline.package.verify import require_signature
 from pipeline.runtimes.base import Runtime, predict
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Prediction
@@ -20,10 +21,13 @@ def open_runtime(package: Package, precision: str, *, provider: str, num_threads
     """Return a session over the file of ``precision``, which must be as its sum says.
 
     Raises:
-        UserError: the package has no such file, it is damaged, or the provider is not available here.
+        UserError: the package has no such file, it is damaged or another than the package says, or the provider is not
+            available here.
     """
     (path,) = package.verified([package.file(precision).name])
-    return OnnxRuntime(path, provider=provider, num_threads=num_threads)
+    runtime = OnnxRuntime(path, provider=provider, num_threads=num_threads)
+    require_signature(package.signature, runtime, path)
+    return runtime
 
 
 def predict_files(package: Package, runtime: Runtime, paths: Sequence[Path], *, top: int) -> list[Prediction]:

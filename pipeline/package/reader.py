@@ -12,6 +12,7 @@ from pipeline.core.errors import UserError, readable_file
 from pipeline.core.files import Json, sha256
 from pipeline.core.signature import Signature
 from pipeline.export.folder import MANIFEST, SAMPLES, fp32_first, read_gate, read_samples
+from pipeline.export.precisions import FP32
 from pipeline.runtimes.engine_file import read_signature
 from pipeline.tasks.base import Task
 from pipeline.tasks.gate import Gate
@@ -54,10 +55,14 @@ class Package:
             raise UserError(f"{folder}: no such folder; give that of a package (dvc repro writes artifacts/package)")
         if not (folder / MANIFEST).is_file():
             raise UserError(f"{folder / MANIFEST}: no such file, so {folder} is no package; {AGAIN}")
-        sums = _read_sums(folder)
+        sums = read_sums(folder)
         manifest, class_names = (_read_description(folder, name, sums) for name in (MANIFEST, CLASS_NAMES_FILE))
         try:
-            return _described(folder, manifest, tuple(class_names[CLASS_NAMES_KEY]), sums)
+            names = _texts(class_names[CLASS_NAMES_KEY])
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{folder / CLASS_NAMES_FILE}: not as a package has it ({error!r}); {AGAIN}") from error
+        try:
+            return _described(folder, manifest, names, sums)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{folder / MANIFEST}: not as a package has it ({error!r}); {AGAIN}") from error
 
@@ -79,8 +84,15 @@ class Package:
         Raises:
             UserError: their file is missing, damaged or tampered with.
         """
-        self.verified([SAMPLES])
-        return read_samples(self.folder, self.manifest)
+        (path,) = self.verified([SAMPLES])
+        samples = read_samples(self.folder, self.manifest)
+        found = {"images": samples.pixels.shape, **{name: array.shape for name, array in samples.outputs.items()}}
+        signature, count = self.signature, len(samples)
+        expected = {"images": (count, *signature.input.shape)}
+        expected |= {output.name: (count, *output.shape) for output in signature.outputs}
+        if not count or found != expected or samples.pixels.dtype != "uint8":
+            raise UserError(f"{path}: holds {found}, expected at least one image, and {expected}; {AGAIN}")
+        return samples
 
     @property
     def has_samples(self) -> bool:
@@ -126,16 +138,28 @@ class Package:
         return read_gate(self.manifest, precision, gpu_kernels=gpu_kernels)
 
 
+def _texts(names: object) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"a list of names is needed, got {names!r}")
+    return tuple(names)
+
+
 def _described(folder: Path, manifest: Json, class_names: tuple[str, ...], sums: Mapping[str, str]) -> Package:
     """Return the package that ``manifest`` describes; raises what a wrong manifest leads to."""
     task = get_task(manifest.get("task", DEFAULT))
+    signature = _signature(manifest, task, class_names)
+    for output in signature.outputs:
+        if output.name == task.classification_output and output.shape != (len(class_names),):
+            raise ValueError(f"{output.name} has the shape {output.shape}, and there are {len(class_names)} labels")
     files = {entry["precision"]: folder / PurePosixPath(name).name for name, entry in manifest["files"].items()}
+    if FP32 not in files or not all(isinstance(precision, str) for precision in files):
+        raise ValueError(f"it has files of the precisions {list(files)}; {FP32} is always among them")
     return Package(
         folder=folder,
         name=str(manifest["name"]),
         task=task,
         class_names=class_names,
-        signature=_signature(manifest, task, class_names),
+        signature=signature,
         files=fp32_first(files),
         manifest=manifest,
         sums=sums,
@@ -173,7 +197,7 @@ def _again(faults: Iterable[str]) -> list[str]:
     return [f"{fault}; {AGAIN}" for fault in faults]
 
 
-def _read_sums(folder: Path) -> dict[str, str]:
+def read_sums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file that ``SHA256SUMS`` lists, as ``sha256sum`` writes it.
 
     Raises:
@@ -210,7 +234,7 @@ def _read_description(folder: Path, name: str, sums: Mapping[str, str]) -> Json:
         raise UserError("\n".join(_again(damaged_files(folder, {*sums, name}, sums))))
     try:
         content = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); {AGAIN}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a JSON {type(content).__name__}, expected an object; {AGAIN}")

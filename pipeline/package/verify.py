@@ -1,12 +1,17 @@
 """Whether a package is whole, and computes on this host what was trained."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from pipeline.core.arrays import is_finite
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_json, sha256
-from pipeline.package.reader import SUMS, Package
+from pipeline.core.signature import Signature
+from pipeline.export.folder import MANIFEST
+from pipeline.package.reader import AGAIN, CLASS_NAMES_FILE, SUMS, Package, damaged_files, read_sums
 from pipeline.runtimes.base import Runtime
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Parity
@@ -23,24 +28,62 @@ class VerifiedFile(NamedTuple):
     parity: Parity
 
 
-def verify_package(package: Package, *, provider: str, num_threads: int) -> list[VerifiedFile]:
-    """Return each ONNX file, verified on the packaged images, all files of the package being as their sums say.
+def verify_package(folder: Path, *, provider: str, num_threads: int) -> tuple[Package, list[VerifiedFile]]:
+    """Return the package in ``folder``, and each ONNX file, verified on the packaged images.
+
+    All files of the package are as their sums say.
 
     Raises:
-        UserError: a file is missing, damaged, tampered with, or not of the package; a line names each.
+        UserError: ``folder`` is no package; or a file is missing, damaged, tampered with, or not of the package; a line
+            names each.
         GateError: a file does not give the packaged outputs on this host.
     """
-    faults = [*package.damaged(package.sums), *_unlisted_files(package.folder, package.sums)]
-    faults += _damaged_engines(package.folder)
-    if faults:
-        raise UserError("\n".join(faults))
+    if (folder / MANIFEST).is_file():
+        _require_whole(folder)
+    package = Package.open(folder)
     found = []
     for precision, path in package.files.items():
         runtime = OnnxRuntime(path, provider=provider, num_threads=num_threads)
+        require_signature(package.signature, runtime, path)
         found.append(
             VerifiedFile(path.name, verify_samples(package, precision, runtime, gpu_kernels=provider != "cpu"))
         )
-    return found
+    return package, found
+
+
+def _require_whole(folder: Path) -> None:
+    sums = read_sums(folder)
+    damaged = [f"{fault}; {AGAIN}" for fault in damaged_files(folder, {*sums, MANIFEST, CLASS_NAMES_FILE}, sums)]
+    faults = [*damaged, *_unlisted_files(folder, sums), *_damaged_engines(folder)]
+    if faults:
+        raise UserError("\n".join(faults))
+
+
+def require_signature(signature: Signature, runtime: OnnxRuntime, file: Path) -> None:
+    """Run ``runtime`` over ``file`` once, on a black image, and look at what it takes and returns.
+
+    Raises:
+        UserError: that is not what ``signature`` says.
+    """
+    found = _words(runtime.input_name, runtime.input_dtype, runtime.output_names)
+    expected = _words(signature.input.name, signature.input.dtype, signature.output_names)
+    if found != expected:
+        raise UserError(f"{file}: takes {found}, expected {expected}; wrong package?")
+    try:
+        outputs = runtime.infer(np.zeros((1, *signature.input.shape), signature.input.dtype))
+    except Exception as error:  # ONNX Runtime's have no class in common
+        reason = " ".join(str(error).split())[:200]
+        shape = list(signature.input.shape)
+        raise UserError(f"{file}: does not take one image of {shape} ({reason}); wrong package?") from error
+    for spec in signature.outputs:
+        array, shape = outputs[spec.name], [1, *spec.shape]
+        if list(array.shape) != shape or array.dtype != spec.dtype or not is_finite(array):
+            got, wanted = f"{array.dtype} {list(array.shape)}", f"finite {spec.dtype} {shape}"
+            raise UserError(f"{file}: a black image gives {spec.name} {got}, expected {wanted}; wrong package?")
+
+
+def _words(taken: str, dtype: str, outputs: Iterable[str]) -> str:
+    return f"{taken} ({dtype}) and returns {', '.join(sorted(outputs))}"
 
 
 def _unlisted_files(folder: Path, sums: Mapping[str, str]) -> Iterator[str]:

@@ -78,7 +78,9 @@ def read_yaml(path: Path) -> object:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a YAML file, e.g. params.yaml") from error
-    except (YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise UserError(f"{path}: not valid YAML: nested too deeply") from error
+    except (YAMLError, ValueError, LookupError, TypeError) as error:  # all but the first: of values that are none
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
 
 

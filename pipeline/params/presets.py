@@ -28,9 +28,7 @@ def list_presets(folder: Path) -> dict[str, str]:
     Raises:
         UserError: there is no such folder, or a file does not begin with its title.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder.absolute()}: no such folder; run this in the root of a clone, which has it")
-    return {path.stem: _title(path) for path in sorted(folder.glob("*.yaml")) if not path.stem.startswith("_")}
+    return {name: _title(folder / f"{name}.yaml") for name in _names(folder)}
 
 
 def load_preset(folder: Path, name: str) -> Params:
@@ -65,21 +63,25 @@ def apply_preset(folder: Path, name: str, params: Path) -> Path | None:
     A file that equals a preset is replaced without a copy.
 
     Raises:
-        UserError: as ``load_preset``.
+        UserError: as ``load_preset``; or ``params`` cannot be read or written.
     """
     chosen = render_preset(folder, name).encode()
     kept = None
-    if params.exists() and not _is_preset(folder, params.read_bytes()):
-        names = (params.with_name(f"{params.name}.bak{number or ''}") for number in itertools.count())
-        kept = next(name for name in names if not name.exists())
-        write_bytes(kept, params.read_bytes())
-    write_bytes(params, chosen)
+    params = params.resolve()  # a link stays one
+    try:
+        if params.exists() and not _is_preset(folder, params.read_bytes()):
+            names = (params.with_name(f"{params.name}.bak{number or ''}") for number in itertools.count())
+            kept = next(name for name in names if not name.exists())
+            write_bytes(kept, params.read_bytes())
+        write_bytes(params, chosen)
+    except OSError as error:
+        raise UserError(f"{error.filename or params}: cannot be read or written ({error.strerror})") from error
     return kept
 
 
 def _is_preset(folder: Path, content: bytes) -> bool:
     """Return whether ``content`` is that of a rendered preset, as no edited file is."""
-    for name in list_presets(folder):
+    for name in _names(folder):
         try:
             if render_preset(folder, name).encode() == content:
                 return True
@@ -88,13 +90,25 @@ def _is_preset(folder: Path, content: bytes) -> bool:
     return False
 
 
+def _names(folder: Path) -> list[str]:
+    """Return the names of the presets in ``folder``; raises UserError where there is no such folder."""
+    if not folder.is_dir():
+        raise UserError(f"{folder.absolute()}: no such folder; run this in the root of a clone, which has it")
+    return [path.stem for path in sorted(folder.glob("*.yaml")) if not path.stem.startswith("_")]
+
+
 def _require_preset(folder: Path, name: str) -> None:
     with user_error("preset"):
-        choose(list_presets(folder), name, kind="preset")
+        choose(dict.fromkeys(_names(folder)), name, kind="preset")
 
 
 def _title(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    try:
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text in UTF-8") from error
     title = first.removeprefix("#").strip()
     if not first.startswith("#") or not title:
         raise UserError(f"{path}: its first line must be a comment that says what the preset is for")

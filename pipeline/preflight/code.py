@@ -55,7 +55,11 @@ class CodeReader:
         self.project = project
         self.files = _files_below(project)
         """All files of the packages, relative to the project."""
-        self._data_names = {PurePosixPath(name).name for name in self.files if not name.endswith(".py")}
+        self._data: dict[tuple[str, str], list[str]] = {}
+        """The data files, by the package that they lie in and their own name."""
+        for name in sorted(self.files):
+            if not name.endswith(".py"):
+                self._data.setdefault(_package_and_name(name), []).append(name)
         self._sources: dict[str, Source] = {}
 
     def digest(self, stage: StageEntry) -> str:
@@ -104,10 +108,22 @@ class CodeReader:
         """Return the files that the file ``name`` imports or names itself."""
         source = self._source(name)
         modules = {*source.imports, *(text for text in source.texts if text.startswith(_DOTTED))}
-        folder = PurePosixPath(name).parent
-        named = (text for text in source.texts if text.rpartition("/")[2] in self._data_names)
-        data = {(folder / text).as_posix() for text in named}
-        return {file for module in modules for file in self.module_files(module)} | (data & self.files)
+        package, _ = _package_and_name(name)
+        last_parts = {text.rpartition("/")[2] for text in source.texts}
+        data = {file for part in last_parts for file in self._data.get((package, part), ())}
+        self._refuse_foreign(name, source)
+        return {file for module in modules for file in self.module_files(module)} | data
+
+    def _refuse_foreign(self, name: str, source: "Source") -> None:
+        """Raise UserError where the file ``name`` imports code of the project that no digest holds."""
+        for module in source.imports:
+            top = module.partition(".")[0]
+            places = () if top in PACKAGES else (f"{top}.py", f"{top}/__init__.py")
+            if any((self.project / place).is_file() for place in places):
+                raise UserError(
+                    f"{name}: imports {module}, whose changes would rerun no stage; put it into one of the packages "
+                    f"{', '.join(PACKAGES)}"
+                )
 
     def _source(self, name: str) -> "Source":
         """Return what the file ``name`` says."""
@@ -125,18 +141,35 @@ _DOTTED = tuple(f"{package}." for package in PACKAGES)
 """How a text begins that names a module of the project, for another process to run."""
 
 
+def _package_and_name(name: str) -> tuple[str, str]:
+    parts = PurePosixPath(name).parts
+    return parts[0], parts[-1]
+
+
 def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(PurePosixPath(name).match(pattern) for pattern in patterns)
 
 
 def _files_below(project: Path) -> frozenset[str]:
+    """Return all files of the packages in ``project``.
+
+    Raises:
+        UserError: a folder cannot be read, or is a link, behind which no change would be noticed.
+    """
     found = []
     for package in PACKAGES:
-        for folder, folders, names in os.walk(project / package):
+        for folder, folders, names in os.walk(project / package, onerror=_unreadable):
             folders[:] = [name for name in folders if name != "__pycache__"]
             place = Path(folder).relative_to(project).as_posix()
+            for name in folders:
+                if (Path(folder) / name).is_symlink():
+                    raise UserError(f"{place}/{name}: a link; put the folder itself there, so that its changes count")
             found += [f"{place}/{name}" for name in names]
     return frozenset(found)
+
+
+def _unreadable(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
 class Source(NamedTuple):
@@ -252,12 +285,16 @@ def _effective(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:
                 yield statement
         elif isinstance(statement, ast.If) and _is_type_checking(statement.test):
             yield from _effective(statement.orelse)
-        elif isinstance(statement, ast.ImportFrom) and statement.module == "typing":
+        elif isinstance(statement, ast.ImportFrom) and _of_typing(statement):
             names = [alias for alias in statement.names if alias.name != "TYPE_CHECKING"]
             if names:
                 yield ast.ImportFrom("typing", names, 0)
         else:
             yield statement
+
+
+def _of_typing(statement: ast.ImportFrom) -> bool:
+    return statement.module == "typing" and not statement.level
 
 
 def _is_type_checking(test: ast.expr) -> bool:

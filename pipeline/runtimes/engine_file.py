@@ -23,7 +23,10 @@ def read_signature(description: Mapping[str, Any]) -> Signature:
     Sidecars of version 0.1 have their one output under ``output``.
 
     Raises:
-        KeyError, TypeError: the description is no sidecar's.
+        KeyError, TypeError, ValueError: the description is no sidecar's.
     """
-    outputs = description["outputs"] if "outputs" in description else [description["output"]]
-    return Signature(read_tensor_spec(description["input"]), tuple(read_tensor_spec(output) for output in outputs))
+    described = description["outputs"] if "outputs" in description else [description["output"]]
+    outputs = tuple(read_tensor_spec(output) for output in described)
+    if not outputs or len({output.name for output in outputs}) < len(outputs):
+        raise ValueError(f"a network has outputs, each with a name of its own; got {described!r}")
+    return Signature(read_tensor_spec(description["input"]), outputs)

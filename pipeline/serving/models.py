@@ -4,19 +4,17 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs
 from pipeline.core.errors import UserError
 from pipeline.package.reader import Package
-from pipeline.package.verify import verify_samples
+from pipeline.package.verify import require_signature, verify_samples
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.serving.statistics import Statistics
-from pipeline.serving.tensors import DATATYPES, TensorSpec, is_finite, served
+from pipeline.serving.tensors import TensorSpec, served
 
 VERSION = "1"
 PLATFORM = "onnxruntime_onnx"
@@ -115,31 +113,8 @@ def load_models(package: Package, precisions: Sequence[str], *, provider: str, n
             description=runtime.describe(),
             on_gpu=provider != "cpu",
         )
-        _require_interface(model, runtime, file)
-        _warm_up(model, file)
+        require_signature(package.signature, runtime, file)  # its run is the one that takes longest
         if package.has_samples:
             verify_samples(package, precision, runtime, gpu_kernels=model.on_gpu)
         models.append(model)
     return models
-
-
-def _require_interface(model: ServedModel, runtime: OnnxRuntime, file: Path) -> None:
-    """Raise UserError where the file has another input or other outputs than the package says."""
-    found = _words(runtime.input_name, DATATYPES[runtime.input_dtype], runtime.output_names)
-    expected = _words(model.input.name, model.input.datatype, [spec.name for spec in model.outputs])
-    if found != expected:
-        raise UserError(f"{file}: takes {found}, expected {expected}; wrong package?")
-
-
-def _words(taken: str, datatype: str, outputs: Sequence[str]) -> str:
-    return f"{taken} ({datatype}) and returns {', '.join(sorted(outputs))}"
-
-
-def _warm_up(model: ServedModel, file: Path) -> None:
-    """Run the model once, so that no client waits for what a first run does, and look at what comes out."""
-    outputs = model.infer(np.zeros((1, *model.input.shape), model.input.dtype))
-    for spec in model.outputs:
-        found, expected = outputs[spec.name], (1, *spec.shape)
-        if found.shape != expected or found.dtype != spec.dtype or not is_finite(found):
-            got, wanted = f"{found.dtype} {list(found.shape)}", f"finite {np.dtype(spec.dtype)} {list(expected)}"
-            raise UserError(f"{file}: a black image gives {spec.name} {got}, expected {wanted}; wrong package?")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.core.arrays import is_finite
 from pipeline.serving.logs import log
 from pipeline.serving.metrics import Meters
 from pipeline.serving.models import VERSION, Run, ServedModel
@@ -22,7 +23,7 @@ from pipeline.serving.requests import (
     checked_outputs,
 )
 from pipeline.serving.statistics import Timing
-from pipeline.serving.tensors import classified, is_finite, read_batch
+from pipeline.serving.tensors import classified, read_batch
 from pipeline.serving.workers import Workers
 
 logger = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import signature
+from pipeline.core.arrays import is_finite
 from pipeline.serving.refusal import Reason, RefusalError, invalid, quoted
 
 DTYPES: dict[str, type[np.generic]] = {"FP32": np.float32, "UINT8": np.uint8, "INT32": np.int32}
@@ -70,13 +71,6 @@ def read_batch(tensors: Sequence[InputTensor], spec: TensorSpec, max_batch: int)
     if not is_finite(batch):
         raise invalid(f"input {spec.name!r}: holds values that are not finite (NaN or infinity)")
     return batch
-
-
-def is_finite(array: NDArray[Any]) -> bool:
-    """Return whether ``array`` holds neither NaN nor infinity; a minimum and a maximum carry both on."""
-    if array.dtype.kind != "f":
-        return True
-    return math.isfinite(array.min()) and math.isfinite(array.max())
 
 
 def _checked_shape(shape: Sequence[int], spec: TensorSpec, max_batch: int) -> tuple[int, ...]:

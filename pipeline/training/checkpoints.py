@@ -50,7 +50,8 @@ class Checkpoints:
             if hashlib.sha256(content).digest() == data[:DIGEST_SIZE]:
                 state: Json = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
                 return state
-            logger.warning("%s: damaged checkpoint, left out; training goes on from the one before", path)
+            logger.warning("%s: damaged checkpoint, removed; an earlier one serves, where there is one", path)
+            path.unlink()  # it would count as the newest, and push out those that are whole
         return None
 
     def clear(self) -> None:

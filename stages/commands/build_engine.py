@@ -8,7 +8,8 @@ import click
 
 from pipeline.export.precisions import FP32, engine_precisions
 from pipeline.export.tensorrt.plan import HARDWARE
-from stages.common import exit_codes, package_option
+from stages.commands.options import package_option
+from stages.common import exit_codes
 
 COUNT = click.IntRange(min=1)
 OVERRIDES = [

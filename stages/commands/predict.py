@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from stages.common import exit_codes, package_option, session_options
+from stages.commands.options import package_option, session_options
+from stages.common import exit_codes
 
 
 @click.command()

@@ -6,7 +6,8 @@ import click
 
 from pipeline.core.errors import require_extra
 from pipeline.runtimes.provider import PROVIDER_NAMES
-from stages.common import exit_codes, package_option
+from stages.commands.options import package_option
+from stages.common import exit_codes
 
 POSITIVE = click.IntRange(min=1)
 PORT = click.IntRange(0, 65535)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from stages.common import exit_codes, package_option, session_options
+from stages.commands.options import package_option, session_options
+from stages.common import exit_codes
 
 
 @click.command()
@@ -14,11 +15,9 @@ from stages.common import exit_codes, package_option, session_options
 def verify(package: Path, provider: str, num_threads: int) -> None:
     """Recompute the package's sums and rerun its images; names what is damaged or wrong."""
     from pipeline.core.text_table import aligned
-    from pipeline.package.reader import Package
     from pipeline.package.verify import verify_package
 
-    opened = Package.open(package)
-    found = verify_package(opened, provider=provider, num_threads=num_threads)
+    opened, found = verify_package(package, provider=provider, num_threads=num_threads)
     rows = [[file.file, f"{file.parity.max_abs:.1e}", f"{file.parity.top1_agreement:.2%}", "right"] for file in found]
     click.echo("\n".join(aligned(["packaged images", "max difference", "same answer", "on this host"], rows)))
     click.echo(f"{package}: intact, {len(opened.sums)} files agree with their sums")
