@@ -13,9 +13,13 @@ from models.core.table import Entry, Table, UnknownNameError
 from models.flow_paths.base import Schedule
 from models.meta_encoders import META_ENCODERS
 from models.schedules import SCHEDULES
+from pipeline.core.settings import Section
+from pipeline.data.sources.table import SourceEntry
 from pipeline.distillation.criteria import CRITERIA, CriterionEntry
 from pipeline.distillation.method import Method
 from pipeline.distillation.methods import METHODS, MethodEntry
+from pipeline.evaluation.runtimes import RuntimeEntry
+from pipeline.export.precisions import PrecisionEntry
 from pipeline.networks.saved import NETWORK_KINDS
 
 
@@ -31,6 +35,24 @@ def method(**changes: Any) -> Entry:
     return MethodEntry(**{"name": "top", "description": "spins", "load": dict, **changes})
 
 
+def precision(**changes: Any) -> Entry:
+    return PrecisionEntry(**{"name": "top", "description": "spins", "load": dict, **changes})
+
+
+def runtime(**changes: Any) -> Entry:
+    return RuntimeEntry(**{"name": "top", "description": "spins", "load": dict, **changes})
+
+
+def source(**changes: Any) -> Entry:
+    return SourceEntry(**{"name": "top", "description": "spins", "load": dict, **changes})
+
+
+class NoDefault(Section):
+    """Settings that nobody can leave out."""
+
+    exponent: float
+
+
 @pytest.mark.parametrize(
     ("entry", "fault"),
     [
@@ -39,16 +61,26 @@ def method(**changes: Any) -> Entry:
         (toy(load=None), "has no loader .got None.; give a function that imports it and returns it"),
         (toy(load="models.toys.top"), "has no loader .got 'models.toys.top'.; give a function"),
         (toy(description="", load=None), "has no description; has no loader"),
-        (criterion(applies_to=("weights",)), "applies to .*weights.*; known: logits, features"),
-        (criterion(applies_to=()), "applies to nothing; known: logits, features"),
+        (criterion(applies_to=("weights",)), "applies to .*weights.*; give a tuple of logits, features"),
+        (criterion(applies_to=()), "applies to nothing; give a tuple of logits, features"),
         (criterion(load=None), "has no loader"),
-        (method(transfers=("logits", "weights")), "transfers .*weights.*; known: logits, features"),
-        (method(transfers=()), "transfers nothing; known: logits, features"),
+        (Entry(name="top", description="spins"), "has no loader .got nothing."),
+        (CriterionEntry(name="top", description="spins", applies_to=("logits",)), "has no loader .got nothing."),  # type: ignore[call-arg]
+        (toy(name="a b"), "has a name of other characters"),
+        (toy(name=3), "has a name of other characters"),
+        (criterion(applies_to=None), "applies to nothing; give a tuple of logits, features"),
+        (criterion(settings="x"), "has the settings 'x'; give a class derived from Section"),
+        (criterion(settings=NoDefault), "has settings without a default: exponent"),
+        (precision(gate="x"), "has the gate 'x'; give a Gate"),
+        (runtime(artifact=None), "has the artifact None; give a folder in the project"),
+        (source(fingerprint="x"), "has the fingerprint 'x'; give a function"),
+        (method(transfers=("logits", "weights")), "transfers .*weights.*; give a tuple of logits, features"),
+        (method(transfers=()), "transfers nothing; give a tuple of logits, features"),
         (method(description=""), "has no description"),
     ],
 )
 def test_a_faulty_entry_names_its_table_itself_and_the_fault(entry: Entry, fault: str) -> None:
-    with pytest.raises(ValueError, match=rf"entry '{entry.name}' of the toy table: {fault}"):
+    with pytest.raises(ValueError, match=rf"entry {entry.name!r} of the toy table: {fault}"):
         Table("toy", toy(name="another"), entry)
 
 

@@ -1,9 +1,17 @@
 """Tables: what can be chosen by name, an entry for each choice; nothing heavy is imported before one is loaded."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def no_loader() -> Any:
+    """Stand for a loader that was not given; the table refuses the entry."""
+    raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,17 +22,20 @@ class Entry:
     """As people write it in a parameters file or on the command line."""
     description: str
     """What it is, in a few words, for help texts and documentation."""
-    load: Callable[[], Any]
+    load: Callable[[], Any] = no_loader
     """Imports what it needs and returns what it is."""
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong with this entry; kinds of entries add their own checks."""
         if not self.name:
             yield "has no name"
-        if not self.description:
+        elif not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+            yield "has a name of other characters than letters, digits, '_', '.' and '-'"
+        if not self.description or not isinstance(self.description, str):
             yield "has no description"
-        if not callable(self.load):
-            yield f"has no loader (got {self.load!r}); give a function that imports it and returns it"
+        if not callable(self.load) or self.load is no_loader:
+            got = "nothing" if self.load is no_loader else repr(self.load)
+            yield f"has no loader (got {got}); give a function that imports it and returns it"
 
 
 E = TypeVar("E", bound=Entry)
@@ -94,6 +105,6 @@ def choose(table: Mapping[str, Value], name: str, *, kind: str) -> Value:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """Return the message about ``name``, which none of the ``known`` names of a ``kind`` is."""
     names = list(known)
-    near = difflib.get_close_matches(name, names)
+    near = difflib.get_close_matches(str(name), names)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}"

@@ -4,7 +4,7 @@ Settings stand in the room that they configure (``settings.py`` there); ``pipeli
 parameters file. Every field has a default and a description, from which the file is written.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,6 +56,16 @@ def knob(default: Any, description: str, *, was: str | None = None) -> Any:
 def rare(default: Any, description: str) -> Any:
     """Return a field that is rarely changed; in the parameters file it stands below the knobs of its section."""
     return Field(default, description=description, json_schema_extra={"rare": True})
+
+
+def settings_faults(settings: object) -> Iterator[str]:
+    """Yield what is wrong with ``settings`` of an entry, which should be a ``Section`` that has all defaults."""
+    if not isinstance(settings, type) or not issubclass(settings, Section):
+        yield f"has the settings {settings!r}; give a class derived from Section"
+        return
+    without = [name for name, field in settings.model_fields.items() if field.is_required()]
+    if without:
+        yield f"has settings without a default: {', '.join(without)}"
 
 
 def section_of(name: str, base: type[Section], sections: Mapping[str, tuple[Section, str]]) -> Any:

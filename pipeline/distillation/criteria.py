@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from models.core.table import Entry, Table
-from pipeline.core.settings import NonNegative, Positive, Section
+from pipeline.core.settings import NonNegative, Positive, Section, settings_faults
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,9 +46,15 @@ class CriterionEntry(Entry):
     def faults(self) -> Iterator[str]:
         """Yield what is wrong with this entry."""
         yield from super().faults()
-        unknown = [name for name in self.applies_to if name not in TRANSFERS]
-        if unknown or not self.applies_to:
-            yield f"applies to {unknown or 'nothing'}; known: {', '.join(TRANSFERS)}"
+        yield from transfer_faults("applies to", self.applies_to)
+        if self.settings is not None:
+            yield from settings_faults(self.settings)
+
+
+def transfer_faults(what: str, transfers: object) -> Iterator[str]:
+    """Yield what is wrong with ``transfers``, which an entry says by ``what``."""
+    if not isinstance(transfers, tuple) or not transfers or not set(transfers) <= set(TRANSFERS):
+        yield f"{what} {transfers or 'nothing'}; give a tuple of {', '.join(TRANSFERS)}"
 
 
 class KdSettings(Section):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from models.core.table import Entry, Table
-from pipeline.distillation.criteria import FEATURES, LOGITS, TRANSFERS
+from pipeline.distillation.criteria import FEATURES, LOGITS, transfer_faults
 
 if TYPE_CHECKING:
     from pipeline.distillation.method import Method
@@ -33,9 +33,7 @@ class MethodEntry(Entry):
     def faults(self) -> Iterator[str]:
         """Yield what is wrong with this entry."""
         yield from super().faults()
-        unknown = [name for name in self.transfers if name not in TRANSFERS]
-        if unknown or not self.transfers:
-            yield f"transfers {unknown or 'nothing'}; known: {', '.join(TRANSFERS)}"
+        yield from transfer_faults("transfers", self.transfers)
 
 
 def _fm_kt() -> Method:

@@ -7,7 +7,7 @@ To add one: a ``pipeline.runtimes.base.Runtime`` in a file of ``pipeline/runtime
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +53,12 @@ class RuntimeEntry(Entry):
     load: Callable[[], Open]
     artifact: str
     """Folder in the project of what it runs, where ``dvc repro`` evaluates it."""
+
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong with this entry."""
+        yield from super().faults()
+        if not isinstance(self.artifact, str) or not self.artifact:
+            yield f"has the artifact {self.artifact!r}; give a folder in the project, e.g. artifacts/onnx"
 
 
 def _torch() -> Open:

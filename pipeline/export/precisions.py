@@ -6,7 +6,7 @@ imported before an entry is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,12 @@ class PrecisionEntry(Entry):
     """Whether TensorRT builds an engine from the file."""
     only_tensorrt: bool = False
     """Whether the file is made for TensorRT alone, so that it is of no use where TensorRT does not take it."""
+
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong with this entry."""
+        yield from super().faults()
+        if not isinstance(self.gate, Gate):
+            yield f"has the gate {self.gate!r}; give a Gate"
 
     @property
     def file_name(self) -> str:

@@ -7,7 +7,7 @@ entry is loaded.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +39,12 @@ class SourceEntry(Entry):
     """Whether each image is a file below the root, so that images can be decoded on the fly."""
     task: str = "classification"
     """The task whose targets it brings; a name of ``pipeline.tasks.table.TASKS``."""
+
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong with this entry."""
+        yield from super().faults()
+        if self.fingerprint is not None and not callable(self.fingerprint):
+            yield f"has the fingerprint {self.fingerprint!r}; give a function, or None"
 
     @property
     def needs_root(self) -> bool:
