@@ -172,15 +172,17 @@ def test_a_command_line_has_every_path_and_no_other() -> None:
     assert command_line("prepare_data", {"out": "o"}, "p.yaml") == [
         *("stages.prepare_data", "--params", "p.yaml", "--out", "o"),
     ]
-    evaluate = STAGES["evaluate"].project_paths("onnx")
+    evaluate, runtimes = STAGES["evaluate"].project_paths("onnx"), STAGES["evaluate"].runtimes
+    assert {"torch", "onnx", "tensorrt"} <= set(runtimes)
+    needed = f"needed is one of {', '.join(runtimes)}"
     assert command_line("evaluate", evaluate, runtime="onnx")[:2] == ["stages.evaluate", "onnx"]
     for arguments, message in (
         (("prepare_dat", {}), "unknown stage 'prepare_dat'; did you mean prepare_data"),
         (("prepare_data", {}), "prepare_data: got paths for nothing; needed are out"),
         (("prepare_data", {"out": "o", "data": "d"}), "prepare_data: got paths for data, out; needed are out"),
         (("prepare_data", {"out": "o"}, None, "onnx"), "prepare_data: got the runtime 'onnx'; needed is none"),
-        (("evaluate", evaluate), "evaluate: got the runtime None; needed is one of torch, onnx, tensorrt"),
-        (("evaluate", evaluate, None, "onxx"), "evaluate: got the runtime 'onxx'; needed is one of torch"),
+        (("evaluate", evaluate), f"evaluate: got the runtime None; {needed}"),
+        (("evaluate", evaluate, None, "onxx"), f"evaluate: got the runtime 'onxx'; {needed}"),
     ):
         with pytest.raises(ValueError, match=message):
             command_line(*arguments)  # type: ignore[arg-type]

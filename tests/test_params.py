@@ -13,14 +13,16 @@ import pytest
 from click.testing import CliRunner
 
 from models.core.table import Entry, Table
+from models.schedules import SCHEDULES
 from pipeline.core.errors import UserError
 from pipeline.core.settings import Base, Section, entry_of, knob
 from pipeline.data.sources.settings import PrepareData
-from pipeline.distillation.criteria import LOGITS, TRANSFERS, CriterionEntry
+from pipeline.data.sources.table import SOURCES
+from pipeline.distillation.criteria import CRITERIA, FEATURES, LOGITS, TRANSFERS, CriterionEntry
 from pipeline.distillation.settings import DistillStudent, losses_section
 from pipeline.export.precisions import PRECISIONS, PrecisionEntry
 from pipeline.export.settings import ExportOnnx, Gates, gates_section
-from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.export.tensorrt.settings import ENGINE_PRECISIONS, ExportTensorrt
 from pipeline.params.loading import load_section, missing_keys, validated
 from pipeline.params.reference import parameters
 from pipeline.params.rendering import explain, overview, render
@@ -29,6 +31,8 @@ from stages.__main__ import main as stages_main
 from tests.helpers import ROOT, default_params
 
 WriteParams = Callable[[dict[str, Any]], Path]
+ENGINE_WIDTH = max(map(len, ENGINE_PRECISIONS))
+"""Of the column of names where precisions of engines are explained."""
 
 
 def refusal(path: Path) -> str:
@@ -194,16 +198,26 @@ def test_rules_between_keys(params_file: WriteParams) -> None:
     )
 
 
+def criteria_of(transfer: str, *known: str) -> str:
+    """Return the criteria that apply to ``transfer`` as a refusal lists them; ``known`` must be among them."""
+    able = [name for name, entry in CRITERIA.items() if transfer in entry.applies_to]
+    assert set(known) <= set(able)
+    return " or ".join(able)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         (
             {"loss": "pkd"},
-            "loss 'pkd' does not work on logits; use kd or dkd or dist or mse, or set transfer",
+            (
+                "loss 'pkd' does not work on logits; "
+                f"use {criteria_of(LOGITS, 'kd', 'dkd', 'dist', 'mse')}, or set transfer"
+            ),
         ),
         (
             {"transfer": "features", "loss": "dkd"},
-            "loss 'dkd' does not work on features; use pkd or mse, or set",
+            f"loss 'dkd' does not work on features; use {criteria_of(FEATURES, 'pkd', 'mse')}, or set",
         ),
         ({"transfer": "features", "loss": "kd"}, "loss 'kd' does not work on features"),
         (
@@ -417,14 +431,16 @@ def test_a_fresh_clone_has_the_default_preset() -> None:
 def test_a_file_tells_knobs_from_the_rest_and_says_what_each_key_takes() -> None:
     lines = default_params().splitlines()
     assert max(map(len, lines)) <= 120
-    source = next(line for line in lines if line.startswith("  source:"))
-    assert source.startswith("  source: digits                # ")
-    assert source.endswith("; one of digits, imagefolder, cifar10, cifar100")
     section = lines[
         lines.index("prepare_data:                   # where the images come from and how they are split") :
     ]
+    until_source = next(number for number, line in enumerate(section) if line.startswith("  source: digits")) + 1
+    comment = " ".join(line.partition("# ")[2] for line in section[1:until_source]).strip()
+    assert comment == f"where the images come from; one of {', '.join(SOURCES)}", "at its end, or above if too long"
+    assert {"digits", "imagefolder", "cifar10", "cifar100"} <= set(SOURCES)
     mark = section.index("  # rarely changed")
-    assert [line.split(":")[0].strip() for line in section[1:mark]][:2] == ["source", "root"]
+    keys = [line.split(":")[0].strip() for line in section[1:mark] if not line.startswith("  # ")]
+    assert keys[:2] == ["source", "root"]
     assert section[mark + 1].startswith("  max_test_images: null")
     assert "    kd: {temperature: 4.0}      # softened cross-entropy (Hinton et al. 2015)" in lines
     assert "      weight_decay: 5.0e-4      # pulls weights towards zero" in lines
@@ -481,12 +497,14 @@ def test_every_key_is_explained() -> None:
 def test_an_explanation_holds_what_the_table_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     output = CliRunner().invoke(stages_main, ["params", "--explain", "distill_student.flow.schedule"]).output
+    width = max(map(len, SCHEDULES))
+    assert f"    {'rectified':{width}}  the straight path, whose true velocity is constant\n" in output
+    assert f"    {'vp':{width}}  variance preserving (Song et al. 2021)\n" in output
+    assert f"    {'ve':{width}}  variance exploding (Song et al. 2021)\n" in output
     assert output.splitlines() == [
         "distill_student.flow.schedule: path from student to teacher",
         "  one of",
-        "    rectified  the straight path, whose true velocity is constant",
-        "    vp         variance preserving (Song et al. 2021)",
-        "    ve         variance exploding (Song et al. 2021)",
+        *(f"    {name:{width}}  {entry.description}" for name, entry in SCHEDULES.items()),
         "  default  rectified",
     ]
     listed = CliRunner().invoke(stages_main, ["params"]).output
@@ -503,7 +521,7 @@ def test_an_explanation_holds_what_the_table_says(monkeypatch: pytest.MonkeyPatc
         ("distill_student.feature_pairs", "takes    a list of at least one, each a list of 2, each an integer >= 1"),
         ("base.deterministic", "takes    true or false\n  default  true"),
         ("base.device", r"takes    a text that matches ^(auto|cpu|cuda(:\d+)?)$"),
-        ("export_tensorrt.precisions", "any of\n    fp32      float32, as trained\n"),
+        ("export_tensorrt.precisions", f"any of\n    {'fp32':{ENGINE_WIDTH}}  float32, as trained\n"),
         ("execution.compile", "one of\n    auto\n    always\n    never\n  default  auto"),
     ],
 )

@@ -33,6 +33,7 @@ from pipeline.tasks.verification import Reference, verify
 OPEN = Gate(max_abs_diff=None, min_top1_agreement=0.01, max_drop=1.0)
 EXACT = Gate()
 GATES = {"fp32": EXACT, "fp16": EXACT.model_copy(update={"max_abs_diff": 1e-2}), "int8-cpu": OPEN, "int8-trt": OPEN}
+"""Of the precisions whose files are known here."""
 TASK = Classification()
 CLASS_NAMES = ["a", "b", "c", "d"]
 
@@ -68,8 +69,8 @@ def known_answers() -> Reference:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
-    """Return every file of a student of two steps, by precision."""
-    files = export_precisions(make_source(), tmp_path_factory.mktemp("precisions"), list(PRECISIONS))
+    """Return a student of two steps in each precision of ``GATES``, by precision."""
+    files = export_precisions(make_source(), tmp_path_factory.mktemp("precisions"), list(GATES))
     return {file.precision: file for file in files}
 
 

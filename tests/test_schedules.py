@@ -1,5 +1,7 @@
 """Schedules in float64: the table of their formulas, automatic differentiation and the definition of the flow."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,23 +12,27 @@ from models.schedules import SCHEDULES, get_schedule
 
 TIMES = torch.linspace(0.0, 1.0, 41, dtype=torch.float64)
 VISITED = sorted({time for num_steps in range(1, 51) for time in step_times(num_steps)})
+
+
+def exponential(t: Tensor) -> Tensor:
+    """Return alpha of vp."""
+    return torch.exp(-19.9 * (1 - t) ** 2 / 4 - 0.1 * (1 - t) / 2)
+
+
+FORMULAS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "rectified": lambda t: (t, 1 - t),
+    "vp": lambda t: (exponential(t), (1 - exponential(t) ** 2).sqrt()),
+    "ve": lambda t: (0.02 * (100 / 0.02) ** t, t**0),
+}
+"""Alpha and sigma of the schedules whose formulas are known here."""
 every_schedule = pytest.mark.parametrize("name", sorted(SCHEDULES))
-
-
-def table(name: str, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return alpha and sigma."""
-    exponential = torch.exp(-19.9 * (1 - t) ** 2 / 4 - 0.1 * (1 - t) / 2)
-    return {
-        "rectified": (t, 1 - t),
-        "vp": (exponential, (1 - exponential**2).sqrt()),
-        "ve": (0.02 * (100 / 0.02) ** t, t**0),
-    }[name]
+every_known_schedule = pytest.mark.parametrize("name", sorted(FORMULAS))
 
 
 def derived(name: str, times: Tensor, *, of_states: bool = False) -> list[Tensor]:
     """Return alpha, sigma and their derivatives; of the chain's states, those of ve have norm 1. vp avoids its ends."""
     t = (times.clamp(1e-3, 0.999) if name == "vp" else times).clone().requires_grad_()
-    alpha, sigma = table(name, t)
+    alpha, sigma = FORMULAS[name](t)
     norm = torch.hypot(alpha, sigma) if of_states and name == "ve" else 1
     weights = [alpha / norm, sigma / norm]
     return [
@@ -35,7 +41,7 @@ def derived(name: str, times: Tensor, *, of_states: bool = False) -> list[Tensor
     ]
 
 
-@every_schedule
+@every_known_schedule
 def test_weights_and_derivatives_are_those_of_the_table(name: str) -> None:
     s = get_schedule(name)
     for function, expected in zip((s.alpha, s.sigma, s.d_alpha, s.d_sigma), derived(name, TIMES), strict=True):
@@ -75,7 +81,7 @@ def test_vp_preserves_the_variance() -> None:
     torch.testing.assert_close(vp.alpha(TIMES) ** 2 + vp.sigma(TIMES) ** 2, torch.ones_like(TIMES))
 
 
-@every_schedule
+@every_known_schedule
 def test_weights_of_the_states_are_those_of_the_table_and_for_ve_of_norm_one(name: str) -> None:
     schedule, visited = get_schedule(name), torch.tensor(VISITED, dtype=torch.float64)
     weights = torch.tensor([schedule.weights_at(time) for time in VISITED], dtype=torch.float64)
@@ -89,11 +95,21 @@ def test_weights_of_the_states_are_those_of_the_table_and_for_ve_of_norm_one(nam
 
 
 @every_schedule
+def test_derivatives_are_those_of_the_weights(name: str) -> None:
+    s, t = get_schedule(name), TIMES[1:-1].clone().requires_grad_()
+    for weight, derivative in ((s.alpha(t), s.d_alpha(t)), (s.sigma(t), s.d_sigma(t))):
+        found = torch.autograd.grad(weight.sum() + 0 * t.sum(), t)[0]  # a constant weight does not depend on t
+        torch.testing.assert_close(derivative, found, rtol=1e-6, atol=1e-9)
+
+
+@every_schedule
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 8, 16, 50])
 def test_the_true_velocity_recovers_the_target_at_every_step(name: str, num_steps: int) -> None:
     source, target = torch.randn(2, 5, 3, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for time in step_times(num_steps):
-        alpha, sigma, d_alpha, d_sigma = derived(name, torch.tensor(time, dtype=torch.float64), of_states=True)
+        at_time = torch.tensor(time, dtype=torch.float64)
+        is_known, own = name in FORMULAS, get_schedule(name).weights_at(time)
+        alpha, sigma, d_alpha, d_sigma = derived(name, at_time, of_states=True) if is_known else own
         state, velocity = alpha * source + sigma * target, d_alpha * source + d_sigma * target
         recovered = get_schedule(name).recover_target(state=state, velocity=velocity, source=source, time=time)
         torch.testing.assert_close(recovered, target, rtol=1e-6, atol=1e-9)
