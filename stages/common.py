@@ -66,8 +66,8 @@ def _keeping_to_its_code(stage: StageEntry, function: Callable[..., None]) -> Ca
 
     @functools.wraps(function)
     def command(*args: object, **kwargs: object) -> None:
-        # a process of its own has run all that it has loaded; in another, stages run one after another
-        before = set() if function.__module__ == "__main__" else set(sys.modules)
+        # a process of its own has run all that it has loaded; in a comparison's, stages run one after another
+        before = set() if stage.module in sys.orig_argv else set(sys.modules)
         function(*args, **kwargs)
         for name in set(sys.modules) - before:
             path = PurePosixPath(name.replace(".", "/")).with_suffix(".py")

@@ -145,8 +145,12 @@ def test_a_stage_that_loads_what_its_digest_leaves_out_fails(monkeypatch: pytest
         monkeypatch.setitem(sys.modules, module, ModuleType(module))
 
     assert CliRunner().invoke(command, ["pipeline.data.other"]).exit_code == 0
-    monkeypatch.setitem(sys.modules, "pipeline.data.earlier.made_up", ModuleType("earlier"))
+    monkeypatch.setitem(sys.modules, "pipeline.earlier.made_up", ModuleType("earlier"))
     assert CliRunner().invoke(command, ["pipeline.data.other"]).exit_code == 0, "another stage of this process ran it"
+    with monkeypatch.context() as own_process:
+        own_process.setattr(sys, "orig_argv", ["python", "-m", "stages.third"])
+        loaded_at_once = CliRunner().invoke(command, ["pipeline.data.other"])
+    assert "third has loaded pipeline.earlier.made_up" in str(loaded_at_once.exception)
     result = CliRunner().invoke(command, ["pipeline.data.made_up"])
     assert (result.exit_code, str(result.exception)) == (
         1,

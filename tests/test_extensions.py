@@ -440,7 +440,7 @@ def test_an_entry_with_a_fault_is_refused_when_its_table_is_imported(tmp_path: P
         cases.append((extension.table, twice, f"{entry}stands twice in the table"))
         if kind == "criterion":
             unknown = known.replace("LOGITS, FEATURES", "'boxes',")
-            fault = f"{entry}applies to ['boxes']; known: logits, features"
+            fault = f"{entry}applies to ('boxes',); give a tuple of logits, features"
             cases.append((extension.table, with_entry(text, unknown), fault))
     command = [sys.executable, "-B", "-c", IMPORT_ALL]
     given = json.dumps([case[:2] for case in cases])
