@@ -24,31 +24,17 @@ from ruamel.yaml import YAML
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pipeline.params.presets import render_preset
-from pipeline.preflight.stage_table import command_line
+from pipeline.preflight.stage_table import STAGES, command_line
 
 ROOT = Path(__file__).parent.parent
-PATHS = {
-    "probe_environment": {"out": "environment.json", "code": "code.json"},
-    "prepare_data": {"out": "data"},
-    "train_teacher": {
-        "environment": "environment.json",
-        "data": "data",
-        "out": "teacher",
-        "metrics": "teacher.json",
-        "history": "teacher.csv",
-    },
-    "distill_student": {
-        "data": "data",
-        "teacher": "teacher",
-        "out": "student",
-        "metrics": "student.json",
-        "history": "student.csv",
-    },
-    "calibrate_steps": {"data": "data", "student": "student", "out": "calibration", "curve": "curve.csv"},
-    "export_onnx": {"data": "data", "student": "student", "calibration": "calibration", "out": "onnx"},
-}
-"""From each stage that runs here to its paths in the folder of the trials."""
-COMPARED = ("teacher", "teacher.csv", "student", "student.csv", "onnx")
+STAGES_RUN = ("probe_environment", "prepare_data", "train_teacher", "distill_student", "calibrate_steps", "export_onnx")
+COMPARED = (
+    "artifacts/teacher",
+    "reports/teacher_history.csv",
+    "artifacts/student",
+    "reports/student_history.csv",
+    "artifacts/onnx",
+)
 
 
 class Bench:
@@ -66,7 +52,7 @@ class Bench:
     def start(self, stage: str) -> "subprocess.Popen[str]":
         """Start ``stage``; its output is kept."""
         return subprocess.Popen(
-            [sys.executable, "-m", *command_line(stage, PATHS[stage])],
+            [sys.executable, "-m", *command_line(stage, STAGES[stage].project_paths())],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(self.folder)},
             stdout=subprocess.PIPE,
@@ -113,16 +99,20 @@ def main(kills: int, epochs: int, seed: int) -> None:
     moments = random.Random(seed)  # noqa: S311
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), epochs)
-        seconds = {stage: bench.run(stage)[1] for stage in PATHS}
+        seconds = {stage: bench.run(stage)[1] for stage in STAGES_RUN}
         expected = bench.digest()
-        assert {"teacher/model.safetensors", "student/model.safetensors", "onnx/model.onnx"} <= set(expected)
+        models = {
+            f"artifacts/{name}"
+            for name in ("teacher/model.safetensors", "student/model.safetensors", "onnx/model.onnx")
+        }
+        assert models <= set(expected)
         for trial in range(1, kills + 1):
             stage = moments.choice(["train_teacher", "distill_student"])
             bench.forget(COMPARED if stage == "train_teacher" else COMPARED[2:])
             moment = moments.uniform(0.4, 1.0) * seconds[stage]
             while not bench.was_killed(stage, moment):
                 moment *= 0.9
-            later = list(PATHS)[list(PATHS).index(stage) :]
+            later = STAGES_RUN[STAGES_RUN.index(stage) :]
             output = "".join(bench.run(name)[0] for name in later)
             resumed = next((line for line in output.splitlines() if "interrupted" in line), "it started anew")
             found = bench.digest()

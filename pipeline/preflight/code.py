@@ -61,6 +61,7 @@ class CodeReader:
             if not name.endswith(".py"):
                 self._data.setdefault(_package_and_name(name), []).append(name)
         self._sources: dict[str, Source] = {}
+        self._needed: dict[str, frozenset[str]] = {}
 
     def digest(self, stage: StageEntry) -> str:
         """Return the digest of the code that ``stage`` runs."""
@@ -83,14 +84,15 @@ class CodeReader:
         while waiting:
             name = waiting.pop()
             found.add(name)
-            left_out = {other for other in self._needed_by(name) if _matches(other, without)}
+            needed = self._needed_by(name)
+            left_out = {other for other in needed if _matches(other, without)}
             at_once = left_out & self.imported_at_once(name)
             if at_once:
                 raise UserError(
                     f"{name}: imports {min(at_once)} when it is itself imported, which the digest of {module} leaves "
                     "out; import it in a function, or change never_loads in pipeline/preflight/stage_table.py"
                 )
-            waiting |= self._needed_by(name) - left_out - found
+            waiting |= needed - left_out - found
         return sorted(found)
 
     def imported_at_once(self, name: str) -> set[str]:
@@ -104,15 +106,20 @@ class CodeReader:
         candidates = {f"{place}/__init__.py" for place in places} | {f"{places[-1]}.py"}
         return (candidates & self.files) - NOT_COUNTED
 
-    def _needed_by(self, name: str) -> set[str]:
-        """Return the files that the file ``name`` imports or names itself."""
+    def _needed_by(self, name: str) -> frozenset[str]:
+        """Return the files that the file ``name`` imports or names itself; stages share most of them."""
+        if name not in self._needed:
+            self._needed[name] = self._find_needed(name)
+        return self._needed[name]
+
+    def _find_needed(self, name: str) -> frozenset[str]:
         source = self._source(name)
         modules = {*source.imports, *(text for text in source.texts if text.startswith(_DOTTED))}
         package, _ = _package_and_name(name)
         last_parts = {text.rpartition("/")[2] for text in source.texts}
         data = {file for part in last_parts for file in self._data.get((package, part), ())}
         self._refuse_foreign(name, source)
-        return {file for module in modules for file in self.module_files(module)} | data
+        return frozenset({file for module in modules for file in self.module_files(module)} | data)
 
     def _refuse_foreign(self, name: str, source: "Source") -> None:
         """Raise UserError where the file ``name`` imports code of the project that no digest holds."""
