@@ -14,7 +14,8 @@ from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.step_calibration import StepCalibration, choose_steps
 from pipeline.networks.saved import load_network
 from pipeline.tasks.data import open_data
-from stages.common import exit_codes, load_declared, stage_options
+from stages.common import exit_codes, stage_options
+from stages.declared import load_declared
 
 logger = logging.getLogger(__name__)
 

@@ -4,18 +4,15 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec
 
 import click
 
 from pipeline.core.errors import BusyError, GateError, UserError
 from pipeline.core.logging_setup import configure_logging
-from pipeline.core.settings import Section
-from pipeline.params.loading import load_section
 from pipeline.preflight.stage_table import STAGES, StageEntry
 
 Arguments = ParamSpec("Arguments")
-S = TypeVar("S", bound=Section)
 
 
 def path_option(name: str, meaning: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -48,17 +45,6 @@ def stage_options(name: str) -> Callable[[Callable[..., None]], Callable[..., No
         return params_option(function)
 
     return add
-
-
-def load_declared(stage: str, path: Path, name: str, model: type[S]) -> S:
-    """Return the section ``name`` of the parameters file ``path``, with those keys that the ``stage`` declares.
-
-    Reading another fails: DVC would take what the stage wrote for up to date when that key changes.
-
-    Raises:
-        UserError: as ``load_section``.
-    """
-    return load_section(path, name, model, only=STAGES[stage].params)
 
 
 def _keeping_to_its_code(stage: StageEntry, function: Callable[..., None]) -> Callable[..., None]:

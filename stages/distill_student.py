@@ -19,7 +19,8 @@ from pipeline.tasks.data import open_data
 from pipeline.training.launch import run_in_processes
 from pipeline.training.run import training_run
 from pipeline.training.settings import ExecutionSettings
-from stages.common import exit_codes, load_declared, stage_options
+from stages.common import exit_codes, stage_options
+from stages.declared import load_declared
 
 NAME = "distill_student"
 

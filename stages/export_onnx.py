@@ -17,7 +17,8 @@ from pipeline.export.settings import ExportOnnx
 from pipeline.runtimes.engine_file import describe_signature
 from pipeline.tasks.data import open_data
 from pipeline.tasks.reference import reference
-from stages.common import exit_codes, load_declared, stage_options
+from stages.common import exit_codes, stage_options
+from stages.declared import load_declared
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from pipeline.export.folder import MANIFEST
 from pipeline.export.tensorrt.engines import plan_engines, write_engines
 from pipeline.export.tensorrt.settings import ExportTensorrt
 from pipeline.runtimes.engine_file import read_signature
-from stages.common import exit_codes, load_declared, stage_options
+from stages.common import exit_codes, stage_options
+from stages.declared import load_declared
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from pipeline.export.settings import ExportOnnx
 from pipeline.networks.saved import load_network
 from pipeline.runtimes.latency import describe_protocol
 from pipeline.tasks.data import open_data
-from stages.common import exit_codes, load_declared, stage_options
+from stages.common import exit_codes, stage_options
+from stages.declared import load_declared
 
 
 @click.command()

@@ -8,7 +8,8 @@ from pipeline.core.files import replaced_folder
 from pipeline.export.tensorrt.settings import ExportTensorrt
 from pipeline.package.settings import PackageSettings
 from pipeline.package.writer import Records, write_package
-from stages.common import exit_codes, load_declared, stage_options
+from stages.common import exit_codes, stage_options
+from stages.declared import load_declared
 
 
 @click.command()

@@ -11,7 +11,8 @@ from pipeline.data.sources.settings import PrepareData
 from pipeline.data.sources.table import SOURCES
 from pipeline.data.splits import make_splits
 from pipeline.tasks.table import get_task
-from stages.common import exit_codes, load_declared, stage_options
+from stages.common import exit_codes, stage_options
+from stages.declared import load_declared
 
 
 @click.command()

@@ -14,7 +14,8 @@ from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.flow_diagnostics import FlowDiagnostics, Row, columns, summary_columns
 from pipeline.networks.saved import load_adapter, load_network
 from pipeline.tasks.data import open_data
-from stages.common import exit_codes, load_declared, stage_options
+from stages.common import exit_codes, stage_options
+from stages.declared import load_declared
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from pipeline.training.run import training_run
 from pipeline.training.settings import ExecutionSettings
 from pipeline.training.teacher import build_teacher, read_teacher, teacher_spec
 from pipeline.training.teacher_settings import TrainTeacher
-from stages.common import exit_codes, load_declared, stage_options
+from stages.common import exit_codes, stage_options
+from stages.declared import load_declared
 
 NAME = "train_teacher"
 NOT_NEEDED = {"status": "not needed", "reason": "distill_student.method learns without a teacher"}
