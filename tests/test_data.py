@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision import datasets
 
 from pipeline.core.errors import UserError
-from pipeline.data.dataset import Split, read_info
+from pipeline.data.dataset import Split, read_info, read_names
 from pipeline.data.decoding import central_square, decode_image
 from pipeline.data.sources.settings import PrepareData
 from pipeline.data.splits import category_ranks, hold_out, images_in_memory, take_balanced
@@ -229,13 +229,21 @@ def test_subsets_are_balanced(prepare: Prepare, tmp_path: Path) -> None:
     )
 
 
+def test_images_keep_their_names(prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", {"cat/old": 6, "dog": 4})
+    prepare(images)
+    found = {name for split in ("train", "calib", "test") for name in read_names(tmp_path / "out", split)}
+    assert found == {str(path.relative_to(images)) for path in images.rglob("*.png")}
+    for split in ("train", "calib", "test"):
+        expected = [np.asarray(Image.open(images / name)) for name in read_names(tmp_path / "out", split)]
+        assert np.array_equal(packed(tmp_path, split).pixels.transpose(0, 2, 3, 1), expected)
+
+
 def test_splits_depend_on_the_seed_alone() -> None:
     labels = np.repeat(np.arange(3), [50, 20, 4])
     images = images_in_memory(labels, "image", lambda position: np.full((1, 1, 3), position, np.uint8))
     (kept, held), (_, again), (_, other) = (hold_out(images, ("a", "b", "c"), fraction=0.2, seed=s) for s in (0, 0, 1))
-    names = [
-        [name for name, _ in split.read(np.arange(len(split.categories)), None)] for split in (held, again, other, kept)
-    ]
+    names = [list(split.names) for split in (held, again, other, kept)]
     assert names[0] == names[1] != names[2]
     assert not set(names[0]) & set(names[3])
     assert np.bincount(held.categories).tolist() == [10, 4, 1]

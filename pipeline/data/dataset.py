@@ -107,6 +107,20 @@ def read_split(folder: Path, name: str, read_targets: ReadTargets) -> Split:
         raise UserError(f"{path}: missing or damaged ({error}); run prepare_data again") from error
 
 
+def read_names(folder: Path, split: str) -> list[str]:
+    """Return what the images of the packed ``split`` are called: their files below the source's root, or their places.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = folder / f"{split}.names.json"
+    try:
+        names: list[str] = read_json(path)["names"]
+    except KeyError as error:
+        raise UserError(f"{path}: has no {error}; run prepare_data again") from error
+    return names
+
+
 def read_index(folder: Path, read_targets: ReadTargets) -> ImageIndex:
     """Return the training split of the data in ``folder``, which is an index.
 

@@ -47,7 +47,8 @@ def write_splits(
 ) -> Json:
     """Write the splits and ``data.json``, which describes them, into ``folder``; return the latter.
 
-    A packed split is ``<split>.safetensors``: images uint8 (N, H, W, 3), and the truth as the task names it. With
+    A packed split is ``<split>.safetensors``: images uint8 (N, H, W, 3), and the truth as the task names it; what its
+    images are called lies beside it in ``<split>.names.json``. With
     ``storage`` index the training split is ``train.index.json``: the names of its files below ``root`` and their truth,
     each file read once to know that it can be.
 
@@ -93,7 +94,7 @@ def _common_size(train: ImageSet, image_size: int | None) -> tuple[int, int]:
     if image_size is not None:
         return image_size, image_size
     for position in range(len(train.categories)):
-        _, image = next(train.read(np.array([position]), None))
+        image = next(train.read(np.array([position]), None))
         if not isinstance(image, UserError):
             return image.shape[0], image.shape[1]
     raise UserError("no training image can be read; prepare_data.unreadable: stop names the first one's fault")
@@ -128,6 +129,8 @@ class _SplitWriter:
                 statistics.add(image)
         save_file({"images": pixels[: len(kept)], **self.encode_truth(split, kept)}, path)
         path.chmod(0o644)  # safetensors leaves it to the owner alone
+        names = [split.names[position] for position in kept]
+        write_text(self.folder / f"{name}.names.json", f"{json.dumps({'names': names})}\n")
         return path, len(kept)
 
     def index(self, name: str, split: ImageSet, statistics: ChannelStatistics | None) -> tuple[Path, int, str]:
@@ -160,7 +163,7 @@ class _SplitWriter:
         left = np.bincount(split.categories, minlength=len(self.class_names))
         images = split.read(np.arange(len(split.categories)), self.settings.image_size)
         shown = tqdm(images, desc=f"reading {name}", total=len(split.categories), disable=None)
-        for position, (file, image) in enumerate(shown):
+        for position, image in enumerate(shown):
             if isinstance(image, UserError):
                 if self.settings.unreadable == "stop":
                     raise image
@@ -169,8 +172,8 @@ class _SplitWriter:
                 continue
             if image.shape[:2] != self.size:
                 raise UserError(
-                    f"{file}: is {image.shape[1]} x {image.shape[0]} pixels, the first training image is "
-                    f"{self.size[1]} x {self.size[0]}; set prepare_data.image_size to bring all images to one size"
+                    f"{split.names[position]}: is {image.shape[1]} x {image.shape[0]} pixels, the first training image "
+                    f"is {self.size[1]} x {self.size[0]}; set prepare_data.image_size to bring all images to one size"
                 )
             yield position, image
         self._report(name, len(split.categories), faults, left)

@@ -25,8 +25,10 @@ class ImageSet:
 
     categories: Indices
     """The category of each image, an index into the source's class names, shape (N,); splits are balanced by it."""
-    read: Callable[[Indices, int | None], Iterator[tuple[str, Image | UserError]]]
-    """Yield (name for messages, RGB image (H, W, 3) or why it cannot be read) of each given position, in that order.
+    names: Sequence[str]
+    """What each image is called: its file below the source's root, or its place in the source."""
+    read: Callable[[Indices, int | None], Iterator[Image | UserError]]
+    """Yield the RGB image (H, W, 3), or why it cannot be read, of each given position, in that order.
 
     The second argument brings images to central squares of so many pixels; None leaves them as they are.
     """
@@ -35,18 +37,23 @@ class ImageSet:
 
     def select(self, positions: Indices) -> ImageSet:
         """Return the set of the images at ``positions``."""
+        names = [self.names[position] for position in positions]
         files = [self.files[position] for position in positions] if self.files else ()
-        return ImageSet(self.categories[positions], lambda chosen, size: self.read(positions[chosen], size), files)
+
+        def read(chosen: Indices, size: int | None) -> Iterator[Image | UserError]:
+            return self.read(positions[chosen], size)
+
+        return ImageSet(self.categories[positions], names, read, files)
 
 
 def images_in_memory(categories: Indices, name: str, image: Callable[[int], Image]) -> ImageSet:
-    """Return a set whose images (H, W, 3) ``image`` returns by position; messages call one ``name`` and its number."""
+    """Return a set whose images (H, W, 3) ``image`` returns by position; they are called ``name`` and their number."""
 
-    def read(positions: Indices, size: int | None) -> Iterator[tuple[str, Image | UserError]]:
+    def read(positions: Indices, size: int | None) -> Iterator[Image | UserError]:
         for position in positions:
-            yield f"{name} {position}", fitted(image(int(position)), size)
+            yield fitted(image(int(position)), size)
 
-    return ImageSet(categories, read)
+    return ImageSet(categories, [f"{name} {position}" for position in range(len(categories))], read)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,11 @@ class _Names:
         self.root = root
 
     def __call__(self, path: Path) -> str:
-        return str(self.shown / path.relative_to(self.root))
+        return str(self.shown / self.below(path))
+
+    def below(self, path: Path) -> str:
+        """Return the path as seen from the root."""
+        return str(path.relative_to(self.root))
 
 
 def _subfolders(path: Path) -> list[Path]:
@@ -112,12 +116,11 @@ def _image_set(folder: Path, class_names: tuple[str, ...], names: _Names) -> Ima
         files += found
         categories += [category] * len(found)
 
-    def read(positions: Indices, size: int | None) -> Iterator[tuple[str, Image | UserError]]:
+    def read(positions: Indices, size: int | None) -> Iterator[Image | UserError]:
         chosen = [files[position] for position in positions]
-        shown = [names(file) for file in chosen]
-        yield from zip(shown, read_images(shown, chosen, size), strict=True)
+        return read_images([names(file) for file in chosen], chosen, size)
 
-    return ImageSet(np.array(categories, dtype=np.int64), read, files)
+    return ImageSet(np.array(categories, dtype=np.int64), [names.below(file) for file in files], read, files)
 
 
 def _images_of_class(folder: Path, names: _Names) -> list[Path]:
