@@ -135,7 +135,7 @@ def our_steps(objective: Objective, *, batch: int, device: torch.device, precisi
     network.train()
     epoch = 0
     while True:
-        metrics = EpochMetrics(len(batches))
+        metrics = EpochMetrics(len(batches), key="training")
         for drawn in batches.epoch(epoch):
             loss = step(drawn)
             metrics.add(loss, objective.supervision.batch_scores(loss.predicted, drawn), step.learning_rate)

@@ -9,7 +9,7 @@ from typing import ParamSpec
 import click
 
 from pipeline.core.errors import BusyError, GateError, UserError
-from pipeline.core.logging_setup import configure_logging
+from pipeline.core.logging_setup import logged
 from pipeline.preflight.stage_table import STAGES, StageEntry
 
 Arguments = ParamSpec("Arguments")
@@ -69,9 +69,9 @@ def exit_codes(function: Callable[Arguments, None]) -> Callable[Arguments, None]
 
     @functools.wraps(function)
     def command(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        configure_logging()
         try:
-            function(*args, **kwargs)
+            with logged():
+                function(*args, **kwargs)
         except UserError as error:
             _stop(error, code=2)
         except (BusyError, GateError) as error:

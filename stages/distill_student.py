@@ -1,8 +1,10 @@
 """Transfer the teacher into the student."""
 
+import logging
 from pathlib import Path
 
 import click
+from torch import nn
 
 from pipeline.core.distributed import is_main
 from pipeline.core.files import write_json
@@ -15,12 +17,17 @@ from pipeline.distillation.teacher_loss import load_teacher
 from pipeline.networks.saved import ADAPTER, build_network
 from pipeline.networks.weights import DESCRIPTION, WEIGHTS, save_network
 from pipeline.preflight.code import stage_digest
-from pipeline.tasks.data import open_data
+from pipeline.tasks.data import TaskData, open_data
+from pipeline.training.diagnosis import training_warnings, weak_teacher
 from pipeline.training.launch import run_in_processes
-from pipeline.training.run import training_run
+from pipeline.training.loop import Row
+from pipeline.training.objective import Objective
+from pipeline.training.run import TrainingRun, training_run
 from pipeline.training.settings import ExecutionSettings
 from stages.common import exit_codes, stage_options
 from stages.declared import load_declared
+
+logger = logging.getLogger(__name__)
 
 NAME = "distill_student"
 
@@ -43,7 +50,7 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
     source = load_teacher(teacher).to(device) if settings.needs_teacher else None
     adapter_spec = method.adapter(settings, info, task, student, source)
     adapter = build_network(adapter_spec) if adapter_spec else None
-    supervision = task.supervision(label_smoothing=training.label_smoothing)
+    supervision = task.supervision(info, label_smoothing=training.label_smoothing)
     objective = method.objective(settings, Networks(student, adapter, source), supervision)
     params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
     inputs = [data / "data.json", *([teacher / DESCRIPTION, teacher / WEIGHTS] if source else [])]
@@ -56,10 +63,26 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
         about = save_network(run.folder, student, spec, about=about | {"teacher_stages": teacher_stages(settings)})
         if adapter is not None and adapter_spec is not None:
             save_network(run.folder / ADAPTER, adapter, adapter_spec, about={})
+        warnings = _warnings(rows, objective, source, prepared, run)
         if is_main():
             val = {name: value for name, value in rows[-1].items() if name.startswith("val_")}
             report = {"num_parameters": about["num_parameters"], "execution": run.execution.describe()}
-            write_json(metrics, val | report)
+            write_json(metrics, val | report | {"warnings": warnings})
+            for warning in warnings:
+                logger.warning("%s", warning)
+
+
+def _warnings(
+    rows: list[Row], objective: Objective, teacher: nn.Module | None, data: TaskData, run: TrainingRun
+) -> list[str]:
+    """Return a line on each reason to doubt the trained student, or its ``teacher``."""
+    supervision, device, calib = objective.supervision, run.execution.device, data.split("calib")
+    student = supervision.validate(objective.predict, calib, device)
+    found = training_warnings(rows, student, supervision, key=run.key)
+    if teacher is None:
+        return found
+    weak = weak_teacher(student, supervision.validate(teacher, calib, device), data.task.primary)
+    return [*found, weak] if weak else found
 
 
 if __name__ == "__main__":

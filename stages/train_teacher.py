@@ -1,5 +1,6 @@
 """Train the teacher, or take the one that is given."""
 
+import logging
 from pathlib import Path
 
 import click
@@ -12,8 +13,9 @@ from pipeline.networks.complexity import count_macs
 from pipeline.networks.weights import save_network
 from pipeline.preflight.code import stage_digest
 from pipeline.tasks.data import open_data
+from pipeline.training.diagnosis import given_weights_warnings, training_warnings
 from pipeline.training.launch import run_in_processes
-from pipeline.training.loop import write_empty_history
+from pipeline.training.loop import Row, write_empty_history
 from pipeline.training.objective import Supervised
 from pipeline.training.run import training_run
 from pipeline.training.settings import ExecutionSettings
@@ -21,6 +23,8 @@ from pipeline.training.teacher import build_teacher, read_teacher, teacher_spec
 from pipeline.training.teacher_settings import TrainTeacher
 from stages.common import exit_codes, stage_options
 from stages.declared import load_declared
+
+logger = logging.getLogger(__name__)
 
 NAME = "train_teacher"
 NOT_NEEDED = {"status": "not needed", "reason": "distill_student.method learns without a teacher"}
@@ -42,10 +46,11 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
     prepared = open_data(data)
     task = prepared.training
     spec = teacher_spec(settings, prepared.info, task)
-    supervision = task.supervision(label_smoothing=settings.training.label_smoothing)
+    supervision = task.supervision(prepared.info, label_smoothing=settings.training.label_smoothing)
     params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
     precision, inputs = settings.training.precision, [data / "data.json"]
     report: Json = NOT_NEEDED
+    rows: list[Row] = []
     with training_run(
         NAME, out, device, execution, precision=precision, params=params, inputs=inputs, code=stage_digest(NAME)
     ) as run:
@@ -57,18 +62,23 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
                 teacher = build_teacher(task, spec, image_size)
                 objective = Supervised(teacher, supervision=supervision)
                 seed = derive_seed(base.seed, NAME)
-                run.train(objective, data, task, settings.training, seed=seed, history=history)
+                rows = run.train(objective, data, task, settings.training, seed=seed, history=history)
             else:
                 teacher = read_teacher(task, spec, settings.weights, image_size).to(device)
             about = save_network(run.folder, teacher, spec, about={})
             report = {"execution": run.execution.describe()} if trains else {}
-            scores = supervision.validate(teacher, prepared.split("test"), device)
-            report |= {f"test_{name}": value for name, value in scores.items()}
+            found = supervision.validate(teacher, prepared.split("test"), device)
+            report |= {f"test_{name}": value for name, value in found.scores.items()}
             report |= {"macs": count_macs(teacher, image_size, device), "num_parameters": about["num_parameters"]}
+            report["warnings"] = (
+                training_warnings(rows, found, supervision, key=run.key) if trains else given_weights_warnings(found)
+            )
         else:
             write_json(run.folder / "note.json", NOT_NEEDED)
         if is_main():
             write_json(metrics, report)
+            for warning in report.get("warnings", []):
+                logger.warning("%s", warning)
 
 
 if __name__ == "__main__":

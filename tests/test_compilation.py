@@ -43,7 +43,7 @@ class Small(Backbone):
 def objective() -> Supervised:
     torch.manual_seed(0)
     network = Classifier(Small(), LogitTransform(4, 2), mean=[0.5] * 3, std=[0.25] * 3)
-    return Supervised(network, supervision=CrossEntropy(0.0))
+    return Supervised(network, supervision=CrossEntropy(("dark", "bright"), 0.0))
 
 
 @pytest.fixture(autouse=True)

@@ -234,7 +234,7 @@ def test_cross_entropy_serves_labels_shares_steps_and_smoothing() -> None:
     shares = torch.rand(8, 4).softmax(dim=1)
     mixed = Batch(batch.images, ClassTargets(shares.argmax(dim=1), shares))
     for smoothing in (0.0, 0.1):
-        supervision = CrossEntropy(smoothing)
+        supervision = CrossEntropy(INFO.class_names, smoothing)
         for targets, given in ((functional.one_hot(LABELS, 4).float(), batch), (shares, mixed)):
             wanted = (1 - smoothing) * targets + smoothing / 4
             costs = [-(wanted * step.log_softmax(dim=1)).sum(dim=1).mean() for step in logits]
@@ -278,7 +278,14 @@ def fits(objective: Objective) -> bool:
 @pytest.fixture(scope="module")
 def trained_teacher() -> Classifier:
     teacher = make_teacher()
-    list(train(Supervised(teacher, supervision=CrossEntropy(0.0)), make_batch(), steps=30, learning_rate=0.05))
+    list(
+        train(
+            Supervised(teacher, supervision=CrossEntropy(INFO.class_names, 0.0)),
+            make_batch(),
+            steps=30,
+            learning_rate=0.05,
+        )
+    )
     return teacher.eval()
 
 
@@ -301,4 +308,4 @@ def test_a_method_that_needs_a_teacher_says_so(name: str) -> None:
     spec = entry.adapter(settings, INFO, TASK, student, None)
     networks = Networks(student, build_network(spec) if spec else None, None)
     with pytest.raises(UserError, match=f"'{name}' needs a teacher; run train_teacher"):
-        entry.objective(settings, networks, CrossEntropy(0.0))
+        entry.objective(settings, networks, CrossEntropy(INFO.class_names, 0.0))

@@ -15,7 +15,7 @@ from typing import TextIO
 import pytest
 
 import pipeline.training.progress
-from pipeline.core.logging_setup import configure_logging
+from pipeline.core.logging_setup import logged
 from tests.toy_training import run
 
 
@@ -33,8 +33,8 @@ def _every_step_is_shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def train_showing(errors: TextIO, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train two epochs with ``errors`` in the place of standard error."""
     monkeypatch.setattr("sys.stderr", errors)
-    configure_logging()
-    run(folder, epochs=2)
+    with logged():
+        run(folder, epochs=2)
     errors.close()
 
 

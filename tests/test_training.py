@@ -28,7 +28,7 @@ EVEN = LearningRate(name="multistep", warmup_epochs=0)
 
 
 def val_accuracy(objective: Objective) -> float:
-    return objective.supervision.validate(objective.predict, make_split(), CPU)["accuracy"]
+    return objective.supervision.validate(objective.predict, make_split(), CPU).scores["accuracy"]
 
 
 def same_bits(one: nn.Module, other: nn.Module) -> bool:
@@ -203,7 +203,7 @@ def test_lines_tell_figures_speed_and_time_left(tmp_path: Path, caplog: pytest.L
 def resnet18() -> Objective:
     torch.manual_seed(0)
     network = build_classifier(backbone="resnet18", num_classes=2, mean=[0.5] * 3, std=[0.25] * 3)
-    return Supervised(network, supervision=CrossEntropy(0.0))
+    return Supervised(network, supervision=CrossEntropy(("dark", "bright"), 0.0))
 
 
 def drawn_steps() -> Objective:

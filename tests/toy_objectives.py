@@ -61,7 +61,7 @@ def make_objective(
     student = build_student(entry.student(settings, INFO, TASK), INFO.image_size)
     spec = entry.adapter(settings, INFO, TASK, student, teacher)
     networks = Networks(student, build_network(spec) if spec else None, teacher)
-    return entry.objective(settings, networks, TASK.supervision(label_smoothing=0.0))
+    return entry.objective(settings, networks, TASK.supervision(INFO, label_smoothing=0.0))
 
 
 def variant(name: str, **changes: Any) -> Any:

@@ -38,7 +38,7 @@ def draft() -> Supervised:
     seed_everything(0, "test")
     layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.1))
     network = nn.Sequential(Normalize([0.5] * 3, [0.25] * 3), layers, nn.Linear(4 * 4 * 3, 2))
-    return Supervised(network, supervision=CrossEntropy(0.0))
+    return Supervised(network, supervision=CrossEntropy(("dark", "bright"), 0.0))
 
 
 def run(
@@ -67,6 +67,7 @@ def run(
         Execution(CPU, precision, compiled, compile_fallback),
         SETTINGS.model_copy(update=changes),
         seed=seed,
+        key="toy.training",
         checkpoints=Checkpoints(folder),
         on_epoch=on_epoch or (lambda _: None),
     )

@@ -1,7 +1,7 @@
 """The side of a task that builds and trains networks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,11 +16,24 @@ Predicted = Any
 """What a network returns in training; its task alone looks into it."""
 
 
+class Validation(NamedTuple):
+    """What is found of a network on images that it was not trained on."""
+
+    scores: Mapping[str, float]
+    """The task's primary one first."""
+    standard_error: float
+    """Of the primary score, from the number of images."""
+    doubts: Sequence[str]
+    """Why the network is of no use, as predicates: "answers 'cat' for each of 60 images"."""
+
+
 class Supervision(ABC):
     """What the targets themselves teach, and how training is watched."""
 
     loss_name: str
     """The loss against the targets, as it is reported."""
+    guess_loss: float
+    """That loss of a network that knows nothing."""
 
     @abstractmethod
     def loss(self, predicted: Predicted, batch: Batch) -> Tensor:
@@ -34,10 +47,8 @@ class Supervision(ABC):
         """Return what is reported of a training step beside its losses, scalars on the device."""
 
     @abstractmethod
-    def validate(
-        self, predict: Callable[[Tensor], Predicted], split: Split, device: torch.device
-    ) -> Mapping[str, float]:
-        """Return the scores of ``predict`` on ``split``, the task's primary one first; processes share the work."""
+    def validate(self, predict: Callable[[Tensor], Predicted], split: Split, device: torch.device) -> Validation:
+        """Return what is found of ``predict`` on ``split``; processes share the work."""
 
 
 class ExportParts(NamedTuple):
@@ -63,8 +74,8 @@ class TaskTraining(ABC):
         """Return what mixes the images of a batch; None: nothing does."""
 
     @abstractmethod
-    def supervision(self, *, label_smoothing: float) -> Supervision:
-        """Return the loss against the targets."""
+    def supervision(self, info: DataInfo, *, label_smoothing: float) -> Supervision:
+        """Return the loss against the targets of the data ``info``."""
 
     @abstractmethod
     def plain_network(self, backbone: str, info: DataInfo, *, mean: list[float], std: list[float]) -> NetworkSpec:

@@ -14,10 +14,15 @@ Figures = dict[str, float]
 
 
 class EpochMetrics:
-    """Loss, its parts and the task's scores of each step; taking them in never waits for the device."""
+    """Loss, its parts and the task's scores of each step; taking them in never waits for the device.
 
-    def __init__(self, num_steps: int) -> None:
+    Args:
+        key: of the settings of the training, for messages.
+    """
+
+    def __init__(self, num_steps: int, *, key: str) -> None:
         self.num_steps = num_steps
+        self.key = key
         self.count = 0
         self.names: list[str] = []
         self._log = torch.empty(0)
@@ -56,6 +61,6 @@ class EpochMetrics:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in zip(self.names, row, strict=True))
         return (
             f"training diverged: the loss is not finite at step {step} of {self.num_steps} of an epoch ({figures}, "
-            f"learning rate {self._learning_rates[step - 1]:.4g}); lower the learning rate or the loss weight, or set "
-            "clip_norm"
+            f"learning rate {self._learning_rates[step - 1]:.4g}); lower {self.key}.optimizer.learning_rate or the "
+            f"weight of the loss that grew, or set {self.key}.clip_norm, e.g. to 1.0"
         )

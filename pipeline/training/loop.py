@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from pipeline.core.files import write_csv
 from pipeline.core.torch_setup import derive_seed, seed_everything
 from pipeline.data.batch import Batch, TrainingBatches
 from pipeline.data.dataset import Split
-from pipeline.tasks.training import Supervision
+from pipeline.tasks.training import Supervision, Validation
+from pipeline.training.batch_norms import keep_up_batch_norms
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.compilation import compiled_networks, guard_first_call, uncompiled
+from pipeline.training.diagnosis import early_warning
 from pipeline.training.epoch_metrics import EpochMetrics
 from pipeline.training.execution import Execution
 from pipeline.training.objective import Loss, Objective
@@ -48,6 +50,7 @@ def train(
     settings: Training,
     *,
     seed: int,
+    key: str,
     checkpoints: Checkpoints,
     on_epoch: Callable[[list[Row]], None],
 ) -> list[Row]:
@@ -57,6 +60,7 @@ def train(
 
     Args:
         val: images not trained on, for the scores of each epoch; they choose nothing.
+        key: of ``settings`` in the parameters file, for messages.
         checkpoints: where the state after each epoch is kept, and from where training goes on.
         on_epoch: called with all rows so far after every epoch, and before the first of a resumed run, in the main
             process.
@@ -67,6 +71,7 @@ def train(
             compiling failed.
     """
     network = objective.network.to(execution.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    keep_up_batch_norms(network, num_steps=settings.epochs * len(batches))
     average = WeightAverage(network, settings.ema_decay) if settings.ema_decay is not None else None
     optimizer, scheduler = build_optimizer(
         network, settings.optimizer, settings.schedule, steps_per_epoch=len(batches), epochs=settings.epochs
@@ -86,12 +91,18 @@ def train(
         _shown(settings.epochs, len(rows), batches, execution) as shown,
         _nondeterminism_explained(),
     ):
-        run_epoch = _EpochRunner(step, batches, execution, seed=seed)
+        run_epoch = _EpochRunner(step, batches, execution, seed=seed, key=key)
+        concern = None
         for epoch in range(len(rows), settings.epochs):
             row = run_epoch(epoch, shown)
-            row |= {f"val_{name}": value for name, value in _validate(objective, step, val, execution).items()}
+            scores = _validate(objective, step, val, execution).scores
+            row |= {f"val_{name}": value for name, value in scores.items()}
             rows.append(row)
             shown.epoch(row)
+            if is_main() and concern is None and len(rows) < settings.epochs:
+                concern = early_warning(row, objective.supervision, key=key, epochs=settings.epochs)
+                if concern:
+                    logger.warning("%s; stopped now, it goes on from here when started again unchanged", concern)
             if is_main():
                 checkpoints.save(len(rows), {"rows": rows, "step": step.state_dict()})
                 on_epoch(rows)
@@ -113,7 +124,10 @@ def _shown(epochs: int, done: int, batches: TrainingBatches, execution: Executio
     num_steps, batch_size = len(batches), batches.batch_size
     if is_main():
         facts = ", ".join(f"{name} {value}" for name, value in execution.describe().items())
-        logger.info("training: %d epochs of %d batches of %d; %s", epochs, num_steps, batch_size, facts)
+        total = epochs * num_steps
+        logger.info(
+            "training: %d epochs of %d steps of %d images, %d steps; %s", epochs, num_steps, batch_size, total, facts
+        )
     with progress(epochs=epochs, done=done, num_steps=num_steps, batch_size=batch_size) as shown:
         yield shown
 
@@ -134,11 +148,14 @@ def _resume(step: TrainingStep, checkpoints: Checkpoints, on_epoch: Callable[[li
 class _EpochRunner:
     """Run one epoch of training steps after the other."""
 
-    def __init__(self, step: TrainingStep, batches: TrainingBatches, execution: Execution, *, seed: int) -> None:
+    def __init__(
+        self, step: TrainingStep, batches: TrainingBatches, execution: Execution, *, seed: int, key: str
+    ) -> None:
         self.step = step
         self.take: Callable[[Batch], Loss] = step
         self.batches = batches
         self.seed = seed
+        self.key = key
         if execution.compiled:
             networks = [step.objective.network, *([step.objective.teacher] if step.objective.teacher else [])]
             self.take = guard_first_call(step, networks, fallback=execution.compile_fallback)
@@ -149,7 +166,7 @@ class _EpochRunner:
         objective = self.step.objective
         objective.set_epoch(epoch)
         objective.train()
-        metrics = EpochMetrics(len(self.batches))
+        metrics = EpochMetrics(len(self.batches), key=self.key)
         row: Row = {"epoch": epoch + 1, "learning_rate": self.step.learning_rate}
         for batch in self.batches.epoch(derive_seed(self.seed, "batches", epoch)):
             learning_rate = self.step.learning_rate
@@ -159,8 +176,8 @@ class _EpochRunner:
         return row | metrics.means()
 
 
-def _validate(objective: Objective, step: TrainingStep, val: Split, execution: Execution) -> Mapping[str, float]:
-    """Return the scores on ``val`` of the weights that would deploy if this were the last epoch."""
+def _validate(objective: Objective, step: TrainingStep, val: Split, execution: Execution) -> Validation:
+    """Return what is found on ``val`` of the weights that would deploy if this were the last epoch."""
     averaged = contextlib.nullcontext() if step.average is None else step.average.applied()
     eager = uncompiled() if execution.compiled else contextlib.nullcontext()
     with averaged, eager, step.autocast:

@@ -12,6 +12,7 @@ from pipeline.core.distributed import is_main, process_group
 from pipeline.core.files import Json
 from pipeline.data.dataset import read_info, read_split
 from pipeline.data.loaders import open_training_batches
+from pipeline.data.repeated_batches import RepeatedBatches
 from pipeline.tasks.training import TaskTraining
 from pipeline.training.checkpoints import Checkpoints, open_checkpoints
 from pipeline.training.execution import Execution, choose_execution, output_folder
@@ -23,6 +24,8 @@ from pipeline.training.settings import ExecutionSettings, Training
 class TrainingRun(NamedTuple):
     """What a training stage works with."""
 
+    key: str
+    """Of the settings of the training in the parameters file, for messages."""
     execution: Execution
     checkpoints: Checkpoints
     folder: Path
@@ -39,13 +42,16 @@ class TrainingRun(NamedTuple):
         Raises:
             GateError, UserError: see ``pipeline.training.loop.train`` and ``open_training_batches``.
         """
-        batches = open_training_batches(
-            data,
-            task.read_targets,
-            batch_size=settings.batch_size,
-            augment=settings.augment,
-            mix=task.build_mix(settings.augment, read_info(data)),
-            device=self.execution.device,
+        batches = RepeatedBatches(
+            open_training_batches(
+                data,
+                task.read_targets,
+                batch_size=settings.batch_size,
+                augment=settings.augment,
+                mix=task.build_mix(settings.augment, read_info(data)),
+                device=self.execution.device,
+            ),
+            min_steps=settings.min_epoch_steps,
         )
         return train(
             objective,
@@ -54,6 +60,7 @@ class TrainingRun(NamedTuple):
             self.execution,
             settings,
             seed=seed,
+            key=self.key,
             checkpoints=self.checkpoints,
             on_epoch=functools.partial(write_history, history),
         )
@@ -89,6 +96,6 @@ def training_run(
         facts = {"params": params, "execution": settings.model_dump(mode="json") | execution.describe()}
         with open_checkpoints(stage, facts, inputs, code=code) as checkpoints:
             with output_folder(out) as folder:
-                yield TrainingRun(execution, checkpoints, folder)
+                yield TrainingRun(f"{stage}.training", execution, checkpoints, folder)
             if is_main():
                 checkpoints.clear()

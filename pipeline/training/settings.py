@@ -57,6 +57,7 @@ class Training(Section):
 
     epochs: Count = knob(20, "passes over the training images")
     batch_size: Annotated[int, Field(ge=2)] = knob(64, "images of one step, over all processes")
+    min_epoch_steps: Count = knob(1, "steps of an epoch at least; fewer images are passed over again until then")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = knob("fp32", "number format; auto: the fastest of the device")
     optimizer: Optimizer = knob(Optimizer(), "what changes the weights")
     schedule: LearningRate = knob(LearningRate(), "learning rate over the epochs")

@@ -1,6 +1,7 @@
 """How classifiers are built, trained and watched."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from pipeline.data.dataset import DataInfo, Split
 from pipeline.data.packed_batches import ordered_batches
 from pipeline.data.settings import Augment
 from pipeline.networks.spec import NetworkSpec
+from pipeline.tasks.classification.doubts import doubts
 from pipeline.tasks.classification.targets import ClassTargets, class_targets
-from pipeline.tasks.training import ExportParts, Supervision, TaskTraining
+from pipeline.tasks.training import ExportParts, Supervision, TaskTraining, Validation
 
 VALIDATION_BATCH = 256
 
@@ -24,12 +26,15 @@ class CrossEntropy(Supervision):
     """Cross-entropy with the labels, or with the shares of mixed images.
 
     Args:
+        class_names: of the labels.
         label_smoothing: share of every label that is spread over all classes.
     """
 
     loss_name = "cross_entropy"
 
-    def __init__(self, label_smoothing: float) -> None:
+    def __init__(self, class_names: Sequence[str], label_smoothing: float) -> None:
+        self.class_names = class_names
+        self.guess_loss = math.log(len(class_names))
         self.label_smoothing = label_smoothing
 
     def loss(self, predicted: Tensor, batch: Batch) -> Tensor:
@@ -46,12 +51,18 @@ class CrossEntropy(Supervision):
         return {"train_accuracy": correct.float().mean()}
 
     @torch.no_grad()
-    def validate(self, predict: Callable[[Tensor], Tensor], split: Split, device: torch.device) -> Mapping[str, float]:
+    def validate(self, predict: Callable[[Tensor], Tensor], split: Split, device: torch.device) -> Validation:
         """Return the share of ``split`` whose largest logit is the label's."""
-        correct = torch.zeros((), dtype=torch.int64, device=device)
-        for batch in ordered_batches(split.select(local_shard(0, len(split))), VALIDATION_BATCH, device):
-            correct += (predict(batch.images).argmax(dim=1) == class_targets(batch).labels).sum()
-        return {"accuracy": int(all_reduce_sum(correct)) / len(split)}
+        shard, predicted = local_shard(0, len(split)), torch.zeros(len(split), dtype=torch.int64, device=device)
+        place = shard.start
+        for batch in ordered_batches(split.select(shard), VALIDATION_BATCH, device):
+            predicted[place : place + len(batch.images)] = predict(batch.images).argmax(dim=1)
+            place += len(batch.images)
+        assert isinstance(split.targets, ClassTargets)
+        answers, labels = all_reduce_sum(predicted).cpu().numpy(), split.targets.labels.cpu().numpy()
+        accuracy = float((answers == labels).mean())
+        error = (accuracy * (1 - accuracy) / len(split)) ** 0.5
+        return Validation({"accuracy": accuracy}, error, doubts(answers, labels, self.class_names))
 
 
 class ClassificationTraining(TaskTraining):
@@ -67,9 +78,9 @@ class ClassificationTraining(TaskTraining):
             mixup_alpha=augment.mixup_alpha, cutmix_alpha=augment.cutmix_alpha, num_classes=len(info.class_names)
         )
 
-    def supervision(self, *, label_smoothing: float) -> Supervision:
+    def supervision(self, info: DataInfo, *, label_smoothing: float) -> Supervision:
         """Return the cross-entropy."""
-        return CrossEntropy(label_smoothing)
+        return CrossEntropy(info.class_names, label_smoothing)
 
     def plain_network(self, backbone: str, info: DataInfo, *, mean: list[float], std: list[float]) -> NetworkSpec:
         """Return how a classifier is made."""

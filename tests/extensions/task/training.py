@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from pipeline.core.arrays import Truth
 from pipeline.data.batch import Batch, Targets
-from pipeline.data.dataset import Split
+from pipeline.data.dataset import DataInfo, Split
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import ClassificationTraining, CrossEntropy
-from pipeline.tasks.training import ExportParts, Supervision
+from pipeline.tasks.training import ExportParts, Supervision, Validation
 
 
 class HitTargets(ClassTargets):
@@ -30,9 +30,10 @@ class Misses(CrossEntropy):
         """Return the share of hits."""
         return {"train_hit_rate": super().batch_scores(predicted, batch)["train_accuracy"]}
 
-    def validate(self, predict: Callable[[Tensor], Tensor], split: Split, device: torch.device) -> Mapping[str, float]:
+    def validate(self, predict: Callable[[Tensor], Tensor], split: Split, device: torch.device) -> Validation:
         """Return the share of hits on ``split``."""
-        return {"hit_rate": super().validate(predict, split, device)["accuracy"]}
+        found = super().validate(predict, split, device)
+        return found._replace(scores={"hit_rate": found.scores["accuracy"]})
 
 
 class HitsTraining(ClassificationTraining):
@@ -42,9 +43,9 @@ class HitsTraining(ClassificationTraining):
         """Return the right things."""
         return HitTargets(tensors["right"])
 
-    def supervision(self, *, label_smoothing: float) -> Supervision:
+    def supervision(self, info: DataInfo, *, label_smoothing: float) -> Supervision:
         """Return the loss."""
-        return Misses(label_smoothing)
+        return Misses(info.class_names, label_smoothing)
 
     def export_parts(self, network: nn.Module) -> ExportParts:
         """Return the whole network as the body."""

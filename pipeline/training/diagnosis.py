@@ -1,0 +1,91 @@
+"""What a training shows that its results should not be trusted for, the likely cause, and the key to change."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.tasks.training import Supervision, Validation
+
+DIVERGED = 1.5
+"""Times the loss of guessing, above which a training has diverged; a fresh network is near 1."""
+NOTHING_LEARNED = 0.98
+"""Times the loss of guessing, above which nothing has been learned."""
+FITTED = 0.8
+"""Times the loss of guessing, below which the training images have been learned."""
+EARLY = 0.25
+"""Share of a training after which something should have been learned."""
+CLEARLY = 2.0
+"""Standard errors by which two scores differ where they clearly do."""
+
+Row = Mapping[str, Any]
+
+
+def training_warnings(rows: Sequence[Row], validation: Validation, supervision: Supervision, *, key: str) -> list[str]:
+    """Return a line on each reason to doubt a training that has ended.
+
+    Args:
+        rows: the figures of its epochs; none where nothing was trained.
+        validation: of the trained network, on images that it was not trained on.
+        key: of the settings of the training, as ``train_teacher.training``.
+    """
+    level = _level(rows[-1], supervision)
+    if level > NOTHING_LEARNED:
+        return [_not_learned(rows[-1], supervision, key=key), *validation.doubts]
+    cause = (
+        "the training images are learned, others are not: there are too few for this network, or they are of another "
+        f"kind; add images, augment more ({key}.augment), take a smaller backbone"
+        if level < FITTED
+        else f"train longer ({key}.epochs, {key}.min_epoch_steps), or change {key}.optimizer.learning_rate"
+    )
+    return [f"{doubt}; {cause}" for doubt in validation.doubts]
+
+
+def early_warning(row: Row, supervision: Supervision, *, key: str, epochs: int) -> str | None:
+    """Return why a training that goes on leads nowhere, after the epoch of ``row``; None where it may lead somewhere.
+
+    A loss far above that of guessing counts from the second epoch on, one that has not fallen from a quarter on.
+    """
+    level, epoch = _level(row, supervision), row["epoch"]
+    bound = NOTHING_LEARNED if epoch >= max(2, EARLY * epochs) else DIVERGED
+    if epoch < 2 or level <= bound:
+        return None
+    return f"epoch {epoch} of {epochs}: {_not_learned(row, supervision, key=key)}"
+
+
+def weak_teacher(student: Validation, teacher: Validation, primary: str) -> str | None:
+    """Return a line where the ``teacher`` is clearly worse than its ``student`` on the same images; else None."""
+    ours, theirs = student.scores[primary], teacher.scores[primary]
+    error = (student.standard_error**2 + teacher.standard_error**2) ** 0.5
+    if ours - theirs <= CLEARLY * error:
+        return None
+    return (
+        f"the teacher ({primary} {theirs:.2%}) is worse than its student ({ours:.2%}) on the calibration images, so it "
+        "holds the student back: train it longer (train_teacher.training), take a larger train_teacher.backbone, or, "
+        "of given weights, check the order of the classes and train_teacher.mean and std"
+    )
+
+
+def given_weights_warnings(validation: Validation) -> list[str]:
+    """Return a line on each reason to doubt a teacher that was not trained here."""
+    return [
+        f"the given teacher {doubt}; its classes must stand in the order of data.json (sorted folder names), and "
+        "train_teacher.mean and std must be those of its training"
+        for doubt in validation.doubts
+    ]
+
+
+def _level(row: Row, supervision: Supervision) -> float:
+    return float(row[supervision.loss_name]) / supervision.guess_loss
+
+
+def _not_learned(row: Row, supervision: Supervision, *, key: str) -> str:
+    name = supervision.loss_name
+    figures = f"{name} {row[name]:.4g}, guessing gives {supervision.guess_loss:.4g}"
+    if _level(row, supervision) > DIVERGED:
+        return (
+            f"the training has diverged ({figures}); lower {key}.optimizer.learning_rate, raise "
+            f"{key}.schedule.warmup_epochs, or set {key}.clip_norm, e.g. to 1.0"
+        )
+    return (
+        f"nothing has been learned ({figures}); lower {key}.optimizer.learning_rate, or, where it is small already, "
+        f"raise it or train longer ({key}.epochs, {key}.min_epoch_steps)"
+    )

@@ -1,0 +1,143 @@
+"""When a training, or what came out of it, is not to be trusted: named with the likely cause and the key to change."""
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.tasks.classification.doubts import doubts
+from pipeline.tasks.classification.training import CrossEntropy
+from pipeline.tasks.training import Validation
+from pipeline.training.batch_norms import keep_up_batch_norms
+from pipeline.training.diagnosis import early_warning, given_weights_warnings, training_warnings, weak_teacher
+from pipeline.training.objective import Supervised
+from pipeline.training.settings import Optimizer
+from tests.toy_training import draft, run
+
+CLASSES = ("cat", "dog", "owl", "pig")
+KEY = "train_teacher.training"
+SUPERVISION = CrossEntropy(CLASSES, 0.0)
+FINE = Validation({"accuracy": 0.9}, 0.03, [])
+
+
+def row(cross_entropy: float, epoch: int = 10) -> dict[str, Any]:
+    return {"epoch": epoch, "loss": cross_entropy, "cross_entropy": cross_entropy}
+
+
+def test_guessing_is_what_a_network_without_knowledge_costs() -> None:
+    logits = torch.zeros(8, 4)
+    labels = torch.arange(8) % 4
+    assert nn.functional.cross_entropy(logits, labels).item() == pytest.approx(SUPERVISION.guess_loss)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "is_doubted"), [(25, 75, True), (33, 67, True), (34, 66, False), (90, 10, False)]
+)
+def test_an_accuracy_must_lie_two_standard_errors_above_that_of_guessing(
+    right: int, wrong: int, is_doubted: bool
+) -> None:
+    labels = np.arange(100) % 4  # guessing: 25%, standard error 4.33%
+    predicted = np.concatenate([labels[:right], (labels[right : right + wrong] + 1) % 4])
+    found = doubts(predicted, labels, CLASSES)
+    assert bool(found) == is_doubted
+    if found:
+        assert found == [
+            f"has an accuracy of {right}.00% on 100 images, not clearly above that of answering 'cat' always (25.00%)"
+        ]
+
+
+def test_the_most_frequent_class_is_what_guessing_answers() -> None:
+    labels = np.repeat([0, 1], [90, 10])
+    assert "always (90.00%)" in doubts(np.array([0] * 89 + [1] * 8 + [0] * 3), labels, CLASSES)[0]
+    assert doubts(labels, labels, CLASSES) == []
+
+
+def test_one_answer_for_all_is_named() -> None:
+    labels = np.arange(60) % 4
+    assert doubts(np.full(60, 2), labels, CLASSES) == ["answers 'owl' for each of 60 images"]
+    assert doubts(np.full(60, 2), np.full(60, 2), CLASSES) == []  # of one class alone nothing can be said
+
+
+def test_a_good_training_has_no_warnings() -> None:
+    assert training_warnings([row(0.3)], FINE, SUPERVISION, key=KEY) == []
+
+
+def test_a_loss_above_guessing_is_a_divergence() -> None:
+    (line,) = training_warnings([row(393.0)], FINE, SUPERVISION, key=KEY)
+    assert line.startswith("the training has diverged (cross_entropy 393, guessing gives 1.386); lower train_teacher.")
+    assert "train_teacher.training.optimizer.learning_rate" in line
+    assert "train_teacher.training.clip_norm" in line
+
+
+def test_a_loss_like_guessing_is_nothing_learned() -> None:
+    doubtful = FINE._replace(doubts=["answers 'cat' for each of 60 images"])
+    line, other = training_warnings([row(math.log(4))], doubtful, SUPERVISION, key=KEY)
+    assert "nothing has been learned" in line
+    assert f"{KEY}.epochs" in line
+    assert other == "answers 'cat' for each of 60 images"
+
+
+@pytest.mark.parametrize(("loss", "cause"), [(0.2, "there are too few for this network"), (1.3, "train longer")])
+def test_the_cause_of_a_doubt_depends_on_what_was_learned(loss: float, cause: str) -> None:
+    (line,) = training_warnings([row(loss)], FINE._replace(doubts=["is bad"]), SUPERVISION, key=KEY)
+    assert line.startswith("is bad; ")
+    assert cause in line
+
+
+@pytest.mark.parametrize(
+    ("epoch", "loss", "warns"),
+    [(1, 50.0, False), (2, 50.0, True), (2, 1.40, False), (4, 1.40, False), (5, 1.40, True), (5, 1.2, False)],
+)
+def test_what_leads_nowhere_is_said_early(epoch: int, loss: float, warns: bool) -> None:
+    line = early_warning(row(loss, epoch), SUPERVISION, key=KEY, epochs=20)
+    assert (line is not None) == warns
+    assert line is None or (line.startswith(f"epoch {epoch} of 20: ") and KEY in line)
+
+
+def test_a_teacher_worse_than_its_student_is_named() -> None:
+    student, teacher = Validation({"accuracy": 0.8}, 0.04, []), Validation({"accuracy": 0.6}, 0.05, [])
+    line = weak_teacher(student, teacher, "accuracy")
+    assert line is not None
+    assert "the teacher (accuracy 60.00%) is worse than its student (80.00%)" in line
+    close = teacher._replace(scores={"accuracy": 0.72})  # 0.08 < 2 x sqrt(0.04² + 0.05²)
+    assert weak_teacher(student, close, "accuracy") is None
+    assert weak_teacher(teacher, student, "accuracy") is None
+
+
+def test_given_weights_at_chance_are_asked_for_their_classes() -> None:
+    (line,) = given_weights_warnings(FINE._replace(doubts=["answers 'cat' for each of 60 images"]))
+    assert line.startswith("the given teacher answers 'cat'")
+    assert "data.json" in line
+    assert "train_teacher.mean" in line
+    assert given_weights_warnings(FINE) == []
+
+
+def test_a_training_that_diverges_says_so_while_it_runs(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    wild = Optimizer(learning_rate=500.0, weight_decay=0.0)
+    with caplog.at_level("WARNING"):
+        run(tmp_path, epochs=8, optimizer=wild)
+    found = [record.message for record in caplog.records if "toy.training.optimizer.learning_rate" in record.message]
+    assert len(found) == 1, "once, and early"
+    assert re.match("epoch [2-7] of 8: the training has diverged", found[0])
+
+
+@pytest.mark.parametrize(
+    ("own", "num_steps", "momentum"),
+    [(0.01, 96, 0.1), (0.01, 1000, 0.02), (0.01, 100_000, 0.01), (0.1, 96, 0.1), (0.3, 10, 0.3)],
+)
+def test_batch_norms_keep_up_with_a_short_training(own: float, num_steps: int, momentum: float) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2, momentum=own))
+    keep_up_batch_norms(network, num_steps=num_steps)
+    assert network[1].momentum == pytest.approx(momentum)
+
+
+def test_a_slow_network_is_of_use_after_a_short_training(tmp_path: Any) -> None:
+    """A momentum of 0.001 leaves the statistics of a fresh network, with which the trained one guesses."""
+    network = draft().network[0]
+    network[1][1].momentum = 0.001
+    _, rows = run(tmp_path, Supervised(network, supervision=CrossEntropy(("dark", "bright"), 0.0)), epochs=8)
+    assert rows[-1]["val_accuracy"] > 0.95
