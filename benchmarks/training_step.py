@@ -167,7 +167,7 @@ def build(kind: str, config: dict[str, Any], num_steps: int) -> Steps:
         return plain_steps(teacher, student, num_steps=num_steps, batch=batch, device=device)
     frozen = FrozenTeacher(teacher.to(device))  # type: ignore[arg-type]
     loss = TeacherLoss(frozen, Criterion("dist", DIST))
-    steps, supervision = StepSampler((num_steps,)), CrossEntropy(label_smoothing=0.0)
+    steps, supervision = StepSampler((num_steps,)), CrossEntropy(tuple(map(str, range(CLASSES))), label_smoothing=0.0)
     objective = FlowMatching(student, loss, steps=steps, weight=1.0, supervision=supervision)
     if wants_compiling(config["compile"], device):
         compiled_networks(objective.network, frozen).__enter__()  # for as long as the process lives

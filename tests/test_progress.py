@@ -67,6 +67,14 @@ def test_a_terminal_shows_a_bar_with_figures_speed_and_time_left(
     assert [line[:9] for line in lines] == ["epoch 1/2", "epoch 2/2"]
 
 
+def test_the_first_steps_foretell_time_and_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        run(tmp_path, epochs=5)
+    said = [record.message for record in caplog.records if "foretell" in record.message]
+    assert len(said) == 1
+    assert re.fullmatch(r"the first 10 steps foretell \d+:\d\d for this training; memory so far \d+\.\d GiB", said[0])
+
+
 def test_elsewhere_plain_lines_tell_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "log.txt"
     with path.open("w") as errors:
@@ -74,7 +82,7 @@ def test_elsewhere_plain_lines_tell_the_same(tmp_path: Path, monkeypatch: pytest
     written = path.read_bytes().decode()
     lines = written.splitlines()
     assert "\r" not in written
-    assert lines[0].startswith("training: 2 epochs of 4 batches of 16; device cpu, num_threads")
+    assert lines[0].startswith("training: 2 epochs of 4 steps of 16 images, 8 steps; device cpu, num_threads")
     within = [line for line in lines if " step " in line]
     assert [line.split("  ")[0] for line in within[:4]] == [f"epoch 1 step {i}/4" for i in (1, 2, 3, 4)]
     assert all(re.search(r"loss .* images/s, \d+:\d\d left$", line) for line in within)

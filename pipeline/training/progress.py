@@ -1,12 +1,14 @@
 """Progress of a training run: a bar on a terminal, plain lines elsewhere."""
 
 import logging
+import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -17,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 READ_SECONDS = 1.0
 """How often the figures are read from the device."""
+FORETELLING = 10
+"""Steps from which the time of all is foretold."""
 LINE_SECONDS = 60.0
 """How often a line is written within an epoch where there is no terminal."""
 
@@ -36,6 +40,7 @@ class Progress:
         self.batch_size = batch_size
         self.steps_left = (epochs - done) * num_steps
         self.steps_taken = 0
+        self.first_ended = 0.0
         self.started = self.read_at = self.line_at = time.perf_counter()
 
     def step(self, metrics: EpochMetrics, *, epoch: int) -> None:
@@ -47,6 +52,7 @@ class Progress:
         self.steps_taken += 1
         self.bar.update(self.batch_size)
         now = time.perf_counter()
+        self._foretell(now)
         if now - self.read_at < READ_SECONDS and metrics.count < metrics.num_steps:
             return
         self.read_at = now
@@ -63,10 +69,30 @@ class Progress:
             figures = {name: value for name, value in row.items() if name not in {"epoch", "learning_rate"}}
             logger.info("epoch %d/%d  %s  %s", row["epoch"], self.epochs, describe(figures), self._pace())
 
+    def _foretell(self, now: float) -> None:
+        """Say once how long all will take; the first step, which starts workers and compiles, is left out."""
+        if self.steps_taken == 1:
+            self.first_ended = now
+        if self.steps_taken == 1 + FORETELLING and is_main():
+            seconds = (now - self.first_ended) / FORETELLING * self.steps_left
+            logger.info(
+                "the first %d steps foretell %s for this training; memory so far %.1f GiB",
+                FORETELLING,
+                tqdm.format_interval(seconds),
+                peak_memory() / 2**30,
+            )
+
     def _pace(self) -> str:
         seconds = (time.perf_counter() - self.started) / self.steps_taken
         left = tqdm.format_interval((self.steps_left - self.steps_taken) * seconds)
         return f"{self.batch_size / seconds:,.0f} images/s, {left} left"
+
+
+def peak_memory() -> int:
+    """Return the most memory that training has taken so far, in bytes: of the GPU where it runs on one."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def describe(figures: Mapping[str, float]) -> str:
