@@ -90,7 +90,7 @@ class Progress:
 
 def peak_memory() -> int:
     """Return the most memory that training has taken so far, in bytes: of the GPU where it runs on one."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
