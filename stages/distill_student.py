@@ -78,7 +78,7 @@ def _warnings(
     """Return a line on each reason to doubt the trained student, or its ``teacher``."""
     supervision, device, calib = objective.supervision, run.execution.device, data.split("calib")
     student = supervision.validate(objective.predict, calib, device)
-    found = training_warnings(rows, student, supervision, key=run.key)
+    found = training_warnings(rows, student, supervision, what="the student", key=run.key)
     if teacher is None:
         return found
     weak = weak_teacher(student, supervision.validate(teacher, calib, device), data.task.primary)

@@ -71,7 +71,9 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
             report |= {f"test_{name}": value for name, value in found.scores.items()}
             report |= {"macs": count_macs(teacher, image_size, device), "num_parameters": about["num_parameters"]}
             report["warnings"] = (
-                training_warnings(rows, found, supervision, key=run.key) if trains else given_weights_warnings(found)
+                training_warnings(rows, found, supervision, what="the teacher", key=run.key)
+                if trains
+                else given_weights_warnings(found)
             )
         else:
             write_json(run.folder / "note.json", NOT_NEEDED)

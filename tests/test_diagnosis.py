@@ -63,28 +63,30 @@ def test_one_answer_for_all_is_named() -> None:
 
 
 def test_a_good_training_has_no_warnings() -> None:
-    assert training_warnings([row(0.3)], FINE, SUPERVISION, key=KEY) == []
+    assert training_warnings([row(0.3)], FINE, SUPERVISION, what="the teacher", key=KEY) == []
 
 
 def test_a_loss_above_guessing_is_a_divergence() -> None:
-    (line,) = training_warnings([row(393.0)], FINE, SUPERVISION, key=KEY)
-    assert line.startswith("the training has diverged (cross_entropy 393, guessing gives 1.386); lower train_teacher.")
+    (line,) = training_warnings([row(393.0)], FINE, SUPERVISION, what="the teacher", key=KEY)
+    assert line.startswith(
+        "the training of the teacher has diverged (cross_entropy 393, guessing gives 1.386); lower train_teacher."
+    )
     assert "train_teacher.training.optimizer.learning_rate" in line
     assert "train_teacher.training.clip_norm" in line
 
 
 def test_a_loss_like_guessing_is_nothing_learned() -> None:
     doubtful = FINE._replace(doubts=["answers 'cat' for each of 60 images"])
-    line, other = training_warnings([row(math.log(4))], doubtful, SUPERVISION, key=KEY)
-    assert "nothing has been learned" in line
+    line, other = training_warnings([row(math.log(4))], doubtful, SUPERVISION, what="the teacher", key=KEY)
+    assert line.startswith("the teacher has learned nothing")
     assert f"{KEY}.epochs" in line
-    assert other == "answers 'cat' for each of 60 images"
+    assert other == "the teacher answers 'cat' for each of 60 images"
 
 
 @pytest.mark.parametrize(("loss", "cause"), [(0.2, "there are too few for this network"), (1.3, "train longer")])
 def test_the_cause_of_a_doubt_depends_on_what_was_learned(loss: float, cause: str) -> None:
-    (line,) = training_warnings([row(loss)], FINE._replace(doubts=["is bad"]), SUPERVISION, key=KEY)
-    assert line.startswith("is bad; ")
+    (line,) = training_warnings([row(loss)], FINE._replace(doubts=["is bad"]), SUPERVISION, what="the teacher", key=KEY)
+    assert line.startswith("the teacher is bad; ")
     assert cause in line
 
 
@@ -122,7 +124,7 @@ def test_a_training_that_diverges_says_so_while_it_runs(tmp_path: Any, caplog: p
         run(tmp_path, epochs=8, optimizer=wild)
     found = [record.message for record in caplog.records if "toy.training.optimizer.learning_rate" in record.message]
     assert len(found) == 1, "once, and early"
-    assert re.match("epoch [2-7] of 8: the training has diverged", found[0])
+    assert re.match("epoch [2-7] of 8: the training of the network has diverged", found[0])
 
 
 @pytest.mark.parametrize(

@@ -19,24 +19,28 @@ CLEARLY = 2.0
 Row = Mapping[str, Any]
 
 
-def training_warnings(rows: Sequence[Row], validation: Validation, supervision: Supervision, *, key: str) -> list[str]:
+def training_warnings(
+    rows: Sequence[Row], validation: Validation, supervision: Supervision, *, what: str, key: str
+) -> list[str]:
     """Return a line on each reason to doubt a training that has ended.
 
     Args:
         rows: the figures of its epochs; none where nothing was trained.
         validation: of the trained network, on images that it was not trained on.
+        what: names the network, as "the teacher".
         key: of the settings of the training, as ``train_teacher.training``.
     """
     level = _level(rows[-1], supervision)
     if level > NOTHING_LEARNED:
-        return [_not_learned(rows[-1], supervision, key=key), *validation.doubts]
+        found = [_not_learned(rows[-1], supervision, what=what, key=key)]
+        return found + [f"{what} {doubt}" for doubt in validation.doubts]
     cause = (
         "the training images are learned, others are not: there are too few for this network, or they are of another "
         f"kind; add images, augment more ({key}.augment), take a smaller backbone"
         if level < FITTED
         else f"train longer ({key}.epochs, {key}.min_epoch_steps), or change {key}.optimizer.learning_rate"
     )
-    return [f"{doubt}; {cause}" for doubt in validation.doubts]
+    return [f"{what} {doubt}; {cause}" for doubt in validation.doubts]
 
 
 def early_warning(row: Row, supervision: Supervision, *, key: str, epochs: int) -> str | None:
@@ -48,7 +52,7 @@ def early_warning(row: Row, supervision: Supervision, *, key: str, epochs: int) 
     bound = NOTHING_LEARNED if epoch >= max(2, EARLY * epochs) else DIVERGED
     if epoch < 2 or level <= bound:
         return None
-    return f"epoch {epoch} of {epochs}: {_not_learned(row, supervision, key=key)}"
+    return f"epoch {epoch} of {epochs}: {_not_learned(row, supervision, what='the network', key=key)}"
 
 
 def weak_teacher(student: Validation, teacher: Validation, primary: str) -> str | None:
@@ -77,15 +81,15 @@ def _level(row: Row, supervision: Supervision) -> float:
     return float(row[supervision.loss_name]) / supervision.guess_loss
 
 
-def _not_learned(row: Row, supervision: Supervision, *, key: str) -> str:
+def _not_learned(row: Row, supervision: Supervision, *, what: str, key: str) -> str:
     name = supervision.loss_name
     figures = f"{name} {row[name]:.4g}, guessing gives {supervision.guess_loss:.4g}"
     if _level(row, supervision) > DIVERGED:
         return (
-            f"the training has diverged ({figures}); lower {key}.optimizer.learning_rate, raise "
+            f"the training of {what} has diverged ({figures}); lower {key}.optimizer.learning_rate, raise "
             f"{key}.schedule.warmup_epochs, or set {key}.clip_norm, e.g. to 1.0"
         )
     return (
-        f"nothing has been learned ({figures}); lower {key}.optimizer.learning_rate, or, where it is small already, "
+        f"{what} has learned nothing ({figures}); lower {key}.optimizer.learning_rate, or, where it is small already, "
         f"raise it or train longer ({key}.epochs, {key}.min_epoch_steps)"
     )
