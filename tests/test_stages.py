@@ -1,6 +1,7 @@
 """Stages as commands, one at a time, on little data."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -37,6 +38,39 @@ def test_given_weights_are_evaluated_instead_of_trained(bench: Bench) -> None:
     assert "epoch" not in result.output
     assert bench.json("teacher.json")["test_accuracy"] == accuracy
     assert len((bench.folder / "teacher.csv").read_text().splitlines()) == 1, "a header, and no epochs"
+
+
+def test_a_training_that_diverges_is_named_in_the_log_and_the_report(bench: Bench) -> None:
+    wild = {"train_teacher.training.optimizer.learning_rate": 100.0, "train_teacher.training.epochs": 3}
+    result = bench.teach(wild)
+    assert result.exit_code == 0, result.output
+    warnings = bench.json("teacher.json")["warnings"]
+    assert warnings[0].startswith("the training of the teacher has diverged (cross_entropy ")
+    assert "train_teacher.training.optimizer.learning_rate" in warnings[0]
+    assert all(warning in result.stderr for warning in warnings)
+    assert "epoch 2 of 3: the training of the network has diverged" in result.stderr, "early, while it runs"
+
+
+def test_a_given_teacher_with_its_classes_in_another_order_is_named(bench: Bench) -> None:
+    assert bench.teach({"train_teacher.training.epochs": 6}).exit_code == 0
+    assert bench.json("teacher.json")["warnings"] == []
+    state = load_network(bench.folder / "teacher")[0].state_dict()
+    state |= {name: value.roll(1, 0) for name, value in state.items() if name.startswith("head.")}
+    torch.save(state, bench.folder / "rolled.pt")
+    assert bench.teach({"train_teacher.weights": str(bench.folder / "rolled.pt")}).exit_code == 0
+    (warning,) = bench.json("teacher.json")["warnings"]
+    assert warning.startswith("the given teacher has an accuracy of ")
+    assert "its classes must stand in the order of data.json" in warning
+
+
+def test_a_student_that_outdoes_its_teacher_is_named(bench: Bench) -> None:
+    assert bench.teach({"train_teacher.training.optimizer.learning_rate": 1e-6}).exit_code == 0
+    labels_alone = {"distill_student.method": "metric", "distill_student.loss_weight": 0.01}
+    result = bench.distill(labels_alone | {"distill_student.training.min_epoch_steps": 40})
+    assert result.exit_code == 0, result.output
+    warnings = bench.json("student.json")["warnings"]
+    assert len(warnings) == 1
+    assert re.match(r"the teacher \(accuracy .*%\) is worse than its student \(", warnings[0])
 
 
 def test_wrong_weights_and_backbones_end_with_two_and_touch_nothing(bench: Bench) -> None:
