@@ -4,24 +4,22 @@ import logging
 from pathlib import Path
 
 import click
-from torch import nn
 
 from pipeline.core.distributed import is_main
 from pipeline.core.files import write_json
 from pipeline.core.settings import Base
 from pipeline.core.torch_setup import derive_seed, set_up_torch
-from pipeline.distillation.method import Networks, build_student, teacher_stages
-from pipeline.distillation.methods import METHODS
+from pipeline.distillation.building import Distillation, build_distillation
+from pipeline.distillation.method import teacher_stages
 from pipeline.distillation.settings import DistillStudent
 from pipeline.distillation.teacher_loss import load_teacher
-from pipeline.networks.saved import ADAPTER, build_network
+from pipeline.networks.saved import ADAPTER
 from pipeline.networks.weights import DESCRIPTION, WEIGHTS, save_network
 from pipeline.preflight.code import stage_digest
 from pipeline.tasks.data import TaskData, open_data
 from pipeline.training.diagnosis import training_warnings, weak_teacher
 from pipeline.training.launch import run_in_processes
 from pipeline.training.loop import Row
-from pipeline.training.objective import Objective
 from pipeline.training.run import TrainingRun, training_run
 from pipeline.training.settings import ExecutionSettings
 from stages.common import exit_codes, stage_options
@@ -43,27 +41,24 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
     if run_in_processes(f"stages.{NAME}", execution.num_processes):
         return
     device = set_up_torch(NAME, base)
-    prepared, method = open_data(data), METHODS[settings.method].load()
-    info, task, training = prepared.info, prepared.training, settings.training
-    spec = method.student(settings, info, task)
-    student = build_student(spec, info.image_size)
-    source = load_teacher(teacher).to(device) if settings.needs_teacher else None
-    adapter_spec = method.adapter(settings, info, task, student, source)
-    adapter = build_network(adapter_spec) if adapter_spec else None
-    supervision = task.supervision(info, label_smoothing=training.label_smoothing)
-    objective = method.objective(settings, Networks(student, adapter, source), supervision)
+    prepared, training = open_data(data), settings.training
+    built = build_distillation(settings, prepared, lambda: load_teacher(teacher).to(device))
     params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
-    inputs = [data / "data.json", *([teacher / DESCRIPTION, teacher / WEIGHTS] if source else [])]
+    inputs = [data / "data.json", *([teacher / DESCRIPTION, teacher / WEIGHTS] if built.teacher else [])]
     with training_run(
         NAME, out, device, execution,
         precision=training.precision, params=params, inputs=inputs, code=stage_digest(NAME),
     ) as run:  # fmt: skip
-        rows = run.train(objective, data, task, training, seed=derive_seed(base.seed, NAME), history=history)
+        rows = run.train(
+            built.objective, data, prepared.training, training, seed=derive_seed(base.seed, NAME), history=history
+        )
         about = {"method": settings.method, "loss": settings.loss, "backbone": settings.backbone}
-        about = save_network(run.folder, student, spec, about=about | {"teacher_stages": teacher_stages(settings)})
-        if adapter is not None and adapter_spec is not None:
-            save_network(run.folder / ADAPTER, adapter, adapter_spec, about={})
-        warnings = _warnings(rows, objective, source, prepared, run)
+        about = save_network(
+            run.folder, built.student, built.spec, about=about | {"teacher_stages": teacher_stages(settings)}
+        )
+        if built.adapter is not None and built.adapter_spec is not None:
+            save_network(run.folder / ADAPTER, built.adapter, built.adapter_spec, about={})
+        warnings = _warnings(rows, built, prepared, run)
         if is_main():
             val = {name: value for name, value in rows[-1].items() if name.startswith("val_")}
             report = {"num_parameters": about["num_parameters"], "execution": run.execution.describe()}
@@ -72,16 +67,14 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
                 logger.warning("%s", warning)
 
 
-def _warnings(
-    rows: list[Row], objective: Objective, teacher: nn.Module | None, data: TaskData, run: TrainingRun
-) -> list[str]:
-    """Return a line on each reason to doubt the trained student, or its ``teacher``."""
-    supervision, device, calib = objective.supervision, run.execution.device, data.split("calib")
-    student = supervision.validate(objective.predict, calib, device)
+def _warnings(rows: list[Row], built: Distillation, data: TaskData, run: TrainingRun) -> list[str]:
+    """Return a line on each reason to doubt the trained student, or its teacher."""
+    supervision, device, calib = built.objective.supervision, run.execution.device, data.split("calib")
+    student = supervision.validate(built.objective.predict, calib, device)
     found = training_warnings(rows, student, supervision, what="the student", key=run.key)
-    if teacher is None:
+    if built.teacher is None:
         return found
-    weak = weak_teacher(student, supervision.validate(teacher, calib, device), data.task.primary)
+    weak = weak_teacher(student, supervision.validate(built.teacher, calib, device), data.task.primary)
     return [*found, weak] if weak else found
 
 
