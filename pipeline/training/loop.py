@@ -70,21 +70,7 @@ def train(
         UserError: deterministic training is asked for, and the network has a layer without it on this device; or
             compiling failed.
     """
-    network = objective.network.to(execution.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    keep_up_batch_norms(network, num_steps=settings.epochs * len(batches))
-    average = WeightAverage(network, settings.ema_decay) if settings.ema_decay is not None else None
-    optimizer, scheduler = build_optimizer(
-        network, settings.optimizer, settings.schedule, steps_per_epoch=len(batches), epochs=settings.epochs
-    )
-    step = TrainingStep(
-        objective,
-        optimizer,
-        scheduler,
-        precision=execution.precision,
-        clip_norm=settings.clip_norm,
-        average=average,
-        device=execution.device,
-    )
+    step = build_step(objective, execution, settings, steps_per_epoch=len(batches))
     rows = _resume(step, checkpoints, on_epoch)
     with (
         _compiled(objective, execution),
@@ -106,10 +92,29 @@ def train(
             if is_main():
                 checkpoints.save(len(rows), {"rows": rows, "step": step.state_dict()})
                 on_epoch(rows)
-    if average is not None:
-        average.install()
-    network.eval()
+    if step.average is not None:
+        step.average.install()
+    step.network.eval()
     return rows
+
+
+def build_step(objective: Objective, execution: Execution, settings: Training, *, steps_per_epoch: int) -> TrainingStep:
+    """Return what updates ``objective.network``, which is moved to the device."""
+    network = objective.network.to(execution.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    keep_up_batch_norms(network, num_steps=settings.epochs * steps_per_epoch)
+    average = WeightAverage(network, settings.ema_decay) if settings.ema_decay is not None else None
+    optimizer, scheduler = build_optimizer(
+        network, settings.optimizer, settings.schedule, steps_per_epoch=steps_per_epoch, epochs=settings.epochs
+    )
+    return TrainingStep(
+        objective,
+        optimizer,
+        scheduler,
+        precision=execution.precision,
+        clip_norm=settings.clip_norm,
+        average=average,
+        device=execution.device,
+    )
 
 
 def _compiled(objective: Objective, execution: Execution) -> contextlib.AbstractContextManager[None]:

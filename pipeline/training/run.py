@@ -10,6 +10,7 @@ import torch
 
 from pipeline.core.distributed import is_main, process_group
 from pipeline.core.files import Json
+from pipeline.data.batch import TrainingBatches
 from pipeline.data.dataset import read_info, read_split
 from pipeline.data.loaders import open_training_batches
 from pipeline.data.repeated_batches import RepeatedBatches
@@ -42,20 +43,9 @@ class TrainingRun(NamedTuple):
         Raises:
             GateError, UserError: see ``pipeline.training.loop.train`` and ``open_training_batches``.
         """
-        batches = RepeatedBatches(
-            open_training_batches(
-                data,
-                task.read_targets,
-                batch_size=settings.batch_size,
-                augment=settings.augment,
-                mix=task.build_mix(settings.augment, read_info(data)),
-                device=self.execution.device,
-            ),
-            min_steps=settings.min_epoch_steps,
-        )
         return train(
             objective,
-            batches,
+            open_batches(data, task, settings, self.execution.device),
             read_split(data, "calib", task.read_targets),
             self.execution,
             settings,
@@ -64,6 +54,19 @@ class TrainingRun(NamedTuple):
             checkpoints=self.checkpoints,
             on_epoch=functools.partial(write_history, history),
         )
+
+
+def open_batches(data: Path, task: TaskTraining, settings: Training, device: torch.device) -> TrainingBatches:
+    """Return the training batches of the data in the folder ``data``.
+
+    Raises:
+        UserError: see ``open_training_batches``.
+    """
+    mix = task.build_mix(settings.augment, read_info(data))
+    batches = open_training_batches(
+        data, task.read_targets, batch_size=settings.batch_size, augment=settings.augment, mix=mix, device=device
+    )
+    return RepeatedBatches(batches, min_steps=settings.min_epoch_steps)
 
 
 @contextlib.contextmanager

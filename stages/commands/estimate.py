@@ -1,0 +1,43 @@
+"""``fmkt estimate``: how long the trainings will take."""
+
+from pathlib import Path
+
+import click
+
+from stages.common import exit_codes, params_option
+
+
+@click.command()
+@params_option
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("artifacts/data"),
+    show_default=True,
+    help="What prepare_data wrote.",
+)
+@exit_codes
+def estimate(params_path: Path, data: Path) -> None:
+    """Take the first steps of each training and foretell from them how long it takes, and how much memory.
+
+    Nothing is kept of them. The stages after the trainings are not in it; neither is what compiling gains.
+    """
+    from pipeline.core.text_table import aligned
+    from pipeline.params.schema import load_params
+    from pipeline.preflight.estimate import duration, estimate_trainings
+
+    rows, total = [], 0.0
+    for found in estimate_trainings(load_params(params_path), data):
+        total += found.seconds
+        rows.append(
+            [
+                found.stage,
+                f"{found.images:,}",
+                f"{found.num_steps:,}",
+                f"{1000 * found.seconds / found.num_steps:,.0f}",
+                duration(found.seconds),
+                f"{found.memory / 2**30:.1f}",
+            ]
+        )
+    rows.append(["both" if len(rows) > 1 else "all", "", "", "", duration(total), ""])
+    click.echo("\n".join(aligned(["training", "images", "steps", "ms a step", "h:mm:ss", "GiB"], rows)))
