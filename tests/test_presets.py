@@ -38,6 +38,14 @@ CRD = CROPS | {
     "training.schedule.warmup_epochs": 0,
     "training.schedule.milestones": [150, 180, 210],
 }
+STEADY = {
+    "training.precision": "auto",
+    "training.optimizer.name": "adamw",
+    "training.optimizer.weight_decay": 0.05,
+    "training.optimizer.decay_all": False,
+    "training.augment.horizontal_flip": True,
+    "training.clip_norm": 1.0,
+}
 LARGE = {
     "training.epochs": 100,
     "training.batch_size": 512,
@@ -116,7 +124,23 @@ EXPECTED: dict[str, dict[str, object]] = {
     "cifar100-wrn_40_2-wrn_40_1": cifar("cifar100", "wrn_40_2", "wrn_40_1"),
     "imagenet-resnet34-resnet18": imagenet("resnet34", "resnet18"),
     "imagenet-resnet50-mobilenet_v2": imagenet("resnet50", "mobilenet_v2"),
-    "imagefolder-trial": both(CROPS | {"training.epochs": 2, "training.schedule.warmup_epochs": 0})
+    "photos": both(STEADY | {"training.epochs": 25, "training.min_epoch_steps": 25, "training.batch_size": 32})
+    | both({"training.optimizer.learning_rate": 0.001, "training.augment.crop_padding": 0})
+    | both({"training.augment.resized_crop_scale": [0.25, 1.0]})
+    | {
+        "base.num_threads": None,
+        "prepare_data.source": "imagefolder",
+        "prepare_data.root": "data/images",
+        "prepare_data.image_size": 128,
+        "prepare_data.storage": "index",
+        "train_teacher.backbone": "resnet18",
+        "distill_student.backbone": "mobilenet_v3_small",
+        "distill_student.flow.meta_encoder": "conv_mobile",
+        "distill_student.feature_pairs": [[4, 4], [5, 5]],
+        "package.name": "fmkt-photos",
+    },
+    "imagefolder-trial": both(CROPS | STEADY | {"training.epochs": 4, "training.min_epoch_steps": 50})
+    | both({"training.optimizer.learning_rate": 0.004, "training.schedule.warmup_epochs": 1})
     | {
         "prepare_data.source": "imagefolder",
         "prepare_data.root": "data/images",
