@@ -43,7 +43,8 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
     source = load_teacher(teacher).to(device) if settings.needs_teacher else None
     adapter_spec = method.adapter(settings, info, task, student, source)
     adapter = build_network(adapter_spec) if adapter_spec else None
-    supervision = task.supervision(label_smoothing=training.label_smoothing)
+    counts = training.balanced_counts(info.class_counts)
+    supervision = task.supervision(label_smoothing=training.label_smoothing, class_counts=counts)
     objective = method.objective(settings, Networks(student, adapter, source), supervision)
     params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
     inputs = [data / "data.json", *([teacher / DESCRIPTION, teacher / WEIGHTS] if source else [])]

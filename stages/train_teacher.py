@@ -42,7 +42,8 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
     prepared = open_data(data)
     task = prepared.training
     spec = teacher_spec(settings, prepared.info, task)
-    supervision = task.supervision(label_smoothing=settings.training.label_smoothing)
+    counts = settings.training.balanced_counts(prepared.info.class_counts)
+    supervision = task.supervision(label_smoothing=settings.training.label_smoothing, class_counts=counts)
     params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
     precision, inputs = settings.training.precision, [data / "data.json"]
     report: Json = NOT_NEEDED

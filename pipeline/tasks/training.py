@@ -1,7 +1,7 @@
 """The side of a task that builds and trains networks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -63,8 +63,12 @@ class TaskTraining(ABC):
         """Return what mixes the images of a batch; None: nothing does."""
 
     @abstractmethod
-    def supervision(self, *, label_smoothing: float) -> Supervision:
-        """Return the loss against the targets."""
+    def supervision(self, *, label_smoothing: float, class_counts: Sequence[int] | None = None) -> Supervision:
+        """Return the loss against the targets.
+
+        Args:
+            class_counts: training images of each class, for all classes to weigh the same; None: all images do.
+        """
 
     @abstractmethod
     def plain_network(self, backbone: str, info: DataInfo, *, mean: list[float], std: list[float]) -> NetworkSpec:

@@ -62,10 +62,17 @@ class Training(Section):
     schedule: LearningRate = knob(LearningRate(), "learning rate over the epochs")
     augment: Augment = knob(Augment(), "random changes of the training images")
     label_smoothing: BelowOne = rare(0.0, "share of the target that is spread over all classes, e.g. 0.1")
+    class_weights: Literal["balanced"] | None = rare(
+        None, "balanced: each class weighs the same in the loss, however few its images; null: each image does"
+    )
     clip_norm: Positive | None = rare(None, "largest norm of the gradient; null: any")
     ema_decay: Fraction | None = rare(
         None, "what deploys is a moving average of the weights, e.g. 0.999; null: the last weights"
     )
+
+    def balanced_counts(self, class_counts: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Return the ``class_counts`` of the training images where the loss is to be weighted by them."""
+        return class_counts if self.class_weights == "balanced" else None
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.core.errors import UserError
 from pipeline.core.printable import printable
+from pipeline.core.text_table import counted
 from pipeline.data.image_kinds import IMAGE_KINDS
 from pipeline.data.sources.image_tree import ImageTree
 from pipeline.data.sources.split_names import is_bare, is_unlabelled, split_role
@@ -137,7 +138,7 @@ def _classes(node: ImageTree, show: Show) -> ClassFolders:
     """Return the training classes, which are the folders in ``node``."""
     for tree in node.folders:
         if not tree.count:
-            found = passed_over_text(tree.all_passed_over()) or "nothing"
+            found = counted(tree.all_passed_over()) or "nothing"
             raise UserError(
                 f"{show(tree.path)}: the class has no images, it holds {found} (read are {READ}); add some or remove it"
             )
@@ -216,10 +217,3 @@ def _twins(classes: Sequence[ImageTree], show: Show) -> list[str]:
         f"({names_of(list(min(inside)))}): if those are the classes, call the outer folders train, test and val"
     )
     return [remark]
-
-
-def passed_over_text(passed_over: Mapping[str, int]) -> str:
-    """Return "3 .txt, 1 .xml, 2 hidden": what is passed over, the most first."""
-    return ", ".join(
-        f"{count} {what}" for what, count in sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
-    )

@@ -38,8 +38,8 @@ OF_SYSTEMS = frozenset(
 
 HIDDEN = "hidden"
 OF_A_SYSTEM = "of the operating system or the storage (lost+found, @eaDir, Thumbs.db and the like)"
-BROKEN_LINK = "links that lead nowhere"
-READ_ALREADY = "links to a folder that is read already"
+BROKEN_LINK = "link(s) that lead nowhere"
+READ_ALREADY = "link(s) to a folder that is read already"
 NOT_PLAIN = "no plain files (pipes, sockets, devices)"
 
 NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG}

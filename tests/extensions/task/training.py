@@ -1,6 +1,6 @@
 """How networks of the task ``hits`` are trained: as classifiers are, under other names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +42,9 @@ class HitsTraining(ClassificationTraining):
         """Return the right things."""
         return HitTargets(tensors["right"])
 
-    def supervision(self, *, label_smoothing: float) -> Supervision:
+    def supervision(self, *, label_smoothing: float, class_counts: Sequence[int] | None = None) -> Supervision:
         """Return the loss."""
-        return Misses(label_smoothing)
+        return Misses(label_smoothing, class_counts)
 
     def export_parts(self, network: nn.Module) -> ExportParts:
         """Return the whole network as the body."""
