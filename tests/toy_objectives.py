@@ -50,6 +50,7 @@ def make_objective(
     teacher: Classifier | None = None,
     flow: dict[str, Any] | None = None,
     dkd_warmup_epochs: int = 0,
+    class_counts: tuple[int, ...] | None = None,
     **changes: Any,
 ) -> Any:
     """Return the objective of the default settings with ``changes``; its weights are the same in every call."""
@@ -61,7 +62,7 @@ def make_objective(
     student = build_student(entry.student(settings, INFO, TASK), INFO.image_size)
     spec = entry.adapter(settings, INFO, TASK, student, teacher)
     networks = Networks(student, build_network(spec) if spec else None, teacher)
-    return entry.objective(settings, networks, TASK.supervision(label_smoothing=0.0))
+    return entry.objective(settings, networks, TASK.supervision(label_smoothing=0.0, class_counts=class_counts))
 
 
 def variant(name: str, **changes: Any) -> Any:

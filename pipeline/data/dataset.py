@@ -67,7 +67,7 @@ class DataInfo:
     """``none``, or ``central_square``: the shorter side to the image size, then the centre cut out."""
     storage: str
     """How the training split is stored: ``packed`` or ``index``."""
-    class_counts: tuple[int, ...]
+    class_counts: tuple[int, ...] = ()
     """Training images of each class."""
 
 

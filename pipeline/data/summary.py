@@ -102,7 +102,7 @@ class DataSummary:
         for name in SPLITS:
             missing = np.flatnonzero(self.counts[name] == 0)
             if len(missing):
-                yield f"{name}: no image of {len(missing)} class(es), scores say nothing of them: {self._listed(missing)}"
+                yield f"{name}: has no image of {len(missing)} class(es): {self._listed(missing)}"
         yield from self._balance()
 
     def _balance(self) -> Iterator[str]:

@@ -42,7 +42,7 @@ class CrossEntropy(Supervision):
         flat = predicted.reshape(-1, predicted.shape[-1])
         if self.weights is None:
             return functional.cross_entropy(flat, wanted, label_smoothing=self.label_smoothing)
-        weights = self.weights.to(flat.device, flat.dtype)
+        weights = self.weights.to(flat.device, torch.promote_types(flat.dtype, torch.float32))
         loss = functional.cross_entropy(flat, wanted, weights, label_smoothing=self.label_smoothing)
         if targets.soft_targets is not None:
             return loss  # PyTorch divides by the number of images, which all processes have alike
