@@ -10,6 +10,7 @@ from pipeline.data.packing import write_splits
 from pipeline.data.sources.settings import PrepareData
 from pipeline.data.sources.table import SOURCES
 from pipeline.data.splits import make_splits
+from pipeline.data.summary import report
 from pipeline.tasks.table import get_task
 from stages.common import exit_codes, stage_options
 from stages.declared import load_declared
@@ -27,7 +28,9 @@ def main(params_path: Path, out: Path) -> None:
     root = Path(settings.root) if settings.root else None
     with replaced_folder(out) as folder, entry.load()(root, settings.download) as source:
         splits = make_splits(source, settings, seed=base.seed)
-        write_splits(splits, source.class_names, folder, settings, task=task.name, encode_truth=task.encode_truth)
+        encode = task.encode_truth
+        summary = write_splits(splits, source.class_names, folder, settings, task=task.name, encode_truth=encode)
+        report(summary, source.passed_over)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
     prepared = open_data(data)
     task = prepared.training
     spec = teacher_spec(settings, prepared.info, task)
-    supervision = task.supervision(prepared.info, label_smoothing=settings.training.label_smoothing)
+    supervision = task.supervision(prepared.info, **settings.training.supervision_settings())
     params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
     precision, inputs = settings.training.precision, [data / "data.json"]
     report: Json = NOT_NEEDED

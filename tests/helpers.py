@@ -90,11 +90,11 @@ def refused(result: Result, *words: str) -> None:
 
 def make_archive(images: Path, kind: str) -> Path:
     path = images.parent / f"images.{kind}"
-    if kind == "zip":
+    if kind.lower() == "zip":
         with zipfile.ZipFile(path, "w") as archive:
             for file in sorted(images.rglob("*"), reverse=True):
                 archive.write(file, file.relative_to(images))
     else:
-        with tarfile.open(path, f"w:{kind.rpartition('.')[2]}" if "." in kind else "w") as archive:
+        with tarfile.open(path, f"w:{kind.lower().rpartition('.')[2]}" if "." in kind else "w") as archive:
             archive.add(images, "some/where" if kind.startswith("nested") else ".")
     return path

@@ -1,6 +1,11 @@
 """Archives of images: read like folders, and refused where they are damaged or reach outside."""
 
 import io
+import os
+import random
+import signal
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -9,12 +14,17 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from tests.helpers import SPLIT_LAYOUT, fill_folder, image_bytes, make_archive, refused
+from pipeline.core.errors import UserError
+from pipeline.core.scratch import scratch_folder
+from pipeline.data.sources.archive import opened_folder
+from tests.helpers import ROOT, SPLIT_LAYOUT, fill_folder, image_bytes, make_archive, refused
 
 Prepare = Callable[..., Result]
 
 
-@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz", "tar.xz", "nested.tar.gz"])
+@pytest.mark.parametrize(
+    "kind", ["folder", "zip", "ZIP", "tar", "tar.gz", "TAR.GZ", "tar.bz2", "tar.xz", "nested.tar.gz"]
+)
 def test_a_folder_and_its_archives_give_the_same_bytes(kind: str, prepare: Prepare, tmp_path: Path) -> None:
     images = fill_folder(tmp_path / "images", SPLIT_LAYOUT)
     expected = tmp_path / "expected"
@@ -79,3 +89,95 @@ def test_a_truncated_archive_is_refused(kind: str, prepare: Prepare, tmp_path: P
     path = make_archive(fill_folder(tmp_path / "images", SPLIT_LAYOUT), kind)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     refused(prepare(path), path.name, "cannot be unpacked")
+
+
+def test_backslashes_divide_the_names_of_windows(prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", SPLIT_LAYOUT)
+    path = tmp_path / "windows.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(images.rglob("*")):
+            item = zipfile.ZipInfo(f"scenes\\{str(file.relative_to(images)).replace('/', chr(92))}")
+            item.create_system = 0
+            if file.is_dir():
+                item.filename += "\\"
+            archive.writestr(item, b"" if file.is_dir() else file.read_bytes())
+    assert prepare(path).exit_code == 0
+    assert not list(tmp_path.glob(".cache/unpacked/unpacked*"))
+
+
+def test_a_member_without_a_name_is_refused(prepare: Prepare, tmp_path: Path) -> None:
+    path = tmp_path / "nameless.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("cat/a.png", image_bytes())
+        archive.writestr("x", image_bytes())
+    content = bytearray(path.read_bytes())
+    entry = content.rfind(b"PK\x01\x02")
+    content[entry + 28] = 0  # the length of its name
+    del content[entry + 46]
+    content[-10] -= 1  # the size of the directory
+    path.write_bytes(content)
+    refused(prepare(path), "nameless.zip", "member no. 2 has no name")
+
+
+def test_other_archives_are_refused_with_what_is_read(prepare: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "images.rar").write_bytes(b"Rar!")
+    refused(
+        prepare(tmp_path / "images.rar"), "images.rar: neither a directory nor an archive (.tar, .tar.gz", "unpack it"
+    )
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_mutated_archives_are_read_or_refused(kind: str, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", {"cat": 2, "dog": 1})
+    content = make_archive(images, kind).read_bytes()
+    chance, path = random.Random(0), tmp_path / f"mutated.{kind}"  # noqa: S311  (no secret)
+    refusals: list[str] = []
+    for _ in range(150):
+        mutated = bytearray(content)
+        start = max(0, content.find(b"PK\x01\x02")) if chance.random() < 0.7 else 0  # where a zip says what it holds
+        for _ in range(chance.choice((1, 2, 8))):
+            mutated[chance.randrange(start, len(mutated))] = chance.choice((0, 1, 47, 92, 128, 255))
+        path.write_bytes(mutated[: len(mutated) if chance.random() < 0.9 else chance.randrange(len(mutated))])
+        try:
+            with opened_folder(path) as folder:
+                assert all(file.is_relative_to(folder) for file in folder.rglob("*"))
+        except UserError as error:
+            refusals.append(str(error))
+    assert 0 < len(refusals) < 150
+    assert all(text.isprintable() for text in refusals)
+    assert not list(tmp_path.glob(".cache/unpacked/unpacked*"))
+
+
+UNPACK = """
+import sys, time
+from pathlib import Path
+from pipeline.data.sources.archive import opened_folder
+with opened_folder(Path(sys.argv[1])):
+    print("unpacked", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGHUP"])
+def test_what_a_killed_run_unpacked_goes_with_the_next_one(name: str, tmp_path: Path) -> None:
+    archive = make_archive(fill_folder(tmp_path / "images", {"cat": 2, "dog": 2}), "zip")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(tmp_path)}
+    command = [sys.executable, "-c", UNPACK, str(archive)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "unpacked\n"
+        (kept,) = tmp_path.glob(".cache/unpacked/unpacked*")
+        with opened_folder(archive):
+            assert kept.is_dir()  # it is still in use
+        process.send_signal(signal.Signals[name])
+    with opened_folder(archive) as folder:
+        assert list(tmp_path.glob(".cache/unpacked/unpacked*")) == [folder]
+    assert [path.name for path in (tmp_path / ".cache/unpacked").iterdir()] == [".lock"]
+
+
+def test_scratch_folders_of_many_runs_at_once_stay(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path / "place") as one, scratch_folder(tmp_path / "place") as other:
+        assert one != other
+        assert one.is_dir()
+        assert other.is_dir()
+    assert [path.name for path in (tmp_path / "place").iterdir()] == [".lock"]

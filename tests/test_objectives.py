@@ -5,8 +5,10 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 from torch.nn import functional
 
@@ -240,6 +242,21 @@ def test_cross_entropy_serves_labels_shares_steps_and_smoothing() -> None:
             costs = [-(wanted * step.log_softmax(dim=1)).sum(dim=1).mean() for step in logits]
             torch.testing.assert_close(supervision.loss(logits, given), mean(costs))
             torch.testing.assert_close(supervision.loss(logits[0], given), costs[0])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_balanced_classes_weigh_as_scikit_learn_and_pytorch_say(smoothing: float) -> None:
+    torch.manual_seed(0)
+    all_labels = np.repeat(np.arange(4), [50, 5, 20, 1])
+    wanted = torch.from_numpy(compute_class_weight("balanced", classes=np.arange(4), y=all_labels)).float()
+    supervision = CrossEntropy(INFO.class_names, smoothing, np.bincount(all_labels).tolist())
+    logits, batch = torch.randn(3, 8, 4), make_batch()
+    shares = torch.rand(8, 4).softmax(dim=1)
+    mixed = Batch(batch.images, ClassTargets(shares.argmax(dim=1), shares))
+    for targets, given in ((LABELS, batch), (shares, mixed)):
+        costs = [functional.cross_entropy(step, targets, wanted, label_smoothing=smoothing) for step in logits]
+        torch.testing.assert_close(supervision.loss(logits[0], given), costs[0])
+        torch.testing.assert_close(supervision.loss(logits, given), mean(costs))
 
 
 def losses_of(transfer: str) -> list[str]:

@@ -411,7 +411,9 @@ def test_the_networks_of_every_preset_can_be_built_and_fit_each_other(name: str,
         spec = method.adapter(settings, info, task, student, teacher)
         adapter = build_network(spec) if spec else None
         assert method.objective(
-            settings, Networks(student, adapter, teacher), task.supervision(info, label_smoothing=0.0)
+            settings,
+            Networks(student, adapter, teacher),
+            task.supervision(info, label_smoothing=0.0, class_weights=None),
         )
         assert (adapter is not None) == (transfer == "features")
     assert count(backbone_of(student)) < count(teacher.backbone), "the student's backbone is the smaller one"

@@ -1,6 +1,8 @@
 """The probe: wrong parameters and paths stop it before any stage runs, and changed files are noticed."""
 
-from collections.abc import Callable
+import errno
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,10 +54,17 @@ def test_a_source_of_a_task_that_there_is_not_is_named(monkeypatch: pytest.Monke
         data_fingerprint(PrepareData())
 
 
-def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = fill_folder(tmp_path / "images", {"cat": 2, "dog": 2})
-    (images / "cat/gone.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(UserError, match=r"cat/gone.png: cannot be read \(No such file or directory\)"):
+    scandir = os.scandir
+
+    def without_dogs(path: Path) -> Iterator[os.DirEntry[str]]:
+        if Path(path).name == "dog":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", without_dogs)
+    with pytest.raises(UserError, match=r"images/dog: cannot be read \(Permission denied\)"):
         data_fingerprint(PrepareData(source="imagefolder", root=str(images)))
 
 

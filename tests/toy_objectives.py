@@ -1,5 +1,6 @@
 """The objective of any method for little networks and images, and a batch of them."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -50,6 +51,7 @@ def make_objective(
     teacher: Classifier | None = None,
     flow: dict[str, Any] | None = None,
     dkd_warmup_epochs: int = 0,
+    class_counts: tuple[int, ...] | None = None,
     **changes: Any,
 ) -> Any:
     """Return the objective of the default settings with ``changes``; its weights are the same in every call."""
@@ -61,7 +63,9 @@ def make_objective(
     student = build_student(entry.student(settings, INFO, TASK), INFO.image_size)
     spec = entry.adapter(settings, INFO, TASK, student, teacher)
     networks = Networks(student, build_network(spec) if spec else None, teacher)
-    return entry.objective(settings, networks, TASK.supervision(INFO, label_smoothing=0.0))
+    info = replace(INFO, class_counts=class_counts or ())
+    supervision = TASK.supervision(info, label_smoothing=0.0, class_weights="balanced" if class_counts else None)
+    return entry.objective(settings, networks, supervision)
 
 
 def variant(name: str, **changes: Any) -> Any:

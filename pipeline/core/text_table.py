@@ -1,6 +1,6 @@
-"""Tables for a terminal."""
+"""Tables and lists for a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -13,3 +13,10 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         for row in (header, *rows)
     ]
     return [lines[0].rstrip(), "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])]
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Return ``counts`` as "3 .txt, 1 .xml", the largest first."""
+    return ", ".join(
+        f"{count:,} {what}" for what, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    )

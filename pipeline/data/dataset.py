@@ -67,6 +67,8 @@ class DataInfo:
     """``none``, or ``central_square``: the shorter side to the image size, then the centre cut out."""
     storage: str
     """How the training split is stored: ``packed`` or ``index``."""
+    class_counts: tuple[int, ...] = ()
+    """Training images of each class."""
 
 
 def read_info(folder: Path) -> DataInfo:
@@ -86,6 +88,7 @@ def read_info(folder: Path) -> DataInfo:
             std=tuple(about["std"]),
             resize=about["resize"],
             storage=about["storage"],
+            class_counts=tuple(about["class_counts"]["train"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.core.errors import UserError
+from pipeline.data.image_kinds import HEAD, how_to_open, openable_formats
 
-EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 
 
@@ -23,10 +23,13 @@ def decode_image(name: str, data: bytes) -> NDArray[np.uint8]:
     Raises:
         UserError: ``data`` is no image, truncated, far too large, or of 16-bit grey or float values; names the file.
     """
+    help_text = how_to_open(data[:HEAD])
+    if help_text is not None:
+        raise UserError(f"{name}: {help_text}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=openable_formats())
             if image.mode not in EIGHT_BIT_MODES:
                 raise UserError(f"{name}: image mode {image.mode!r} has no 8-bit form; convert it to 8 bits a channel")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

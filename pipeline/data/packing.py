@@ -17,9 +17,11 @@ from tqdm import tqdm
 from pipeline.core.arrays import Truth
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, sha256, write_json, write_text
+from pipeline.data.original_sizes import original_sizes
 from pipeline.data.reading import Image
 from pipeline.data.splits import ImageSet
 from pipeline.data.statistics import ChannelStatistics
+from pipeline.data.summary import DataSummary, SplitFacts, pixel_digest
 
 if TYPE_CHECKING:
     from pipeline.data.sources.settings import PrepareData
@@ -44,8 +46,8 @@ def write_splits(
     *,
     task: str,
     encode_truth: EncodeTruth,
-) -> Json:
-    """Write the splits and ``data.json``, which describes them, into ``folder``; return the latter.
+) -> DataSummary:
+    """Write the splits and ``data.json``, which describes them, into ``folder``; return what they consist of.
 
     A packed split is ``<split>.safetensors``: images uint8 (N, H, W, 3), and the truth as the task names it; what its
     images are called lies beside it in ``<split>.names.json``. With
@@ -65,19 +67,21 @@ def write_splits(
     about: Json = {"task": task, "classes": list(class_names), "image_size": list(size), "source": settings.source}
     about |= {"resize": "none" if settings.image_size is None else "central_square", "storage": settings.storage}
     about |= {"sizes": {}, "skipped": {}, "sha256": {}}
+    facts: dict[str, SplitFacts] = {}
     for name, split in splits.items():
         statistics = ChannelStatistics() if name == "train" else None
         if name in packed:
-            path, kept = writer.pack(name, split, statistics)
+            path, facts[name] = writer.pack(name, split, statistics)
         else:
-            path, kept, about["files_sha256"] = writer.index(name, split, statistics)
-        about["sizes"][name] = kept
-        about["skipped"][name] = len(split.categories) - kept
+            path, facts[name], about["files_sha256"] = writer.index(name, split, statistics)
+        about["sizes"][name] = len(facts[name].names)
+        about["skipped"][name] = facts[name].left_out
         about["sha256"][path.name] = sha256(path)
         if statistics is not None:
             about["mean"], about["std"] = statistics.mean_and_std()
-    write_json(folder / "data.json", about)
-    return about
+    summary = DataSummary(class_names, facts, original_sizes(splits["train"]))
+    write_json(folder / "data.json", about | summary.facts())
+    return summary
 
 
 def _check_memory(count: int, size: tuple[int, int], max_packed_gib: float) -> None:
@@ -100,6 +104,31 @@ def _common_size(train: ImageSet, image_size: int | None) -> tuple[int, int]:
     raise UserError("no training image can be read; prepare_data.unreadable: stop names the first one's fault")
 
 
+class _Kept:
+    """The images of a split that could be read, as they come."""
+
+    def __init__(self, split: ImageSet) -> None:
+        self.split = split
+        self.positions: list[int] = []
+        self.digests = np.empty(len(split.categories), dtype=np.uint64)
+
+    def add(self, position: int, image: Image) -> None:
+        """Add the ``image`` at ``position`` of the split."""
+        self.digests[len(self.positions)] = pixel_digest(image)
+        self.positions.append(position)
+
+    def facts(self) -> SplitFacts:
+        """Return what was added."""
+        kept, split = len(self.positions), self.split
+        names = [split.names[position] for position in self.positions]
+        return SplitFacts(
+            split.categories[np.array(self.positions, dtype=np.int64)],
+            self.digests[:kept],
+            names,
+            left_out=len(split.categories) - kept,
+        )
+
+
 class _SplitWriter:
     """Read all images of a split and write it; images that cannot be read stop it or are counted."""
 
@@ -117,41 +146,44 @@ class _SplitWriter:
         self.settings = settings
         self.encode_truth = encode_truth
 
-    def pack(self, name: str, split: ImageSet, statistics: ChannelStatistics | None) -> tuple[Path, int]:
-        """Write the pixels and the truth of ``split``; return the file and the number of its images."""
+    def pack(self, name: str, split: ImageSet, statistics: ChannelStatistics | None) -> tuple[Path, SplitFacts]:
+        """Write the pixels and the truth of ``split``; return the file and what is in it."""
         path = self.folder / f"{name}.safetensors"
         pixels = np.empty((len(split.categories), *self.size, 3), dtype=np.uint8)
-        kept: list[int] = []
+        kept = _Kept(split)
         for position, image in self._read(name, split):
-            pixels[len(kept)] = image
-            kept.append(position)
+            pixels[len(kept.positions)] = image
+            kept.add(position, image)
             if statistics is not None:
                 statistics.add(image)
-        save_file({"images": pixels[: len(kept)], **self.encode_truth(split, kept)}, path)
+        facts = kept.facts()
+        save_file({"images": pixels[: len(facts.names)], **self.encode_truth(split, kept.positions)}, path)
         path.chmod(0o644)  # safetensors leaves it to the owner alone
-        names = [split.names[position] for position in kept]
-        write_text(self.folder / f"{name}.names.json", f"{json.dumps({'names': names})}\n")
-        return path, len(kept)
+        write_text(self.folder / f"{name}.names.json", f"{json.dumps({'names': facts.names})}\n")
+        return path, facts
 
-    def index(self, name: str, split: ImageSet, statistics: ChannelStatistics | None) -> tuple[Path, int, str]:
+    def index(self, name: str, split: ImageSet, statistics: ChannelStatistics | None) -> tuple[Path, SplitFacts, str]:
         """Write the names of the files and the truth of ``split``.
 
-        Returns the file, the number of its images, and a digest of what they hold.
+        Returns the file, what is in it, and a digest of what the image files hold.
         """
         assert self.settings.root is not None
         root, path = Path(self.settings.root), self.folder / f"{name}.index.json"
         digest = hashlib.sha256()
-        kept: list[int] = []
+        kept = _Kept(split)
         stride = max(1, len(split.categories) // SAMPLED)
         for position, image in self._read(name, split):
-            kept.append(position)
+            kept.add(position, image)
             digest.update(split.files[position].read_bytes())
             if statistics is not None and position % stride == 0:
                 statistics.add(image)
-        content = {"root": str(root), "files": [str(split.files[position].relative_to(root)) for position in kept]}
-        truth = {key: values.tolist() for key, values in self.encode_truth(split, kept).items()}
+        content = {
+            "root": str(root),
+            "files": [str(split.files[position].relative_to(root)) for position in kept.positions],
+        }
+        truth = {key: values.tolist() for key, values in self.encode_truth(split, kept.positions).items()}
         write_text(path, f"{json.dumps(content | truth)}\n")
-        return path, len(kept), digest.hexdigest()
+        return path, kept.facts(), digest.hexdigest()
 
     def _read(self, name: str, split: ImageSet) -> Iterator[tuple[int, Image]]:
         """Yield (position, image) of each image that can be read.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +63,8 @@ class ImageSource:
     class_names: tuple[str, ...]
     splits: Mapping[str, ImageSet]
     """``train`` always; ``test`` and ``calib`` where the source brings its own."""
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """From a suffix or a reason to how many files, folders or links beside the images are left alone."""
 
 
 def category_ranks(categories: Indices, *, seed: int) -> Indices:

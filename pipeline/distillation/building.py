@@ -46,6 +46,6 @@ def build_distillation(
     teacher = open_teacher() if settings.needs_teacher else None
     adapter_spec = method.adapter(settings, info, task, student, teacher)
     adapter = build_network(adapter_spec) if adapter_spec else None
-    supervision = task.supervision(info, label_smoothing=settings.training.label_smoothing)
+    supervision = task.supervision(info, **settings.training.supervision_settings())
     objective = method.objective(settings, Networks(student, adapter, teacher), supervision)
     return Distillation(student, spec, adapter, adapter_spec, teacher, objective)

@@ -58,7 +58,7 @@ def estimate_trainings(params: Params, data: Path) -> Iterator[Estimate]:
 
     if params.distill_student.needs_teacher and params.train_teacher.weights is None:
         settings = params.train_teacher.training
-        supervision = prepared.training.supervision(prepared.info, label_smoothing=settings.label_smoothing)
+        supervision = prepared.training.supervision(prepared.info, **settings.supervision_settings())
         objective: Objective = Supervised(random_teacher(), supervision=supervision)
         yield _estimate("train_teacher", objective, settings, params, prepared, device)
     objective = build_distillation(params.distill_student, prepared, random_teacher).objective

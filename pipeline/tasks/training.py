@@ -74,8 +74,12 @@ class TaskTraining(ABC):
         """Return what mixes the images of a batch; None: nothing does."""
 
     @abstractmethod
-    def supervision(self, info: DataInfo, *, label_smoothing: float) -> Supervision:
-        """Return the loss against the targets of the data ``info``."""
+    def supervision(self, info: DataInfo, *, label_smoothing: float, class_weights: str | None) -> Supervision:
+        """Return the loss against the targets of the data ``info``.
+
+        Args:
+            class_weights: ``balanced`` where all classes weigh the same in it; None: all images do.
+        """
 
     @abstractmethod
     def plain_network(self, backbone: str, info: DataInfo, *, mean: list[float], std: list[float]) -> NetworkSpec:

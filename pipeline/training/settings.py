@@ -1,6 +1,6 @@
 """Settings of training: the optimizer and its schedule, and how a run is executed."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
@@ -63,10 +63,17 @@ class Training(Section):
     schedule: LearningRate = knob(LearningRate(), "learning rate over the epochs")
     augment: Augment = knob(Augment(), "random changes of the training images")
     label_smoothing: BelowOne = rare(0.0, "share of the target that is spread over all classes, e.g. 0.1")
+    class_weights: Literal["balanced"] | None = rare(
+        None, "balanced: each class weighs the same in the loss, however few its images; null: each image does"
+    )
     clip_norm: Positive | None = rare(None, "largest norm of the gradient; null: any")
     ema_decay: Fraction | None = rare(
         None, "what deploys is a moving average of the weights, e.g. 0.999; null: the last weights"
     )
+
+    def supervision_settings(self) -> dict[str, Any]:
+        """Return what a task's ``supervision`` takes beside the data."""
+        return {"label_smoothing": self.label_smoothing, "class_weights": self.class_weights}
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pipeline.core.errors import UserError, readable_file
 from pipeline.core.files import sha256
-from pipeline.data.sources.archive import ARCHIVE_SUFFIXES
-from pipeline.data.sources.listing import files_below
+from pipeline.core.printable import printable
+from pipeline.data.sources.archive import AN_ARCHIVE, is_archive
+from pipeline.data.sources.listing import list_folder
 
 
 def directory_or_archive(root: Path, download: bool) -> str:  # noqa: ARG001, FBT001  (signature of a Fingerprint)
@@ -20,20 +21,21 @@ def directory_or_archive(root: Path, download: bool) -> str:  # noqa: ARG001, FB
     Raises:
         UserError: ``root`` does not exist, is no archive of a known kind, or cannot be read.
     """
-    if root.is_file() and not root.name.endswith(ARCHIVE_SUFFIXES):
-        raise UserError(
-            f"prepare_data.root: neither a directory nor an archive ({', '.join(ARCHIVE_SUFFIXES)}): {root}"
-        )
     if root.is_file():
+        if not is_archive(root.name):
+            raise UserError(f"prepare_data.root: neither a directory nor {AN_ARCHIVE}: {printable(root)}")
         with readable_file(root):
             return f"archive {sha256(root)}"
     if not root.is_dir():
-        raise UserError(f"prepare_data.root: no such directory or archive: {root}")
+        raise UserError(f"prepare_data.root: no such directory or archive: {printable(root)}")
     digest = hashlib.sha256()
-    for path in files_below(root):
-        with readable_file(path):
-            facts = path.stat()
-        digest.update(os.fsencode(path.relative_to(root)) + f"\0{facts.st_size} {facts.st_mtime_ns}\0".encode())
+    for folder in list_folder(root).walk():
+        place = folder.path.relative_to(root)
+        for name in folder.files:
+            file = folder.path / name
+            with readable_file(file):
+                facts = file.stat()
+            digest.update(os.fsencode(place / name) + f"\0{facts.st_size} {facts.st_mtime_ns}\0".encode())
     return f"directory {digest.hexdigest()}"
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.core.settings import Count, Fraction, PathText, Positive, Section, entry_of, knob, rare
-from pipeline.data.sources.archive import ARCHIVE_SUFFIXES
+from pipeline.data.sources.archive import is_archive
 from pipeline.data.sources.table import SOURCES
 
 
@@ -45,7 +45,7 @@ class PrepareData(Section):
     def _index_has_files(self) -> Self:
         if self.storage == "packed":
             return self
-        if not SOURCES[self.source].has_files or str(self.root).endswith(ARCHIVE_SUFFIXES):
+        if not SOURCES[self.source].has_files or is_archive(str(self.root)):
             able = " or ".join(name for name, entry in SOURCES.items() if entry.has_files)
             raise ValueError(f"storage index needs files: source {able} with a directory as root; or set packed")
         if self.image_size is None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.factory import build_classifier
-from pipeline.core.distributed import all_reduce_sum, local_shard
+from pipeline.core.distributed import all_reduce_sum, local_shard, world_size
 from pipeline.data.batch import Batch, Mix, Targets
 from pipeline.data.dataset import DataInfo, Split
 from pipeline.data.packed_batches import ordered_batches
@@ -28,14 +28,18 @@ class CrossEntropy(Supervision):
     Args:
         class_names: of the labels.
         label_smoothing: share of every label that is spread over all classes.
+        class_counts: training images of each class, by whose inverse an image's loss is weighted; None: not at all.
     """
 
     loss_name = "cross_entropy"
 
-    def __init__(self, class_names: Sequence[str], label_smoothing: float) -> None:
+    def __init__(
+        self, class_names: Sequence[str], label_smoothing: float, class_counts: Sequence[int] | None = None
+    ) -> None:
         self.class_names = class_names
         self.guess_loss = math.log(len(class_names))
         self.label_smoothing = label_smoothing
+        self.weights = None if class_counts is None else balanced_weights(class_counts)
 
     def loss(self, predicted: Tensor, batch: Batch) -> Tensor:
         """Return the mean cross-entropy of logits (..., B, num_classes), each leading entry with the same labels."""
@@ -43,7 +47,14 @@ class CrossEntropy(Supervision):
         wanted = targets.labels if targets.soft_targets is None else targets.soft_targets
         wanted = wanted.expand(*predicted.shape[:-2], *wanted.shape).reshape(-1, *wanted.shape[1:])
         flat = predicted.reshape(-1, predicted.shape[-1])
-        return functional.cross_entropy(flat, wanted, label_smoothing=self.label_smoothing)
+        if self.weights is None:
+            return functional.cross_entropy(flat, wanted, label_smoothing=self.label_smoothing)
+        weights = self.weights.to(flat.device, torch.promote_types(flat.dtype, torch.float32))
+        loss = functional.cross_entropy(flat, wanted, weights, label_smoothing=self.label_smoothing)
+        if targets.soft_targets is not None:
+            return loss  # PyTorch divides by the number of images, which all processes have alike
+        shard = weights[targets.labels].sum()  # it has divided by this, and the whole batch counts
+        return loss * shard * world_size() / all_reduce_sum(shard)
 
     def batch_scores(self, predicted: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Return the share of the batch whose largest logit is the label's."""
@@ -78,9 +89,10 @@ class ClassificationTraining(TaskTraining):
             mixup_alpha=augment.mixup_alpha, cutmix_alpha=augment.cutmix_alpha, num_classes=len(info.class_names)
         )
 
-    def supervision(self, info: DataInfo, *, label_smoothing: float) -> Supervision:
+    def supervision(self, info: DataInfo, *, label_smoothing: float, class_weights: str | None) -> Supervision:
         """Return the cross-entropy."""
-        return CrossEntropy(info.class_names, label_smoothing)
+        counts = info.class_counts if class_weights == "balanced" else None
+        return CrossEntropy(info.class_names, label_smoothing, counts)
 
     def plain_network(self, backbone: str, info: DataInfo, *, mean: list[float], std: list[float]) -> NetworkSpec:
         """Return how a classifier is made."""
@@ -98,6 +110,15 @@ class ClassificationTraining(TaskTraining):
     def export_parts(self, network: nn.Module) -> ExportParts:
         """Return the whole network as the body: logits are the outputs."""
         return ExportParts(network, ("logits",), None)
+
+
+def balanced_weights(class_counts: Sequence[int]) -> Tensor:
+    """Return the weight of each class, float32 (num_classes,): the mean number of images over its own.
+
+    The mean weight of an image is 1, as with scikit-learn's ``class_weight="balanced"``; no class is empty.
+    """
+    counts = torch.tensor(class_counts, dtype=torch.float64)
+    return (counts.mean() / counts).float()
 
 
 def build_mix(*, mixup_alpha: float, cutmix_alpha: float, num_classes: int) -> Mix | None:

@@ -43,9 +43,10 @@ class HitsTraining(ClassificationTraining):
         """Return the right things."""
         return HitTargets(tensors["right"])
 
-    def supervision(self, info: DataInfo, *, label_smoothing: float) -> Supervision:
+    def supervision(self, info: DataInfo, *, label_smoothing: float, class_weights: str | None) -> Supervision:
         """Return the loss."""
-        return Misses(info.class_names, label_smoothing)
+        counts = info.class_counts if class_weights == "balanced" else None
+        return Misses(info.class_names, label_smoothing, counts)
 
     def export_parts(self, network: nn.Module) -> ExportParts:
         """Return the whole network as the body."""

@@ -1,0 +1,52 @@
+"""Temporary folders in a known place, which the next run clears where one was killed."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def scratch_folder(place: Path) -> Iterator[Path]:
+    """Yield a new folder in ``place``, removed when the block ends; what killed runs left there goes first.
+
+    Each folder has a lock file beside it, which the system releases when its process ends, however that ends.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        with _locked(place / ".lock", wait=True):  # nobody clears between the creation of a lock file and its locking
+            _clear(place)
+            folder = Path(tempfile.mkdtemp(prefix="unpacked-", dir=place))
+            stack.enter_context(_locked(_lock_of(folder), wait=False))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            _lock_of(folder).unlink(missing_ok=True)
+
+
+def _clear(place: Path) -> None:
+    """Remove the folders in ``place`` whose processes have ended."""
+    for folder in place.iterdir():
+        if folder.is_dir():
+            with contextlib.suppress(BlockingIOError), _locked(_lock_of(folder), wait=False):
+                shutil.rmtree(folder, ignore_errors=True)
+                _lock_of(folder).unlink(missing_ok=True)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
+@contextlib.contextmanager
+def _locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold a lock on the file ``path``; raises BlockingIOError where another process does and ``wait`` is false."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(lock)
