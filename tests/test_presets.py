@@ -124,7 +124,7 @@ EXPECTED: dict[str, dict[str, object]] = {
     "cifar100-wrn_40_2-wrn_40_1": cifar("cifar100", "wrn_40_2", "wrn_40_1"),
     "imagenet-resnet34-resnet18": imagenet("resnet34", "resnet18"),
     "imagenet-resnet50-mobilenet_v2": imagenet("resnet50", "mobilenet_v2"),
-    "photos": both(STEADY | {"training.epochs": 25, "training.min_epoch_steps": 25, "training.batch_size": 32})
+    "photos": both(STEADY | {"training.epochs": 25, "training.min_epoch_steps": 15, "training.batch_size": 32})
     | both({"training.optimizer.learning_rate": 0.001, "training.augment.crop_padding": 0})
     | both({"training.augment.resized_crop_scale": [0.25, 1.0]})
     | {

@@ -87,7 +87,7 @@ def _seconds_of_a_step(step: TrainingStep, batches: TrainingBatches) -> float:
     started = 0.0
     while True:
         for batch in batches.epoch(taken):
-            float(step(batch).total)  # waits for the device
+            step(batch).total.item()  # waits for the device
             taken += 1
             if taken == 1:
                 started = time.perf_counter()

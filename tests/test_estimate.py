@@ -1,0 +1,76 @@
+"""The command that foretells how long the trainings take."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.params.schema import load_params
+from pipeline.preflight.estimate import estimate_trainings
+from stages.__main__ import main
+from tests.bench import Bench
+from tests.helpers import refused, write_params
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Return a bench with prepared data."""
+    folder = tmp_path_factory.mktemp("estimate")
+    found = Bench(folder, lambda changes: write_params(folder / "params.yaml", changes))
+    found.prepare()
+    return found
+
+
+def estimates(bench: Bench, **changes: Any) -> list[Any]:
+    params = bench.write({"base.num_threads": 1, **{key.replace("__", "."): value for key, value in changes.items()}})
+    return list(estimate_trainings(load_params(params), bench.folder / "data"))
+
+
+def test_steps_and_images_are_those_of_the_trainings(bench: Bench) -> None:
+    teacher, student = estimates(
+        bench,
+        train_teacher__training__epochs=7,
+        train_teacher__training__batch_size=16,
+        distill_student__training__batch_size=40,
+        distill_student__training__min_epoch_steps=9,
+        distill_student__training__epochs=3,
+    )
+    assert (teacher.stage, student.stage) == ("train_teacher", "distill_student")
+    assert teacher.images == student.images == sum(bench.json("data/data.json")["class_counts"]["train"]) == 80
+    assert teacher.num_steps == 7 * (80 // 16)
+    assert student.num_steps == 3 * 2 * 5, "two steps a pass, five passes for nine steps or more"
+    assert teacher.seconds > 0
+    assert student.memory > 2**20
+
+
+def test_twice_the_steps_take_about_twice_the_time(bench: Bench) -> None:
+    changes = {"distill_student__method": "none", "distill_student__training__schedule__warmup_epochs": 0}
+    (short,), (long,) = (estimates(bench, **changes, distill_student__training__epochs=count) for count in (10, 1000))
+    assert long.num_steps == 100 * short.num_steps
+    assert long.seconds > 10 * short.seconds
+
+
+def test_a_given_or_unneeded_teacher_takes_no_time(bench: Bench, tmp_path: Path) -> None:
+    given = tmp_path / "given.pt"
+    given.touch()
+    assert [found.stage for found in estimates(bench, train_teacher__weights=str(given))] == ["distill_student"]
+    assert [found.stage for found in estimates(bench, distill_student__method="none")] == ["distill_student"]
+
+
+def test_the_command_prints_a_table_and_keeps_nothing(bench: Bench) -> None:
+    params = bench.write({"base.num_threads": 1})
+    before = sorted(bench.folder.rglob("*"))
+    result = CliRunner().invoke(main, ["estimate", "--params", str(params), "--data", str(bench.folder / "data")])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["training", "images", "steps", "ms", "a", "step", "h:mm:ss", "GiB"]
+    assert [line.split()[0] for line in lines[2:]] == ["train_teacher", "distill_student", "both"]
+    assert re.fullmatch(r"both +\d+:\d\d:\d\d", lines[-1])
+    assert sorted(bench.folder.rglob("*")) == before
+
+
+def test_without_prepared_data_it_says_how_to_have_them(tmp_path: Path, params_file: Any) -> None:
+    words = ["estimate", "--params", str(params_file({})), "--data", str(tmp_path / "nowhere")]
+    refused(CliRunner().invoke(main, words), "nowhere: holds no prepared data; run dvc repro prepare_data first")
