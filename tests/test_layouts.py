@@ -228,6 +228,12 @@ def test_a_link_to_a_folder_above_multiplies_nothing(tmp_path: Path) -> None:
     assert source.passed_over == {"link(s) to a folder that is read already": 4}
 
 
+def test_folders_without_end_are_refused(tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", {"cat": 1, "dog": 1, "dog/" + "a/" * 300: 1})
+    with pytest.raises(UserError, match=r"images: holds folders in each other, more than 200 deep"):
+        opened(images)
+
+
 def test_class_folders_and_files_may_be_links(tmp_path: Path) -> None:
     real = fill_folder(tmp_path / "real", {"a": 3, "b": 2, "b/more": 1})
     images = tmp_path / "images"
