@@ -98,8 +98,9 @@ def test_backslashes_divide_the_names_of_windows(prepare: Prepare, tmp_path: Pat
         for file in sorted(images.rglob("*")):
             item = zipfile.ZipInfo(f"scenes\\{str(file.relative_to(images)).replace('/', chr(92))}")
             item.create_system = 0
-            if file.is_dir():
-                item.filename += "\\"
+            if file.is_dir():  # some end in a backslash, others have an attribute
+                item.filename += "\\" if file.parent == images else ""
+                item.external_attr = 0 if file.parent == images else 0x10
             archive.writestr(item, b"" if file.is_dir() else file.read_bytes())
     assert prepare(path).exit_code == 0
     assert not list(tmp_path.glob(".cache/unpacked/unpacked*"))

@@ -63,6 +63,9 @@ def numbered(prefixes: tuple[str, ...], count: int = 2) -> Layout:
         ("train_val", None),
         ("42", None),
         ("___", None),
+        ("TestSet", "test"),
+        ("traindata", "train"),
+        ("calib", "val"),
     ],
 )
 def test_names_of_splits(name: str, role: str | None) -> None:
@@ -127,13 +130,15 @@ def test_images_beside_class_folders_are_not_used(tmp_path: Path, caplog: pytest
     assert f"{images}/train: 1 image(s) in no class folder are not used" in caplog.text
 
 
-def test_folders_without_images_beside_splits_are_passed_over(tmp_path: Path) -> None:
+def test_folders_without_images_beside_splits_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     images = fill_folder(tmp_path / "images", numbered(("train", "test")))
     (images / "annotations").mkdir()
     (images / "annotations/a.xml").write_text("<a/>")
+    (images / "val").mkdir()
     source = opened(images)
     assert counts(source) == {"train": [2, 2], "test": [2, 2]}
     assert source.passed_over == {".xml": 1}
+    assert f"{images}/val: holds no images, so it is not used" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -148,7 +153,15 @@ def test_folders_without_images_beside_splits_are_passed_over(tmp_path: Path) ->
         ),
         (numbered(("train", "test", "copies")), "images/copies: holds images, and test, train beside it class folders"),
         (numbered(("test", "val")), "has test, val but no train folder"),
-        ({".": 4}, "holds 0 class folder(s) and 4 image(s)"),
+        (
+            {"fold1/train/a": 1, "fold1/train/b": 1, "fold2/train/a": 1, "fold2/train/b": 1},
+            "fold1, fold2 hold splits each",
+        ),
+        (
+            {"train/images": 2, "valid/images": 2},
+            "train, valid are called like splits but hold images and no class folders",
+        ),
+        ({".": 4}, "holds 0 class folder(s), beside 4 image(s) in no folder"),
         ({"only": 4}, "holds 1 class folder(s)"),
         ({"train": 4}, "holds 1 class folder(s)"),
     ],
@@ -157,7 +170,7 @@ def test_what_can_be_understood_in_two_ways_is_refused(layout: Layout, words: st
     with pytest.raises(UserError) as caught:
         opened(fill_folder(tmp_path / "images", layout))
     assert words in str(caught.value)
-    assert "expected <class>/<images>, or train/<class>/<images>" in str(caught.value)
+    assert any(how in str(caught.value) for how in ("expected <class>/<images>, or train/<class>", "give one of them"))
 
 
 def test_equal_folders_in_all_classes_are_remarked_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -213,6 +226,12 @@ def test_a_link_to_a_folder_above_multiplies_nothing(tmp_path: Path) -> None:
     source = opened(images)
     assert counts(source) == {"train": [3, 2]}
     assert source.passed_over == {"link(s) to a folder that is read already": 4}
+
+
+def test_folders_without_end_are_refused(tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", {"cat": 1, "dog": 1, "dog/" + "a/" * 300: 1})
+    with pytest.raises(UserError, match=r"images: holds folders in each other, more than 200 deep"):
+        opened(images)
 
 
 def test_class_folders_and_files_may_be_links(tmp_path: Path) -> None:

@@ -55,15 +55,18 @@ def test_a_source_of_a_task_that_there_is_not_is_named(monkeypatch: pytest.Monke
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = fill_folder(tmp_path / "images", {"cat": 2, "dog": 2})
+    """But not one of the system's: nobody but root reads lost+found."""
+    images = fill_folder(tmp_path / "images", {"cat": 2, "lost+found": 1})
     scandir = os.scandir
 
     def without_dogs(path: Path) -> Iterator[os.DirEntry[str]]:
-        if Path(path).name == "dog":
+        if Path(path).name in {"dog", "lost+found"}:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", without_dogs)
+    assert data_fingerprint(PrepareData(source="imagefolder", root=str(images))).startswith("directory ")
+    fill_folder(images, {"dog": 2})
     with pytest.raises(UserError, match=r"images/dog: cannot be read \(Permission denied\)"):
         data_fingerprint(PrepareData(source="imagefolder", root=str(images)))
 

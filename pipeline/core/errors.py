@@ -3,6 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
+from pipeline.core.printable import printable
+
 
 class UserError(ValueError):
     """The user's input or parameters are wrong: what was got, what is allowed, how to fix it. Exit code 2."""
@@ -33,7 +35,7 @@ def readable_file(place: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{error.filename or place}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{printable(error.filename or place)}: cannot be read ({error.strerror})") from error
 
 
 @contextlib.contextmanager

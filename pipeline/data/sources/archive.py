@@ -27,6 +27,8 @@ DAMAGE = (
 Numbers and offsets in a damaged archive are anything, so the last line is what reading by them may raise.
 """
 ZIP_HEAD = b"PK"
+ZIP_FOLDER = 0x10
+"""The attribute by which Windows marks folders."""
 BLOCK = 2**20
 
 
@@ -83,7 +85,7 @@ def _unpack_zip(path: Path, folder: Path) -> None:
         ]
         targets = _targets(path, members, folder)
         for item, member, target in zip(items, members, targets, strict=True):
-            if member.name.endswith(("/", "\\")):
+            if member.name.endswith(("/", "\\")) or (item.external_attr & ZIP_FOLDER and not item.file_size):
                 target.mkdir(parents=True, exist_ok=True)
             else:
                 with archive.open(item) as source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +119,8 @@ def _with_splits(node: ImageTree, splits: Sequence[ImageTree], show: Show) -> La
             _add_split(layout, role, by_role[role], show)
     if node.images:
         layout.remarks.append(_lost(node, show))
+    empty = [tree for tree in node.folders if split_role(tree.name) and not tree.count]
+    layout.remarks += [f"{show(tree.path)}: holds no images, so it is not used" for tree in empty]
     return layout
 
 
@@ -146,9 +149,10 @@ def _classes(node: ImageTree, show: Show) -> ClassFolders:
     for tree in node.folders:
         classes.setdefault(tree.name, []).append(tree)
     if len(classes) < 2:
-        inside = f" and {len(node.images)} image(s)" if node.images else ""
+        inside = node.all_passed_over() + Counter({"image(s) in no folder": len(node.images)})
+        beside = f", beside {counted(inside)}" if inside else ""
         raise UserError(
-            f"{show(node.path)}: holds {len(classes)} class folder(s){inside}; {EXPECTED}, two classes or more"
+            f"{show(node.path)}: holds {len(classes)} class folder(s){beside}; {EXPECTED}, two classes or more"
         )
     unreadable = [name for name in classes if not name.isprintable()]
     if unreadable:
@@ -178,7 +182,7 @@ def _matched(node: ImageTree, known: ClassFolders, remarks: list[str], show: Sho
 
 
 def _check_no_splits(node: ImageTree, show: Show) -> None:
-    """Raise UserError where the folders in ``node``, all with images of their own, look like splits without classes."""
+    """Raise UserError where the folders in ``node`` look like splits without classes, or like several data sets."""
     named = [tree for tree in node.holding if split_role(tree.name)]
     roles = {split_role(tree.name) for tree in named}
     if len(roles) > 1 and (len(named) == len(node.holding) or len([tree for tree in named if is_bare(tree.name)]) > 1):
@@ -186,13 +190,17 @@ def _check_no_splits(node: ImageTree, show: Show) -> None:
             f"{show(node.path)}: {names_of(named)} are called like splits but hold images and no class folders; "
             f"{EXPECTED}"
         )
+    if len(node.holding) > 1 and all(_splits(tree) for tree in node.holding):
+        raise UserError(
+            f"{show(node.path)}: {names_of(node.holding)} hold splits each, as several data sets do; give one of them"
+        )
 
 
 def _has_splits_inside_classes(node: ImageTree) -> bool:
     """Return whether every folder in ``node`` is divided into splits, train among them: ``<class>/train/<images>``."""
     return len(node.holding) > 1 and all(
         not tree.images
-        and all(split_role(inner.name) for inner in tree.holding)
+        and all(split_role(inner.name) and inner.is_loose for inner in tree.holding)
         and "train" in {split_role(inner.name) for inner in tree.holding}
         for tree in node.holding
     )

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.core.errors import readable_file
+from pipeline.core.errors import UserError, readable_file
+from pipeline.core.printable import printable
 
 OF_SYSTEMS = frozenset(
     [
@@ -44,6 +45,9 @@ NOT_PLAIN = "no plain files (pipes, sockets, devices)"
 
 NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG}
 """What is wrong with a link that leads nowhere."""
+
+DEEPEST = 200
+"""Folders in each other; people have a handful."""
 
 FolderId = tuple[int, int]
 """Device and inode."""
@@ -81,7 +85,7 @@ def list_folder(root: Path) -> Folder:
     passed over unseen.
 
     Raises:
-        UserError: a folder cannot be read.
+        UserError: a folder cannot be read, or there are too many in each other.
     """
     real = root.resolve()
     seen = {_folder_id(place) for place in (real, *real.parents)}
@@ -118,7 +122,7 @@ def _is_new(folder: Folder, seen: set[FolderId]) -> bool:
 def _fill(top: Folder, seen: set[FolderId]) -> list[tuple[Folder, str]]:
     """List the real folders below ``top`` into it; return the links to folders that were met: where, and what names."""
     links: list[tuple[Folder, str]] = []
-    waiting = [top]
+    waiting, deepest = [top], len(top.path.parts) + DEEPEST
     while waiting:
         folder = waiting.pop()
         with readable_file(folder.path), os.scandir(folder.path) as entries:
@@ -131,6 +135,8 @@ def _fill(top: Folder, seen: set[FolderId]) -> list[tuple[Folder, str]]:
                     folder.files.append(entry.name)
                 elif entry.is_dir(follow_symlinks=False):
                     inner = Folder(Path(entry.path))
+                    if len(inner.path.parts) > deepest:
+                        raise UserError(f"{printable(top.path)}: holds folders in each other, more than {DEEPEST} deep")
                     if _is_new(inner, seen):
                         folder.folders.append(inner)
                         waiting.append(inner)

@@ -3,30 +3,13 @@
 import re
 
 ROLES = {
-    "train": ("train", "training", "trainset"),
-    "test": ("test", "testing", "testset"),
-    "val": ("val", "valid", "validation", "valset", "eval", "evaluation", "dev"),
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "val": ("val", "valid", "validation", "eval", "evaluation", "dev", "calib", "calibration"),
 }
-_ROLE_OF = {word: role for role, words in ROLES.items() for word in words}
-_TRAILING = frozenset(
-    [
-        "set",
-        "data",
-        "dataset",
-        "image",
-        "images",
-        "img",
-        "imgs",
-        "split",
-        "folder",
-        "files",
-        "photos",
-        "pictures",
-        "pics",
-        "samples",
-    ]
-)
-"""Words that may follow: ``test_set``, ``train2017``, ``Training Data``."""
+_NOUNS = ("set", "data", "dataset", "image", "images", "img", "imgs", "split", "folder", "files", "photos", "pictures")
+"""Words that may follow a split's, as one with it or apart: ``testset``, ``train2017``, ``Training Data``."""
+_ROLE_OF = {word + noun: role for role, words in ROLES.items() for word in words for noun in ("", *_NOUNS)}
 _UNLABELLED = frozenset(
     ["pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "unknown", "unsup", "unsupervised"]
 )
@@ -39,7 +22,7 @@ def split_role(name: str) -> str | None:
     The word stands at the end, after any prefix, in any case; a name of two splits (``train_val``) is none.
     """
     words = _words(name)
-    while len(words) > 1 and (words[-1] in _TRAILING or words[-1].isdecimal()):
+    while len(words) > 1 and (words[-1] in _NOUNS or words[-1].isdecimal()):
         words.pop()
     roles = {_ROLE_OF[word] for word in words if word in _ROLE_OF}
     return _ROLE_OF.get(words[-1]) if words and len(roles) == 1 else None
@@ -47,7 +30,7 @@ def split_role(name: str) -> str | None:
 
 def is_bare(name: str) -> bool:
     """Return whether ``name`` is a split's and nothing more."""
-    return name.lower() in _ROLE_OF
+    return any(name.lower() in words for words in ROLES.values())
 
 
 def is_unlabelled(name: str) -> bool:
