@@ -13,3 +13,8 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         for row in (header, *rows)
     ]
     return [lines[0].rstrip(), "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])]
+
+
+def with_error(share: float, error: float | None) -> str:
+    """Return ``share`` in percent with its standard error, where that is known: "98.61% +/- 0.62"."""
+    return f"{share:.2%}" if error is None else f"{share:.2%} +/- {100 * error:.2f}"
