@@ -26,7 +26,7 @@ def most_exceptions(count: int, share: float) -> int:
     log_choices = logs[-1] - logs - logs[::-1]
     probabilities = np.exp(log_choices + exceptions * math.log(share) + (count - exceptions) * math.log1p(-share))
     more = 1 - np.cumsum(probabilities)  # the chance of more exceptions than that
-    return int(np.argmax(more < CHANCE))
+    return int(np.flatnonzero(more < CHANCE)[0])
 
 
 def standard_errors_above(lost: float, gained: float, count: int, allowed: float) -> float:

@@ -92,7 +92,7 @@ def verify(
 
 
 def compared(task: Task, outputs: Outputs, reference: Outputs, scale: Scale, what: str) -> Parity:
-    """Return how far ``outputs`` are from ``reference``; raises GateError, naming ``what``, where that cannot be said."""
+    """Return how far ``outputs`` are from ``reference``; raises GateError that names ``what`` where they do not fit."""
     try:
         return task.compare(outputs, reference, scale)
     except GateError as error:
