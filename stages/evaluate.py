@@ -15,7 +15,6 @@ from pipeline.evaluation.settings import Evaluate
 from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.export.settings import ExportOnnx
 from pipeline.tasks.data import open_data
-from pipeline.tasks.gate import Gate
 from pipeline.tasks.reference import reference
 from stages.common import exit_codes, stage_options
 from stages.declared import load_declared
@@ -54,13 +53,7 @@ def main(
         for path in (scores, out):
             write_json(path, {"status": "skipped", "reason": opened})
         return
-    of_fp32 = Gate(
-        max_abs_diff=settings.max_abs_diff,
-        max_relative_diff=0.0,
-        min_top1_agreement=settings.min_top1_agreement,
-        max_drop=settings.max_drop,
-    )
-    allowed = {precision: of_fp32 if precision == FP32 else gates.gate(precision) for precision in PRECISIONS}
+    allowed = {name: settings.placed_gate if name == FP32 else gates.placed(name) for name in PRECISIONS}
     trained = reference(task, network, signature, prepared.split("test"), settings.batch_size)
     found = evaluate_runtimes(opened, trained, settings, allowed)
     write_csv(confusion, task.mistake_columns, task.mistakes(found.outputs, trained.truth, prepared.info.class_names))

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 @stage_options("export_onnx")
 @exit_codes
 def main(params_path: Path, data: Path, student: Path, calibration: Path, out: Path) -> None:
-    """Write the ONNX files and their manifest; a gate that fails leaves none."""
+    """Write the ONNX files that pass their gates, and their manifest; where a required one fails, none."""
     base = load_declared("export_onnx", params_path, "base", Base)
     settings = load_declared("export_onnx", params_path, "export_onnx", ExportOnnx)
     set_up_torch("export_onnx", base)
@@ -40,10 +40,10 @@ def main(params_path: Path, data: Path, student: Path, calibration: Path, out: P
     source = Source(network, signature, prepared.training, calibrated_on, metadata, settings)
     with replaced_folder(out) as folder:
         exported = export_precisions(source, folder, settings.precisions)
-        files = describe_files(exported, reference(prepared.task, network, signature, test), settings)
+        found = describe_files(exported, reference(prepared.task, network, signature, test), settings)
         samples = test.spread(settings.num_samples)
         write_samples(folder, reference(prepared.task, network, signature, samples, batch_size=len(samples)))
-        manifest: Json = {"files": files, "gates": settings.gates.model_dump(mode="json")}
+        manifest: Json = {**found._asdict(), "gates": settings.gates.model_dump(mode="json")}
         manifest |= {"image_size": list(info.image_size), "input": settings.input, "opset": settings.opset}
         manifest |= {"task": info.task, "signature": describe_signature(signature), "num_steps": network.num_steps}
         calibrated = {"split_sha256": sha256(data / "calib.safetensors"), "num_images": len(calibrated_on)}

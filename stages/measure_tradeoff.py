@@ -37,11 +37,12 @@ def main(params_path: Path, data: Path, student: Path, calibration: Path, out: P
     networks = with_each_num_steps(student_network, candidates)
     calibrated_on = prepared.split("calib").spread(onnx.calibration.num_images).pixels
     source = Source(networks[0], prepared.signature(onnx.input), prepared.training, calibrated_on, {}, onnx)
-    points = measure_tradeoff(networks, source, task, test, settings)
+    points, left_out = measure_tradeoff(networks, source, task, test, settings)
     protocol = f"ONNX Runtime, CPU, batch of {settings.batch_size}, {settings.num_threads} thread(s), "
     timed = describe_protocol(warmup=settings.warmup, iterations=settings.iterations)
     report = {
         "points": table_rows(points, task.primary),
+        "left_out": [missing._asdict() for missing in left_out],
         "protocol": f"{protocol}all files in turns; {timed}",
         "chosen": read_num_steps(calibration),
     }

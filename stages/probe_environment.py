@@ -7,7 +7,7 @@ import click
 from pipeline.core.files import write_json
 from pipeline.core.host import count_gpus, probe_tensorrt
 from pipeline.params.schema import load_params
-from pipeline.preflight.checks import check_device, check_params, earlier_inputs
+from pipeline.preflight.checks import check_device, check_params, check_provider, earlier_inputs
 from pipeline.preflight.code import write_code_digests
 from stages.common import exit_codes, stage_options
 
@@ -19,6 +19,7 @@ def main(params_path: Path, out: Path, code: Path) -> None:
     """Write the facts on which stages depend; stops before any stage if a parameter or a path is wrong."""
     params = load_params(params_path)
     check_device(params.base.device, num_gpus=count_gpus())
+    check_provider(params.evaluate.provider)
     inputs = check_params(params, earlier=earlier_inputs(out))
     write_code_digests(code)
     write_json(out, {"inputs": inputs, "tensorrt": probe_tensorrt()})

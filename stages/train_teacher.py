@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from pipeline.core.distributed import is_main
-from pipeline.core.files import Json, read_json, write_json
+from pipeline.core.files import Json, write_json
+from pipeline.core.records import ProbedInputs, read_record
 from pipeline.core.settings import Base
 from pipeline.core.torch_setup import derive_seed, set_up_torch
 from pipeline.networks.complexity import count_macs
@@ -38,7 +39,7 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
     base = load_declared(NAME, params_path, "base", Base)
     execution = load_declared(NAME, params_path, "execution", ExecutionSettings)
     settings = load_declared(NAME, params_path, NAME, TrainTeacher)
-    is_needed = read_json(environment)["inputs"]["teacher"] == "needed"
+    is_needed = read_record(environment, ProbedInputs)["inputs"]["teacher"] == "needed"
     trains = is_needed and settings.weights is None
     if trains and run_in_processes(f"stages.{NAME}", execution.num_processes):
         return
@@ -69,6 +70,7 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
             report = {"execution": run.execution.describe()} if trains else {}
             found = supervision.validate(teacher, prepared.split("test"), device)
             report |= {f"test_{name}": value for name, value in found.scores.items()}
+            report[f"test_{prepared.task.primary_error}"] = found.standard_error
             report |= {"macs": count_macs(teacher, image_size, device), "num_parameters": about["num_parameters"]}
             report["warnings"] = (
                 training_warnings(rows, found, supervision, what="the teacher", key=run.key)

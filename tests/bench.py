@@ -20,6 +20,18 @@ SMALL = {
     "export_onnx.precisions": ["fp32"],
     "export_tensorrt.precisions": ["fp32"],
 }
+ENVIRONMENT = {
+    "inputs": {"teacher": "needed"},
+    "tensorrt": {
+        "buildable": False,
+        "reason": "no NVIDIA GPU on this bench",
+        "gpu": None,
+        "compute_capability": None,
+        "tensorrt": None,
+        "tensorrt_major": None,
+        "polygraphy": None,
+    },
+}
 PATHS = {
     "prepare_data": {"out": "data"},
     "train_teacher": {
@@ -46,6 +58,7 @@ PATHS = {
     },
     "export_onnx": {"data": "data", "student": "student", "calibration": "calibration", "out": "onnx"},
     "measure_tradeoff": {"data": "data", "student": "student", "calibration": "calibration", "out": "tradeoff"},
+    "export_tensorrt": {"onnx": "onnx", "environment": "environment.json", "out": "tensorrt"},
     "evaluate": {"data": "data", "student": "student", "calibration": "calibration"},
     "package": {
         "onnx": "onnx",
@@ -67,7 +80,7 @@ class Bench:
     def __init__(self, folder: Path, write: WriteParams) -> None:
         self.folder = folder
         self.write = write
-        (folder / "environment.json").write_text(json.dumps({"inputs": {"teacher": "needed"}}))
+        (folder / "environment.json").write_text(json.dumps(ENVIRONMENT))
 
     def command(self, stage: str, changes: dict[str, Any], runtime: str | None = None, **paths: str) -> list[str]:
         """Return the stage's module and arguments; ``paths`` are relative to the bench and replace the usual ones."""
@@ -106,6 +119,9 @@ class Bench:
     def evaluate(self, runtime: str, artifact: str, changes: dict[str, Any]) -> Result:
         outs = {"out": f"{runtime}.json", "scores": f"{runtime}_scores.json", "confusion": f"{runtime}.csv"}
         return self.run("evaluate", changes, runtime, artifact=artifact, **outs)
+
+    def engines(self, changes: dict[str, Any]) -> Result:
+        return self.run("export_tensorrt", changes)
 
     def package(self, changes: dict[str, Any]) -> Result:
         return self.run("package", changes)

@@ -28,7 +28,7 @@ TINY = {
     "distill_student.training.schedule.warmup_epochs": 0,
     "calibrate_steps.candidates": [1, 2],
     "export_onnx.precisions": ["fp32", "int8-cpu"],
-    "export_onnx.gates.int8-cpu.min_top1_agreement": 0.8,
+    "export_onnx.gates.int8-cpu.min_agreement": 0.8,
     "export_onnx.gates.int8-cpu.max_drop": 0.1,
     "export_tensorrt.precisions": ["fp32"],
     "measure_tradeoff.precisions": ["fp32"],

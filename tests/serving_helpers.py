@@ -131,7 +131,7 @@ def write_package(
         name: {"precision": precision, "sha256": digest(folder / name), "bytes": (folder / name).stat().st_size}
         for precision, name in files.items()
     }
-    gate = Gate(max_abs_diff=1e-3, max_relative_diff=1e-4, min_top1_agreement=1.0, max_drop=0.0).model_dump()
+    gate = Gate(max_difference=1e-3, min_agreement=1.0, max_drop=0.0).model_dump()
     signature = task.signature(image_size=(size, size), input_dtype=dtype, class_names=class_names)
     manifest = {"name": NAME, "input": dtype, "image_size": [size, size], "num_steps": 4, "opset": 20}
     manifest |= {"files": described, "gates": dict.fromkeys(files, gate)}

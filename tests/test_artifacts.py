@@ -172,13 +172,19 @@ def test_a_calibration_without_steps_or_of_another_student_is_named(tmp_path: Pa
     student, calibration = tmp_path / "student", tmp_path / "calibration"
     save_network(student, build_flow_student(**student_spec().arguments), student_spec(), about={"method": "fm_kt"})
     calibration.mkdir()
-    (calibration / "calibration.json").write_text("{}")
+    path = calibration / "calibration.json"
+
+    def write(num_steps: int | None) -> None:
+        curve = [{"num_steps": num_steps, "macs": 1, "accuracy": 0.5}]
+        path.write_text(json.dumps({"num_steps": num_steps, "reason": "of the test", "curve": curve}))
+
+    path.write_text("{}")
     with pytest.raises(UserError, match=r"calibration.json: has no num_steps"):
         read_num_steps(calibration)
-    (calibration / "calibration.json").write_text('{"num_steps": null}')
+    write(None)
     with pytest.raises(UserError, match=r"calibration.json: the student takes sampling steps, got num_steps None; run"):
         load_calibrated(student, calibration)
-    (calibration / "calibration.json").write_text('{"num_steps": 3}')
+    write(3)
     network, about = load_calibrated(student, calibration)
     assert (network.num_steps, about["method"]) == (3, "fm_kt")
     save_network(student, build_classifier(**ARGUMENTS), spec_of(), about={})

@@ -29,7 +29,7 @@ from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.runtimes.torch import TorchRuntime
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.task import Classification
-from pipeline.tasks.gate import Gate
+from pipeline.tasks.gate import Gate, PlacedGate
 from pipeline.tasks.reference import reference
 from pipeline.tasks.verification import Verified, verify
 from tests.every_precision import export_all
@@ -59,6 +59,7 @@ NETWORKS = {
     "torchvision's, no steps": plain_network,
 }
 STEPS = "conv, 3 steps"
+PLACED = PlacedGate(Gate(), "gates.fp32", "do something")
 
 
 def make_split(count: int = 9) -> Split:
@@ -69,7 +70,7 @@ def make_split(count: int = 9) -> Split:
 def verified(path: Path, network: DeployableNetwork) -> Verified:
     """Return what is found of the file ``path``, which is to equal ``network``."""
     known = reference(TASK, network, SIGNATURE, make_split())
-    return verify(OnnxRuntime(path), known, Gate(), what=path.name, batch_size=9, batch_sizes=(1, 2, 7))
+    return verify(OnnxRuntime(path), known, PLACED, what=path.name, batch_size=9, batch_sizes=(1, 2, 7))
 
 
 def write(network: DeployableNetwork, path: Path, *, opset: int = 20) -> Path:
@@ -90,10 +91,10 @@ def test_the_file_equals_the_trained_network_at_every_batch_size(name: str, expo
     network = NETWORKS[name]()
     found = verified(export(name), network)
     assert set(found.by_batch) == {1, 2, 7}
-    assert found.parity.top1_agreement == 1.0
+    assert found.parity.agreement == 1.0
     general = TorchRuntime(network.general_form(), output_names=SIGNATURE.output_names, device=torch.device("cpu"))
     known = reference(TASK, network, SIGNATURE, make_split())
-    assert TASK.compare(predict(general, known.pixels, 4), known.outputs).max_abs < 1e-5
+    assert TASK.compare(predict(general, known.pixels, 4), known.outputs, known.scale).max_abs < 1e-5
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -163,7 +164,7 @@ def test_another_network_does_not_pass_the_gate(export: Export) -> None:
     network = NETWORKS[STEPS]()
     with torch.no_grad():
         next(iter(network.parameters())).add_(0.01)
-    with pytest.raises(GateError, match=r"model.onnx, batch of 1: outputs differ by"):
+    with pytest.raises(GateError, match=r"model.onnx, 9 images: outputs differ by"):
         verified(export(STEPS), network)
 
 

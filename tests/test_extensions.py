@@ -107,7 +107,7 @@ EXTENSIONS = {
             name="bf16-weights",
             description="float32 with weights as bfloat16 has them",
             load=lambda: {loaded("pipeline.export.onnx.rounded", "round_weights")},
-            gate=Gate(max_abs_diff=0.5, max_relative_diff=0.0, min_top1_agreement=0.5, max_drop=0.5),
+            gate=Gate(max_difference=0.5, min_agreement=0.5, max_drop=0.5),
         )""",
     ),
     "runtime": Extension(
@@ -289,7 +289,7 @@ def test_choices_are_explained_and_their_settings_rendered(copy: Copy) -> None:
         assert names in text
     rendered = YAML(typ="safe").load(text)
     assert rendered["distill_student"]["losses"]["power"] == {"exponent": 1.5}
-    gate = {"max_abs_diff": 0.5, "max_relative_diff": 0.0, "min_top1_agreement": 0.5, "max_drop": 0.5}
+    gate = {"max_difference": 0.5, "min_agreement": 0.5, "max_drop": 0.5}
     assert rendered["export_onnx"]["gates"]["bf16-weights"] == gate
 
 
@@ -328,16 +328,16 @@ def test_the_method_trains_a_student(chain: Copy) -> None:
 
 def test_the_precision_has_a_file_that_passed_its_own_gate(chain: Copy) -> None:
     manifest = chain.json("run/artifacts/onnx/manifest.json")
-    assert manifest["gates"]["bf16-weights"]["max_abs_diff"] == 0.5
+    assert manifest["gates"]["bf16-weights"]["max_difference"] == 0.5
     entry = manifest["files"]["model.bf16-weights.onnx"]
-    assert 0 < entry["gates"]["deployed"]["test_split"]["max_abs"] < 0.5
+    assert 0 < entry["gates"]["deployed"]["test_split"]["difference"] < 0.5
     assert "bf16-weights" in chain.json("run/reports/evaluation/onnx.json")["precisions"]
 
 
 def test_the_runtime_is_evaluated(chain: Copy) -> None:
     report = chain.json("run/onnx_plain.json")
     assert report["status"] == "evaluated"
-    assert report["parity"]["top1_agreement"] == 1.0
+    assert report["parity"]["agreement"] == 1.0
     assert report["accuracy"] == chain.json("run/reports/evaluation/onnx.json")["accuracy"]
 
 

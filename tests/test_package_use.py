@@ -36,11 +36,11 @@ CHANGES = {
     "export_onnx.collapse": False,
     "export_onnx.num_samples": 8,
     "export_onnx.precisions": ["fp32", "fp16", "int8-cpu", "int8-trt"],
-    "export_onnx.gates.fp16.min_top1_agreement": 0.9,
+    "export_onnx.gates.fp16.min_agreement": 0.9,
     "export_onnx.gates.fp16.max_drop": 0.1,
-    "export_onnx.gates.int8-cpu.min_top1_agreement": 0.5,
+    "export_onnx.gates.int8-cpu.min_agreement": 0.5,
     "export_onnx.gates.int8-cpu.max_drop": 0.5,
-    "export_onnx.gates.int8-trt.min_top1_agreement": 0.5,
+    "export_onnx.gates.int8-trt.min_agreement": 0.5,
     "export_onnx.gates.int8-trt.max_drop": 0.5,
     "measure_tradeoff.precisions": ["fp32", "int8-cpu"],
 }
@@ -273,7 +273,7 @@ def test_an_open_package_says_what_it_holds(package: Path) -> None:
     assert opened.class_names == tuple("0123456789")
     assert opened.signature.output_names == ["logits"]
     assert len(opened.samples) == 8
-    fp32, wider = (opened.gate("fp32", gpu_kernels=gpu).max_abs_diff for gpu in (False, True))
+    fp32, wider = (opened.gate("fp32", gpu_kernels=gpu).gate.max_difference for gpu in (False, True))
     assert fp32 is not None
     assert wider == pytest.approx(10 * fp32)
     assert opened.verified(["model.onnx"]) == [opened.file("fp32")]

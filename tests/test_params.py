@@ -271,8 +271,8 @@ def test_an_unknown_section_is_named_without_its_content(params_file: WriteParam
 
 def test_numbers_are_read_as_yaml_1_2_writes_them(params_file: WriteParams) -> None:
     path = params_file({})
-    path.write_text(path.read_text().replace("max_abs_diff: 1.0e-4", "max_abs_diff: 1e-4"))
-    assert load_params(path).export_onnx.gates.fp32.max_abs_diff == 1e-4
+    path.write_text(path.read_text().replace("max_difference: 1.0e-4", "max_difference: 1e-4"))
+    assert load_params(path).export_onnx.gates.fp32.max_difference == 1e-4
 
 
 def test_a_section_is_read_although_others_are_wrong(params_file: WriteParams) -> None:
@@ -299,15 +299,15 @@ def test_a_section_alone_is_as_strict_as_the_file(params_file: WriteParams) -> N
 
 def test_a_section_that_is_read_in_part_has_no_other_keys(params_file: WriteParams) -> None:
     """So a stage cannot depend on a parameter that it does not declare to DVC."""
-    only = ["base.seed", "export_onnx.gates.fp16.max_abs_diff", "export_onnx.calibration"]
+    only = ["base.seed", "export_onnx.gates.fp16.max_difference", "export_onnx.calibration"]
     base = load_section(params_file({"base.seed": 7}), "base", Base, only=only)
     assert base.seed == 7
     with pytest.raises(AttributeError, match="device"):
         _ = base.device
     onnx = load_section(params_file({}), "export_onnx", ExportOnnx, only=only)
     assert onnx.calibration == ExportOnnx().calibration
-    assert onnx.gates.fp16.max_abs_diff == ExportOnnx().gates.fp16.max_abs_diff
-    for read in (lambda: onnx.opset, lambda: onnx.gates.fp32, lambda: onnx.gates.fp16.max_relative_diff):
+    assert onnx.gates.fp16.max_difference == ExportOnnx().gates.fp16.max_difference
+    for read in (lambda: onnx.opset, lambda: onnx.gates.fp32, lambda: onnx.gates.fp16.min_agreement):
         with pytest.raises(AttributeError):
             read()
 
@@ -394,12 +394,45 @@ def test_what_the_chosen_method_and_criterion_need() -> None:
 
 def test_gates_are_found_by_precision() -> None:
     settings = ExportOnnx()
-    assert {name: settings.gate(name) for name in PRECISIONS} == {
+    assert {name: settings.gates.gate(name) for name in PRECISIONS} == {
         name: entry.gate for name, entry in PRECISIONS.items()
     }
     assert settings.model_dump()["gates"]["int8-cpu"]["max_drop"] == 0.01
     with pytest.raises(ValueError, match=r"unknown precision 'int4'; known: fp32, fp16"):
-        settings.gate("int4")
+        settings.gates.gate("int4")
+    placed = settings.gates.placed("fp16")
+    assert (placed.gate, placed.key) == (PRECISIONS["fp16"].gate, "export_onnx.gates.fp16")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        (
+            "export_onnx.precisions",
+            ["fp32", "fp16", "fp16"],
+            "precisions: got ['fp32', 'fp16', 'fp16'], with fp16",
+        ),
+        ("calibrate_steps.candidates", [1, 2, 1], "calibrate_steps.candidates: got [1, 2, 1], with 1 more than once"),
+        (
+            "measure_tradeoff.precisions",
+            ["fp32", "fp32"],
+            "precisions: got ['fp32', 'fp32'], with fp32 more",
+        ),
+        ("export_tensorrt.precisions", ["fp16", "fp16"], "export_tensorrt.precisions: got ['fp16', 'fp16'], with fp16"),
+        ("export_onnx.required", ["fp16"], "export_onnx.required: got ['fp16']; fp32 must be among them"),
+        ("export_onnx.precisions", ["fp32"], "export_onnx: required: got fp16, which precisions does not name"),
+        ("export_onnx.gates.fp16.max_abs_diff", 1.0, "the key is unknown; did you mean max_difference?"),
+        ("export_onnx.gates.fp16.max_relative_diff", 1.0, "the key is unknown; did you mean max_difference?"),
+        ("export_onnx.gates.fp16.min_top1_agreement", 1.0, "the key is unknown; did you mean min_agreement?"),
+        ("evaluate.max_drop", 0.1, "evaluate.max_drop: got 0.1, but the key is unknown; did you mean gate?"),
+        ("evaluate.min_top1_agreement", 0.9, "the key is unknown; did you mean gate?"),
+    ],
+)
+def test_precisions_steps_and_gates_that_cannot_be_meant_are_refused(
+    key: str, value: object, line: str, params_file: WriteParams
+) -> None:
+    changes = {"export_onnx.required": ["fp32", "fp16"], "export_tensorrt.precisions": ["fp32"], key: value}
+    assert line in refusal(params_file(changes))
 
 
 class ToySettings(Section):
@@ -463,9 +496,9 @@ def test_a_file_tells_knobs_from_the_rest_and_says_what_each_key_takes() -> None
         ("package.name", "123"),
         ("prepare_data.max_packed_gib", 1e22),
         ("prepare_data.max_packed_gib", 3),
-        ("evaluate.max_abs_diff", 1e-5),
-        ("evaluate.max_abs_diff", 1.2345678901234567e-9),
-        ("evaluate.max_abs_diff", 0.00099),
+        ("evaluate.gate.max_difference", 1e-5),
+        ("evaluate.gate.max_difference", 1.2345678901234567e-9),
+        ("evaluate.gate.max_difference", 0.00099),
         ("distill_student.training.optimizer.betas", [0.0, 0.999999]),
         ("train_teacher.weights", "/data/a folder/with: colon.pt"),
     ],

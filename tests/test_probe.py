@@ -15,8 +15,9 @@ from pipeline.data.sources.settings import PrepareData
 from pipeline.data.sources.table import SOURCES
 from pipeline.preflight import checks
 from pipeline.preflight.checks import check_device, data_fingerprint, earlier_inputs
+from pipeline.runtimes.onnx import available_providers
 from stages.probe_environment import main as probe
-from tests.helpers import fill_folder
+from tests.helpers import fill_folder, refused
 
 WriteParams = Callable[[dict[str, Any]], Path]
 FEATURES = {"distill_student.transfer": "features", "distill_student.loss": "pkd"}
@@ -45,6 +46,14 @@ def test_a_gpu_that_is_not_there_is_noticed_at_once() -> None:
         check_device("cuda:1", num_gpus=1)
     check_device("cuda:1", num_gpus=2)
     check_device("auto", num_gpus=0)
+
+
+@pytest.mark.parametrize("provider", sorted({"cuda", "tensorrt"} - set(available_providers())))
+def test_a_provider_that_is_not_there_is_noticed_at_once(
+    provider: str, tmp_path: Path, params_file: WriteParams
+) -> None:
+    result = run_probe(params_file({"evaluate.provider": provider}), tmp_path / "environment.json")
+    refused(result, f"evaluate.provider: got '{provider}', which is not available here; it needs an NVIDIA GPU")
 
 
 def test_a_source_of_a_task_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto
 from torch import Tensor, nn
 
@@ -18,15 +19,16 @@ from pipeline.core.errors import GateError
 from pipeline.core.signature import Signature, TensorSpec, image_input
 from pipeline.data.dataset import Split
 from pipeline.data.splits import ImageSet
-from pipeline.export.onnx.files import Exported, Source, export_precisions
+from pipeline.export.onnx.files import Exported, Exports, Source, export_precisions
 from pipeline.export.onnx.manifest import describe_files
 from pipeline.export.settings import ExportOnnx
 from pipeline.preflight.code import PROJECT, CodeReader
 from pipeline.runtimes.onnx import OnnxRuntime
-from pipeline.tasks.base import Parity, Prediction, Scores, Task
+from pipeline.tasks.base import Prediction, Scores, Task
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import ClassificationTraining
-from pipeline.tasks.gate import Gate
+from pipeline.tasks.gate import Gate, PlacedGate
+from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale
 from pipeline.tasks.reference import reference
 from pipeline.tasks.training import ExportParts, TaskTraining
 from pipeline.tasks.verification import verify
@@ -139,10 +141,15 @@ class ToyTask(Task):
     def score(self, outputs: Outputs, truth: Truth) -> Scores:
         return {"hits": float((outputs["best"] == truth["right"]).mean())}
 
-    def compare(self, outputs: Outputs, reference: Outputs) -> Parity:
-        difference = float(np.abs(outputs["probabilities"] - reference["probabilities"]).max())
-        largest = float(reference["probabilities"].max())
-        return Parity(difference, difference / largest, largest, float((outputs["best"] == reference["best"]).mean()))
+    def rightness(self, outputs: Outputs, truth: Truth) -> NDArray[np.float64]:
+        return (outputs["best"] == truth["right"]).astype(np.float64)
+
+    def scale(self, reference: Outputs) -> Scale:
+        return output_scale(reference["probabilities"])
+
+    def compare(self, outputs: Outputs, reference: Outputs, scale: Scale) -> Parity:
+        same = outputs["best"] == reference["best"]
+        return compare_values(outputs["probabilities"], reference["probabilities"], scale, same=same)
 
     def predictions(
         self, names: Sequence[str], outputs: Outputs, class_names: Sequence[str], *, top: int
@@ -175,8 +182,8 @@ TASK = ToyTask()
 PRECISIONS = ["fp32", "fp16", "int8-cpu"]
 GATES = {
     "fp32": Gate(),
-    "fp16": Gate(max_abs_diff=1e-2),
-    "int8-cpu": Gate(max_abs_diff=0.2, min_top1_agreement=0.7, max_drop=0.3),
+    "fp16": Gate(max_difference=0.1),
+    "int8-cpu": Gate(max_difference=2.0, min_agreement=0.7, max_drop=0.3),
 }
 """How far each precision of a network with random weights may be."""
 
@@ -197,8 +204,12 @@ def source() -> Source:
 @pytest.fixture(scope="module")
 def exported(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Exported]:
     """Return the files of a network with a tail, by precision."""
-    files = export_precisions(source, tmp_path_factory.mktemp("tailed"), PRECISIONS)
+    files = export_precisions(source, tmp_path_factory.mktemp("tailed"), PRECISIONS).files
     return {file.precision: file for file in files}
+
+
+def placed(gate: Gate) -> PlacedGate:
+    return PlacedGate(gate, "gates.toy", "do something")
 
 
 def make_split() -> Split:
@@ -253,18 +264,19 @@ def test_a_task_with_a_tail_is_verified_by_its_own_measures(
     known = reference(TASK, source.network, source.signature, make_split())
     assert {name: array.dtype for name, array in known.outputs.items()} == {"probabilities": "float32", "best": "int32"}
     runtime = OnnxRuntime(exported[precision].path)
-    found = verify(runtime, known, GATES[precision], what=precision, batch_size=30, batch_sizes=[1, 7])
+    found = verify(runtime, known, placed(GATES[precision]), what=precision, batch_size=30, batch_sizes=[1, 7])
     assert set(found.scores) == {"hits"}
-    assert found.parity.max_abs <= (GATES[precision].max_abs_diff or 0)
+    assert found.parity.difference <= (GATES[precision].max_difference or 0)
+    assert found.standard_error == pytest.approx(np.sqrt(found.scores["hits"] * (1 - found.scores["hits"]) / 30))
     rows = TASK.mistakes(found.outputs, known.truth, ["a", "b", "c", "d"])
     assert np.mean([row["right"] == row["best"] for row in rows]) == found.scores["hits"]
-    with pytest.raises(GateError, match=r"x, batch of 1: outputs differ by"):
-        verify(runtime, known, Gate(max_abs_diff=1e-12), what="x", batch_size=30, batch_sizes=[1])
+    with pytest.raises(GateError, match=r"x, 30 images: outputs differ by"):
+        verify(runtime, known, placed(Gate(max_difference=1e-12)), what="x", batch_size=30, batch_sizes=[1])
 
 
 def test_the_manifest_speaks_of_the_tasks_own_score(source: Source, exported: Mapping[str, Exported]) -> None:
     known = reference(TASK, source.network, source.signature, make_split())
-    entries = describe_files([exported["fp32"]], known, source.settings)
+    entries = describe_files(Exports([exported["fp32"]], {}), known, source.settings).files
     whole = entries["model.onnx"]["gates"]["deployed"]["test_split"]
     assert whole["hits"] == TASK.score(known.outputs, known.truth)["hits"]
     assert "accuracy" not in whole

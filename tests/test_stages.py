@@ -111,9 +111,11 @@ def test_a_student_is_no_teacher(bench: Bench) -> None:
 def test_a_failing_gate_ends_with_one_and_leaves_no_export(bench: Bench) -> None:
     assert bench.distill({"distill_student.method": "none"}).exit_code == 0
     assert bench.calibrate({}).exit_code == 0
-    result = bench.export({"export_onnx.gates.fp32.max_abs_diff": 1e-12})
+    result = bench.export({"export_onnx.gates.fp32.max_difference": 1e-12})
     assert result.exit_code == 1
-    assert "error: model.onnx, test split, batch of 1: outputs differ by" in result.output
+    assert "error: model.onnx, test split, 359 images: outputs differ by" in result.output
+    assert "(export_onnx.gates.fp32.max_difference)" in result.output
+    assert "where training warned, mend that first" in result.output
     assert not (bench.folder / "onnx").exists()
 
 

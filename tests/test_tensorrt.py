@@ -34,7 +34,7 @@ from pipeline.export.tensorrt.settings import ExportTensorrt
 from pipeline.runtimes.base import predict
 from pipeline.runtimes.engine_file import describe_signature
 from pipeline.runtimes.tensorrt import infer_within, open_engine
-from pipeline.tasks.gate import Gate
+from pipeline.tasks.gate import Gate, PlacedGate
 from pipeline.tasks.table import get_task
 from pipeline.tasks.verification import Reference
 from stages.export_tensorrt import main
@@ -301,7 +301,7 @@ def test_an_engine_agrees_with_the_trained_network(precision: str, max_abs: floa
     samples = Reference(TASK, images.numpy(), {"labels": logits.argmax(axis=1)}, {"logits": logits})
     settings = SETTINGS.model_copy(update={"max_batch": 16, "timing_cache": True})
     plan = EnginePlan(tmp_path / f"{precision}.onnx", precision, signature, settings)
-    gate = Gate(max_abs_diff=max_abs, max_relative_diff=0.0, min_top1_agreement=0.9, max_drop=0.1)
+    gate = PlacedGate(Gate(max_difference=max_abs, min_agreement=0.9, max_drop=0.1), "gate", "")
     about = build_engine(tmp_path, plan, host=probe_tensorrt(), samples=samples, gate=gate, cache=tmp_path)
     assert about["parity"]["max_abs"] < max_abs
     assert list((tmp_path / "tensorrt").glob("*.timing"))

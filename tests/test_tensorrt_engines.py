@@ -30,7 +30,7 @@ from pipeline.runtimes.base import predict
 from pipeline.runtimes.engine_file import describe_signature, read_signature, sidecar
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.runtimes.tensorrt import open_engine
-from pipeline.tasks.gate import Gate
+from pipeline.tasks.gate import Gate, PlacedGate
 from pipeline.tasks.table import get_task
 from pipeline.tasks.verification import Reference
 from stages.commands.build_engine import build_engine as command
@@ -47,9 +47,9 @@ HOST = {
     "polygraphy": "0.53.6",
 }
 SETTINGS = ExportTensorrt(precisions=("fp32",), min_batch=2, opt_batch=4, max_batch=8, workspace_mib=64)
-STRICT = Gate(max_abs_diff=1e-4, max_relative_diff=0.0, min_top1_agreement=1.0, max_drop=0.0)
-WIDER = Gate(max_abs_diff=1e-2, max_relative_diff=0.0, min_top1_agreement=0.9, max_drop=0.1)
-LOOSE = Gate(max_abs_diff=None, max_relative_diff=0.0, min_top1_agreement=1e-9, max_drop=1.0)
+STRICT = Gate(max_difference=1e-4, min_agreement=1.0, max_drop=0.0)
+WIDER = Gate(max_difference=1e-2, min_agreement=0.9, max_drop=0.1)
+LOOSE = Gate(max_difference=None, min_agreement=1e-9, max_drop=1.0)
 GATES = {"fp32": STRICT.model_dump(), "fp16": WIDER.model_dump()}
 TASK = get_task("classification")
 SIGNATURE = TASK.signature(image_size=(8, 6), input_dtype="float32", class_names="abcde")
@@ -128,14 +128,19 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = np.random.default_rng(0).integers(0, 256, (21, 3, 8, 6), dtype=np.uint8)
     outputs = predict(OnnxRuntime(folder / "model.onnx", optimize=False), images, len(images))
     write_samples(folder, Reference(TASK, images, {"labels": outputs["logits"].argmax(axis=1)}, outputs))
-    files = {"model.onnx": {"precision": "fp32"}, "model.fp16.onnx": {"precision": "fp16"}}
-    manifest = {"files": files, "gates": GATES, "image_size": [8, 6], "input": "float32"}
+    entry = {"bytes": 1, "gates": {}, "tensorrt_static_check": {}}
+    files = {"model.onnx": entry | {"precision": "fp32"}, "model.fp16.onnx": entry | {"precision": "fp16"}}
+    manifest = {"files": files, "gates": GATES, "image_size": [8, 6], "input": "float32", "num_steps": 1, "opset": 20}
     write_json(folder / MANIFEST, manifest | {"task": TASK.name, "signature": describe_signature(SIGNATURE)})
     return folder
 
 
 def planned(onnx: Path, precision: str = "fp32") -> EnginePlan:
     return EnginePlan(onnx, precision, SIGNATURE, SETTINGS)
+
+
+def placed(gate: Gate) -> PlacedGate:
+    return PlacedGate(gate, "gates.engine", "do something")
 
 
 def samples_of(folder: Path) -> Reference:
@@ -196,7 +201,7 @@ def test_a_package_becomes_a_verified_engine(
     assert [about[key] for key in facts] == ["NVIDIA Orin (nvgpu)", "8.7", "10.3.0", "fp32", "model.plan", "model.onnx"]
     assert (about["accuracy"], about["accuracy_drop"], about["num_images"]) == (1.0, 0.0, 21)
     assert about["parity"]["max_abs"] < 1e-5
-    assert about["parity"]["top1_agreement"] == 1.0
+    assert about["parity"]["agreement"] == 1.0
     assert set(about["latency_ms"]) == {"1", "4", "8"}
     assert (package / "triton/small-tensorrt/1/model.plan").read_bytes() == plan.read_bytes()
     assert "fp32, TensorRT 10.3.0, NVIDIA Orin (nvgpu)" in result.output
@@ -269,7 +274,7 @@ def test_an_engine_that_answers_otherwise_is_not_kept(
     write_sums(package)
     result = build()
     assert result.exit_code == 1
-    assert "error: model.plan, batch of 1: outputs differ by" in result.output
+    assert "error: model.plan, 3 images: outputs differ by" in result.output
     assert len(device) == 1
     assert not (package / "engines").exists()
     assert not (package / "triton/small-tensorrt/1").exists()
@@ -278,20 +283,20 @@ def test_an_engine_that_answers_otherwise_is_not_kept(
 def test_score_and_answers_are_gates_too(export: Path) -> None:
     plan, samples, runtime = planned(export / "model.onnx"), samples_of(export), OnnxRuntime(export / "model.onnx")
     turned = replace(samples, outputs={"logits": np.roll(samples.outputs["logits"], 1, axis=1)})
-    loosest = LOOSE.model_copy(update={"min_top1_agreement": 0.0})
-    assert engines.measure_engine(runtime, turned, loosest, plan)["parity"]["top1_agreement"] == 0.0
+    loosest = LOOSE.model_copy(update={"min_agreement": 0.0})
+    assert engines.measure_engine(runtime, turned, placed(loosest), plan)["parity"]["agreement"] == 0.0
     with pytest.raises(GateError, match=r"model.plan, 21 images: 0.00% get the trained network's answer"):
-        engines.measure_engine(runtime, turned, LOOSE, plan)
+        engines.measure_engine(runtime, turned, placed(LOOSE.model_copy(update={"min_agreement": 0.3})), plan)
     labelled = replace(turned, truth={"labels": turned.outputs["logits"].argmax(axis=1)})
     with pytest.raises(GateError, match=r"model.plan, 21 images: accuracy 0.00% lies 100.00% below"):
-        engines.measure_engine(runtime, labelled, loosest.model_copy(update={"max_drop": 0.5}), plan)
+        engines.measure_engine(runtime, labelled, placed(loosest.model_copy(update={"max_drop": 0.5})), plan)
 
 
 def test_every_batch_size_of_the_profile_is_tried(export: Path) -> None:
     plan = planned(export / "model.onnx")
     data = plan_of(plan)
     runtime = OnnxInItsPlace(data, description={"plan_sha256": hashlib.sha256(data).hexdigest()})
-    engines.measure_engine(runtime, samples_of(export), STRICT, plan)
+    engines.measure_engine(runtime, samples_of(export), placed(STRICT), plan)
     assert runtime.batches[:7] == [8, 8, 5, 1, 2, 4, 8]
 
 
@@ -301,7 +306,7 @@ def test_several_outputs_go_into_the_sidecar(tmp_path: Path, device: list[dict[s
     signature = task.signature(image_size=(8, 8), input_dtype="float32", class_names=toy_task.CHANNELS)
     samples = toy_task.samples()
     plan = EnginePlan(folder / "model.onnx", "fp32", signature, SETTINGS)
-    about = engines.build_engine(tmp_path, plan, host=HOST, samples=samples, gate=STRICT, cache=tmp_path)
+    about = engines.build_engine(tmp_path, plan, host=HOST, samples=samples, gate=placed(STRICT), cache=tmp_path)
     assert len(device) == 1
     assert [(output["name"], output["dtype"]) for output in about["outputs"]] == [
         (toy_task.LEVELS, "float32"),
@@ -324,7 +329,7 @@ def test_a_package_of_version_0_1_becomes_an_engine(tmp_path: Path, device: list
 def test_a_file_of_another_precision_is_not_built(export: Path, tmp_path: Path, device: list[dict[str, Any]]) -> None:
     plan, samples = planned(export / "model.onnx", "fp16"), samples_of(export)
     with pytest.raises(GateError, match=r"model.onnx: not a file of precision fp16: .*Conv: computes in FP32"):
-        engines.build_engine(tmp_path, plan, host=HOST, samples=samples, gate=STRICT, cache=tmp_path)
+        engines.build_engine(tmp_path, plan, host=HOST, samples=samples, gate=placed(STRICT), cache=tmp_path)
     assert device == []
 
 
@@ -350,7 +355,7 @@ def test_what_the_table_says_goes_with_a_builders_error(
     model.opset_import[0].version = 22
     onnx.save(model, tmp_path / "model.onnx")
     plan, samples = planned(tmp_path / "model.onnx"), samples_of(export)
-    engines.build_engine(tmp_path, plan, host=HOST, samples=samples, gate=LOOSE, cache=tmp_path)
+    engines.build_engine(tmp_path, plan, host=HOST, samples=samples, gate=placed(LOOSE), cache=tmp_path)
     assert device[0]["hints"] == ["opset 22: TensorRT 10 takes 9 to 20"]
 
 

@@ -32,7 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "export_onnx.precisions": ["fp32", "fp16", "int8-cpu", "int8-trt"],
         "export_onnx.input": "uint8",
         "calibrate_steps.candidates": [2],
-        "export_onnx.gates.int8-trt.min_top1_agreement": 0.8,
+        "export_onnx.gates.int8-trt.min_agreement": 0.8,
         "export_onnx.gates.int8-trt.max_drop": 0.1,
         "distill_student.training.epochs": 6,
     },
@@ -105,7 +105,7 @@ def test_a_variant_goes_through_every_stage(name: str, variants: Variants) -> No
     assert bench.json("calibration/calibration.json")["num_steps"] == (num_steps if takes_steps else None), (
         "K is not the N of training"
     )
-    assert bench.json("onnx.json")["parity"]["top1_agreement"] == 1.0
+    assert bench.json("onnx.json")["parity"]["agreement"] == 1.0
     assert bench.json("onnx/manifest.json")["files"]["model.onnx"]["form"] == FORMS.get(name, "general")
     if name in PACKAGED:
         assert bench.measure(changes).exit_code == 0

@@ -13,7 +13,8 @@ from pipeline.core.arrays import Outputs, Pixels, Truth
 from pipeline.core.signature import Signature, TensorSpec, image_input
 from pipeline.export.folder import write_samples
 from pipeline.tasks import table
-from pipeline.tasks.base import Parity, Prediction, Scores, Task
+from pipeline.tasks.base import Prediction, Scores, Task
+from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale
 from pipeline.tasks.table import TaskEntry
 from pipeline.tasks.verification import Reference
 from tests.serving_helpers import SIZE, random_images, write_package
@@ -41,10 +42,15 @@ class Brightness(Task):
     def score(self, outputs: Outputs, truth: Truth) -> Scores:
         return {self.primary: float((outputs[COUNT][:, 0] == truth["bright"]).mean())}
 
-    def compare(self, outputs: Outputs, reference: Outputs) -> Parity:
-        difference, largest = np.abs(outputs[LEVELS] - reference[LEVELS]).max(), np.abs(reference[LEVELS]).max()
-        agreement = (outputs[COUNT] == reference[COUNT]).mean()
-        return Parity(float(difference), float(difference / largest), float(largest), float(agreement))
+    def rightness(self, outputs: Outputs, truth: Truth) -> NDArray[np.float64]:
+        return (outputs[COUNT][:, 0] == truth["bright"]).astype(np.float64)
+
+    def scale(self, reference: Outputs) -> Scale:
+        return output_scale(reference[LEVELS])
+
+    def compare(self, outputs: Outputs, reference: Outputs, scale: Scale) -> Parity:
+        same = (outputs[COUNT] == reference[COUNT])[:, 0]
+        return compare_values(outputs[LEVELS], reference[LEVELS], scale, same=same)
 
     def predictions(
         self, names: Sequence[str], outputs: Outputs, class_names: Sequence[str], *, top: int

@@ -19,6 +19,17 @@ Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _require_distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    repeated = [value for value in values if values.count(value) > 1]
+    if repeated:
+        raise ValueError(f"got {list(values)}, with {repeated[0]} more than once; name each once")
+    return values
+
+
+Distinct = AfterValidator(_require_distinct)
+"""In ``Annotated[tuple[...], Distinct]``: no value stands there twice."""
 Counts = Annotated[tuple[Annotated[Count, Strict()], ...], Strict(strict=False), Field(min_length=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Strict(), Field(gt=0, le=1)]
@@ -44,18 +55,23 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def knob(default: Any, description: str, *, was: str | None = None) -> Any:
+def knob(default: Any, description: str, *, was: str | tuple[str, ...] = ()) -> Any:
     """Return a field that people turn first; in the parameters file it stands above the others of its section.
 
     Args:
-        was: its name in earlier versions; who still writes it is told the new one.
+        was: its name in earlier versions, or those of keys whose place it takes; who still writes one is told this.
     """
-    return Field(default, description=description, json_schema_extra={"rare": False, "was": was})
+    return _field(default, description, was, is_rare=False)
 
 
-def rare(default: Any, description: str) -> Any:
+def rare(default: Any, description: str, *, was: str | tuple[str, ...] = ()) -> Any:
     """Return a field that is rarely changed; in the parameters file it stands below the knobs of its section."""
-    return Field(default, description=description, json_schema_extra={"rare": True})
+    return _field(default, description, was, is_rare=True)
+
+
+def _field(default: Any, description: str, was: str | tuple[str, ...], *, is_rare: bool) -> Any:
+    names = (was,) if isinstance(was, str) else was
+    return Field(default, description=description, json_schema_extra={"rare": is_rare, "was": [*names]})
 
 
 def settings_faults(settings: object) -> Iterator[str]:

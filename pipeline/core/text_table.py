@@ -20,3 +20,8 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(
         f"{count:,} {what}" for what, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     )
+
+
+def with_error(share: float, error: float | None) -> str:
+    """Return ``share`` in percent with its standard error, where that is known: "98.61% +/- 0.62"."""
+    return f"{share:.2%}" if error is None else f"{share:.2%} +/- {100 * error:.2f}"

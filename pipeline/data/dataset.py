@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.core.arrays import Pixels
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
+from pipeline.core.records import DataRecord, read_record
 from pipeline.data.batch import ReadTargets, Targets
 
 
@@ -77,23 +78,18 @@ def read_info(folder: Path) -> DataInfo:
     Raises:
         UserError: it is missing or not as ``prepare_data`` writes it.
     """
-    about = read_json(folder / "data.json")
-    try:
-        height, width = about["image_size"]
-        return DataInfo(
-            task=about["task"],
-            class_names=tuple(about["classes"]),
-            image_size=(height, width),
-            mean=tuple(about["mean"]),
-            std=tuple(about["std"]),
-            resize=about["resize"],
-            storage=about["storage"],
-            class_counts=tuple(about["class_counts"]["train"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder / 'data.json'}: not as prepare_data writes it ({error!r}); run prepare_data again"
-        ) from error
+    about = read_record(folder / "data.json", DataRecord)
+    height, width = about["image_size"]
+    return DataInfo(
+        task=about["task"],
+        class_names=tuple(about["classes"]),
+        image_size=(height, width),
+        mean=tuple(about["mean"]),
+        std=tuple(about["std"]),
+        resize=about["resize"],
+        storage=about["storage"],
+        class_counts=tuple(about["class_counts"]["train"]),
+    )
 
 
 def read_split(folder: Path, name: str, read_targets: ReadTargets) -> Split:

@@ -6,7 +6,8 @@ from torch import nn
 
 from models.deploy import DeployableNetwork, with_num_steps
 from pipeline.core.errors import UserError
-from pipeline.core.files import Json, read_json
+from pipeline.core.files import Json
+from pipeline.core.records import CalibrationRecord, read_record
 from pipeline.networks.saved import load_network
 
 CALIBRATION = "calibration.json"
@@ -18,11 +19,7 @@ def read_num_steps(folder: Path) -> int | None:
     Raises:
         UserError: calibration.json is missing or damaged.
     """
-    path = folder / CALIBRATION
-    try:
-        num_steps: int | None = read_json(path)["num_steps"]
-    except KeyError as error:
-        raise UserError(f"{path}: has no num_steps; run calibrate_steps again") from error
+    num_steps: int | None = read_record(folder / CALIBRATION, CalibrationRecord)["num_steps"]
     return num_steps
 
 

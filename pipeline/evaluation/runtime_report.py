@@ -9,7 +9,7 @@ from pipeline.core.files import Json
 from pipeline.evaluation.settings import Evaluate
 from pipeline.runtimes.base import Runtime
 from pipeline.runtimes.latency import benchmark
-from pipeline.tasks.gate import Gate
+from pipeline.tasks.gate import PlacedGate
 from pipeline.tasks.verification import Reference, Verified, verify
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def evaluate_runtimes(
     runtimes: Mapping[str, Callable[[], Runtime]],
     reference: Reference,
     settings: Evaluate,
-    gates: Mapping[str, Gate],
+    gates: Mapping[str, PlacedGate],
 ) -> RuntimeReport:
     """Evaluate the runtimes, opened one after the other, on the test split ``reference``.
 
@@ -55,10 +55,11 @@ def evaluate_runtimes(
         )
         primary = reference.task.primary
         logger.info(
-            "%s: %s %.2f%%, outputs differ by at most %.2g",
+            "%s: %s %.2f%% +/- %.2f, outputs differ by at most %.2g",
             precision,
             primary,
             100 * verified.scores[primary],
+            100 * verified.standard_error,
             verified.parity.max_abs,
         )
         found[precision] = verified
@@ -76,7 +77,8 @@ def evaluate_runtimes(
 
 
 def _report(found: Verified, reference: Reference) -> Json:
-    return {**found.scores, "num_images": len(reference), "parity": found.parity._asdict()}
+    error = {reference.task.primary_error: found.standard_error}
+    return {**found.scores, **error, "num_images": len(reference), "parity": found.parity._asdict()}
 
 
 def _nested(reports: Mapping[str, Json], first: str) -> Json:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from models.core.table import Entry, Table
 from pipeline.core.files import read_json
+from pipeline.core.records import ManifestRecord, StatusRecord, read_record
 from pipeline.export.folder import MANIFEST, fp32_first
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _onnx() -> Open:
         def opener(file: str) -> Callable[[], Runtime]:
             return lambda: OnnxRuntime(folder / file, provider=options.provider, num_threads=options.num_threads)
 
-        files = read_json(folder / MANIFEST)["files"]
+        files = read_record(folder / MANIFEST, ManifestRecord)["files"]
         return fp32_first({entry["precision"]: opener(file) for file, entry in files.items()})
 
     return open_onnx
@@ -90,7 +91,7 @@ def _tensorrt() -> Open:
     from pipeline.runtimes.tensorrt import open_engine
 
     def open_tensorrt(folder: Path, options: Options) -> Opened:  # noqa: ARG001  (signature of Open)
-        status = read_json(folder / "status.json")
+        status = read_record(folder / "status.json", StatusRecord)
         if status["status"] == "skipped":
             return str(status["reason"])
 

@@ -4,9 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.core.errors import UserError
-from pipeline.core.files import Json, read_json
-from pipeline.core.text_table import aligned
+from pipeline.core.files import Json
+from pipeline.core.records import (
+    CalibrationRecord,
+    EvaluationRecord,
+    ManifestRecord,
+    StudentNetworkRecord,
+    StudentRecord,
+    TeacherRecord,
+    read_record,
+)
+from pipeline.core.text_table import aligned, with_error
 from pipeline.evaluation.runtimes import RUNTIMES
+from pipeline.export.folder import collect_warnings
+from pipeline.export.precisions import FP32
 from pipeline.tasks.base import Task
 from pipeline.tasks.table import DEFAULT, get_task
 
@@ -21,21 +32,24 @@ def summarize(root: Path) -> str:
     Raises:
         UserError: a report is missing.
     """
-    teacher = read_json(root / "reports/teacher.json")
-    network = read_json(root / "artifacts/student/network.json")
-    calibration = read_json(root / "artifacts/calibration/calibration.json")
-    manifest = read_json(root / "artifacts/onnx/manifest.json")
+    teacher = read_record(root / "reports/teacher.json", TeacherRecord)
+    student = read_record(root / "reports/student.json", StudentRecord)
+    network = read_record(root / "artifacts/student/network.json", StudentNetworkRecord)
+    calibration = read_record(root / "artifacts/calibration/calibration.json", CalibrationRecord)
+    manifest = read_record(root / "artifacts/onnx/manifest.json", ManifestRecord)
     task = get_task(manifest.get("task", DEFAULT))
     reports = {name: root / EVALUATION / f"{name}.json" for name in RUNTIMES}
-    runs = {name: read_json(path) for name, path in reports.items() if name == ONNX or path.exists()}
+    runs = {
+        name: read_record(path, EvaluationRecord) for name, path in reports.items() if name == ONNX or path.exists()
+    }
     chosen = next(point for point in calibration["curve"] if point["num_steps"] == calibration["num_steps"])
     header = ["", "teacher", *(f"student, {name}" for name in runs)]
     empty = [""] * (len(runs) - 1)
     rows = [
         [
             task.primary_title,
-            _percent(teacher.get(f"test_{task.primary}"), "none"),
-            *(_percent(run.get(task.primary)) for run in runs.values()),
+            _score(teacher, f"test_{task.primary}", f"test_{task.primary_error}", "none"),
+            *(_score(run, task.primary, task.primary_error, "skipped") for run in runs.values()),
         ],
         ["parameters", _count(teacher.get("num_parameters")), _relative(network, teacher, "num_parameters"), *empty],
         ["multiply-adds", _count(teacher.get("macs")), _relative(chosen, teacher, "macs"), *empty],
@@ -46,13 +60,33 @@ def summarize(root: Path) -> str:
         lines.append(f"sampling steps K = {calibration['num_steps']}: {calibration['reason']}")
     lines += ["", *aligned(header, rows), ""]
     lines += [*_files(manifest, runs[ONNX], task), ""]
+    lines.append(_fastest(manifest, runs[ONNX]))
     lines += [f"{name} was skipped: {run['reason']}" for name, run in runs.items() if run["status"] == "skipped"]
+    lines += [f"warning: {text}" for text in collect_warnings(teacher, student, manifest)]
     return "\n".join([*lines, "package: artifacts/package (start with its README.md)"])
+
+
+def _fastest(manifest: Json, report: Json) -> str:
+    """Return which ONNX file is the fastest at each batch size, and by how much faster it is than that of fp32."""
+    files = {entry["precision"]: name for name, entry in manifest["files"].items()}
+    timed = {files[name]: found["latency_ms"] for name, found in _evaluated(report).items() if name in files}
+    words = []
+    for size in sorted(report["latency_ms"], key=int):
+        best = min(timed, key=lambda name: timed[name][size]["p50"])
+        milliseconds, plain = (timed[name][size]["p50"] for name in (best, files[FP32]))
+        gain = "" if best == files[FP32] else f", {plain / milliseconds:.2f} times as fast as {files[FP32]}"
+        words.append(f"at batch {size} {best} ({milliseconds:.3f} ms{gain})")
+    return f"fastest file on this host: {'; '.join(words)}"
+
+
+def _evaluated(report: Json) -> dict[str, Json]:
+    """Return what ``report`` says of each precision."""
+    return {report["precision"]: report, **report["precisions"]}
 
 
 def _files(manifest: Json, report: Json, task: Task) -> list[str]:
     """Return a table of the ONNX files: size, score, parity, latency, and what is known of TensorRT."""
-    evaluated = {report["precision"]: report, **report["precisions"]}
+    evaluated = _evaluated(report)
     sizes = sorted(report["latency_ms"], key=int)
     latencies = [f"batch {size}, ms" for size in sizes]
     header = ["ONNX file", "bytes", task.primary, "same answer", *latencies, "TensorRT 10, 11"]
@@ -67,7 +101,7 @@ def _files(manifest: Json, report: Json, task: Task) -> list[str]:
                 name,
                 _count(entry["bytes"]),
                 _percent(found[task.primary]),
-                _percent(found["parity"]["top1_agreement"]),
+                _percent(found["parity"]["agreement"]),
                 *(_latency(found, size) for size in sizes),
                 ", ".join("accepted" if check["accepted"] else "refused" for check in checks),
             ]
@@ -86,8 +120,12 @@ def _latency(run: Json, size: str) -> str:
     return f"{run['latency_ms'][size]['p50']:.3f}" if "latency_ms" in run else "skipped"
 
 
-def _percent(value: float | None, absent: str = "skipped") -> str:
-    return absent if value is None else f"{value:.2%}"
+def _score(report: Json, key: str, error: str, absent: str) -> str:
+    return with_error(report[key], report.get(error)) if key in report else absent
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2%}"
 
 
 def _count(value: int | None) -> str:

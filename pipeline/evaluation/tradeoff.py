@@ -1,6 +1,7 @@
 """What accuracy costs: each number of steps in each precision, on the test split and on this host."""
 
 import itertools
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,16 +10,27 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from models.deploy import DeployableNetwork
+from pipeline.core.errors import GateError
 from pipeline.core.files import Json
 from pipeline.core.plotting import new_figure, save_figure
 from pipeline.data.dataset import Split
 from pipeline.evaluation.settings import MeasureTradeoff
-from pipeline.export.onnx.files import Source, export_precisions
+from pipeline.export.onnx.files import Exported, Source, export_precisions, open_exported
 from pipeline.runtimes.base import Runtime, predict
 from pipeline.runtimes.latency import percentiles, random_pixels, time_in_turns
-from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Task
 from pipeline.tasks.reference import REFERENCE_BATCH, reference
+from pipeline.tasks.verification import Reference
+
+logger = logging.getLogger(__name__)
+
+
+class Missing(NamedTuple):
+    """One file that could not be had."""
+
+    num_steps: int | None
+    precision: str
+    reason: str
 
 
 class Point(NamedTuple):
@@ -28,7 +40,7 @@ class Point(NamedTuple):
     precision: str
     score: float
     """The task's primary score on the test split, by ONNX Runtime on the CPU."""
-    top1_agreement: float
+    agreement: float
     """Share of images with the answer that the trained network gives in as many steps."""
     bytes: int
     latency_ms: float
@@ -40,39 +52,64 @@ class Point(NamedTuple):
         return {primary if name == "score" else name: value for name, value in row.items()}
 
 
+class Tradeoff(NamedTuple):
+    """All that was asked for."""
+
+    points: list[Point]
+    left_out: list[Missing]
+
+
 def measure_tradeoff(
     networks: Sequence[DeployableNetwork], source: Source, task: Task, test: Split, settings: MeasureTradeoff
-) -> list[Point]:
+) -> Tradeoff:
     """Return a point for each of ``networks`` in each precision of ``settings``; all take turns at being timed.
+
+    What cannot be exported, or gives outputs that are not finite, is left out with a warning.
 
     Args:
         source: what files are made from; its own network does not count.
 
     Raises:
-        GateError: a rewriting is wrong, or a file is no valid ONNX.
+        GateError: a rewriting is wrong, or a float32 file is no valid ONNX.
     """
-    points: list[Point] = []
+    found = Tradeoff([], [])
     runtimes: list[Runtime] = []
     with tempfile.TemporaryDirectory() as folder:
         for network in tqdm(networks, desc="exporting", unit="K", disable=None):
             work = Path(folder, str(network.num_steps))
             work.mkdir()
             trained = reference(task, network, source.signature, test)
-            for file in export_precisions(source._replace(network=network), work, settings.precisions):
+            exported = export_precisions(source._replace(network=network), work, settings.precisions)
+            failed = dict(exported.failed)
+            for file in exported.files:
                 if file.precision not in settings.precisions:
                     continue
-                runtime = OnnxRuntime(file.path, num_threads=settings.num_threads, spinning=False)
-                outputs = predict(runtime, trained.pixels, REFERENCE_BATCH)
-                score = task.score(outputs, trained.truth)[task.primary]
-                agreement = task.compare(outputs, trained.outputs).top1_agreement
-                size = file.path.stat().st_size
-                points.append(Point(network.num_steps, file.precision, score, agreement, size, 0.0))
-                runtimes.append(runtime)
+                try:
+                    runtime = open_exported(file, num_threads=settings.num_threads, spinning=False)
+                    found.points.append(_point(network.num_steps, file, runtime, trained))
+                    runtimes.append(runtime)
+                except GateError as error:
+                    failed[file.precision] = GateError(f"{file.path.name}: {error}")
+            found.left_out.extend(Missing(network.num_steps, name, str(why)) for name, why in failed.items())
+        for missing in found.left_out:
+            logger.warning("left out: %s steps, %s: %s", missing.num_steps or "no", missing.precision, missing.reason)
+        if not found.points:
+            raise GateError(f"measure_tradeoff.precisions: none of {', '.join(settings.precisions)} could be exported")
         height, width = test.pixels.shape[2:]
         pixels = random_pixels(settings.batch_size, (height, width))
         seconds = time_in_turns(runtimes, pixels, warmup=settings.warmup, iterations=settings.iterations)
         medians = [percentiles(spent)["p50"] for spent in seconds]
-        return [point._replace(latency_ms=median) for point, median in zip(points, medians, strict=True)]
+        timed = [point._replace(latency_ms=median) for point, median in zip(found.points, medians, strict=True)]
+        return found._replace(points=timed)
+
+
+def _point(num_steps: int | None, file: Exported, runtime: Runtime, trained: Reference) -> Point:
+    """Return what is found of ``file`` before it is timed; raises GateError where its outputs are not finite."""
+    task = trained.task
+    outputs = predict(runtime, trained.pixels, REFERENCE_BATCH)
+    agreement = task.compare(outputs, trained.outputs, trained.scale).agreement
+    score = task.score(outputs, trained.truth)[task.primary]
+    return Point(num_steps, file.precision, score, agreement, file.path.stat().st_size, 0.0)
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:

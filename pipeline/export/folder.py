@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, write_bytes
-from pipeline.export.precisions import FP32
+from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.tasks.gate import Gate
 from pipeline.tasks.table import DEFAULT, get_task
 from pipeline.tasks.verification import Reference
@@ -53,16 +53,34 @@ def read_gate(manifest: Json, precision: str, *, gpu_kernels: bool) -> Gate:
         UserError: ``manifest`` does not say it.
     """
     try:
-        gate = Gate.model_validate(manifest["gates"][precision])
+        gate = Gate.model_validate(_as_today(manifest["gates"][precision], precision))
     except ValidationError as error:
         first = error.errors()[0]
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise UserError(f"{MANIFEST}: gates of {precision}: {what}; export or fetch it again") from error
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{MANIFEST}: has no gates of {precision} ({error!r}); export or fetch it again") from error
     return gate.for_gpu_kernels() if gpu_kernels and precision == FP32 else gate
+
+
+def _as_today(gate: Json, precision: str) -> Json:
+    """Return a gate by the names of today; raises KeyError, TypeError or ValueError where it is none.
+
+    The gates of earlier versions bound differences by absolute values; today's bound of the precision stands for them.
+    """
+    if "max_abs_diff" not in gate:
+        return gate
+    bound = None if gate["max_abs_diff"] is None else PRECISIONS[precision].gate.max_difference
+    return {"max_difference": bound, "min_agreement": gate["min_top1_agreement"], "max_drop": gate["max_drop"]}
 
 
 def fp32_first(by_precision: Mapping[str, Value]) -> dict[str, Value]:
     """Return ``by_precision`` in the order in which precisions are shown."""
     return dict(sorted(by_precision.items(), key=lambda item: (item[0] != FP32, item[0])))
+
+
+def collect_warnings(teacher: Json, student: Json, manifest: Json) -> list[str]:
+    """Return what the stages warned of, each once: both trainings by their reports, the export by its manifest."""
+    left_out = [f"{name} is left out: {reason}" for name, reason in manifest.get("left_out", {}).items()]
+    parts = (report.get("warnings", []) for report in (teacher, student, manifest))
+    return list(dict.fromkeys([*(text for part in parts for text in part), *left_out]))

@@ -78,7 +78,7 @@ def _int8_trt() -> Derive:
     return quantize_for_tensorrt
 
 
-INT8_GATE = Gate(max_abs_diff=None, max_relative_diff=0.0, min_top1_agreement=0.95, max_drop=0.01)
+INT8_GATE = Gate(max_difference=None, min_agreement=0.95, max_drop=0.01)
 
 PRECISIONS = Table(
     "precision",
@@ -86,14 +86,14 @@ PRECISIONS = Table(
         name=FP32,
         description="float32, as trained",
         load=_copy,
-        gate=Gate(max_abs_diff=1e-4, max_relative_diff=0.0, min_top1_agreement=1.0, max_drop=0.0),
+        gate=Gate(max_difference=1e-4, min_agreement=0.999, max_drop=0.001),
         builds_engines=True,
     ),
     PrecisionEntry(
         name="fp16",
         description="float16, but for normalisations, inputs and outputs",
         load=_fp16,
-        gate=Gate(max_abs_diff=1e-2, max_relative_diff=1e-3, min_top1_agreement=0.995, max_drop=0.005),
+        gate=Gate(max_difference=0.02, min_agreement=0.995, max_drop=0.005),
         computes_in="FP16",
         builds_engines=True,
     ),

@@ -1,21 +1,28 @@
 """Settings of the ONNX files: their precisions, how INT8 is calibrated, and the gates that they must pass."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, Strict
+from pydantic import AfterValidator, Field, Strict, model_validator
 
 from models.core.table import Table
-from pipeline.core.settings import Count, Counts, Section, entry_of, knob, rare, section_of
+from pipeline.core.settings import Count, Counts, Distinct, Section, entry_of, knob, rare, section_of
 from pipeline.export.precisions import FP32, PRECISIONS, PrecisionEntry
-from pipeline.tasks.gate import Gate
+from pipeline.tasks.gate import Gate, PlacedGate
 
-Precisions = Annotated[tuple[Annotated[str, entry_of(PRECISIONS)], ...], Strict(strict=False), Field(min_length=1)]
+GATES = "export_onnx.gates"
+"""Where the gates are set."""
+Precisions = Annotated[
+    tuple[Annotated[str, entry_of(PRECISIONS)], ...], Strict(strict=False), Field(min_length=1), Distinct
+]
 
 
 def _with_fp32(precisions: tuple[str, ...]) -> tuple[str, ...]:
     if FP32 not in precisions:
         raise ValueError(f"got {list(precisions)}; {FP32} must be among them, the others are made from it")
     return precisions
+
+
+WithFp32 = Annotated[Precisions, AfterValidator(_with_fp32)]
 
 
 class GateByPrecision(Section):
@@ -29,6 +36,14 @@ class GateByPrecision(Section):
         """
         found: Gate = getattr(self, PRECISIONS[precision].name)
         return found
+
+    def placed(self, precision: str) -> PlacedGate:
+        """Return the gate of ``precision``, as messages speak of it.
+
+        Raises:
+            ValueError: it is unknown; the message lists the known ones.
+        """
+        return PlacedGate(self.gate(precision), f"{GATES}.{precision}", "loosen that bound to accept it")
 
 
 def gates_section(precisions: Table[PrecisionEntry]) -> type[GateByPrecision]:
@@ -56,8 +71,9 @@ class CalibrationSettings(Section):
 class ExportOnnx(Section):
     """The ONNX files and the gates that they must pass."""
 
-    precisions: Annotated[Precisions, AfterValidator(_with_fp32)] = knob(
-        ("fp32", "fp16", "int8-cpu", "int8-trt"), "an ONNX file each"
+    precisions: WithFp32 = knob(("fp32", "fp16", "int8-cpu", "int8-trt"), "an ONNX file each")
+    required: WithFp32 = knob(
+        ("fp32",), "those that stop the stage where they fail their gate; others are then left out, with a warning"
     )
     input: Literal["float32", "uint8"] = knob(
         "float32", "float32: pixels in [0, 1]; uint8: pixels as a camera gives them"
@@ -72,14 +88,15 @@ class ExportOnnx(Section):
     num_samples: Count = rare(16, "test images that go along with their right outputs, to verify the files elsewhere")
     gates: Gates = rare(
         Gates(),
-        "how far a file may be from the trained network, on the test split; an output may differ by max_abs_diff + "
-        "max_relative_diff x the largest output, null: by any",
+        "how far a file may be from the trained network on the test split: max_difference, a share of the spread of "
+        "an image's outputs (null: any), min_agreement and max_drop within chance",
     )
 
-    def gate(self, precision: str) -> Gate:
-        """Return the gate of ``precision``.
-
-        Raises:
-            ValueError: it is unknown; the message lists the known ones.
-        """
-        return self.gates.gate(precision)
+    @model_validator(mode="after")
+    def _required_are_written(self) -> Self:
+        missing = [name for name in self.required if name not in self.precisions]
+        if missing:
+            raise ValueError(
+                f"required: got {', '.join(missing)}, which precisions does not name; add it there, or take it out here"
+            )
+        return self

@@ -86,7 +86,7 @@ def engine_table(about: Json, task: Task) -> str:
         (task.primary_title, f"{about[task.primary]:.2%} of {about['num_images']} samples"),
         ("lost against training", f"{about[f'{task.primary}_drop']:.2%}"),
         ("max difference", f"{about['parity']['max_abs']:.1e}"),
-        ("same answer", f"{about['parity']['top1_agreement']:.2%}"),
+        ("same answer", f"{about['parity']['agreement']:.2%}"),
         *((f"batch {size}, median ms", f"{ms['p50']:.3f}") for size, ms in _by_size(about)),
     ]
     return "\n".join(f"{name:26}{value}" for name, value in rows)

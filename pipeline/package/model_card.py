@@ -1,17 +1,18 @@
 """The model card: Markdown made of recorded facts alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from string import Template
 from typing import NamedTuple
 
 from pipeline.core.files import Json
+from pipeline.core.text_table import with_error
 from pipeline.export.precisions import PRECISIONS
 from pipeline.package.reader import Package
 from pipeline.tasks.base import Task
 
 TEMPLATE = """\
 # $name
-
+$warnings
 $description
 
 | | student (this package) | teacher |
@@ -27,7 +28,8 @@ Sampling steps: $num_steps ($reason).
 |---|---:|---:|---:|---:|---|
 $files
 
-Differences are from the trained network over the $num_images test images, by ONNX Runtime on a CPU. $precisions.
+Differences are from the trained network over the $num_images test images, by ONNX Runtime on a CPU, as a share of the
+spread of an image's outputs. $precisions.
 The last column is a static check against the published operator tables; the builder on the target decides.
 
 ## Use it
@@ -112,6 +114,7 @@ def model_card(package: Package, facts: Facts) -> str:
     score = teacher.get(f"test_{task.primary}")
     return Template(TEMPLATE).substitute(
         name=package.name,
+        warnings=_warnings_block(package.warnings),
         description=facts.description,
         primary=task.primary_title,
         backbone=metadata["backbone"],
@@ -121,10 +124,10 @@ def model_card(package: Package, facts: Facts) -> str:
         num_names=len(package.class_names),
         image_size=" x ".join(map(str, package.image_size)),
         num_images=student["num_images"],
-        score=f"{student[task.primary]:.2%}",
+        score=with_error(student[task.primary], student.get(task.primary_error)),
         other_scores="\n".join(f"| {title} | {value} | |" for title, value in task.card_rows(student)),
         num_parameters=f"{student['num_parameters']:,}",
-        teacher_score="no teacher" if score is None else f"{score:.2%}",
+        teacher_score="no teacher" if score is None else with_error(score, teacher.get(f"test_{task.primary_error}")),
         teacher_parameters=f"{teacher['num_parameters']:,}" if "num_parameters" in teacher else "no teacher",
         opset=manifest["opset"],
         files="\n".join(_file_row(name, manifest["files"][name], task) for name in sorted(manifest["files"])),
@@ -138,12 +141,28 @@ def model_card(package: Package, facts: Facts) -> str:
     )
 
 
+def _warnings_block(warnings: Sequence[str]) -> str:
+    """Return what is to be read before anything else; nothing where nothing was warned of."""
+    if not warnings:
+        return ""
+    return "\n".join(
+        [
+            "",
+            "> **Read this first.** While this model was made, its stages warned:",
+            ">",
+            *(f"> - {text}" for text in warnings),
+            "",
+        ]
+    )
+
+
 def _file_row(name: str, entry: Json, task: Task) -> str:
     found = entry["gates"]["deployed"]["test_split"]
+    score = with_error(found[task.primary], found.get(task.primary_error))
     accepted = ", ".join("accepted" if check["accepted"] else "no" for check in entry["tensorrt_static_check"].values())
     return (
-        f"| `{name}` | {entry['bytes']:,} | {found[task.primary]:.2%} | {found['max_abs']:.2g} | "
-        f"{found['top1_agreement']:.2%} | {accepted} |"
+        f"| `{name}` | {entry['bytes']:,} | {score} | {found['difference']:.2g} | "
+        f"{found['agreement']:.2%} | {accepted} |"
     )
 
 

@@ -15,7 +15,7 @@ from pipeline.export.folder import MANIFEST, SAMPLES, fp32_first, read_gate, rea
 from pipeline.export.precisions import FP32
 from pipeline.runtimes.engine_file import read_signature
 from pipeline.tasks.base import Task
-from pipeline.tasks.gate import Gate
+from pipeline.tasks.gate import PlacedGate
 from pipeline.tasks.table import DEFAULT, get_task
 from pipeline.tasks.verification import Reference
 
@@ -27,6 +27,7 @@ ENGINE_SETTINGS = "engine.json"
 DTYPES = {"float32", "uint8", "int32"}
 """The types of inputs and outputs that every runtime and the server know."""
 AGAIN = "fetch the package again"
+REMEDY = "this is not what was trained: take another precision or provider, or fetch the package again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +93,26 @@ class Package:
         expected |= {output.name: (count, *output.shape) for output in signature.outputs}
         if not count or found != expected or samples.pixels.dtype != "uint8":
             raise UserError(f"{path}: holds {found}, expected at least one image, and {expected}; {AGAIN}")
+        try:
+            self.task.require_truth(samples.truth, count, self.class_names)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}; {AGAIN}") from error
         return samples
 
     @property
     def has_samples(self) -> bool:
         """Whether the package says that it has samples."""
         return SAMPLES in self.sums
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the stages warned of; packages of earlier versions do not say it."""
+        return list(self.manifest.get("warnings", []))
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """From each precision that did not pass its gate, and is not here, to the reason."""
+        return dict(self.manifest.get("left_out", {}))
 
     def file(self, precision: str) -> Path:
         """Return the ONNX file of ``precision``.
@@ -107,7 +122,8 @@ class Package:
         """
         if precision not in self.files:
             known = ", ".join(sorted(self.files))
-            raise UserError(f"{self.folder}: has no file of precision {precision!r}; it has {known}")
+            why = f" ({precision} was left out: {self.left_out[precision]})" if precision in self.left_out else ""
+            raise UserError(f"{self.folder}: has no file of precision {precision!r}; it has {known}{why}")
         return self.files[precision]
 
     def verified(self, names: Iterable[str]) -> list[Path]:
@@ -126,7 +142,7 @@ class Package:
         """Return a line on each of the files ``names`` that is missing, not listed, or not as its sum says."""
         return damaged_files(self.folder, names, self.sums)
 
-    def gate(self, precision: str, *, gpu_kernels: bool) -> Gate:
+    def gate(self, precision: str, *, gpu_kernels: bool) -> PlacedGate:
         """Return how far a network of ``precision`` may be from the trained one.
 
         Args:
@@ -135,7 +151,8 @@ class Package:
         Raises:
             UserError: the manifest does not say it.
         """
-        return read_gate(self.manifest, precision, gpu_kernels=gpu_kernels)
+        gate = read_gate(self.manifest, precision, gpu_kernels=gpu_kernels)
+        return PlacedGate(gate, f"{MANIFEST}: gates.{precision}", REMEDY)
 
 
 def _texts(names: object) -> tuple[str, ...]:
@@ -154,6 +171,8 @@ def _described(folder: Path, manifest: Json, class_names: tuple[str, ...], sums:
     files = {entry["precision"]: folder / PurePosixPath(name).name for name, entry in manifest["files"].items()}
     if FP32 not in files or not all(isinstance(precision, str) for precision in files):
         raise ValueError(f"it has files of the precisions {list(files)}; {FP32} is always among them")
+    _texts(manifest.get("warnings", []))
+    _texts([word for item in manifest.get("left_out", {}).items() for word in item])
     return Package(
         folder=folder,
         name=str(manifest["name"]),

@@ -14,7 +14,7 @@ from pipeline.export.folder import MANIFEST
 from pipeline.package.reader import AGAIN, CLASS_NAMES_FILE, SUMS, Package, damaged_files, read_sums
 from pipeline.runtimes.base import Runtime
 from pipeline.runtimes.onnx import OnnxRuntime
-from pipeline.tasks.base import Parity
+from pipeline.tasks.parity import Parity
 from pipeline.tasks.verification import verify
 
 ENGINES = "engines"
@@ -121,6 +121,6 @@ def verify_samples(package: Package, precision: str, runtime: Runtime, *, gpu_ke
         GateError: it is further than the manifest's gate allows; names the file and the figure.
     """
     samples = package.samples
-    gate = package.gate(precision, gpu_kernels=gpu_kernels).for_sample_size(len(samples))
+    gate = package.gate(precision, gpu_kernels=gpu_kernels)
     what = f"{package.file(precision)}, packaged samples"
     return verify(runtime, samples, gate, what=what, batch_size=len(samples)).parity

@@ -6,15 +6,26 @@ from pathlib import Path
 
 import onnx
 
-from pipeline.core.files import Json, read_json, sha256, write_json, write_text
+from pipeline.core.files import Json, sha256, write_json, write_text
+from pipeline.core.records import (
+    CalibrationRecord,
+    DataRecord,
+    EvaluationRecord,
+    ManifestRecord,
+    StudentRecord,
+    TeacherRecord,
+    TradeoffRecord,
+    read_record,
+)
 from pipeline.core.signature import Signature
-from pipeline.export.folder import MANIFEST, SAMPLES
+from pipeline.export.folder import MANIFEST, SAMPLES, collect_warnings
 from pipeline.export.precisions import FP32
 from pipeline.export.tensorrt.settings import ExportTensorrt
 from pipeline.package.model_card import Facts, model_card
 from pipeline.package.reader import CLASS_NAMES_FILE, CLASS_NAMES_KEY, ENGINE_SETTINGS, SUMS, Package
 from pipeline.package.settings import PackageSettings
 from pipeline.package.triton_repository import check_triton_repository, write_triton_repository
+from pipeline.tasks.table import get_task
 
 TRITON_THREADS = 1
 RESIZING = {
@@ -54,14 +65,15 @@ def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorr
         UserError: a record is missing or damaged.
         GateError: the Triton repository does not fit the ONNX files.
     """
-    data, student = read_json(records.data / "data.json"), read_json(records.student)
-    calibration, tradeoff = (
-        read_json(records.calibration / "calibration.json"),
-        read_json(records.tradeoff / "tradeoff.json"),
-    )
-    scores = read_json(records.evaluation) | {"num_parameters": student["num_parameters"]}
-    metrics: Json = {"student": scores, "teacher": read_json(records.teacher)}
-    manifest = read_json(records.onnx / MANIFEST) | {"name": settings.name}
+    data, student = read_record(records.data / "data.json", DataRecord), read_record(records.student, StudentRecord)
+    calibration = read_record(records.calibration / "calibration.json", CalibrationRecord)
+    tradeoff = read_record(records.tradeoff / "tradeoff.json", TradeoffRecord)
+    task = get_task(data["task"])
+    scores = read_record(records.evaluation, EvaluationRecord, task.primary, task.primary_error)
+    scores["num_parameters"] = student["num_parameters"]
+    metrics: Json = {"student": scores, "teacher": read_record(records.teacher, TeacherRecord)}
+    manifest = read_record(records.onnx / MANIFEST, ManifestRecord)
+    manifest |= {"name": settings.name, "warnings": collect_warnings(metrics["teacher"], student, manifest)}
     contents = {
         MANIFEST: manifest,
         CLASS_NAMES_FILE: {CLASS_NAMES_KEY: data["classes"]},

@@ -159,7 +159,7 @@ def _nearest(error: Any, model: type[BaseModel]) -> str | None:
     """Return the key that was meant by an unknown one, or None."""
     unknown = str(error["loc"][-1])
     fields = _siblings(error, model)
-    renamed = [name for name, field in fields.items() if (field.json_schema_extra or {}).get("was") == unknown]
+    renamed = [name for name, field in fields.items() if unknown in (field.json_schema_extra or {}).get("was", ())]
     return next(iter([*renamed, *difflib.get_close_matches(unknown, fields, n=1)]), None)
 
 

@@ -26,8 +26,8 @@ class Parameter:
     """Whether it takes several values."""
     is_rare: bool
     """Whether it is rarely changed."""
-    was: str | None
-    """Its name in earlier versions."""
+    was: tuple[str, ...]
+    """Its names in earlier versions."""
     default: Any
     children: dict[str, "Parameter"]
     """The keys of a section by their names."""
@@ -67,7 +67,7 @@ def _parameter(key: str, node: Schema, definitions: dict[str, Schema], default: 
         choices={name: described.get(name, "") for name in item.get("enum", ())},
         is_list=plain.get("type") == "array",
         is_rare=merged.get("rare", False),
-        was=merged.get("was"),
+        was=tuple(merged.get("was", ())),
         default=default,
         children=children,
     )

@@ -164,7 +164,7 @@ def _unknown(key: str, above: Parameter) -> str:
     known = [parameter.key for parameter in parameters().all_below()]
     last = key.rpartition(".")[2]
     near = [other for other in known if other.rpartition(".")[2] == last]
-    near = [*near, *(parameter.key for parameter in parameters().all_below() if parameter.was == key)]
+    near = [*near, *(parameter.key for parameter in parameters().all_below() if key in parameter.was)]
     near = near or difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     there = f"{above.key} has" if above.key else "the sections are"

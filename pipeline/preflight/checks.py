@@ -138,3 +138,14 @@ def check_device(device: str, *, num_gpus: int) -> None:
     kind, _, index = device.partition(":")
     if kind == "cuda" and int(index or 0) >= num_gpus:
         raise UserError(f"base.device: got {device!r}, but this host has {num_gpus} NVIDIA GPU(s); use auto or cpu")
+
+
+def check_provider(provider: str) -> None:
+    """Raise UserError where what shall compute the ONNX files is not available here.
+
+    ONNX Runtime is imported only for providers that need more than a CPU.
+    """
+    if provider != "cpu":
+        from pipeline.runtimes.onnx import require_provider
+
+        require_provider(provider, "evaluate.provider")

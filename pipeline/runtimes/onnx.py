@@ -44,7 +44,7 @@ class OnnxRuntime:
         self, path: Path, *, provider: str = "cpu", num_threads: int = 1, optimize: bool = True, spinning: bool = True
     ) -> None:
         name = choose(PROVIDERS, provider, kind="provider")
-        _require_provider(provider)
+        require_provider(provider, "--provider")
         with _loading(path):
             self.session = onnxruntime.InferenceSession(
                 str(path), _options(num_threads, optimize=optimize, spinning=spinning), providers=[name]
@@ -75,9 +75,10 @@ def available_providers() -> list[str]:
     return [name for name, provider in PROVIDERS.items() if provider in found]
 
 
-def _require_provider(provider: str) -> None:
+def require_provider(provider: str, key: str) -> None:
+    """Raise UserError, naming ``key``, where ``provider`` cannot run on this host."""
     if provider != "cpu" and provider not in available_providers():
-        raise UserError(f"--provider: got {provider!r}, which is not available here; {_needs(provider)}")
+        raise UserError(f"{key}: got {provider!r}, which is not available here; {_needs(provider)}")
 
 
 def _needs(provider: str) -> str:

@@ -10,8 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.core.arrays import Outputs, Truth
 from pipeline.core.signature import Signature
+from pipeline.tasks.parity import Parity, Scale
 
 if TYPE_CHECKING:
     from pipeline.data.splits import ImageSet
@@ -19,19 +23,6 @@ if TYPE_CHECKING:
 
 Scores = Mapping[str, float]
 """Figures of merit by their names."""
-
-
-class Parity(NamedTuple):
-    """The difference between a network's outputs and their reference."""
-
-    max_abs: float
-    """Largest absolute difference of an output that is compared value by value."""
-    max_relative: float
-    """The same as a share of ``largest_logit``."""
-    largest_logit: float
-    """Largest absolute value of those outputs in the reference."""
-    top1_agreement: float
-    """Share of images with the reference's answer."""
 
 
 class Prediction(NamedTuple):
@@ -59,6 +50,11 @@ class Task(ABC):
     classification_output: str | None = None
     """The output whose largest values are classes, for clients that ask a server for names; None: there is none."""
 
+    @property
+    def primary_error(self) -> str:
+        """Return the key of the primary score's standard error in reports."""
+        return f"{self.primary}_standard_error"
+
     @abstractmethod
     def encode_truth(self, images: ImageSet, kept: Sequence[int]) -> Truth:
         """Return what is right about the images at the positions ``kept``, by ``truth_names``, to be stored."""
@@ -72,12 +68,30 @@ class Task(ABC):
         """Return the scores of ``outputs`` of N images against their ``truth``, the primary one among them."""
 
     @abstractmethod
-    def compare(self, outputs: Outputs, reference: Outputs) -> Parity:
-        """Return how far ``outputs`` are from ``reference``, of the same images.
+    def rightness(self, outputs: Outputs, truth: Truth) -> NDArray[np.float64]:
+        """Return how right the answer on each image is, 0 to 1, (N,); their mean is the primary score."""
+
+    @abstractmethod
+    def scale(self, reference: Outputs) -> Scale:
+        """Return by what differences from the outputs ``reference`` are measured; see ``pipeline.tasks.parity``."""
+
+    @abstractmethod
+    def compare(self, outputs: Outputs, reference: Outputs, scale: Scale) -> Parity:
+        """Return how far ``outputs`` are from ``reference``, of the same images, by the ``scale`` of each.
 
         Raises:
             GateError: the shapes differ, or a value is not finite.
         """
+
+    def require_truth(self, truth: Truth, count: int, class_names: Sequence[str]) -> None:  # noqa: ARG002  (for others)
+        """Check what a file says to be right about ``count`` images.
+
+        Raises:
+            ValueError: it cannot be; says why.
+        """
+        for name, values in truth.items():
+            if len(values) != count:
+                raise ValueError(f"{name} are those of {len(values)} images, there are {count}")
 
     @abstractmethod
     def predictions(

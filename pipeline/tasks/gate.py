@@ -1,10 +1,11 @@
 """How far what deploys may be from the trained network."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.core.settings import NonNegative, Positive, Section
+from pipeline.core.settings import NonNegative, Positive, Section, knob
 
 Agreement = Annotated[float, Field(gt=0, le=1)]
 
@@ -12,17 +13,33 @@ Agreement = Annotated[float, Field(gt=0, le=1)]
 class Gate(Section):
     """The bounds of one precision."""
 
-    max_abs_diff: Positive | None = Field(1e-4, description="largest difference of an output; null: any")
-    max_relative_diff: NonNegative = Field(0.0, description="further difference, as a share of the largest output")
-    min_top1_agreement: Agreement = Field(1.0, description="share of images with the trained network's answer")
-    max_drop: NonNegative = Field(0.0, description="accuracy that may be lost, as a fraction")
+    max_difference: Positive | None = knob(
+        1e-4,
+        "largest difference of an output, as a share of the spread of an image's outputs; null: any",
+        was=("max_abs_diff", "max_relative_diff"),
+    )
+    min_agreement: Agreement = knob(
+        0.999, "share of images with the trained network's answer, within chance", was="min_top1_agreement"
+    )
+    max_drop: NonNegative = knob(0.001, "accuracy that may be lost, as a fraction, within chance")
 
     def for_gpu_kernels(self) -> "Gate":
         """Return the gate for float32 on a GPU, whose kernels sum in other orders than a CPU's: ten times as wide."""
-        return self if self.max_abs_diff is None else self.model_copy(update={"max_abs_diff": 10 * self.max_abs_diff})
+        if self.max_difference is None:
+            return self
+        return self.model_copy(update={"max_difference": 10 * self.max_difference})
 
-    def for_sample_size(self, count: int) -> "Gate":
-        """Return the gate for no more than ``count`` images: where some may get another answer, one may."""
-        agreement = min(self.min_top1_agreement, 1 - 1 / count) if self.min_top1_agreement < 1 else 1.0
-        drop = max(self.max_drop, 1 / count) if self.max_drop > 0 else 0.0
-        return self.model_copy(update={"min_top1_agreement": agreement, "max_drop": drop})
+
+@dataclass(frozen=True)
+class PlacedGate:
+    """A gate, and what a message says where it is not passed."""
+
+    gate: Gate
+    key: str
+    """Where its bounds are set: ``export_onnx.gates.fp16``."""
+    remedy: str
+    """What to do."""
+
+    def refusal(self, found: str, allowed: str, bound: str) -> str:
+        """Return the message: what was found, what is allowed by the key ``bound`` of the gate, what to do."""
+        return f"{found}; allowed {allowed} ({self.key}.{bound}); {self.remedy}"

@@ -18,6 +18,8 @@ def verify(package: Path, provider: str, num_threads: int) -> None:
     from pipeline.package.verify import verify_package
 
     opened, found = verify_package(package, provider=provider, num_threads=num_threads)
-    rows = [[file.file, f"{file.parity.max_abs:.1e}", f"{file.parity.top1_agreement:.2%}", "right"] for file in found]
+    rows = [[file.file, f"{file.parity.max_abs:.1e}", f"{file.parity.agreement:.2%}", "right"] for file in found]
     click.echo("\n".join(aligned(["packaged images", "max difference", "same answer", "on this host"], rows)))
+    for warning in opened.warnings:
+        click.echo(f"warning: {warning}")
     click.echo(f"{package}: intact, {len(opened.sums)} files agree with their sums")

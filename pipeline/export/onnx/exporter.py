@@ -1,10 +1,11 @@
 """Export to ONNX: the same network gives the same bytes, wherever it is exported."""
 
+import contextlib
 import importlib.metadata
 import json
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.deploy import ByteImages
-from pipeline.core.errors import GateError
+from pipeline.core.errors import GateError, UserError
 from pipeline.core.files import Json, write_bytes
 from pipeline.core.signature import TensorSpec
 from pipeline.data.dataset import DataInfo
@@ -92,6 +93,18 @@ def join_tail(body: Path, tail: Path, path: Path) -> None:
     write_onnx(joined, path, opset=opset, metadata=metadata)
 
 
+@contextlib.contextmanager
+def converting(path: Path, converter: str) -> Iterator[None]:
+    """Turn whatever the library ``converter`` raises while it makes the file ``path`` into a GateError."""
+    try:
+        yield
+    except (GateError, UserError):
+        raise
+    except Exception as error:  # what they raise has no class in common
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise GateError(f"{path.name}: {converter} could not make it ({reason})") from error
+
+
 def write_onnx(model: onnx.ModelProto, path: Path, *, opset: int, metadata: Mapping[str, str]) -> None:
     """Write ``model`` without its nodes' annotations, with ``metadata`` alone, if it is valid.
 
@@ -152,9 +165,9 @@ def _check(model: onnx.ModelProto, opset: int, path: Path) -> None:
     written = {item.domain: item.version for item in model.opset_import}.get("")
     if written != opset:
         raise GateError(
-            f"{path}: asked for opset {opset}, the exporter wrote {written}; choose another export_onnx.opset"
+            f"{path.name}: asked for opset {opset}, the exporter wrote {written}; choose another export_onnx.opset"
         )
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise GateError(f"{path}: not valid ONNX: {error}") from error
+        raise GateError(f"{path.name}: not valid ONNX: {error}") from error

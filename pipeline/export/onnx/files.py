@@ -1,16 +1,17 @@
 """The ONNX files of a student: one for each precision."""
 
+import functools
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import onnx
 import torch
 
 from models.deploy import DeployableNetwork
 from pipeline.core.arrays import Pixels
-from pipeline.core.errors import GateError
+from pipeline.core.errors import GateError, UserError
 from pipeline.core.files import Json
 from pipeline.core.signature import Signature
 from pipeline.export.calibration import Calibration
@@ -19,6 +20,7 @@ from pipeline.export.onnx.graph_form import as_tuple, smallest_form
 from pipeline.export.precisions import FP32, PRECISIONS, PrecisionEntry
 from pipeline.export.settings import ExportOnnx
 from pipeline.export.tensorrt.operator_support import MAJORS, check_support
+from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.training import TaskTraining
 
 
@@ -43,27 +45,43 @@ class Exported(NamedTuple):
     """The form of the network from which it is made; see ``Form.name``."""
 
 
-def export_precisions(source: Source, folder: Path, precisions: Sequence[str]) -> list[Exported]:
-    """Write the file of each of ``precisions`` into ``folder``; return them in the table's order, fp32 always first.
+class Exports(NamedTuple):
+    """What could be written, and what could not."""
+
+    files: list[Exported]
+    """In the table's order, fp32 first."""
+    failed: dict[str, GateError]
+    """From each precision that cannot be had to the reason."""
+
+
+def export_precisions(source: Source, folder: Path, precisions: Sequence[str]) -> Exports:
+    """Write the file of each of ``precisions``, and always that of fp32, into ``folder``.
 
     fp32 is written from the smallest form, and what is not quantized is derived from that file; what is quantized is
     derived from the smallest form whose last convolution is still one, so that it can be INT8. Where a task's networks
-    have a tail it stays in float32 in every file.
+    have a tail it stays in float32 in every file. A precision that cannot be had keeps no other from being written.
 
     Raises:
-        GateError: a rewriting is wrong, or a file is no valid ONNX of the opset that was asked for.
+        GateError: a rewriting is wrong, or the float32 file is no valid ONNX of the opset that was asked for.
     """
     entries = [PRECISIONS[name] for name in PRECISIONS if name in precisions and name != FP32]
+    found = Exports([], {})
     with tempfile.TemporaryDirectory() as work:
         smallest = _write(source, Path(work, "smallest"), collapse=source.settings.collapse)
-        wide = smallest
-        if smallest.form == "collapsed" and any(entry.quantized for entry in entries):
-            wide = _write(source, Path(work, "wide"), collapse=False)
+
+        @functools.cache
+        def wide() -> _Float32:
+            is_wide = smallest.form != "collapsed"
+            return smallest if is_wide else _write(source, Path(work, "wide"), collapse=False)
+
         calibration = Calibration(source.calibration, source.signature.input.dtype, source.settings.calibration.method)
-        return [
-            _derive(entry, wide if entry.quantized else smallest, folder, calibration)
-            for entry in (PRECISIONS[FP32], *entries)
-        ]
+        for entry in (PRECISIONS[FP32], *entries):
+            try:
+                float32 = wide() if entry.quantized else smallest
+                found.files.append(_derive(entry, float32, folder, calibration))
+            except GateError as error:
+                found.failed[entry.name] = error
+    return found
 
 
 class _Float32(NamedTuple):
@@ -75,8 +93,8 @@ class _Float32(NamedTuple):
 
 
 def _write(source: Source, folder: Path, *, collapse: bool) -> _Float32:
-    """Write the smallest form of the network in float32, in its parts, into the new ``folder``."""
-    folder.mkdir()
+    """Write the smallest form of the network in float32, in its parts, into ``folder``."""
+    folder.mkdir(exist_ok=True)
     images = torch.from_numpy(source.calibration)
     form = smallest_form(source.network, images, source.task, collapse=collapse)
     body, tail, opset = folder / "body.onnx", folder / "tail.onnx", source.settings.opset
@@ -101,6 +119,18 @@ def _derive(entry: PrecisionEntry, float32: _Float32, folder: Path, calibration:
         entry.load()(float32.body, body, calibration)
         join_tail(body, float32.tail, path)
     return Exported(path, entry.name, float32.form)
+
+
+def open_exported(exported: Exported, **options: Any) -> OnnxRuntime:
+    """Return a session over ``exported``, with ``options`` of ``OnnxRuntime``.
+
+    Raises:
+        GateError: ONNX Runtime does not take what was just written.
+    """
+    try:
+        return OnnxRuntime(exported.path, **options)
+    except UserError as error:
+        raise GateError(str(error).replace(str(exported.path), exported.path.name)) from error
 
 
 def check_tensorrt(exported: Exported) -> Json:

@@ -17,7 +17,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from models.core.table import choose
 from pipeline.export.calibration import Calibration
-from pipeline.export.onnx.exporter import describe, write_onnx
+from pipeline.export.onnx.exporter import converting, describe, write_onnx
 from pipeline.runtimes.base import to_input
 
 CALIBRATION_METHODS = {
@@ -71,12 +71,12 @@ def quantize(source: Path, path: Path, calibration: Calibration, config: Quantiz
 
     Raises:
         ValueError: the method of ``calibration`` is unknown.
-        GateError: the result is no valid ONNX.
+        GateError: the quantizer fails, or its result is no valid ONNX.
     """
     method = choose(CALIBRATION_METHODS, calibration.method, kind="calibration method")
     images = to_input(calibration.pixels, calibration.input_dtype)
     original = onnx.load(source)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, _quiet(), converting(path, "ONNX Runtime's quantizer"):
         prepared, quantized = Path(folder, "prepared.onnx"), Path(folder, "quantized.onnx")
         quant_pre_process(str(source), str(prepared))
         quantize_static(

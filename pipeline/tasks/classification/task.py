@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs, Truth
-from pipeline.core.errors import GateError
 from pipeline.core.signature import Signature, TensorSpec, image_input
-from pipeline.tasks.base import Parity, Prediction, Scores, Task
+from pipeline.tasks.base import Prediction, Scores, Task
 from pipeline.tasks.classification.metrics import confusion_rows, log_softmax, score
+from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale, require_comparable
 
 if TYPE_CHECKING:
     from pipeline.data.splits import ImageSet
@@ -47,17 +48,30 @@ class Classification(Task):
         """Return accuracy, nll and ece; see ``pipeline.tasks.classification.metrics``."""
         return score(outputs[LOGITS], truth[LABELS])._asdict()
 
-    def compare(self, outputs: Outputs, reference: Outputs) -> Parity:
+    def rightness(self, outputs: Outputs, truth: Truth) -> NDArray[np.float64]:
+        """Return 1 where the largest logit is the label's, else 0."""
+        right: NDArray[np.bool_] = outputs[LOGITS].argmax(axis=1) == truth[LABELS]
+        return right.astype(np.float64)
+
+    def scale(self, reference: Outputs) -> Scale:
+        """Return the spread of each image's logits."""
+        return output_scale(reference[LOGITS])
+
+    def compare(self, outputs: Outputs, reference: Outputs, scale: Scale) -> Parity:
         """Return the difference of the logits (N, num_classes), and the share of images with the same largest one."""
         found, wanted = outputs[LOGITS], reference[LOGITS]
-        if found.shape != wanted.shape:
-            raise GateError(f"the logits have shape {found.shape}, the reference has {wanted.shape}")
-        if not (np.isfinite(found).all() and np.isfinite(wanted).all()):
-            raise GateError("the logits are not all finite, so they cannot be compared")
-        difference = float(np.abs(found.astype(np.float64) - wanted).max())
-        largest = float(np.abs(wanted).max())
-        agreement = float((found.argmax(axis=1) == wanted.argmax(axis=1)).mean())
-        return Parity(difference, difference / largest if largest else 0.0, largest, agreement)
+        require_comparable(found, wanted, LOGITS)
+        return compare_values(found, wanted, scale, same=found.argmax(axis=1) == wanted.argmax(axis=1))
+
+    def require_truth(self, truth: Truth, count: int, class_names: Sequence[str]) -> None:
+        """Check that there is a label for each image, the number of one of ``class_names``."""
+        super().require_truth(truth, count, class_names)
+        labels, last = truth[LABELS], len(class_names) - 1
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise ValueError(f"{LABELS} are {labels.dtype} {list(labels.shape)}, expected integers [{count}]")
+        wrong = labels[(labels < 0) | (labels > last)]
+        if len(wrong):
+            raise ValueError(f"{LABELS} hold {wrong[0]}, expected 0 to {last}")
 
     def predictions(
         self, names: Sequence[str], outputs: Outputs, class_names: Sequence[str], *, top: int

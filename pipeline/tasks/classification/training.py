@@ -17,6 +17,7 @@ from pipeline.data.settings import Augment
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.classification.doubts import doubts
 from pipeline.tasks.classification.targets import ClassTargets, class_targets
+from pipeline.tasks.significance import share_error
 from pipeline.tasks.training import ExportParts, Supervision, TaskTraining, Validation
 
 VALIDATION_BATCH = 256
@@ -72,7 +73,7 @@ class CrossEntropy(Supervision):
         assert isinstance(split.targets, ClassTargets)
         answers, labels = all_reduce_sum(predicted).cpu().numpy(), split.targets.labels.cpu().numpy()
         accuracy = float((answers == labels).mean())
-        error = (accuracy * (1 - accuracy) / len(split)) ** 0.5
+        error = share_error(accuracy, len(split))
         return Validation({"accuracy": accuracy}, error, doubts(answers, labels, self.class_names))
 
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs, Truth
 from pipeline.core.signature import Signature, TensorSpec, image_input
-from pipeline.tasks.base import Parity, Prediction, Scores, Task
+from pipeline.tasks.base import Prediction, Scores, Task
+from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale
 
 if TYPE_CHECKING:
     from pipeline.data.splits import ImageSet
@@ -37,12 +39,19 @@ class Hits(Task):
         """Return the share of images whose thing has the most points."""
         return {"hit_rate": float((outputs["points"].argmax(axis=1) == truth["right"]).mean())}
 
-    def compare(self, outputs: Outputs, reference: Outputs) -> Parity:
+    def rightness(self, outputs: Outputs, truth: Truth) -> NDArray[np.float64]:
+        """Return 1 where the thing with the most points is right, else 0."""
+        right: NDArray[np.bool_] = outputs["points"].argmax(axis=1) == truth["right"]
+        return right.astype(np.float64)
+
+    def scale(self, reference: Outputs) -> Scale:
+        """Return how far the points of each image lie apart."""
+        return output_scale(reference["points"])
+
+    def compare(self, outputs: Outputs, reference: Outputs, scale: Scale) -> Parity:
         """Return the difference of the points."""
         found, wanted = outputs["points"], reference["points"]
-        difference, largest = float(np.abs(found - wanted).max()), float(np.abs(wanted).max())
-        same = float((found.argmax(axis=1) == wanted.argmax(axis=1)).mean())
-        return Parity(difference, difference / largest, largest, same)
+        return compare_values(found, wanted, scale, same=found.argmax(axis=1) == wanted.argmax(axis=1))
 
     def predictions(
         self, names: Sequence[str], outputs: Outputs, class_names: Sequence[str], *, top: int

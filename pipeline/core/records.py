@@ -1,0 +1,246 @@
+"""What stages hand to each other in small JSON files: read with its types, so that a damaged file is named at once.
+
+A record says only what its readers need; whatever else a file holds, such as the scores of its task, goes along.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.core.errors import UserError
+from pipeline.core.files import Json, read_json
+
+NumSteps = Annotated[int, Field(ge=1)] | None
+Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+class Part(BaseModel):
+    """A part of a record: each value of its type exactly, more keys allowed."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class Record(Part):
+    """The content of a file that a stage wrote."""
+
+    written_by: ClassVar[str]
+    """What to run again where the file is damaged."""
+
+
+class DataRecord(Record):
+    """data.json: the prepared images."""
+
+    written_by = "prepare_data"
+    task: str
+    classes: Annotated[list[str], Field(min_length=1)]
+    image_size: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
+    mean: Triple
+    std: Triple
+    resize: Literal["none", "central_square"]
+    storage: Literal["packed", "index"]
+    class_counts: dict[str, list[int]]
+
+
+class StudentNetworkRecord(Record):
+    """network.json of the student: how it is made."""
+
+    written_by = "distill_student"
+    method: str
+    backbone: str
+    num_parameters: int
+
+
+class CurvePoint(Part):
+    """A number of steps, and what it costs; its scores are the task's."""
+
+    num_steps: NumSteps
+    macs: int
+
+
+class CalibrationRecord(Record):
+    """calibration.json: the number of steps, and those that it was chosen from."""
+
+    written_by = "calibrate_steps"
+    num_steps: NumSteps
+    reason: str
+    curve: list[CurvePoint]
+
+    @model_validator(mode="after")
+    def _chosen_is_among_them(self) -> Self:
+        if self.num_steps not in [point.num_steps for point in self.curve]:
+            raise ValueError(f"num_steps is {self.num_steps}, which curve does not have")
+        return self
+
+
+class CheckRecord(Part):
+    """What the static check says of a file."""
+
+    accepted: bool
+
+
+class Figures(Part):
+    """How far a file is from the trained network; its primary score is the task's."""
+
+    max_abs: float
+    agreement: float
+
+
+class Verification(Part):
+    """What was found of a file on the test split."""
+
+    test_split: Figures
+
+
+class FileRecord(Part):
+    """An ONNX file."""
+
+    precision: str
+    bytes: int
+    gates: dict[str, Verification]
+    tensorrt_static_check: dict[str, CheckRecord]
+
+
+class ManifestRecord(Record):
+    """manifest.json: the ONNX files."""
+
+    written_by = "export_onnx"
+    files: dict[str, FileRecord]
+    gates: dict[str, dict[str, Any]]
+    signature: dict[str, Any]
+    num_steps: NumSteps
+    opset: int
+    task: str = ""
+    left_out: dict[str, str] = {}
+    warnings: list[str] = []
+
+
+class StatusRecord(Record):
+    """status.json: the engines, or why there are none."""
+
+    written_by = "export_tensorrt"
+    status: Literal["built", "skipped"]
+    reason: str
+    engines: dict[str, str]
+
+
+class PointRecord(Part):
+    """A point of the trade-off; its score is the task's."""
+
+    num_steps: NumSteps
+    precision: str
+    bytes: int
+    latency_ms: float
+    on_the_front: bool
+
+
+class TradeoffRecord(Record):
+    """tradeoff.json: accuracy against latency."""
+
+    written_by = "measure_tradeoff"
+    points: list[PointRecord]
+    protocol: str
+
+
+class TeacherRecord(Record):
+    """reports/teacher.json; without a teacher it has none of the figures."""
+
+    written_by = "train_teacher"
+    macs: int = 0
+    num_parameters: int = 0
+    warnings: list[str] = []
+
+
+class StudentRecord(Record):
+    """reports/student.json."""
+
+    written_by = "distill_student"
+    num_parameters: int
+    warnings: list[str] = []
+
+
+class Evaluated(Part):
+    """What was found of one precision on the test split; its scores are the task's."""
+
+    num_images: int
+    parity: Figures
+    latency_ms: dict[str, dict[str, float]] = {}
+
+
+class EvaluationRecord(Record):
+    """The report of a runtime, or its part that is the same in every run."""
+
+    written_by = "evaluate"
+    status: Literal["evaluated", "skipped"]
+    reason: str = ""
+    precision: str = ""
+    precisions: dict[str, Evaluated] = {}
+
+    @model_validator(mode="after")
+    def _has_figures(self) -> Self:
+        if self.status == "evaluated":
+            Evaluated.model_validate(self.model_dump(), strict=True)
+        return self
+
+
+class InputsRecord(Part):
+    """What the probe found of the user's files."""
+
+    teacher: Literal["needed", "not needed"]
+
+
+class ProbedInputs(Record):
+    """environment.json, for those who read of the inputs."""
+
+    written_by = "probe_environment"
+    inputs: InputsRecord
+
+
+class HostRecord(Part):
+    """What a host can build."""
+
+    buildable: bool
+    reason: str
+
+
+class ProbedHost(Record):
+    """environment.json, for those who read of this host."""
+
+    written_by = "probe_environment"
+    tensorrt: HostRecord
+
+
+def read_record(path: Path, record: type[Record], *numbers: str) -> Json:
+    """Return the content of the JSON file ``path``, which a stage wrote as a ``record``.
+
+    Args:
+        numbers: keys of the file that must be there and be numbers, as a task's scores are.
+
+    Raises:
+        UserError: the file is missing or damaged; names the first fault and the stage to run again.
+    """
+    content = read_json(path)
+    try:
+        record.model_validate(content)
+        for name in numbers:
+            if isinstance(content.get(name), bool) or not isinstance(content.get(name), int | float):
+                raise ValueError(f"{name} is {content.get(name)!r}, expected a number")  # noqa: TRY004, TRY301  (as of the record)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_fault(error)}; {_again(record)}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; {_again(record)}") from error
+    return content
+
+
+def _again(record: type[Record]) -> str:
+    return f"damaged, or of another version: run {record.written_by} again (dvc repro)"
+
+
+def _fault(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    if first["type"] == "missing":
+        return f"has no {key}"
+    return f"{key} is {first['input']!r}; {first['msg'][:1].lower()}{first['msg'][1:]}"
