@@ -66,8 +66,8 @@ class DataSummary:
     @property
     def counts(self) -> dict[str, NDArray[np.int64]]:
         """Return the number of images of each class, by split."""
-        num_classes = len(self.class_names)
-        return {name: np.bincount(self.splits[name].categories, minlength=num_classes) for name in SPLITS}
+        num_categories = len(self.class_names)
+        return {name: np.bincount(self.splits[name].categories, minlength=num_categories) for name in SPLITS}
 
     def facts(self) -> Json:
         """Return what data.json holds; it depends on the images alone, so other files beside them change nothing."""

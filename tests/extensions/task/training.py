@@ -33,7 +33,7 @@ class Misses(CrossEntropy):
     def validate(self, predict: Callable[[Tensor], Tensor], split: Split, device: torch.device) -> Validation:
         """Return the share of hits on ``split``."""
         found = super().validate(predict, split, device)
-        return found._replace(scores={"hit_rate": found.scores["accuracy"]})
+        return found._replace(scores={"hit_rate": found.scores["accuracy"]}, doubts=())
 
 
 class HitsTraining(ClassificationTraining):
