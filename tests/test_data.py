@@ -310,5 +310,5 @@ def test_data_json_of_another_form_is_refused(content: dict[str, object], prepar
     path = tmp_path / "out/data.json"
     about = json.loads(path.read_text()) if content else {}
     path.write_text(json.dumps(about | content))
-    with pytest.raises(UserError, match=r"data.json: not as prepare_data writes it .*run prepare_data again"):
+    with pytest.raises(UserError, match=r"data.json: .*; damaged, or of another version: run prepare_data again"):
         read_info(tmp_path / "out")
