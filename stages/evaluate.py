@@ -8,6 +8,7 @@ import click
 from pipeline.core.files import write_csv, write_json
 from pipeline.core.settings import Base
 from pipeline.core.torch_setup import set_up_torch
+from pipeline.data.dataset import read_names
 from pipeline.evaluation.calibration_file import load_calibrated
 from pipeline.evaluation.runtime_report import evaluate_runtimes
 from pipeline.evaluation.runtimes import RUNTIMES, Options
@@ -36,7 +37,7 @@ def main(
     artifact: Path,
     out: Path,
     scores: Path,
-    confusion: Path,
+    predictions: Path,
 ) -> None:
     """Write the report of RUNTIME; fails where it differs from the trained network by more than the gates allow."""
     base = load_declared("evaluate", params_path, "base", Base)
@@ -50,7 +51,7 @@ def main(
     opened = RUNTIMES[runtime_name].load()(artifact, options)
     if isinstance(opened, str):
         logger.info("skipped: %s", opened)
-        write_csv(confusion, task.mistake_columns, [])
+        write_csv(predictions, task.image_columns, [])
         for path in (scores, out):
             write_json(path, {"status": "skipped", "reason": opened})
         return
@@ -63,7 +64,8 @@ def main(
     allowed = {precision: of_fp32 if precision == FP32 else gates.gate(precision) for precision in PRECISIONS}
     trained = reference(task, network, signature, prepared.split("test"), settings.batch_size)
     found = evaluate_runtimes(opened, trained, settings, allowed)
-    write_csv(confusion, task.mistake_columns, task.mistakes(found.outputs, trained.truth, prepared.info.class_names))
+    names, class_names = read_names(data, "test"), prepared.info.class_names
+    write_csv(predictions, task.image_columns, task.image_rows(names, found.outputs, trained.truth, class_names))
     write_json(scores, found.scores)
     write_json(out, found.report)
 

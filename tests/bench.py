@@ -104,7 +104,7 @@ class Bench:
         return self.run("measure_tradeoff", changes)
 
     def evaluate(self, runtime: str, artifact: str, changes: dict[str, Any]) -> Result:
-        outs = {"out": f"{runtime}.json", "scores": f"{runtime}_scores.json", "confusion": f"{runtime}.csv"}
+        outs = {"out": f"{runtime}.json", "scores": f"{runtime}_scores.json", "predictions": f"{runtime}.csv"}
         return self.run("evaluate", changes, runtime, artifact=artifact, **outs)
 
     def package(self, changes: dict[str, Any]) -> Result:

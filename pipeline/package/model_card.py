@@ -1,13 +1,13 @@
 """The model card: Markdown made of recorded facts alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from string import Template
 from typing import NamedTuple
 
 from pipeline.core.files import Json
 from pipeline.export.precisions import PRECISIONS
 from pipeline.package.reader import Package
-from pipeline.tasks.base import Task
+from pipeline.tasks.base import Row, Task
 
 TEMPLATE = """\
 # $name
@@ -16,7 +16,7 @@ $description
 
 | | student (this package) | teacher |
 |---|---|---|
-| $primary, $num_images test images | $score | $teacher_score |
+| $primary, $num_images test images, with its standard error | $score | $teacher_score |
 | parameters | $num_parameters | $teacher_parameters |
 $other_scores
 
@@ -58,6 +58,16 @@ Normalisation is inside the graph.
 `sha256sum -c SHA256SUMS` tells whether the package is whole. `samples.safetensors` holds test images with the outputs
 that the trained network gives them. `triton` is a model repository for NVIDIA Triton.
 
+## What it gets right, and what it takes for what
+
+![Some of the test images with what is found on them, drawn at random](predictions.jpg)
+
+$classes_title
+
+$classes
+
+![Confusion of the classes on the test images](confusion.png)
+
 ## Accuracy and latency
 
 Each number of steps in each precision: $primary on the test images, and the median latency of a call. Points marked are
@@ -91,6 +101,10 @@ PIXELS = {
 }
 
 
+LISTED_CLASSES = 20
+"""Classes that the card lists."""
+
+
 class Facts(NamedTuple):
     """What the card says beside what the package itself says."""
 
@@ -103,6 +117,8 @@ class Facts(NamedTuple):
     """Report of the teacher."""
     calibration: Json
     tradeoff: Json
+    classes: list[Row]
+    """Figures of each class on the test split, the worst class first."""
 
 
 def model_card(package: Package, facts: Facts) -> str:
@@ -121,10 +137,12 @@ def model_card(package: Package, facts: Facts) -> str:
         num_names=len(package.class_names),
         image_size=" x ".join(map(str, package.image_size)),
         num_images=student["num_images"],
-        score=f"{student[task.primary]:.2%}",
+        score=_score(student[task.primary], student["num_images"], task),
         other_scores="\n".join(f"| {title} | {value} | |" for title, value in task.card_rows(student)),
         num_parameters=f"{student['num_parameters']:,}",
-        teacher_score="no teacher" if score is None else f"{score:.2%}",
+        teacher_score="no teacher" if score is None else _score(score, student["num_images"], task),
+        classes_title=_classes_title(facts.classes, student["num_images"]),
+        classes=_class_table(facts.classes[:LISTED_CLASSES]),
         teacher_parameters=f"{teacher['num_parameters']:,}" if "num_parameters" in teacher else "no teacher",
         opset=manifest["opset"],
         files="\n".join(_file_row(name, manifest["files"][name], task) for name in sorted(manifest["files"])),
@@ -136,6 +154,24 @@ def model_card(package: Package, facts: Facts) -> str:
         steps=_steps_table(calibration["curve"], task),
         versions="\n".join(_version_rows(metadata)),
     )
+
+
+def _score(value: float, num_images: int, task: Task) -> str:
+    """Return the primary score with its standard error, both in percent."""
+    error = task.standard_error(value, num_images)
+    return f"{value:.2%}" if error is None else f"{value:.2%} \N{PLUS-MINUS SIGN} {100 * error:.2f}"
+
+
+def _classes_title(classes: Sequence[Row], num_images: int) -> str:
+    shown = f"The {LISTED_CLASSES} worst of {len(classes)} classes" if len(classes) > LISTED_CLASSES else "Each class"
+    return f"{shown}, the worst first, on the {num_images:,} test images:"
+
+
+def _class_table(classes: Sequence[Row]) -> str:
+    columns = list(classes[0])
+    lines = [" | ".join(columns), "|".join(["---", *["---:"] * (len(columns) - 1)])]
+    lines += [" | ".join(row[column].replace("|", r"\|") for column in columns) for row in classes]
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def _file_row(name: str, entry: Json, task: Task) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from pipeline.core.files import Json, read_json, sha256, write_json, write_text
+from pipeline.core.files import Json, read_csv, read_json, sha256, write_json, write_text
 from pipeline.core.signature import Signature
 from pipeline.export.folder import MANIFEST, SAMPLES
 from pipeline.export.precisions import FP32
@@ -17,6 +17,8 @@ from pipeline.package.settings import PackageSettings
 from pipeline.package.triton_repository import check_triton_repository, write_triton_repository
 
 TRITON_THREADS = 1
+PICTURES = ("tradeoff.svg", "confusion.png", "predictions.jpg")
+"""What the model card shows beside its tables."""
 RESIZING = {
     "none": "none: the training images had image_size already",
     "central_square": "scaled to cover image_size (bicubic), then the centre cut out",
@@ -35,7 +37,9 @@ class Records:
     data: Path
     """Folder of data.json."""
     tradeoff: Path
-    """Folder of tradeoff.json and tradeoff.svg."""
+    """Folder of tradeoff.json."""
+    report: Path
+    """Folder of the report, in which ``card`` holds what the model card shows."""
     evaluation: Path
     """JSON scores of ONNX Runtime on the test split."""
     teacher: Path
@@ -74,12 +78,21 @@ def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorr
         write_json(folder / file, content)
     for file in (*manifest["files"], SAMPLES):
         shutil.copyfile(records.onnx / file, folder / file)
-    shutil.copyfile(records.tradeoff / "tradeoff.svg", folder / "tradeoff.svg")
+    for file in PICTURES:
+        shutil.copyfile(records.report / "card" / file, folder / file)
     write_sums(folder)
     package = Package.open(folder)
     metadata = read_metadata(package.file(FP32))
     write_json(folder / "preprocessing.json", preprocessing(package.signature, data))
-    facts = Facts(settings.description, metadata, metrics["student"], metrics["teacher"], calibration, tradeoff)
+    facts = Facts(
+        settings.description,
+        metadata,
+        metrics["student"],
+        metrics["teacher"],
+        calibration,
+        tradeoff,
+        read_csv(records.report / "card/classes.csv"),
+    )
     write_text(folder / "README.md", model_card(package, facts))
     triton = folder / "triton"
     write_triton_repository(triton, package, max_batch=engine.max_batch, num_threads=TRITON_THREADS)

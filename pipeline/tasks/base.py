@@ -10,6 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.core.arrays import Outputs, Truth
 from pipeline.core.signature import Signature
 
@@ -43,6 +46,46 @@ class Prediction(NamedTuple):
     """What the task finds, the surest first, as the fields of a JSON object."""
     text: str
     """The same for a terminal."""
+
+
+Row = Mapping[str, str]
+"""A row of a table, by its columns, as it stands in a CSV file."""
+Image = NDArray[np.uint8]
+"""(H, W, 3)."""
+
+
+class Confusion(NamedTuple):
+    """How often what is right is taken for what."""
+
+    names: tuple[str, ...]
+    """Of all classes, also of those that never occur."""
+    counts: NDArray[np.int64]
+    """(len(names), len(names)): rows are what is right, columns what is found."""
+
+
+class Review(NamedTuple):
+    """What the rows of a split teach."""
+
+    mistakes: list[int]
+    """The positions of the rows that are wrong, the surest first."""
+    least_sure: list[int]
+    """The positions of all rows, the least sure first."""
+    class_columns: tuple[str, ...]
+    """The columns of ``classes``; the first is ``class``."""
+    classes: list[Row]
+    """A row for each class, in their order; a figure that is not defined is empty."""
+    worst_first: list[int]
+    """The positions of ``classes``, the one that is recognised worst first."""
+    confusion: Confusion
+
+
+class Tile(NamedTuple):
+    """An image of a gallery."""
+
+    pixels: Image
+    lines: tuple[str, ...]
+    """What stands under it."""
+    is_right: bool
 
 
 class Task(ABC):
@@ -85,12 +128,24 @@ class Task(ABC):
     ) -> list[Prediction]:
         """Return what is seen on each image; at most ``top`` things on one."""
 
-    @abstractmethod
-    def mistakes(self, outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[dict[str, str]]:
-        """Return rows, of the columns ``mistake_columns``, from which it is seen what is taken for what."""
+    image_columns: tuple[str, ...]
+    """The columns of ``image_rows``; the first is ``file``."""
 
-    mistake_columns: tuple[str, ...]
-    """The columns of ``mistakes``."""
+    @abstractmethod
+    def image_rows(self, names: Sequence[str], outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[Row]:
+        """Return a row for each image, by ``image_columns``: its name, what is right, what is found and how surely."""
+
+    @abstractmethod
+    def review(self, rows: Sequence[Row], class_names: Sequence[str]) -> Review:
+        """Return what ``rows``, those of a whole split, teach of the network."""
+
+    @abstractmethod
+    def tile(self, pixels: Image, row: Row) -> Tile:
+        """Return an image (H, W, 3) with what is found on it, for a gallery."""
+
+    def standard_error(self, score: float, num_images: int) -> float | None:  # noqa: ARG002  (of those that know one)
+        """Return the standard error of the primary ``score`` on ``num_images`` images; None: no formula is known."""
+        return None
 
     @abstractmethod
     def card_rows(self, scores: Scores) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Figures of merit of predicted logits."""
 
-from collections.abc import Sequence
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -48,9 +48,6 @@ def expected_calibration_error(
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def confusion_rows(logits: Logits, labels: Labels, classes: Sequence[str]) -> list[dict[str, str]]:
-    """Return one row (actual, predicted) of class names per image."""
-    predicted = logits.argmax(axis=1)
-    return [
-        {"actual": classes[label], "predicted": classes[guess]} for label, guess in zip(labels, predicted, strict=True)
-    ]
+def accuracy_error(accuracy: float, num_images: int) -> float:
+    """Return sqrt(p (1 - p) / n), the binomial standard error of an ``accuracy`` p on n images."""
+    return math.sqrt(accuracy * (1 - accuracy) / num_images)
