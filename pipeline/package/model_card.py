@@ -117,7 +117,7 @@ class Facts(NamedTuple):
     """Report of the teacher."""
     calibration: Json
     tradeoff: Json
-    classes: list[Row]
+    classes: Sequence[Row]
     """Figures of each class on the test split, the worst class first."""
 
 

@@ -36,7 +36,7 @@ class Chart(NamedTuple):
 
 
 def column_line(name: str, rows: Sequence[Row], x: str, y: str, *, scale: float = 1.0) -> Line:
-    """Return the columns ``x`` and ``y`` of ``rows`` as a line, ``y`` times ``scale``; rows without a value are none."""
+    """Return the columns ``x`` and ``y`` of ``rows`` as a line, ``y`` times ``scale``; gaps do not count."""
     found = [(float(row[x]), scale * float(row[y])) for row in rows if row[x] and row[y]]
     return Line(name, [place for place, _ in found], [value for _, value in found])
 

@@ -10,6 +10,7 @@ from pipeline.core.files import Json
 from pipeline.report.records import Results, precisions
 from pipeline.tasks.base import Row
 
+NO_TEACHER = "no teacher"
 LISTED = 50
 """Mistakes that the page lists."""
 TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg"}
@@ -71,18 +72,17 @@ def _headline(results: Results) -> str:
     primary, split = task.primary, f"test, {len(results.rows):,} images"
     num_steps = results.calibration["num_steps"]
     chosen = next(point for point in results.calibration["curve"] if point["num_steps"] == num_steps)
-    none = "no teacher"
     rows = [
         [
             f"{task.primary_title} ({split})",
-            none if results.teacher_score is None else _score(results, results.teacher_score),
+            NO_TEACHER if results.teacher_score is None else _score(results, results.teacher_score),
             _score(results, results.trained[primary]),
             _score(results, results.deployed),
         ],
-        ["parameters", *(f"{one['num_parameters']:,}" if "num_parameters" in one else none for one in (teacher, student)), ""],
-        ["multiply-adds", *(f"{one['macs']:,}" if "macs" in one else none for one in (teacher, chosen)), ""],
+        ["parameters", _count(teacher.get("num_parameters")), _count(student["num_parameters"]), ""],
+        ["multiply-adds", _count(teacher.get("macs")), _count(chosen["macs"]), ""],
         ["sampling steps K", "", "none" if num_steps is None else str(num_steps), ""],
-    ]  # fmt: skip
+    ]
     header = ["", "teacher, PyTorch", "student, PyTorch", "student, ONNX Runtime fp32"]
     reason = html.escape(results.calibration["reason"])
     return _cells(header, rows) + f"<p>Behind &plusmn; stands the standard error. K: {reason}.</p>"
@@ -112,6 +112,10 @@ def _left_out(reasons: Json) -> list[str]:
 def _score(results: Results, value: float) -> str:
     error = results.task.standard_error(value, len(results.rows))
     return f"{value:.2%}" if error is None else f"{value:.2%} \N{PLUS-MINUS SIGN} {100 * error:.2f}"
+
+
+def _count(value: int | None) -> str:
+    return NO_TEACHER if value is None else f"{value:,}"
 
 
 def _table(columns: Sequence[str], rows: Sequence[Row]) -> str:

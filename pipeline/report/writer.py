@@ -14,7 +14,7 @@ from pipeline.report.headline import headline
 from pipeline.report.page import report_page
 from pipeline.report.records import Results
 from pipeline.report.tradeoff_plot import plot_tradeoff
-from pipeline.tasks.base import Row
+from pipeline.tasks.base import Confusion, Row
 
 SHOWN = 48
 """Images of a gallery."""
@@ -58,13 +58,15 @@ def _write_tables(results: Results, tables: Tables) -> None:
     write_json(tables.metrics, headline(results))
     write_csv(tables.mistakes, columns, [results.rows[i] for i in review.mistakes])
     write_csv(tables.classes, review.class_columns, review.classes)
-    names, counts = review.confusion
-    pairs = [(*pair, int(count)) for pair, count in np.ndenumerate(counts) if count]
-    header = ["truth", "prediction", "images"]
-    write_csv(
-        tables.confusion, header, [dict(zip(header, (names[i], names[j], n), strict=True)) for (i, j), n in pairs]
-    )
+    write_csv(tables.confusion, ["truth", "prediction", "images"], _pairs(review.confusion))
     write_csv(tables.accuracy_by_steps, ["num_steps", "calib", "test"], _accuracy_by_steps(results))
+
+
+def _pairs(confusion: Confusion) -> Iterator[Row]:
+    """Yield a row for each pair of truth and prediction that occurs."""
+    for (right, found), count in np.ndenumerate(confusion.counts):
+        if count:
+            yield {"truth": confusion.names[right], "prediction": confusion.names[found], "images": str(count)}
 
 
 def _accuracy_by_steps(results: Results) -> Iterator[Row]:
@@ -148,10 +150,9 @@ def _charts(results: Results) -> Iterator[tuple[str, Chart]]:
 def _calibrated(results: Results) -> Line:
     """Return the curve of the calibration."""
     count = results.calibration["num_images"]
-    points = [point for point in results.calibration["curve"] if point["num_steps"] is not None]
-    return _scored(
-        results, f"calib split, {count:,} images", count, [(p["num_steps"], p[results.task.primary]) for p in points]
-    )
+    curve = [point for point in results.calibration["curve"] if point["num_steps"] is not None]
+    points = [(point["num_steps"], point[results.task.primary]) for point in curve]
+    return _scored(results, f"calib split, {count:,} images", count, points)
 
 
 def _traced(results: Results) -> Line:
