@@ -22,7 +22,7 @@ PROBE = "probe_environment"
 class Kind(enum.Enum):
     """What a path on a command line is to DVC: the key under which it stands in dvc.yaml.
 
-    Nothing stands under ``plots`` of a stage: DVC would draw every such file once more, beside the plots that are meant.
+    Nothing stands under ``plots`` of a stage: DVC would draw such a file once more, beside the plots that are meant.
     """
 
     INPUT = "deps"
