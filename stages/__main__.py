@@ -5,6 +5,7 @@ import click
 from stages.commands.benchmark import benchmark
 from stages.commands.build_engine import build_engine
 from stages.commands.compare import compare
+from stages.commands.offline_plots import offline_plots
 from stages.commands.params import params
 from stages.commands.predict import predict
 from stages.commands.preset import preset
@@ -18,7 +19,7 @@ def main() -> None:
     """Start from known settings, look at the result of a run, and use the package that it wrote."""
 
 
-for command in (benchmark, build_engine, compare, params, predict, preset, serve, summary, verify):
+for command in (benchmark, build_engine, compare, offline_plots, params, predict, preset, serve, summary, verify):
     main.add_command(command)
 
 if __name__ == "__main__":
