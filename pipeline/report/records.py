@@ -10,7 +10,6 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, read_csv, read_json
-from pipeline.evaluation.calibration_file import CALIBRATION
 from pipeline.export.folder import MANIFEST
 from pipeline.tasks.base import Image, Review, Row, Task, Tile
 from pipeline.tasks.table import get_task
@@ -60,7 +59,7 @@ class Results:
         self.review: Review = self.task.review(self.rows, self.class_names)
         self.evaluation, self.trained = read_json(records.evaluation), read_json(records.trained)
         self.manifest = read_json(records.onnx / MANIFEST)
-        self.calibration = read_json(records.calibration / CALIBRATION)
+        self.calibration = read_json(records.calibration / "calibration.json")
         self.tradeoff = read_json(records.tradeoff / "tradeoff.json")
         self.teacher, self.student = read_json(records.teacher), read_json(records.student)
 

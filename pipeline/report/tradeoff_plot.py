@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.core.files import Json
 from pipeline.core.plotting import new_figure, save_figure
-from pipeline.report.label_placement import Label, place_labels
+from pipeline.report.annotations import Annotation, annotate_apart
 from pipeline.tasks.base import Task
 
 RING: dict[str, Any] = {"markersize": 12, "fillstyle": "none", "color": "black"}
@@ -25,7 +25,7 @@ def plot_tradeoff(tradeoff: Json, teacher_score: float | None, task: Task, path:
         f"{task.primary_title} against latency: {tradeoff['network']}",
         f"{task.primary_title} on the test split ({num_images:,} images), %",
     )
-    labels: list[Label] = []
+    annotations: list[Annotation] = []
     for number, precision in enumerate(dict.fromkeys(point["precision"] for point in points)):
         own = sorted((p for p in points if p["precision"] == precision), key=lambda p: p["num_steps"] or 0)
         errors = [task.standard_error(p[task.primary], num_images) for p in own]
@@ -34,7 +34,9 @@ def plot_tradeoff(tradeoff: Json, teacher_score: float | None, task: Task, path:
         name = precision if bars is None else f"{precision}, with standard error"
         axes.errorbar(*_places(own, task), yerr=bars, capsize=3, elinewidth=0.8, label=name, **style)
         texts = ["no steps" if p["num_steps"] is None else f"K = {p['num_steps']}" for p in own]
-        labels += [Label(x, y, text, style["color"]) for x, y, text in zip(*_places(own, task), texts, strict=True)]
+        annotations += [
+            Annotation(x, y, text, style["color"]) for x, y, text in zip(*_places(own, task), texts, strict=True)
+        ]
     axes.plot(*_places([p for p in points if p["on_the_front"]], task), "o", label="Pareto front", **RING)
     if teacher_score is not None:
         name = f"teacher, {teacher_score:.2%} (latency not measured)"
@@ -48,7 +50,7 @@ def plot_tradeoff(tradeoff: Json, teacher_score: float | None, task: Task, path:
     axes.set_xlabel(f"median latency of a call, ms ({tradeoff['protocol'].partition(';')[0]})")
     axes.set_xlim(0, 1.1 * slowest)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
-    place_labels(figure, axes, labels)
+    annotate_apart(figure, axes, annotations)
     save_figure(figure, path)
 
 
