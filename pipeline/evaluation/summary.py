@@ -11,6 +11,7 @@ from pipeline.tasks.base import Task
 from pipeline.tasks.table import DEFAULT, get_task
 
 EVALUATION = Path("reports/evaluation")
+PAGE = "artifacts/report/report.html"
 ONNX = "onnx"
 """The runtime whose report has a row for each file."""
 
@@ -31,11 +32,12 @@ def summarize(root: Path) -> str:
     chosen = next(point for point in calibration["curve"] if point["num_steps"] == calibration["num_steps"])
     header = ["", "teacher", *(f"student, {name}" for name in runs)]
     empty = [""] * (len(runs) - 1)
+    num_images = runs[ONNX]["num_images"]
     rows = [
         [
             task.primary_title,
-            _percent(teacher.get(f"test_{task.primary}"), "none"),
-            *(_percent(run.get(task.primary)) for run in runs.values()),
+            _score(teacher.get(f"test_{task.primary}"), num_images, task, "none"),
+            *(_score(run.get(task.primary), num_images, task) for run in runs.values()),
         ],
         ["parameters", _count(teacher.get("num_parameters")), _relative(network, teacher, "num_parameters"), *empty],
         ["multiply-adds", _count(teacher.get("macs")), _relative(chosen, teacher, "macs"), *empty],
@@ -47,7 +49,19 @@ def summarize(root: Path) -> str:
     lines += ["", *aligned(header, rows), ""]
     lines += [*_files(manifest, runs[ONNX], task), ""]
     lines += [f"{name} was skipped: {run['reason']}" for name, run in runs.items() if run["status"] == "skipped"]
-    return "\n".join([*lines, "package: artifacts/package (start with its README.md)"])
+    return "\n".join([*lines, *_where_to_look(root)])
+
+
+def _where_to_look(root: Path) -> list[str]:
+    """Return where the rest of the result is; the report's files only where it was written."""
+    lines = []
+    if (root / PAGE).exists():
+        lines += [
+            f"all of it on one page: {PAGE}",
+            "what it gets wrong: reports/mistakes.csv, as pictures artifacts/report/surest_mistakes.jpg",
+            "where it is least sure: artifacts/report/least_sure.jpg; each class: reports/per_class.csv",
+        ]
+    return [*lines, "package: artifacts/package (start with its README.md)"]
 
 
 def _files(manifest: Json, report: Json, task: Task) -> list[str]:
@@ -84,6 +98,12 @@ def _runtime_rows(runs: Sequence[Json]) -> list[list[str]]:
 
 def _latency(run: Json, size: str) -> str:
     return f"{run['latency_ms'][size]['p50']:.3f}" if "latency_ms" in run else "skipped"
+
+
+def _score(value: float | None, num_images: int, task: Task, absent: str = "skipped") -> str:
+    """Return the primary score in percent, with its standard error where one is known."""
+    error = None if value is None else task.standard_error(value, num_images)
+    return _percent(value, absent) if error is None else f"{value:.2%} +- {100 * error:.2f}"
 
 
 def _percent(value: float | None, absent: str = "skipped") -> str:

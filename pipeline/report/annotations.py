@@ -10,13 +10,13 @@ from matplotlib.transforms import Bbox
 
 DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
 DISTANCES = (5, 14, 24, 36, 50, 66, 84)
-"""Points between a annotation's nearest corner and what it belongs to; the first place that is free is taken."""
+"""Points between an annotation's nearest corner and what it belongs to; the first place that is free is taken."""
 MARKER = 5
 """Half the width of a point's mark, in pixels."""
 LEADER = 14
-"""Distance from which on a line leads from a annotation to its point."""
+"""Distance from which on a line leads from an annotation to its point."""
 ANCHORS = {-1: ("right", "top"), 0: ("center", "center"), 1: ("left", "bottom")}
-"""From a direction to the side of a annotation that is turned to the point: left to right, and upwards."""
+"""From a direction to the side of an annotation that is turned to the point: left to right, and upwards."""
 
 
 class Annotation(NamedTuple):
