@@ -96,7 +96,8 @@ def test_the_picture_of_a_confusion_stays_of_a_size_that_can_be_looked_at(count:
 def make_tiles(count: int, shape: tuple[int, int]) -> list[Tile]:
     pixels = np.random.default_rng(0).integers(256, size=(count, *shape, 3), dtype=np.uint8)
     return [
-        Tile(one, (f"a/{'very ' * 20}long name {i}.png", "dog 90%", "is cat 5%"), False) for i, one in enumerate(pixels)
+        Tile(one, (f"a/{'very ' * 20}long name {i}.png", "dog 90%", "is cat 5%"), is_right=False)
+        for i, one in enumerate(pixels)
     ]
 
 
