@@ -169,9 +169,9 @@ def _classes_title(classes: Sequence[Row], num_images: int) -> str:
 
 def _class_table(classes: Sequence[Row]) -> str:
     columns = list(classes[0])
-    lines = [" | ".join(columns), "|".join(["---", *["---:"] * (len(columns) - 1)])]
-    lines += [" | ".join(row[column].replace("|", r"\|") for column in columns) for row in classes]
-    return "\n".join(f"| {line} |" for line in lines)
+    rows = [columns, ["---", *["---:"] * (len(columns) - 1)]]
+    rows += [[row[column].replace("|", r"\|") for column in columns] for row in classes]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _file_row(name: str, entry: Json, task: Task) -> str:
