@@ -22,6 +22,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --disable-pip-version-check --editable .
+	@$(BIN)/python -m stages offline-plots && $(BIN)/dvc config --quiet --local plots.html_template plots.html
 	@touch $@
 	@echo "created $(VENV); to use it in this shell: source $(BIN)/activate"
 

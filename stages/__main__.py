@@ -6,6 +6,7 @@ from stages.commands.benchmark import benchmark
 from stages.commands.build_engine import build_engine
 from stages.commands.compare import compare
 from stages.commands.estimate import estimate
+from stages.commands.offline_plots import offline_plots
 from stages.commands.params import params
 from stages.commands.predict import predict
 from stages.commands.preset import preset
@@ -19,7 +20,20 @@ def main() -> None:
     """Start from known settings, look at the result of a run, and use the package that it wrote."""
 
 
-for command in (benchmark, build_engine, compare, estimate, params, predict, preset, serve, summary, verify):
+COMMANDS = (
+    benchmark,
+    build_engine,
+    compare,
+    estimate,
+    offline_plots,
+    params,
+    predict,
+    preset,
+    serve,
+    summary,
+    verify,
+)
+for command in COMMANDS:
     main.add_command(command)
 
 if __name__ == "__main__":

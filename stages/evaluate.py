@@ -8,6 +8,7 @@ import click
 from pipeline.core.files import write_csv, write_json
 from pipeline.core.settings import Base
 from pipeline.core.torch_setup import set_up_torch
+from pipeline.data.dataset import read_names
 from pipeline.evaluation.calibration_file import load_calibrated
 from pipeline.evaluation.runtime_report import evaluate_runtimes
 from pipeline.evaluation.runtimes import RUNTIMES, Options
@@ -35,7 +36,7 @@ def main(
     artifact: Path,
     out: Path,
     scores: Path,
-    confusion: Path,
+    predictions: Path,
 ) -> None:
     """Write the report of RUNTIME; fails where it differs from the trained network by more than the gates allow."""
     base = load_declared("evaluate", params_path, "base", Base)
@@ -49,14 +50,15 @@ def main(
     opened = RUNTIMES[runtime_name].load()(artifact, options)
     if isinstance(opened, str):
         logger.info("skipped: %s", opened)
-        write_csv(confusion, task.mistake_columns, [])
+        write_csv(predictions, task.image_columns, [])
         for path in (scores, out):
             write_json(path, {"status": "skipped", "reason": opened})
         return
     allowed = {name: settings.placed_gate if name == FP32 else gates.placed(name) for name in PRECISIONS}
     trained = reference(task, network, signature, prepared.split("test"), settings.batch_size)
-    found = evaluate_runtimes(opened, trained, settings, allowed)
-    write_csv(confusion, task.mistake_columns, task.mistakes(found.outputs, trained.truth, prepared.info.class_names))
+    names, class_names = read_names(data, "test"), prepared.info.class_names
+    found = evaluate_runtimes(opened, trained, settings, allowed, class_names)
+    write_csv(predictions, task.image_columns, task.image_rows(names, found.outputs, trained.truth, class_names))
     write_json(scores, found.scores)
     write_json(out, found.report)
 

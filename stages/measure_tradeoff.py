@@ -11,7 +11,7 @@ from pipeline.core.torch_setup import set_up_torch
 from pipeline.evaluation.calibration_file import read_num_steps
 from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.settings import MeasureTradeoff
-from pipeline.evaluation.tradeoff import measure_tradeoff, plot_tradeoff, table_rows
+from pipeline.evaluation.tradeoff import measure_tradeoff, table_rows
 from pipeline.export.onnx.files import Source
 from pipeline.export.settings import ExportOnnx
 from pipeline.networks.saved import load_network
@@ -25,7 +25,7 @@ from stages.declared import load_declared
 @stage_options("measure_tradeoff")
 @exit_codes
 def main(params_path: Path, data: Path, student: Path, calibration: Path, out: Path) -> None:
-    """Export every calibrated number of steps in every precision asked for; score, time and plot them."""
+    """Export every calibrated number of steps in every precision asked for; score and time them."""
     base = load_declared("measure_tradeoff", params_path, "base", Base)
     settings = load_declared("measure_tradeoff", params_path, "measure_tradeoff", MeasureTradeoff)
     onnx = load_declared("measure_tradeoff", params_path, "export_onnx", ExportOnnx)
@@ -37,19 +37,20 @@ def main(params_path: Path, data: Path, student: Path, calibration: Path, out: P
     networks = with_each_num_steps(student_network, candidates)
     calibrated_on = prepared.split("calib").spread(onnx.calibration.num_images).pixels
     source = Source(networks[0], prepared.signature(onnx.input), prepared.training, calibrated_on, {}, onnx)
-    points, left_out = measure_tradeoff(networks, source, task, test, settings)
+    measured = measure_tradeoff(networks, source, task, test, settings)
     protocol = f"ONNX Runtime, CPU, batch of {settings.batch_size}, {settings.num_threads} thread(s), "
     timed = describe_protocol(warmup=settings.warmup, iterations=settings.iterations)
     report = {
-        "points": table_rows(points, task.primary),
-        "left_out": [missing._asdict() for missing in left_out],
+        "points": table_rows(measured.points, task.primary),
+        "left_out": [missing._asdict() for missing in measured.left_out],
+        "plain": None if measured.plain is None else measured.plain._asdict(),
+        "num_images": len(test),
+        "network": f"{about['backbone']}, method {about['method']}",
         "protocol": f"{protocol}all files in turns; {timed}",
         "chosen": read_num_steps(calibration),
     }
-    title = f"{about['backbone']}, method {about['method']}"
     with replaced_folder(out) as folder:
         write_json(folder / "tradeoff.json", report)
-        plot_tradeoff(points, folder / "tradeoff.svg", title=title, score_title=task.primary_title)
 
 
 if __name__ == "__main__":

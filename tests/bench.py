@@ -60,11 +60,33 @@ PATHS = {
     "measure_tradeoff": {"data": "data", "student": "student", "calibration": "calibration", "out": "tradeoff"},
     "export_tensorrt": {"onnx": "onnx", "environment": "environment.json", "out": "tensorrt"},
     "evaluate": {"data": "data", "student": "student", "calibration": "calibration"},
+    "report": {
+        "data": "data",
+        "predictions": "onnx.csv",
+        "evaluation": "onnx.json",
+        "trained": "torch_scores.json",
+        "onnx": "onnx",
+        "calibration": "calibration",
+        "tradeoff": "tradeoff",
+        "teacher": "teacher.json",
+        "student": "student.json",
+        "teacher_history": "teacher.csv",
+        "student_history": "student.csv",
+        "flow_steps": "steps.csv",
+        "flow_by_num_steps": "flow_by_num_steps.csv",
+        "out": "report",
+        "metrics": "metrics.json",
+        "mistakes": "mistakes.csv",
+        "classes": "per_class.csv",
+        "confusion": "confusion.csv",
+        "accuracy_by_steps": "accuracy_by_steps.csv",
+    },
     "package": {
         "onnx": "onnx",
         "calibration": "calibration",
         "data": "data",
         "tradeoff": "tradeoff",
+        "report": "report",
         "evaluation": "onnx_scores.json",
         "teacher": "teacher.json",
         "student": "student.json",
@@ -117,11 +139,14 @@ class Bench:
         return self.run("measure_tradeoff", changes)
 
     def evaluate(self, runtime: str, artifact: str, changes: dict[str, Any]) -> Result:
-        outs = {"out": f"{runtime}.json", "scores": f"{runtime}_scores.json", "confusion": f"{runtime}.csv"}
+        outs = {"out": f"{runtime}.json", "scores": f"{runtime}_scores.json", "predictions": f"{runtime}.csv"}
         return self.run("evaluate", changes, runtime, artifact=artifact, **outs)
 
     def engines(self, changes: dict[str, Any]) -> Result:
         return self.run("export_tensorrt", changes)
+
+    def report(self, changes: dict[str, Any]) -> Result:
+        return self.run("report", changes)
 
     def package(self, changes: dict[str, Any]) -> Result:
         return self.run("package", changes)

@@ -23,6 +23,7 @@ ROOMS = (
     "pipeline/distillation",
     "pipeline/package",
     "pipeline/evaluation",
+    "pipeline/report",
     "pipeline/params",
     "pipeline/preflight",
     "pipeline/comparison",

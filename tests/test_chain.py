@@ -26,10 +26,10 @@ from tests.helpers import ROOT, TINY, fill_folder, image_bytes, write_params
 pytestmark = pytest.mark.slow
 
 PROJECT = ["models", "pipeline", "stages", "presets", "dvc.yaml"]
-PROJECT += [".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"]
+PROJECT += [".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitignore"]
 ALL_STAGES = ["probe_environment", "prepare_data", "train_teacher", "distill_student", "calibrate_steps"]
 EVALUATIONS = ["evaluate@torch", "evaluate@onnx", "evaluate@tensorrt"]
-ALL_STAGES += ["trace_flow", "export_onnx", "measure_tradeoff", "export_tensorrt", *EVALUATIONS, "package"]
+ALL_STAGES += ["trace_flow", "export_onnx", "measure_tradeoff", "export_tensorrt", *EVALUATIONS, "report", "package"]
 
 
 def environment() -> dict[str, str]:
@@ -283,7 +283,7 @@ def test_experiments_here_in_a_copy_and_from_the_queue_rerun_the_same(project: P
         ({"export_tensorrt.max_batch": 65}, {"export_tensorrt", "package"}),
         ({"distill_student.loss": "kd", "package.description": "Another text."}, {"distill_student", "package"}),
         ({"train_teacher.training.epochs": 7}, {"train_teacher"}),
-        ({"base.seed": 1}, set(ALL_STAGES) - {"probe_environment", "export_tensorrt", "package"}),
+        ({"base.seed": 1}, set(ALL_STAGES) - {"probe_environment", "export_tensorrt", "report", "package"}),
     ],
 )
 def test_changed_parameters_rerun_what_depends_on_them(
@@ -294,24 +294,37 @@ def test_changed_parameters_rerun_what_depends_on_them(
     assert set(project.repro("--dry")) == {"probe_environment"} | expected
 
 
+WIDTH = 120
+"""Columns of a terminal."""
+
+
 def test_metrics_params_and_plots_show(project: Project) -> None:
     metrics = json.loads(project.call("dvc", "metrics", "show", "--json"))[""]["data"]
-    assert metrics["reports/evaluation/onnx.json"]["data"]["accuracy"] > 0.3
+    assert list(metrics) == ["reports/metrics.json"]
+    assert metrics["reports/metrics.json"]["data"]["accuracy"] > 0.3
+    assert max(map(len, project.call("dvc", "metrics", "show").splitlines())) <= WIDTH
     project.change({"distill_student.loss_weight": 0.5})
     diff = json.loads(project.call("dvc", "params", "diff", "--json"))
     assert diff["params.yaml"]["distill_student.loss_weight"] == {"old": 1.0, "new": 0.5, "diff": -0.5}
-    project.call("dvc", "plots", "show")
-    page = (project.root / "dvc_plots/index.html").read_text()
-    for title in ("Training loss", "Accuracy on held-out images", "Accuracy against number of sampling steps"):
-        assert title in page
-    assert "confusion" in page
+
+
+def test_dvc_plots_what_is_declared_and_nothing_else(project: Project) -> None:
+    declared = YAML(typ="safe").load((project.root / "dvc.yaml").read_text())["plots"]
+    names = {plot if isinstance(plot, str) else next(iter(plot)) for plot in declared}
+    shown = json.loads(project.call("dvc", "plots", "show", "--json", "--out", "plots"))
+    assert shown.get("errors", []) == []
+    assert {name for name, plot in shown["data"].items() if plot} == names
+    project.call("dvc", "plots", "show", "--out", "plots")
+    page = (project.root / "plots/index.html").read_text()
+    assert all(plot["title"] in page for item in declared if isinstance(item, dict) for plot in item.values())
+    shutil.rmtree(project.root / "plots")
 
 
 def test_the_columns_that_are_plotted_are_in_the_files(project: Project) -> None:
     """DVC leaves out a line whose column there is not, without a word."""
     plots: dict[str, Any] = {}
     for plot in YAML(typ="safe").load((project.root / "dvc.yaml").read_text())["plots"]:
-        plots |= plot
+        plots |= plot if isinstance(plot, dict) else {}
     assert plots
     for name, plot in plots.items():
         for file, columns in plot["y"].items():

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,8 +27,13 @@ class Declared(NamedTuple):
     content: dict[str, Any]
 
     def names(self, kind: Kind) -> list[str]:
-        """Return the files and folders under the key of ``kind``, without their options."""
-        return [next(iter(item)) if isinstance(item, dict) else item for item in self.content.get(kind.value, [])]
+        """Return the files and folders that dvc.yaml declares as ``kind``, without their options."""
+        key = "outs" if kind is Kind.REPORT else kind.value
+        items = [next(iter(i.items())) if isinstance(i, dict) else (i, {}) for i in self.content.get(key, [])]
+        if key == "outs":
+            items = [(name, options) for name, options in items if ("cache" in options) == (kind is Kind.REPORT)]
+        assert all(options["cache"] is False for _, options in items if "cache" in options)
+        return [name for name, _ in items]
 
     def keys(self, file: str) -> list[str]:
         """Return the keys of the parameters file ``file`` that it declares."""
@@ -77,7 +83,7 @@ def test_dvc_runs_the_command_of_the_table(name: str) -> None:
 def test_every_path_on_the_command_line_is_declared_as_what_it_is(name: str) -> None:
     entry = DECLARED[name]
     paths = entry.stage.project_paths(entry.runtime)
-    for kind in (Kind.INPUT, Kind.OUTPUT, Kind.METRICS, Kind.PLOT):
+    for kind in (Kind.INPUT, Kind.OUTPUT, Kind.REPORT, Kind.METRICS):
         options = [option for option in entry.stage.options if option.kind is kind]
         expected = {f"{paths[option.argument]}/{option.part}".rstrip("/") for option in options}
         if entry.stage.name == PROBE and kind is Kind.INPUT:
@@ -154,22 +160,35 @@ def test_the_probe_runs_always_and_keeps_its_files_when_a_check_fails() -> None:
     assert content["outs"] == [{ENVIRONMENT: {"persist": True}}, {CODE: {"persist": True}}]
 
 
+def is_ignored(path: str) -> bool:
+    return subprocess.run(["git", "check-ignore", "--quiet", path], cwd=ROOT, check=False).returncode == 0
+
+
 def test_reports_stay_in_git_and_outputs_do_not() -> None:
     """``dvc exp show`` puts the values of a file that is both report and parameters file under the wrong columns."""
-    ignored = (ROOT / ".gitignore").read_text().split()
-    assert "/artifacts/" in ignored
-    assert not any("reports" in line for line in ignored)
     for entry in DECLARED.values():
-        assert all(path.startswith("artifacts/") for path in entry.names(Kind.OUTPUT))
-        for kind in (Kind.METRICS, Kind.PLOT):
+        assert all(is_ignored(path) for path in entry.names(Kind.OUTPUT))
+        for kind in (Kind.METRICS, Kind.REPORT):
+            assert not any(is_ignored(path) for path in entry.names(kind))
             assert all(path.startswith("reports/") for path in entry.names(kind))
-            assert all(next(iter(item.values()))["cache"] is False for item in entry.content.get(kind.value, []))
+    headline = [path for entry in DECLARED.values() for path in entry.names(Kind.METRICS)]
+    assert headline == ["reports/metrics.json"], "each figure of it is a column of dvc exp show"
 
 
-def test_plots_and_model_artifacts_are_what_stages_write() -> None:
-    plots = {path for entry in DECLARED.values() for path in entry.names(Kind.PLOT)}
-    assert {path for plot in PIPELINE["plots"] for path in next(iter(plot.values()))["y"]} <= plots
-    outputs = {path for entry in DECLARED.values() for path in entry.names(Kind.OUTPUT)}
+def test_a_stage_whose_work_is_long_can_be_restored_from_the_cache_of_runs() -> None:
+    """DVC keeps no run of a stage that has an output outside its cache."""
+    assert [name for name, entry in DECLARED.items() if entry.names(Kind.REPORT)] == ["report"]
+
+
+def test_plots_and_model_artifacts_are_what_stages_write_and_no_plot_is_drawn_unasked() -> None:
+    assert not any("plots" in entry.content for entry in DECLARED.values())
+    outputs = {path for entry in DECLARED.values() for kind in (Kind.OUTPUT, Kind.REPORT) for path in entry.names(kind)}
+    plots = [plot if isinstance(plot, str) else next(iter(plot.values())) for plot in PIPELINE["plots"]]
+    assert 6 <= len(plots) <= 9
+    for plot in plots:
+        for path in [plot] if isinstance(plot, str) else plot["y"]:
+            assert any(path == out or path.startswith(f"{out}/") for out in outputs), path
+        assert isinstance(plot, str) or {"title", "x_label", "y_label"} <= set(plot)
     assert {item["path"] for item in PIPELINE["artifacts"].values()} <= outputs
 
 

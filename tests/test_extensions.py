@@ -271,7 +271,8 @@ def chain(copy: Copy) -> Copy:
         commands.append(stage_command("distill_student", "run", params, **outputs))
     params = copy.params("hits.yaml", OF_HITS)
     commands += [stage_command(stage, "hits", params) for stage in [PROBE, *until_export, "measure_tradeoff"]]
-    commands += [stage_command("evaluate", "hits", params, "onnx"), stage_command("package", "hits", params)]
+    commands += [stage_command("evaluate", "hits", params, runtime) for runtime in ("onnx", "torch")]
+    commands += [stage_command(stage, "hits", params) for stage in ("report", "package")]
     commands.append(["stages", "verify", "--package", "hits/artifacts/package"])
     copy.run(commands)
     return copy
@@ -350,6 +351,8 @@ def test_the_task_goes_through_the_chain_by_its_own_names(chain: Copy) -> None:
     assert chain.json("hits/reports/evaluation/onnx.json")["hit_rate"] > 0.5, "more than by chance"
     assert chain.json("hits/artifacts/package/manifest.json")["task"] == "hits"
     assert "share of hits" in (chain.root / "hits/artifacts/package/README.md").read_text()
+    assert "hit_rate" in chain.json("hits/reports/metrics.json")
+    assert (chain.root / "hits/reports/mistakes.csv").read_text().startswith("file,right,guess,points\n")
     words = [(chain.root / name).read_text() for name in ("hits/reports/student.json", "hits/reports/teacher.json")]
     assert not any("accuracy" in text for text in words)
 
@@ -361,14 +364,15 @@ AFTER_TRAINING = [
     "measure_tradeoff",
     "export_tensorrt",
     "evaluate",
+    "report",
     "package",
 ]
 KEPT = {
     "criterion": [*EARLY, *AFTER_TRAINING],
-    "meta-encoder": [*EARLY, "export_tensorrt", "package"],
-    "schedule": [*EARLY, "export_tensorrt", "package"],
+    "meta-encoder": [*EARLY, "export_tensorrt", "report", "package"],
+    "schedule": [*EARLY, "export_tensorrt", "report", "package"],
     "method": [*EARLY, *AFTER_TRAINING],
-    "backbone source": ["prepare_data", "export_tensorrt", "package"],
+    "backbone source": ["prepare_data", "export_tensorrt", "report", "package"],
     "data source": ["train_teacher", "distill_student", "trace_flow", *AFTER_TRAINING],
     "precision": [*EARLY, "distill_student"],
     "runtime": [*EARLY, "distill_student", "trace_flow", *(name for name in AFTER_TRAINING if name != "evaluate")],

@@ -49,12 +49,6 @@ def test_extreme_logits_score_finitely() -> None:
     assert found.nll == pytest.approx(1e4)
 
 
-def test_mistakes_name_classes() -> None:
-    rows = TASK.mistakes({"logits": LOGITS}, {"labels": LABELS}, ["cat", "dog"])
-    assert rows[2] == {"actual": "dog", "predicted": "cat"}
-    assert len(rows) == 4
-
-
 def test_predictions_are_the_most_probable_first() -> None:
     found = TASK.predictions(["a.png", "b.png"], {"logits": LOGITS[:2]}, ["cat", "dog"], top=2)
     assert [prediction.image for prediction in found] == ["a.png", "b.png"]

@@ -53,10 +53,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     bench = Bench(folder, lambda changes: write_params(folder / "params.yaml", changes))
     bench.prepare()
     (folder / "teacher.json").write_text(json.dumps({"status": "not needed"}))
-    for command in (bench.distill, bench.calibrate, bench.export, bench.measure):
+    (folder / "teacher.csv").write_text("epoch,loss,val_accuracy\n")
+    for command in (bench.distill, bench.calibrate, bench.trace, bench.export, bench.measure):
         result = command(CHANGES)
         assert result.exit_code == 0, result.output
-    for step in (bench.evaluate("onnx", "onnx", CHANGES), bench.package(CHANGES)):
+    for runtime, artifact in (("onnx", "onnx"), ("torch", "student")):
+        step = bench.evaluate(runtime, artifact, CHANGES)
+        assert step.exit_code == 0, step.output
+    for step in (bench.report(CHANGES), bench.package(CHANGES)):
         assert step.exit_code == 0, step.output
     return bench
 
@@ -396,18 +400,21 @@ def test_the_model_card_holds_every_file_and_every_point(package: Path) -> None:
     assert re.fullmatch("[0-9a-f]{64}", manifest["int8_calibration"]["split_sha256"])
 
 
-def test_the_same_records_give_the_same_package_in_another_process_and_place(bench: Bench, tmp_path: Path) -> None:
-    """The stage needs no PyTorch: what it tells is in the records."""
-    ours = bench.folder / "package"
-    shutil.copytree(bench.folder, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("package"))
+@pytest.mark.parametrize("name", ["report", "package"])
+def test_the_same_records_give_the_same_bytes_in_another_process_and_place(
+    name: str, bench: Bench, tmp_path: Path
+) -> None:
+    """The stages need no PyTorch: what they tell is in the records."""
+    ours = bench.folder / name
+    shutil.copytree(bench.folder, tmp_path / "elsewhere", ignore=shutil.ignore_patterns(name))
     other = Bench(tmp_path / "elsewhere", lambda changes: write_params(tmp_path / "elsewhere/params.yaml", changes))
-    module, *words = other.command("package", CHANGES)
+    module, *words = other.command(name, CHANGES)
     code = f"import sys; sys.modules['torch'] = None; from {module} import main; main()"
     environment = {**os.environ, "PYTHONHASHSEED": "7", "DVC_ROOT": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, env=environment, check=True)
     first, second = (
         {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-        for root in (ours, other.folder / "package")
+        for root in (ours, other.folder / name)
     )
     assert first == second
 

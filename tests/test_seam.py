@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnx
@@ -24,7 +25,7 @@ from pipeline.export.onnx.manifest import describe_files
 from pipeline.export.settings import ExportOnnx
 from pipeline.preflight.code import PROJECT, CodeReader
 from pipeline.runtimes.onnx import OnnxRuntime
-from pipeline.tasks.base import Prediction, Scores, Task
+from pipeline.tasks.base import Image, Prediction, Row, Scores, Task
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import ClassificationTraining
 from pipeline.tasks.gate import Gate, PlacedGate
@@ -44,7 +45,9 @@ OF_CLASSIFICATION = (
 """The task itself, and the losses of classification."""
 OF_OTHERS = {
     "pipeline/comparison/plots.py": {"label="},  # matplotlib's
-    "pipeline/evaluation/tradeoff.py": {"label="},  # matplotlib's
+    "pipeline/report/charts.py": {"label="},  # matplotlib's
+    "pipeline/report/confusion_plot.py": {"label="},  # matplotlib's
+    "pipeline/report/tradeoff_plot.py": {"label="},  # matplotlib's
     "pipeline/serving/metrics.py": {".labels"},  # Prometheus's
     "pipeline/package/reader.py": {"'labels'"},  # a key of labels.json, as packages have had it from the first
 }
@@ -129,7 +132,7 @@ class ToyTask(Task):
     primary = "hits"
     primary_title = "share of hits"
     truth_names = ("right",)
-    mistake_columns = ("right", "best")
+    image_columns = ("file", "right", "best")
 
     def encode_truth(self, images: ImageSet, kept: Sequence[int]) -> Truth:
         return {"right": images.categories[list(kept)]}
@@ -157,9 +160,15 @@ class ToyTask(Task):
         found = [class_names[best] for best in outputs["best"]][:top]
         return [Prediction(name, {"best": word}, word) for name, word in zip(names, found, strict=False)]
 
-    def mistakes(self, outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[dict[str, str]]:
-        pairs = zip(truth["right"], outputs["best"], strict=True)
-        return [{"right": class_names[right], "best": class_names[best]} for right, best in pairs]
+    def image_rows(self, names: Sequence[str], outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[Row]:
+        triples = zip(names, truth["right"], outputs["best"], strict=True)
+        return [{"file": name, "right": class_names[right], "best": class_names[best]} for name, right, best in triples]
+
+    def review(self, rows: Sequence[Row], class_names: Sequence[str]) -> NoReturn:
+        raise NotImplementedError
+
+    def tile(self, pixels: Image, row: Row) -> NoReturn:
+        raise NotImplementedError
 
     def card_rows(self, scores: Scores) -> list[tuple[str, str]]:  # noqa: ARG002
         return []
@@ -268,7 +277,7 @@ def test_a_task_with_a_tail_is_verified_by_its_own_measures(
     assert set(found.scores) == {"hits"}
     assert found.parity.difference <= (GATES[precision].max_difference or 0)
     assert found.standard_error == pytest.approx(np.sqrt(found.scores["hits"] * (1 - found.scores["hits"]) / 30))
-    rows = TASK.mistakes(found.outputs, known.truth, ["a", "b", "c", "d"])
+    rows = TASK.image_rows([str(i) for i in range(30)], found.outputs, known.truth, ["a", "b", "c", "d"])
     assert np.mean([row["right"] == row["best"] for row in rows]) == found.scores["hits"]
     with pytest.raises(GateError, match=r"x, 30 images: outputs differ by"):
         verify(runtime, known, placed(Gate(max_difference=1e-12)), what="x", batch_size=30, batch_sizes=[1])

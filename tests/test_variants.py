@@ -109,6 +109,9 @@ def test_a_variant_goes_through_every_stage(name: str, variants: Variants) -> No
     assert bench.json("onnx/manifest.json")["files"]["model.onnx"]["form"] == FORMS.get(name, "general")
     if name in PACKAGED:
         assert bench.measure(changes).exit_code == 0
+        assert bench.evaluate("torch", "student", changes).exit_code == 0
+        report = bench.report(changes)
+        assert report.exit_code == 0, report.output
         assert bench.package(changes).exit_code == 0
         points = bench.json("tradeoff/tradeoff.json")["points"]
         assert [point["num_steps"] for point in points] == [num_steps if takes_steps else None]

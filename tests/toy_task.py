@@ -30,7 +30,7 @@ class Brightness(Task):
     primary = "right_counts"
     primary_title = "right counts"
     truth_names = ("bright",)
-    mistake_columns = ("actual", "found")
+    image_columns = ("file",)
 
     def encode_truth(self, images: Any, kept: Sequence[int]) -> NoReturn:
         raise NotImplementedError
@@ -62,9 +62,14 @@ class Brightness(Task):
             found.append(Prediction(name, {"bright": int(count), "channels": brightest}, text))
         return found
 
-    def mistakes(self, outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[dict[str, str]]:  # noqa: ARG002
-        pairs = zip(truth["bright"], outputs[COUNT][:, 0], strict=True)
-        return [{"actual": str(actual), "found": str(found)} for actual, found in pairs]
+    def image_rows(self, names: Any, outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> NoReturn:
+        raise NotImplementedError
+
+    def review(self, rows: Any, class_names: Sequence[str]) -> NoReturn:
+        raise NotImplementedError
+
+    def tile(self, pixels: Any, row: Any) -> NoReturn:
+        raise NotImplementedError
 
     def card_rows(self, scores: Scores) -> list[tuple[str, str]]:  # noqa: ARG002
         return []

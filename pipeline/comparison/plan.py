@@ -156,7 +156,7 @@ def _trial(comparison: Comparison, out: Path, method: str, seed: int) -> Trial:
         "artifact": student,
         "out": folder / "evaluation.json",
         "scores": folder / "scores.json",
-        "confusion": folder / "confusion.csv",
+        "predictions": folder / "predictions.csv",
     }
     trace_flow = {
         "data": data,

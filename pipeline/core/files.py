@@ -114,6 +114,21 @@ def read_json(path: Path) -> Json:
     return content
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of the CSV file ``path`` by its header.
+
+    Raises:
+        UserError: the file is missing, or is no CSV in UTF-8.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; run the stage that writes it (dvc repro)") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid CSV ({error}); run the stage that writes it again") from error
+
+
 def sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of the file ``path``."""
     digest = hashlib.sha256()

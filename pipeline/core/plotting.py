@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import get_data_path, rc_context
 from matplotlib.figure import Figure
 
 MARGIN = 0.15
+FONT = Path(get_data_path(), "fonts/ttf/DejaVuSans.ttf")
+"""The font of figures, for pictures that are drawn by other means."""
 
 
 def new_figure(title: str, y_title: str) -> tuple[Figure, Any]:

@@ -175,6 +175,7 @@ class EvaluationRecord(Record):
     reason: str = ""
     precision: str = ""
     precisions: dict[str, Evaluated] = {}
+    warnings: list[str] = []
 
     @model_validator(mode="after")
     def _has_figures(self) -> Self:

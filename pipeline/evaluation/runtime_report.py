@@ -1,7 +1,7 @@
 """The report of a runtime on the test split: each of its precisions checked against its gate, and timed."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from pipeline.core.arrays import Outputs
@@ -31,6 +31,7 @@ def evaluate_runtimes(
     reference: Reference,
     settings: Evaluate,
     gates: Mapping[str, PlacedGate],
+    class_names: Sequence[str],
 ) -> RuntimeReport:
     """Evaluate the runtimes, opened one after the other, on the test split ``reference``.
 
@@ -73,7 +74,12 @@ def evaluate_runtimes(
     reports = {precision: _report(verified, reference) for precision, verified in found.items()}
     timed = {precision: report | times[precision] for precision, report in reports.items()}
     first = next(iter(found))
-    return RuntimeReport(_nested(reports, first), _nested(timed, first), found[first].outputs)
+    outputs = found[first].outputs
+    doubts = reference.task.doubts(outputs, reference.truth, class_names)
+    warnings = {"warnings": [f"on the test split the deployed network {doubt}" for doubt in doubts]}
+    for warning in warnings["warnings"]:
+        logger.warning("%s", warning)
+    return RuntimeReport(_nested(reports, first) | warnings, _nested(timed, first) | warnings, outputs)
 
 
 def _report(found: Verified, reference: Reference) -> Json:

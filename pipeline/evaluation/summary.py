@@ -22,6 +22,7 @@ from pipeline.tasks.base import Task
 from pipeline.tasks.table import DEFAULT, get_task
 
 EVALUATION = Path("reports/evaluation")
+PAGE = "artifacts/report/report.html"
 ONNX = "onnx"
 """The runtime whose report has a row for each file."""
 
@@ -62,8 +63,20 @@ def summarize(root: Path) -> str:
     lines += [*_files(manifest, runs[ONNX], task), ""]
     lines.append(_fastest(manifest, runs[ONNX]))
     lines += [f"{name} was skipped: {run['reason']}" for name, run in runs.items() if run["status"] == "skipped"]
-    lines += [f"warning: {text}" for text in collect_warnings(teacher, student, manifest)]
-    return "\n".join([*lines, "package: artifacts/package (start with its README.md)"])
+    lines += [f"warning: {text}" for text in collect_warnings(teacher, student, manifest, runs[ONNX])]
+    return "\n".join([*lines, *_where_to_look(root)])
+
+
+def _where_to_look(root: Path) -> list[str]:
+    """Return where the rest of the result is; the report's files only where it was written."""
+    lines = []
+    if (root / PAGE).exists():
+        lines += [
+            f"all of it on one page: {PAGE}",
+            "what it gets wrong: reports/mistakes.csv, as pictures artifacts/report/surest_mistakes.jpg",
+            "where it is least sure: artifacts/report/least_sure.jpg; each class: reports/per_class.csv",
+        ]
+    return [*lines, "package: artifacts/package (start with its README.md)"]
 
 
 def _fastest(manifest: Json, report: Json) -> str:

@@ -12,12 +12,13 @@ from tqdm import tqdm
 from models.deploy import DeployableNetwork
 from pipeline.core.errors import GateError
 from pipeline.core.files import Json
-from pipeline.core.plotting import new_figure, save_figure
 from pipeline.data.dataset import Split
 from pipeline.evaluation.settings import MeasureTradeoff
+from pipeline.export.onnx.exporter import export_image_network
 from pipeline.export.onnx.files import Exported, Source, export_precisions, open_exported
 from pipeline.runtimes.base import Runtime, predict
 from pipeline.runtimes.latency import percentiles, random_pixels, time_in_turns
+from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Task
 from pipeline.tasks.reference import REFERENCE_BATCH, reference
 from pipeline.tasks.verification import Reference
@@ -52,11 +53,20 @@ class Point(NamedTuple):
         return {primary if name == "score" else name: value for name, value in row.items()}
 
 
+class Plain(NamedTuple):
+    """The student without its flows: what sampling steps cost is seen beside it. It was not trained to answer alone."""
+
+    bytes: int
+    latency_ms: float
+
+
 class Tradeoff(NamedTuple):
-    """All that was asked for."""
+    """What was measured on this host."""
 
     points: list[Point]
     left_out: list[Missing]
+    plain: Plain | None
+    """In fp32; None where a student has no sampling steps, so that its points are the plain student's."""
 
 
 def measure_tradeoff(
@@ -67,12 +77,13 @@ def measure_tradeoff(
     What cannot be exported, or gives outputs that are not finite, is left out with a warning.
 
     Args:
+        networks: the same student with each number of steps.
         source: what files are made from; its own network does not count.
 
     Raises:
         GateError: a rewriting is wrong, or a float32 file is no valid ONNX.
     """
-    found = Tradeoff([], [])
+    found = Tradeoff([], [], None)
     runtimes: list[Runtime] = []
     with tempfile.TemporaryDirectory() as folder:
         for network in tqdm(networks, desc="exporting", unit="K", disable=None):
@@ -95,12 +106,16 @@ def measure_tradeoff(
             logger.warning("left out: %s steps, %s: %s", missing.num_steps or "no", missing.precision, missing.reason)
         if not found.points:
             raise GateError(f"measure_tradeoff.precisions: none of {', '.join(settings.precisions)} could be exported")
+        plain = Path(folder, "plain.onnx")
+        if networks[0].num_steps is not None:
+            runtimes.append(_plain_runtime(networks[0], source, plain, settings))
         height, width = test.pixels.shape[2:]
         pixels = random_pixels(settings.batch_size, (height, width))
         seconds = time_in_turns(runtimes, pixels, warmup=settings.warmup, iterations=settings.iterations)
         medians = [percentiles(spent)["p50"] for spent in seconds]
-        timed = [point._replace(latency_ms=median) for point, median in zip(found.points, medians, strict=True)]
-        return found._replace(points=timed)
+        timed = [point._replace(latency_ms=median) for point, median in zip(found.points, medians, strict=False)]
+        own = Plain(plain.stat().st_size, medians[-1]) if plain.exists() else None
+        return found._replace(points=timed, plain=own)
 
 
 def _point(num_steps: int | None, file: Exported, runtime: Runtime, trained: Reference) -> Point:
@@ -110,6 +125,13 @@ def _point(num_steps: int | None, file: Exported, runtime: Runtime, trained: Ref
     agreement = task.compare(outputs, trained.outputs, trained.scale).agreement
     score = task.score(outputs, trained.truth)[task.primary]
     return Point(num_steps, file.precision, score, agreement, file.path.stat().st_size, 0.0)
+
+
+def _plain_runtime(network: DeployableNetwork, source: Source, path: Path, settings: MeasureTradeoff) -> Runtime:
+    """Write the student without its flows to ``path`` and open it."""
+    taken, names = source.signature.input, source.signature.output_names
+    export_image_network(network.without_flows(), path, taken, names, opset=source.settings.opset, metadata={})
+    return OnnxRuntime(path, num_threads=settings.num_threads, spinning=False)
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
@@ -123,29 +145,3 @@ def table_rows(points: Sequence[Point], primary: str) -> list[Json]:
     """Return each point as a row, with whether it lies on the Pareto front; ``primary`` names the score."""
     front = set(pareto_front(points))
     return [{**point.row(primary), "on_the_front": point in front} for point in points]
-
-
-def plot_tradeoff(points: Sequence[Point], path: Path, *, title: str, score_title: str) -> None:
-    """Plot the score against latency: a line for each precision, K at each point, the Pareto front marked."""
-    figure, axes = new_figure(title, f"{score_title} on the test split, %")
-    for precision in dict.fromkeys(point.precision for point in points):
-        own = sorted((p for p in points if p.precision == precision), key=lambda p: p.num_steps or 0)
-        axes.plot([p.latency_ms for p in own], [100 * p.score for p in own], "o-", label=precision, alpha=0.8)
-        for point in own:
-            steps = "no steps" if point.num_steps is None else f"K = {point.num_steps}"
-            place = (point.latency_ms, 100 * point.score)
-            axes.annotate(steps, place, xytext=(4, 4), textcoords="offset points", fontsize="small")
-    front = pareto_front(points)
-    axes.plot(
-        [p.latency_ms for p in front],
-        [100 * p.score for p in front],
-        "o",
-        markersize=12,
-        fillstyle="none",
-        color="black",
-        label="Pareto front",
-    )
-    axes.set_xlabel("median latency of a call, ms")
-    axes.set_xlim(left=0)
-    axes.legend()
-    save_figure(figure, path)

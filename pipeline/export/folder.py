@@ -79,8 +79,8 @@ def fp32_first(by_precision: Mapping[str, Value]) -> dict[str, Value]:
     return dict(sorted(by_precision.items(), key=lambda item: (item[0] != FP32, item[0])))
 
 
-def collect_warnings(teacher: Json, student: Json, manifest: Json) -> list[str]:
-    """Return what the stages warned of, each once: both trainings by their reports, the export by its manifest."""
+def collect_warnings(teacher: Json, student: Json, manifest: Json, evaluation: Json) -> list[str]:
+    """Return what the stages warned of, each once: by the reports of trainings and evaluation, and the manifest."""
     left_out = [f"{name} is left out: {reason}" for name, reason in manifest.get("left_out", {}).items()]
-    parts = (report.get("warnings", []) for report in (teacher, student, manifest))
+    parts = (report.get("warnings", []) for report in (teacher, student, manifest, evaluation))
     return list(dict.fromkeys([*(text for part in parts for text in part), *left_out]))

@@ -8,7 +8,7 @@ from pipeline.core.files import Json
 from pipeline.core.text_table import with_error
 from pipeline.export.precisions import PRECISIONS
 from pipeline.package.reader import Package
-from pipeline.tasks.base import Task
+from pipeline.tasks.base import Row, Task
 
 TEMPLATE = """\
 # $name
@@ -17,7 +17,7 @@ $description
 
 | | student (this package) | teacher |
 |---|---|---|
-| $primary, $num_images test images | $score | $teacher_score |
+| $primary, $num_images test images, with its standard error | $score | $teacher_score |
 | parameters | $num_parameters | $teacher_parameters |
 $other_scores
 
@@ -60,6 +60,16 @@ Normalisation is inside the graph.
 `sha256sum -c SHA256SUMS` tells whether the package is whole. `samples.safetensors` holds test images with the outputs
 that the trained network gives them. `triton` is a model repository for NVIDIA Triton.
 
+## What it gets right, and what it takes for what
+
+![Some of the test images with what is found on them, drawn at random](predictions.jpg)
+
+$classes_title
+
+$classes
+
+![Confusion of the classes on the test images](confusion.png)
+
 ## Accuracy and latency
 
 Each number of steps in each precision: $primary on the test images, and the median latency of a call. Points marked are
@@ -93,6 +103,10 @@ PIXELS = {
 }
 
 
+LISTED_CLASSES = 20
+"""Classes that the card lists."""
+
+
 class Facts(NamedTuple):
     """What the card says beside what the package itself says."""
 
@@ -105,6 +119,8 @@ class Facts(NamedTuple):
     """Report of the teacher."""
     calibration: Json
     tradeoff: Json
+    classes: Sequence[Row]
+    """Figures of each class on the test split, the worst class first."""
 
 
 def model_card(package: Package, facts: Facts) -> str:
@@ -128,6 +144,8 @@ def model_card(package: Package, facts: Facts) -> str:
         other_scores="\n".join(f"| {title} | {value} | |" for title, value in task.card_rows(student)),
         num_parameters=f"{student['num_parameters']:,}",
         teacher_score="no teacher" if score is None else with_error(score, teacher.get(f"test_{task.primary_error}")),
+        classes_title=_classes_title(facts.classes, student["num_images"]),
+        classes=_class_table(facts.classes[:LISTED_CLASSES]),
         teacher_parameters=f"{teacher['num_parameters']:,}" if "num_parameters" in teacher else "no teacher",
         opset=manifest["opset"],
         files="\n".join(_file_row(name, manifest["files"][name], task) for name in sorted(manifest["files"])),
@@ -154,6 +172,18 @@ def _warnings_block(warnings: Sequence[str]) -> str:
             "",
         ]
     )
+
+
+def _classes_title(classes: Sequence[Row], num_images: int) -> str:
+    shown = f"The {LISTED_CLASSES} worst of {len(classes)} classes" if len(classes) > LISTED_CLASSES else "Each class"
+    return f"{shown}, the worst first, on the {num_images:,} test images:"
+
+
+def _class_table(classes: Sequence[Row]) -> str:
+    columns = list(classes[0])
+    rows = [columns, ["---", *["---:"] * (len(columns) - 1)]]
+    rows += [[row[column].replace("|", r"\|") for column in columns] for row in classes]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _file_row(name: str, entry: Json, task: Task) -> str:

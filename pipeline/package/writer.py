@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from pipeline.core.files import Json, sha256, write_json, write_text
+from pipeline.core.files import Json, read_csv, sha256, write_json, write_text
 from pipeline.core.records import (
     CalibrationRecord,
     DataRecord,
@@ -28,6 +28,8 @@ from pipeline.package.triton_repository import check_triton_repository, write_tr
 from pipeline.tasks.table import get_task
 
 TRITON_THREADS = 1
+PICTURES = ("tradeoff.svg", "confusion.png", "predictions.jpg")
+"""What the model card shows beside its tables."""
 RESIZING = {
     "none": "none: the training images had image_size already",
     "central_square": "scaled to cover image_size (bicubic), then the centre cut out",
@@ -46,7 +48,9 @@ class Records:
     data: Path
     """Folder of data.json."""
     tradeoff: Path
-    """Folder of tradeoff.json and tradeoff.svg."""
+    """Folder of tradeoff.json."""
+    report: Path
+    """Folder of the report, in which ``card`` holds what the model card shows."""
     evaluation: Path
     """JSON scores of ONNX Runtime on the test split."""
     teacher: Path
@@ -73,7 +77,8 @@ def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorr
     scores["num_parameters"] = student["num_parameters"]
     metrics: Json = {"student": scores, "teacher": read_record(records.teacher, TeacherRecord)}
     manifest = read_record(records.onnx / MANIFEST, ManifestRecord)
-    manifest |= {"name": settings.name, "warnings": collect_warnings(metrics["teacher"], student, manifest)}
+    warnings = collect_warnings(metrics["teacher"], student, manifest, scores)
+    manifest |= {"name": settings.name, "warnings": warnings}
     contents = {
         MANIFEST: manifest,
         CLASS_NAMES_FILE: {CLASS_NAMES_KEY: data["classes"]},
@@ -86,12 +91,21 @@ def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorr
         write_json(folder / file, content)
     for file in (*manifest["files"], SAMPLES):
         shutil.copyfile(records.onnx / file, folder / file)
-    shutil.copyfile(records.tradeoff / "tradeoff.svg", folder / "tradeoff.svg")
+    for file in PICTURES:
+        shutil.copyfile(records.report / "card" / file, folder / file)
     write_sums(folder)
     package = Package.open(folder)
     metadata = read_metadata(package.file(FP32))
     write_json(folder / "preprocessing.json", preprocessing(package.signature, data))
-    facts = Facts(settings.description, metadata, metrics["student"], metrics["teacher"], calibration, tradeoff)
+    facts = Facts(
+        settings.description,
+        metadata,
+        metrics["student"],
+        metrics["teacher"],
+        calibration,
+        tradeoff,
+        read_csv(records.report / "card/classes.csv"),
+    )
     write_text(folder / "README.md", model_card(package, facts))
     triton = folder / "triton"
     write_triton_repository(triton, package, max_batch=engine.max_batch, num_threads=TRITON_THREADS)

@@ -20,14 +20,19 @@ PROBE = "probe_environment"
 
 
 class Kind(enum.Enum):
-    """What a path on a command line is to DVC: the key under which it stands in dvc.yaml."""
+    """What a path on a command line is to DVC: the key under which it stands in dvc.yaml.
+
+    Nothing stands under ``plots`` of a stage: DVC would draw such a file once more, beside the plots that are meant.
+    """
 
     INPUT = "deps"
     FACTS = "params"
     """A JSON file of which the stage declares the keys that it needs."""
     OUTPUT = "outs"
+    """Kept in DVC's cache, not in git."""
+    REPORT = "outs, kept in git"
     METRICS = "metrics"
-    PLOT = "plots"
+    """A column of ``dvc metrics show`` and ``dvc exp show`` for each of its figures; kept in git."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,9 @@ _DATA = PathOption("--data", "Packed data.", Kind.INPUT, "artifacts/data")
 _TEACHER = PathOption("--teacher", "Folder of the teacher.", Kind.INPUT, "artifacts/teacher")
 _STUDENT = PathOption("--student", "Folder of the student.", Kind.INPUT, "artifacts/student")
 _CALIBRATION = PathOption("--calibration", "Folder of the calibration.", Kind.INPUT, "artifacts/calibration")
+_TRADEOFF = PathOption(
+    "--tradeoff", "Folder of the trade-off between accuracy and latency.", Kind.INPUT, "artifacts/tradeoff"
+)
 _ONNX = PathOption("--onnx", "Folder of the ONNX export.", Kind.INPUT, "artifacts/onnx")
 
 STAGES = Table(
@@ -123,8 +131,8 @@ STAGES = Table(
             PathOption(
                 "--out", "Folder to write: weights and description of the teacher.", Kind.OUTPUT, "artifacts/teacher"
             ),
-            PathOption("--metrics", "JSON report to write.", Kind.METRICS, "reports/teacher.json"),
-            PathOption("--history", "CSV of the epochs to write.", Kind.PLOT, "reports/teacher_history.csv"),
+            PathOption("--metrics", "JSON report to write.", Kind.OUTPUT, "reports/teacher.json"),
+            PathOption("--history", "CSV of the epochs to write.", Kind.OUTPUT, "reports/teacher_history.csv"),
         ),
         params=("base", "execution", "train_teacher"),
         facts=("inputs.teacher", "inputs.teacher_weights"),
@@ -141,8 +149,8 @@ STAGES = Table(
                 Kind.OUTPUT,
                 "artifacts/student",
             ),
-            PathOption("--metrics", "JSON report to write.", Kind.METRICS, "reports/student.json"),
-            PathOption("--history", "CSV of the epochs to write.", Kind.PLOT, "reports/student_history.csv"),
+            PathOption("--metrics", "JSON report to write.", Kind.OUTPUT, "reports/student.json"),
+            PathOption("--history", "CSV of the epochs to write.", Kind.OUTPUT, "reports/student_history.csv"),
         ),
         params=("base", "distill_student", "execution"),
     ),
@@ -156,7 +164,7 @@ STAGES = Table(
             PathOption(
                 "--curve",
                 "CSV to write: score and latency for each number of steps.",
-                Kind.PLOT,
+                Kind.OUTPUT,
                 "reports/calibration_curve.csv",
             ),
         ),
@@ -170,12 +178,12 @@ STAGES = Table(
             _TEACHER,
             _STUDENT,
             PathOption(
-                "--steps", "CSV to write: each step of the longest trajectory.", Kind.PLOT, "reports/flow_steps.csv"
+                "--steps", "CSV to write: each step of the longest trajectory.", Kind.OUTPUT, "reports/flow_steps.csv"
             ),
             PathOption(
                 "--by-num-steps",
                 "CSV to write: a row for each number of steps.",
-                Kind.PLOT,
+                Kind.OUTPUT,
                 "reports/flow_by_num_steps.csv",
             ),
         ),
@@ -204,7 +212,7 @@ STAGES = Table(
             _DATA,
             _STUDENT,
             _CALIBRATION,
-            PathOption("--out", "Folder to write: tradeoff.json and tradeoff.svg.", Kind.OUTPUT, "artifacts/tradeoff"),
+            PathOption("--out", "Folder to write: tradeoff.json.", Kind.OUTPUT, "artifacts/tradeoff"),
         ),
         params=(
             "base",
@@ -246,7 +254,7 @@ STAGES = Table(
                 Kind.INPUT,
                 "{artifact}",
             ),
-            PathOption("--out", "JSON report to write.", Kind.METRICS, "reports/evaluation/{runtime}.json"),
+            PathOption("--out", "JSON report to write.", Kind.OUTPUT, "reports/evaluation/{runtime}.json"),
             PathOption(
                 "--scores",
                 "JSON to write: what of the report is the same in every run, for the stages that follow.",
@@ -254,15 +262,60 @@ STAGES = Table(
                 "artifacts/evaluation/{runtime}.json",
             ),
             PathOption(
-                "--confusion",
-                "CSV to write: actual and predicted class of each image.",
-                Kind.PLOT,
-                "reports/evaluation/{runtime}_confusion.csv",
+                "--predictions",
+                "CSV to write: what is right about each image, what is found, and how surely.",
+                Kind.OUTPUT,
+                "artifacts/evaluation/{runtime}_predictions.csv",
             ),
         ),
         params=("base.deterministic", "base.device", "base.seed", "evaluate", "export_onnx.gates"),
         runtimes={name: entry.artifact for name, entry in RUNTIMES.items()},
         never_loads=(_MAKING_OF_PRECISIONS,),
+    ),
+    StageEntry(
+        name="report",
+        description="Show the result: headline figures, mistakes, classes, plots, galleries, one page.",
+        options=(
+            _DATA,
+            PathOption(
+                "--predictions",
+                "CSV of what ONNX Runtime finds on each test image.",
+                Kind.INPUT,
+                "artifacts/evaluation/onnx_predictions.csv",
+            ),
+            PathOption("--evaluation", "JSON report of ONNX Runtime.", Kind.INPUT, "reports/evaluation/onnx.json"),
+            PathOption("--trained", "JSON scores of PyTorch.", Kind.INPUT, "artifacts/evaluation/torch.json"),
+            PathOption("--onnx", "Folder of the ONNX export.", Kind.INPUT, "artifacts/onnx", part="manifest.json"),
+            _CALIBRATION,
+            _TRADEOFF,
+            PathOption("--teacher", "JSON report of the teacher.", Kind.INPUT, "reports/teacher.json"),
+            PathOption("--student", "JSON report of the student.", Kind.INPUT, "reports/student.json"),
+            PathOption("--teacher-history", "CSV of its epochs.", Kind.INPUT, "reports/teacher_history.csv"),
+            PathOption("--student-history", "CSV of its epochs.", Kind.INPUT, "reports/student_history.csv"),
+            PathOption("--flow-steps", "CSV of the steps of the flow.", Kind.INPUT, "reports/flow_steps.csv"),
+            PathOption(
+                "--flow-by-num-steps",
+                "CSV of the flow for each number of steps.",
+                Kind.INPUT,
+                "reports/flow_by_num_steps.csv",
+            ),
+            PathOption("--out", "Folder to write: report.html and its pictures.", Kind.OUTPUT, "artifacts/report"),
+            PathOption("--metrics", "JSON to write: the headline figures.", Kind.METRICS, "reports/metrics.json"),
+            PathOption(
+                "--mistakes", "CSV to write: the mistakes, the surest first.", Kind.REPORT, "reports/mistakes.csv"
+            ),
+            PathOption("--classes", "CSV to write: a row for each class.", Kind.REPORT, "reports/per_class.csv"),
+            PathOption(
+                "--confusion", "CSV to write: how often what is taken for what.", Kind.REPORT, "reports/confusion.csv"
+            ),
+            PathOption(
+                "--accuracy-by-steps",
+                "CSV to write: the score of each number of steps on calib and on test.",
+                Kind.REPORT,
+                "reports/accuracy_by_steps.csv",
+            ),
+        ),
+        never_loads=(_MAKING_OF_PRECISIONS, _TRAINING_OF_TASKS),
     ),
     StageEntry(
         name="package",
@@ -271,12 +324,8 @@ STAGES = Table(
             _ONNX,
             _CALIBRATION,
             PathOption("--data", "Packed data.", Kind.INPUT, "artifacts/data", part="data.json"),
-            PathOption(
-                "--tradeoff",
-                "Folder of the trade-off between accuracy and latency.",
-                Kind.INPUT,
-                "artifacts/tradeoff",
-            ),
+            _TRADEOFF,
+            PathOption("--report", "Folder of the report.", Kind.INPUT, "artifacts/report", part="card"),
             PathOption("--evaluation", "JSON scores of ONNX Runtime.", Kind.INPUT, "artifacts/evaluation/onnx.json"),
             PathOption("--teacher", "JSON report of the teacher.", Kind.INPUT, "reports/teacher.json"),
             PathOption("--student", "JSON report of the student.", Kind.INPUT, "reports/student.json"),

@@ -36,6 +36,46 @@ class Prediction(NamedTuple):
     """The same for a terminal."""
 
 
+Row = Mapping[str, str]
+"""A row of a table, by its columns, as it stands in a CSV file."""
+Image = NDArray[np.uint8]
+"""(H, W, 3)."""
+
+
+class Confusion(NamedTuple):
+    """How often what is right is taken for what."""
+
+    names: tuple[str, ...]
+    """Of all classes, also of those that never occur."""
+    counts: NDArray[np.int64]
+    """(len(names), len(names)): rows are what is right, columns what is found."""
+
+
+class Review(NamedTuple):
+    """What the rows of a split teach."""
+
+    mistakes: list[int]
+    """The positions of the rows that are wrong, the surest first."""
+    least_sure: list[int]
+    """The positions of all rows, the least sure first."""
+    class_columns: tuple[str, ...]
+    """The columns of ``classes``; the first is ``class``."""
+    classes: list[Row]
+    """A row for each class, in their order; a figure that is not defined is empty."""
+    worst_first: list[int]
+    """The positions of ``classes``, the one that is recognised worst first."""
+    confusion: Confusion
+
+
+class Tile(NamedTuple):
+    """An image of a gallery."""
+
+    pixels: Image
+    lines: tuple[str, ...]
+    """What stands under it."""
+    is_right: bool
+
+
 class Task(ABC):
     """What is particular to one kind of prediction."""
 
@@ -71,6 +111,13 @@ class Task(ABC):
     def rightness(self, outputs: Outputs, truth: Truth) -> NDArray[np.float64]:
         """Return how right the answer on each image is, 0 to 1, (N,); their mean is the primary score."""
 
+    def doubts(self, outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[str]:  # noqa: ARG002
+        """Return why ``outputs`` are of no use whatever they were exported from, as predicates; a task may know none.
+
+        For example: "answers 'cat' for each of 60 images".
+        """
+        return []
+
     @abstractmethod
     def scale(self, reference: Outputs) -> Scale:
         """Return by what differences from the outputs ``reference`` are measured; see ``pipeline.tasks.parity``."""
@@ -99,12 +146,24 @@ class Task(ABC):
     ) -> list[Prediction]:
         """Return what is seen on each image; at most ``top`` things on one."""
 
-    @abstractmethod
-    def mistakes(self, outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[dict[str, str]]:
-        """Return rows, of the columns ``mistake_columns``, from which it is seen what is taken for what."""
+    image_columns: tuple[str, ...]
+    """The columns of ``image_rows``; the first is ``file``."""
 
-    mistake_columns: tuple[str, ...]
-    """The columns of ``mistakes``."""
+    @abstractmethod
+    def image_rows(self, names: Sequence[str], outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[Row]:
+        """Return a row for each image, by ``image_columns``: its name, what is right, what is found and how surely."""
+
+    @abstractmethod
+    def review(self, rows: Sequence[Row], class_names: Sequence[str]) -> Review:
+        """Return what ``rows``, those of a whole split, teach of the network."""
+
+    @abstractmethod
+    def tile(self, pixels: Image, row: Row) -> Tile:
+        """Return an image (H, W, 3) with what is found on it, for a gallery."""
+
+    def standard_error(self, score: float, num_images: int) -> float | None:  # noqa: ARG002  (of those that know one)
+        """Return the standard error of the primary ``score`` on ``num_images`` images; None: no formula is known."""
+        return None
 
     @abstractmethod
     def card_rows(self, scores: Scores) -> list[tuple[str, str]]:

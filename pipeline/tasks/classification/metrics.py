@@ -1,6 +1,5 @@
 """Figures of merit of predicted logits."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,11 +45,3 @@ def expected_calibration_error(
     bins = np.minimum((confidence * num_bins).astype(np.int64), num_bins - 1)
     gaps = np.bincount(bins, weights=correct - confidence, minlength=num_bins)
     return float(np.abs(gaps).sum() / len(confidence))
-
-
-def confusion_rows(logits: Logits, labels: Labels, classes: Sequence[str]) -> list[dict[str, str]]:
-    """Return one row (actual, predicted) of class names per image."""
-    predicted = logits.argmax(axis=1)
-    return [
-        {"actual": classes[label], "predicted": classes[guess]} for label, guess in zip(labels, predicted, strict=True)
-    ]

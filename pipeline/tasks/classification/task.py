@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs, Truth
 from pipeline.core.signature import Signature, TensorSpec, image_input
-from pipeline.tasks.base import Prediction, Scores, Task
-from pipeline.tasks.classification.metrics import confusion_rows, log_softmax, score
+from pipeline.tasks.base import Image, Prediction, Review, Row, Scores, Task, Tile
+from pipeline.tasks.classification.doubts import doubts
+from pipeline.tasks.classification.metrics import log_softmax, score
+from pipeline.tasks.classification.review import IMAGE_COLUMNS, image_rows, review, tile
 from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale, require_comparable
+from pipeline.tasks.significance import share_error
 
 if TYPE_CHECKING:
     from pipeline.data.splits import ImageSet
@@ -34,7 +37,7 @@ class Classification(Task):
     primary_title = "top-1 accuracy"
     truth_names = (LABELS,)
     classification_output = LOGITS
-    mistake_columns = ("actual", "predicted")
+    image_columns = IMAGE_COLUMNS
 
     def encode_truth(self, images: ImageSet, kept: Sequence[int]) -> Truth:
         """Return the labels (len(kept),): the categories of the images."""
@@ -52,6 +55,10 @@ class Classification(Task):
         """Return 1 where the largest logit is the label's, else 0."""
         right: NDArray[np.bool_] = outputs[LOGITS].argmax(axis=1) == truth[LABELS]
         return right.astype(np.float64)
+
+    def doubts(self, outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[str]:
+        """Return whether the labels are no better than guessed; see ``pipeline.tasks.classification.doubts``."""
+        return doubts(outputs[LOGITS].argmax(axis=1), truth[LABELS], class_names)
 
     def scale(self, reference: Outputs) -> Scale:
         """Return the spread of each image's logits."""
@@ -89,9 +96,21 @@ class Classification(Task):
             )
         return found
 
-    def mistakes(self, outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[dict[str, str]]:
-        """Return actual and predicted class of each image."""
-        return confusion_rows(outputs[LOGITS], truth[LABELS], class_names)
+    def image_rows(self, names: Sequence[str], outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[Row]:
+        """Return truth and prediction of each image with their probabilities."""
+        return image_rows(names, outputs[LOGITS], truth[LABELS], class_names)
+
+    def review(self, rows: Sequence[Row], class_names: Sequence[str]) -> Review:
+        """Return mistakes, precision and recall of each class, and the confusion."""
+        return review(rows, class_names)
+
+    def tile(self, pixels: Image, row: Row) -> Tile:
+        """Return the image; under it file, truth and prediction."""
+        return tile(pixels, row)
+
+    def standard_error(self, score: float, num_images: int) -> float:
+        """Return the binomial standard error of an accuracy."""
+        return share_error(score, num_images)
 
     def card_rows(self, scores: Scores) -> list[tuple[str, str]]:
         """Return negative log-likelihood and expected calibration error."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs, Truth
 from pipeline.core.signature import Signature, TensorSpec, image_input
-from pipeline.tasks.base import Prediction, Scores, Task
+from pipeline.tasks.base import Confusion, Image, Prediction, Review, Row, Scores, Task, Tile
 from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Hits(Task):
     primary = "hit_rate"
     primary_title = "share of hits"
     truth_names = ("right",)
-    mistake_columns = ("right", "guess")
+    image_columns = ("file", "right", "guess", "points")
 
     def encode_truth(self, images: ImageSet, kept: Sequence[int]) -> Truth:
         """Return the number of the right thing, (len(kept),)."""
@@ -61,10 +61,29 @@ class Hits(Task):
         words = [", ".join(class_names[i] for i in row) for row in order]
         return [Prediction(name, {"things": text}, text) for name, text in zip(names, words, strict=True)]
 
-    def mistakes(self, outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[dict[str, str]]:
-        """Return the right thing and the guess for each image."""
-        pairs = zip(truth["right"], outputs["points"].argmax(axis=1), strict=True)
-        return [{"right": class_names[right], "guess": class_names[guess]} for right, guess in pairs]
+    def image_rows(self, names: Sequence[str], outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[Row]:
+        """Return the right thing, the guess and its points for each image."""
+        columns = names, truth["right"], outputs["points"].argmax(axis=1), outputs["points"].max(axis=1)
+        return [
+            {"file": name, "right": class_names[right], "guess": class_names[guess], "points": f"{points:.6f}"}
+            for name, right, guess, points in zip(*columns, strict=True)
+        ]
+
+    def review(self, rows: Sequence[Row], class_names: Sequence[str]) -> Review:
+        """Return how often each thing is hit."""
+        by_points = sorted(range(len(rows)), key=lambda i: float(rows[i]["points"]))
+        missed = [i for i in reversed(by_points) if rows[i]["right"] != rows[i]["guess"]]
+        pairs = [(class_names.index(row["right"]), class_names.index(row["guess"])) for row in rows]
+        counts = np.zeros((len(class_names), len(class_names)), dtype=np.int64)
+        for pair in pairs:
+            counts[pair] += 1
+        things: list[Row] = [{"class": name, "hits": str(counts[i, i])} for i, name in enumerate(class_names)]
+        confusion = Confusion(tuple(class_names), counts)
+        return Review(missed, by_points, ("class", "hits"), things, list(range(len(things))), confusion)
+
+    def tile(self, pixels: Image, row: Row) -> Tile:
+        """Return the image with the guess under it."""
+        return Tile(pixels, (row["file"], row["guess"]), row["right"] == row["guess"])
 
     def card_rows(self, scores: Scores) -> list[tuple[str, str]]:  # noqa: ARG002  (there is no other)
         """Return none."""

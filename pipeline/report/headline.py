@@ -1,0 +1,24 @@
+"""The few figures by which runs are compared: all that DVC shows as metrics."""
+
+from pipeline.core.files import Json
+from pipeline.report.records import Results, smallest_batch_latency
+
+
+def headline(results: Results) -> Json:
+    """Return scores on the test split with their standard error, size and latency of the fp32 file.
+
+    Names are short, since DVC makes columns of them.
+    """
+    primary = results.task.primary
+    (name,) = [name for name, entry in results.manifest["files"].items() if entry["precision"] == "fp32"]
+    _, latency = smallest_batch_latency(results.evaluation)
+    return {
+        primary: results.deployed,
+        f"{primary}_error": results.error,
+        "student": results.trained[primary],
+        "teacher": results.teacher_score,
+        "K": results.calibration["num_steps"],
+        "parameters": results.student["num_parameters"],
+        "onnx_bytes": results.manifest["files"][name]["bytes"],
+        "latency_ms": latency,
+    }

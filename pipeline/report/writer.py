@@ -1,0 +1,168 @@
+"""The report of a run: figures, tables, pictures and the page."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.core.files import read_csv, write_csv, write_json, write_text
+from pipeline.report.charts import Chart, Line, column_line, plot_chart
+from pipeline.report.confusion_plot import plot_confusion
+from pipeline.report.gallery import write_gallery
+from pipeline.report.headline import headline
+from pipeline.report.page import report_page
+from pipeline.report.records import Results
+from pipeline.report.tradeoff_plot import plot_tradeoff
+from pipeline.tasks.base import Confusion, Row
+
+SHOWN = 48
+"""Images of a gallery."""
+CARD_RIGHT, CARD_WRONG = 16, 8
+"""Images of the model card: right ones, and wrong ones where there are so many."""
+CARD = "card"
+"""The folder of what the package's model card shows."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The files to write beside the folder, by the names of the stage's options."""
+
+    metrics: Path
+    """JSON of the headline figures."""
+    mistakes: Path
+    classes: Path
+    confusion: Path
+    accuracy_by_steps: Path
+
+
+def write_report(results: Results, folder: Path, tables: Tables) -> None:
+    """Write the pictures and the page into ``folder``, and ``tables``.
+
+    Raises:
+        UserError: a record is missing or damaged.
+    """
+    _write_tables(results, tables)
+    (folder / CARD).mkdir()
+    _write_card(results, folder / CARD)
+    charts = [folder / CARD / "tradeoff.svg", folder / CARD / "confusion.png"]
+    for name, chart in _charts(results):
+        if plot_chart(chart, folder / f"{name}.svg"):
+            charts.append(folder / f"{name}.svg")
+    galleries = _write_galleries(results, folder)
+    write_text(folder / "report.html", report_page(results, charts, galleries))
+
+
+def _write_tables(results: Results, tables: Tables) -> None:
+    review, columns = results.review, results.task.image_columns
+    write_json(tables.metrics, headline(results))
+    write_csv(tables.mistakes, columns, [results.rows[i] for i in review.mistakes])
+    write_csv(tables.classes, review.class_columns, review.classes)
+    write_csv(tables.confusion, ["truth", "prediction", "images"], _pairs(review.confusion))
+    write_csv(tables.accuracy_by_steps, ["num_steps", "calib", "test"], _accuracy_by_steps(results))
+
+
+def _pairs(confusion: Confusion) -> Iterator[Row]:
+    """Yield a row for each pair of truth and prediction that occurs."""
+    for (right, found), count in np.ndenumerate(confusion.counts):
+        if count:
+            yield {"truth": confusion.names[right], "prediction": confusion.names[found], "images": str(count)}
+
+
+def _accuracy_by_steps(results: Results) -> Iterator[Row]:
+    primary = results.task.primary
+    test = {row["num_steps"]: row[primary] for row in results.flow_by_num_steps}
+    for point in results.calibration["curve"]:
+        if point["num_steps"] is not None:
+            steps = str(point["num_steps"])
+            yield {"num_steps": steps, "calib": f"{point[primary]:.6g}", "test": test.get(steps, "")}
+
+
+def _write_card(results: Results, folder: Path) -> None:
+    """Write what the model card shows; all of it is the same in every run but the latency in the trade-off."""
+    task, review = results.task, results.review
+    plot_tradeoff(results.tradeoff, results.teacher_score, task, folder / "tradeoff.svg")
+    title = f"confusion on the test split ({len(results.rows):,} images)"
+    plot_confusion(review.confusion, folder / "confusion.png", title=title)
+    write_csv(folder / "classes.csv", review.class_columns, [review.classes[i] for i in review.worst_first])
+    wrong = _drawn(review.mistakes, CARD_WRONG)
+    right = _drawn(sorted(set(range(len(results.rows))) - set(review.mistakes)), CARD_RIGHT)
+    title = f"drawn at random from the test split: {len(right)} right, {len(wrong)} wrong"
+    write_gallery(results.tiles(right + wrong), folder / "predictions.jpg", title=title, empty="no test images")
+
+
+def _drawn(positions: list[int], count: int) -> list[int]:
+    """Return ``count`` of ``positions`` in their order, the same in every run; all where there are fewer."""
+    chosen = np.random.default_rng(0).permutation(len(positions))[:count]
+    return sorted(positions[i] for i in chosen)
+
+
+def _write_galleries(results: Results, folder: Path) -> list[Path]:
+    review, count = results.review, len(results.rows)
+    surest, least = folder / "surest_mistakes.jpg", folder / "least_sure.jpg"
+    title = f"the surest of {len(review.mistakes):,} mistakes on {count:,} test images"
+    none = f"no mistake on {count:,} test images"
+    write_gallery(results.tiles(review.mistakes[:SHOWN]), surest, title=title, empty=none)
+    title = f"the least sure of {count:,} test images"
+    write_gallery(results.tiles(review.least_sure[:SHOWN]), least, title=title, empty="no test images")
+    return [surest, least]
+
+
+def _charts(results: Results) -> Iterator[tuple[str, Chart]]:
+    """Yield name and content of each chart; a chart without lines is one of a method without a flow."""
+    primary, title = results.task.primary, results.task.primary_title
+    histories = {
+        "teacher": read_csv(results.records.teacher_history),
+        "student": read_csv(results.records.student_history),
+    }
+    losses = [column_line(f"{name}, train split", rows, "epoch", "loss") for name, rows in histories.items()]
+    yield "training_loss", Chart("Training loss", "epoch", "loss", losses)
+    scores = [
+        column_line(f"{name}, calib split", rows, "epoch", f"val_{primary}", scale=100)
+        for name, rows in histories.items()
+    ]
+    yield "training_scores", Chart(f"{title} on held-out images", "epoch", f"{title}, %", scores)
+    yield "accuracy_by_steps", Chart(
+        f"{title} against the number of sampling steps", "sampling steps K", f"{title}, %",
+        [_calibrated(results), _traced(results)], counts_steps=True,
+    )  # fmt: skip
+    steps = results.flow_steps
+    distances = [
+        column_line("state after the step", steps, "step", "state_distance"),
+        column_line("estimate of the teacher at the step", steps, "step", "estimate_distance"),
+    ]
+    yield (
+        "distance_to_teacher",
+        Chart(
+            "Distance to the teacher along the flow, test split",
+            "step",
+            "distance / norm of the teacher's output",
+            distances,
+        ),
+    )
+    each = [
+        column_line("the step alone", steps, "step", f"step_{primary}", scale=100),
+        column_line("the mean of the steps up to it", steps, "step", f"ensemble_{primary}", scale=100),
+    ]
+    yield "scores_of_steps", Chart(f"{title} of each step, test split", "step", f"{title}, %", each)
+
+
+def _calibrated(results: Results) -> Line:
+    """Return the curve of the calibration."""
+    count = results.calibration["num_images"]
+    curve = [point for point in results.calibration["curve"] if point["num_steps"] is not None]
+    points = [(point["num_steps"], point[results.task.primary]) for point in curve]
+    return _scored(results, f"calib split, {count:,} images", count, points)
+
+
+def _traced(results: Results) -> Line:
+    """Return the same on the test split."""
+    count = len(results.rows)
+    points = [(int(row["num_steps"]), float(row[results.task.primary])) for row in results.flow_by_num_steps]
+    return _scored(results, f"test split, {count:,} images", count, points)
+
+
+def _scored(results: Results, name: str, num_images: int, points: list[tuple[int, float]]) -> Line:
+    errors = [results.task.standard_error(score, num_images) for _, score in points]
+    bars = None if None in errors else [100 * (error or 0) for error in errors]
+    return Line(name, [steps for steps, _ in points], [100 * score for _, score in points], bars)

@@ -1,0 +1,283 @@
+"""What people look at after a run: mistakes, classes, confusion, galleries, plots, the page."""
+
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from safetensors.numpy import load_file
+
+from pipeline.core.plotting import new_figure
+from pipeline.report.annotations import Annotation, annotate_apart
+from pipeline.report.confusion_plot import plot_confusion
+from pipeline.report.gallery import CELL, GAP, write_gallery
+from pipeline.tasks.base import Confusion, Review, Row, Tile
+from pipeline.tasks.table import get_task
+from stages.__main__ import main as fmkt
+from tests.bench import Bench, taught_bench
+
+TASK = get_task("classification")
+CLASSES = ["cat", "dog", "never seen", "owl"]
+LABELS = np.array([0, 0, 1, 1, 1, 3])
+LOGITS = np.log(
+    np.array(
+        [
+            [0.9, 0.05, 0.01, 0.04],  # cat, right
+            [0.2, 0.7, 0.05, 0.05],  # cat taken for dog
+            [0.6, 0.3, 0.05, 0.05],  # dog taken for cat
+            [0.01, 0.97, 0.01, 0.01],  # dog, right
+            [0.9, 0.03, 0.03, 0.04],  # dog taken for cat, surest
+            [0.4, 0.3, 0.1, 0.2],  # owl taken for cat
+        ],
+        dtype=np.float32,
+    )
+)
+
+
+def make_rows() -> list[Row]:
+    names = [f"{number}.png" for number in range(len(LABELS))]
+    return TASK.image_rows(names, {"logits": LOGITS}, {"labels": LABELS}, CLASSES)
+
+
+@pytest.fixture
+def review() -> Review:
+    return TASK.review(make_rows(), CLASSES)
+
+
+def test_a_row_says_truth_prediction_and_how_probable_each_is() -> None:
+    row = make_rows()[1]
+    assert tuple(row) == TASK.image_columns == ("file", "truth", "prediction", "probability", "probability_of_truth")
+    assert tuple(row.values()) == ("1.png", "cat", "dog", "0.700000", "0.200000")
+
+
+def test_mistakes_go_from_the_surest_and_all_images_from_the_least_sure(review: Review) -> None:
+    assert review.mistakes == [4, 1, 2, 5]
+    assert review.least_sure == [5, 2, 1, 0, 4, 3], "equally sure images keep their order"
+
+
+def test_figures_of_classes_are_those_of_their_counts(review: Review) -> None:
+    found = {row["class"]: tuple(row.values())[1:] for row in review.classes}
+    assert review.class_columns == ("class", "images", "predicted", "precision", "recall", "f1")
+    assert found == {
+        "cat": ("2", "4", "0.2500", "0.5000", "0.3333"),
+        "dog": ("3", "2", "0.5000", "0.3333", "0.4000"),
+        "never seen": ("0", "0", "", "", ""),
+        "owl": ("1", "0", "", "0.0000", "0.0000"),
+    }
+    assert [CLASSES[i] for i in review.worst_first] == ["owl", "cat", "dog", "never seen"]
+
+
+def test_the_confusion_is_square_and_has_every_class(review: Review) -> None:
+    assert review.confusion.names == tuple(CLASSES)
+    np.testing.assert_array_equal(review.confusion.counts, [[1, 1, 0, 0], [2, 1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]])
+    assert TASK.review([], CLASSES).confusion.counts.shape == (4, 4)
+
+
+def test_an_accuracy_has_a_binomial_error() -> None:
+    assert TASK.standard_error(0.9, 100) == pytest.approx(0.03)
+    assert TASK.standard_error(1.0, 100) == 0
+
+
+@pytest.mark.parametrize("count", [2, 25, 300])
+def test_the_picture_of_a_confusion_stays_of_a_size_that_can_be_looked_at(count: int, tmp_path: Path) -> None:
+    confusion = Confusion(tuple(f"class $_{i}" for i in range(count)), np.eye(count, dtype=np.int64))
+    plot_confusion(confusion, tmp_path / "confusion.png", title="confusion")
+    assert max(Image.open(tmp_path / "confusion.png").size) < 1500
+
+
+def make_tiles(count: int, shape: tuple[int, int]) -> list[Tile]:
+    pixels = np.random.default_rng(0).integers(256, size=(count, *shape, 3), dtype=np.uint8)
+    return [
+        Tile(one, (f"a/{'very ' * 20}long name {i}.png", "dog 90%", "is cat 5%"), is_right=False)
+        for i, one in enumerate(pixels)
+    ]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (224, 224), (40, 400)])
+def test_a_gallery_takes_images_of_any_size_and_has_the_same_bytes_each_time(
+    shape: tuple[int, int], tmp_path: Path
+) -> None:
+    written = []
+    for name in ("one.jpg", "two.jpg"):
+        write_gallery(make_tiles(11, shape), tmp_path / name, title="mistakes", empty="none")
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1]
+    picture = Image.open(io.BytesIO(written[0]))
+    assert picture.width == 8 * CELL + GAP
+    assert CELL * 2 < picture.height < CELL * 3, "two rows"
+
+
+def test_a_gallery_without_images_says_so(tmp_path: Path) -> None:
+    for name, words in (("nothing", ""), ("says", "no mistake on 9 images")):
+        write_gallery([], tmp_path / f"{name}.jpg", title="mistakes", empty=words)
+    nothing, says = (np.asarray(Image.open(tmp_path / f"{name}.jpg")) for name in ("nothing", "says"))
+    assert nothing.shape == says.shape
+    assert (nothing.min(axis=2)[35:] > 200).all()
+    assert (says.min(axis=2)[35:] < 100).any()
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-3, 1.0])
+def test_texts_beside_points_lie_apart_and_inside_the_frame(spread: float) -> None:
+    figure, axes = new_figure("title", "y")
+    places = np.random.default_rng(0).random((16, 2)) * [spread, 1] + [0.5, 0]
+    axes.plot(*places.T, "o")
+    annotate_apart(figure, axes, [Annotation(x, y, f"K = {i}", "black") for i, (x, y) in enumerate(places)])
+    frame = axes.get_window_extent()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == 16
+    for number, box in enumerate(boxes):
+        assert frame.x0 < box.x0 < box.x1 < frame.x1
+        assert frame.y0 < box.y0 < box.y1 < frame.y1
+        assert not any(box.overlaps(other) for other in boxes[:number])
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Return a bench in which the chain has run to the report, with a name among the images that is no HTML."""
+    bench = taught_bench(tmp_path_factory.mktemp("report"))
+    names = json.loads((bench.folder / "data/test.names.json").read_text())
+    names["names"] = [f"<b>{name}</b> & more" for name in names["names"]]
+    (bench.folder / "data/test.names.json").write_text(json.dumps(names))
+    for command in (bench.distill, bench.calibrate, bench.trace, bench.export, bench.measure):
+        result = command({})
+        assert result.exit_code == 0, result.output
+    for runtime, artifact in (("onnx", "onnx"), ("torch", "student")):
+        result = bench.evaluate(runtime, artifact, {})
+        assert result.exit_code == 0, result.output
+    teacher = bench.json("teacher.json") | {"warnings": ["the teacher is <no> good"]}
+    (bench.folder / "teacher.json").write_text(json.dumps(teacher))
+    result = bench.report({})
+    assert result.exit_code == 0, result.output
+    return bench
+
+
+def table(bench: Bench, name: str) -> list[dict[str, str]]:
+    with (bench.folder / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_mistakes_are_those_of_the_deployed_file_by_their_names(bench: Bench) -> None:
+    images, labels = (load_file(bench.folder / "data/test.safetensors")[name] for name in ("images", "labels"))
+    names, classes = bench.json("data/test.names.json")["names"], bench.json("data/data.json")["classes"]
+    session = onnxruntime.InferenceSession(bench.folder / "onnx/model.onnx", providers=["CPUExecutionProvider"])
+    pixels = images.transpose(0, 3, 1, 2).astype(np.float32) / 255
+    found = session.run(["logits"], {"image": pixels})[0].argmax(axis=1)
+    expected = {names[i]: (classes[labels[i]], classes[found[i]]) for i in np.flatnonzero(found != labels)}
+    mistakes = table(bench, "mistakes.csv")
+    assert len(mistakes) > 3
+    assert {row["file"]: (row["truth"], row["prediction"]) for row in mistakes} == expected
+    sure = [float(row["probability"]) for row in mistakes]
+    assert sure == sorted(sure, reverse=True)
+
+
+def test_the_headline_figures_are_few_and_those_of_the_records(bench: Bench) -> None:
+    report, headline = bench.json("onnx.json"), bench.json("metrics.json")
+    accuracy, count = report["accuracy"], report["num_images"]
+    manifest = bench.json("onnx/manifest.json")
+    assert headline == {
+        "accuracy": accuracy,
+        "accuracy_error": pytest.approx((accuracy * (1 - accuracy) / count) ** 0.5),
+        "student": bench.json("torch.json")["accuracy"],
+        "teacher": bench.json("teacher.json")["test_accuracy"],
+        "K": manifest["num_steps"],
+        "parameters": bench.json("student.json")["num_parameters"],
+        "onnx_bytes": (bench.folder / "onnx/model.onnx").stat().st_size,
+        "latency_ms": report["latency_ms"]["1"]["p50"],
+    }
+
+
+def test_classes_and_confusion_count_every_image(bench: Bench) -> None:
+    classes, mistakes = table(bench, "per_class.csv"), table(bench, "mistakes.csv")
+    count = bench.json("onnx.json")["num_images"]
+    assert [row["class"] for row in classes] == bench.json("data/data.json")["classes"]
+    assert sum(int(row["images"]) for row in classes) == sum(int(row["predicted"]) for row in classes) == count
+    pairs = table(bench, "confusion.csv")
+    assert sum(int(row["images"]) for row in pairs) == count
+    assert sum(int(row["images"]) for row in pairs if row["truth"] != row["prediction"]) == len(mistakes)
+
+
+def test_each_number_of_steps_has_its_accuracy_on_both_splits(bench: Bench) -> None:
+    rows = table(bench, "accuracy_by_steps.csv")
+    curve = bench.json("calibration/calibration.json")["curve"]
+    assert [(int(row["num_steps"]), float(row["calib"])) for row in rows] == [
+        (point["num_steps"], pytest.approx(point["accuracy"], rel=1e-5)) for point in curve
+    ]
+    traced = {row["num_steps"]: row["accuracy"] for row in table(bench, "flow_by_num_steps.csv")}
+    assert {row["num_steps"]: row["test"] for row in rows} == traced
+
+
+class Links(HTMLParser):
+    """Collects what a page refers to, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: set[str] = set()
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name in {"src", "href"}]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_holds_all_that_it_shows(bench: Bench) -> None:
+    text = (bench.folder / "report/report.html").read_text()
+    page = Links(text)
+    assert len(page.links) >= 8
+    assert all(link.startswith("data:image/") for link in page.links)
+    assert not re.search(r"url\(|@import|<script|<link", text)
+    assert "b" not in page.tags, "names of files are text"
+    assert table(bench, "mistakes.csv")[0]["file"] in page.text
+    assert "the teacher is <no> good" in page.text
+    assert f"{bench.json('onnx.json')['accuracy']:.2%} \N{PLUS-MINUS SIGN}" in page.text
+
+
+def test_the_tradeoff_names_teacher_and_plain_student(bench: Bench) -> None:
+    tradeoff: dict[str, Any] = bench.json("tradeoff/tradeoff.json")
+    assert tradeoff["plain"]["latency_ms"] > 0
+    assert 0 < tradeoff["plain"]["bytes"] < min(point["bytes"] for point in tradeoff["points"])
+    picture = (bench.folder / "report/card/tradeoff.svg").read_text()
+    for words in (
+        "teacher, ",
+        "plain student without its flow, ",
+        "fp32, with standard error",
+        "Pareto front",
+        "K = 2",
+    ):
+        assert f"<!-- {words}" in picture
+    assert "(359 images), %" in picture
+
+
+def test_a_damaged_record_is_named(bench: Bench) -> None:
+    path = bench.folder / "onnx.csv"
+    whole = path.read_bytes()
+    path.write_bytes(b"\xff" + whole)
+    result = bench.report({})
+    path.write_bytes(whole)
+    assert result.exit_code == 2
+    assert f"error: {path}: not valid CSV" in result.output
+    assert (bench.folder / "report/report.html").exists(), "the earlier report stays"
+
+
+def test_pages_of_plots_have_their_scripts_inside(tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert", reason="vl-convert-python is not installed; make install brings it")
+    result = CliRunner().invoke(fmkt, ["offline-plots", "--out", str(tmp_path / "plots.html")])
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "plots.html").read_text()
+    assert page.count("{plot_divs}") == page.count("{refresh_tag}") == 1, "DVC fills them in"
+    assert "{scripts}" not in page, "DVC would put links to the network there"
+    assert page.count("<script") == 1
+    assert "window.vegaEmbed" in page
+    assert Links(page).links == []
