@@ -42,14 +42,18 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     bench = Bench(folder, lambda changes: write_params(folder / "params.yaml", changes))
     bench.prepare()
     (folder / "teacher.json").write_text(json.dumps({"status": "not needed", "warnings": [TEACHER]}))
-    for command in (bench.distill, bench.calibrate):
+    (folder / "teacher.csv").write_text("epoch,loss,val_accuracy\n")
+    for command in (bench.distill, bench.calibrate, bench.trace):
         assert command(CHANGES).exit_code == 0
     add_warning(folder / "student.json", STUDENT)
     exported = bench.export(CHANGES)
     assert exported.exit_code == 0, exported.output
     assert re.search(r"model.fp16.onnx, test split, 359 images: outputs differ by .*fp16 is left out", exported.output)
     steps = [bench.measure(CHANGES), bench.engines(CHANGES), bench.evaluate("tensorrt", "tensorrt", CHANGES)]
-    for result in (*steps, bench.evaluate("onnx", "onnx", CHANGES), bench.package(CHANGES)):
+    steps += [
+        bench.evaluate(runtime, artifact, CHANGES) for runtime, artifact in (("torch", "student"), ("onnx", "onnx"))
+    ]
+    for result in (*steps, bench.report(CHANGES), bench.package(CHANGES)):
         assert result.exit_code == 0, result.output
     return bench
 
@@ -106,7 +110,8 @@ def test_the_tradeoff_has_the_file_all_the_same(bench: Bench) -> None:
 def test_the_package_says_first_what_was_warned_of(package: Path) -> None:
     opened = Package.open(package)
     assert opened.warnings[:2] == [TEACHER, STUDENT]
-    assert opened.warnings[2].startswith("fp16 is left out: model.fp16.onnx")
+    assert opened.warnings[2].startswith("on the test split the deployed network has an accuracy of ")
+    assert opened.warnings[3].startswith("fp16 is left out: model.fp16.onnx")
     card = (package / "README.md").read_text()
     head = card[: card.index("A compact image classifier.")]
     assert "Read this first" in head

@@ -241,7 +241,7 @@ def test_the_page_holds_all_that_it_shows(bench: Bench) -> None:
     assert "b" not in page.tags, "names of files are text"
     assert table(bench, "mistakes.csv")[0]["file"] in page.text
     assert "the teacher is <no> good" in page.text
-    assert f"{bench.json('onnx.json')['accuracy']:.2%} \N{PLUS-MINUS SIGN}" in page.text
+    assert f"{bench.json('onnx.json')['accuracy']:.2%} +/- " in page.text
 
 
 def test_the_tradeoff_names_teacher_and_plain_student(bench: Bench) -> None:
