@@ -1,5 +1,6 @@
 """Parameters: strict, typed, and wrong ones answered with one line that names section.key."""
 
+import difflib
 import functools
 import operator
 import re
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from dvc.utils.hydra import apply_overrides
 
 from models.core.table import Entry, Table
 from models.schedules import SCHEDULES
@@ -25,7 +27,7 @@ from pipeline.export.settings import ExportOnnx, Gates, gates_section
 from pipeline.export.tensorrt.settings import ENGINE_PRECISIONS, ExportTensorrt
 from pipeline.params.loading import load_section, missing_keys, validated
 from pipeline.params.reference import parameters
-from pipeline.params.rendering import explain, overview, render
+from pipeline.params.rendering import RARE, explain, overview, render
 from pipeline.params.schema import Params, load_params
 from stages.__main__ import main as stages_main
 from tests.helpers import ROOT, default_params
@@ -33,6 +35,20 @@ from tests.helpers import ROOT, default_params
 WriteParams = Callable[[dict[str, Any]], Path]
 ENGINE_WIDTH = max(map(len, ENGINE_PRECISIONS))
 """Of the column of names where precisions of engines are explained."""
+
+
+def changed_by_dvc(path: Path, *overrides: str) -> set[str]:
+    """Return the keys and values in the lines of ``path`` that are new after ``dvc exp run -S`` of ``overrides``.
+
+    As many lines as are new must be gone.
+    """
+    before = path.read_text().splitlines()
+    apply_overrides(path, list(overrides))
+    lines = [line for line in difflib.ndiff(before, path.read_text().splitlines()) if line[:2] in ("+ ", "- ")]
+    new = [line[2:].partition("#")[0].strip() for line in lines if line[0] == "+"]
+    assert len(lines) == 2 * len(new)
+    assert len(new) == len(set(new))
+    return set(new)
 
 
 def refusal(path: Path) -> str:
@@ -431,23 +447,21 @@ def test_a_fresh_clone_has_the_default_preset() -> None:
 def test_a_file_tells_knobs_from_the_rest_and_says_what_each_key_takes() -> None:
     lines = default_params().splitlines()
     assert max(map(len, lines)) <= 120
-    section = lines[
-        lines.index("prepare_data:                   # where the images come from and how they are split") :
-    ]
-    until_source = next(number for number, line in enumerate(section) if line.startswith("  source: digits")) + 1
-    comment = " ".join(line.partition("# ")[2] for line in section[1:until_source]).strip()
-    assert comment == f"where the images come from; one of {', '.join(SOURCES)}", "at its end, or above if too long"
-    assert {"digits", "imagefolder", "cifar10", "cifar100"} <= set(SOURCES)
-    mark = section.index("  # rarely changed")
-    keys = [line.split(":")[0].strip() for line in section[1:mark] if not line.startswith("  # ")]
-    assert keys[:2] == ["source", "root"]
-    assert section[mark + 1].startswith("  max_test_images: null")
-    assert "    kd: {temperature: 4.0}      # softened cross-entropy (Hinton et al. 2015)" in lines
-    assert "      weight_decay: 5.0e-4      # pulls weights towards zero" in lines
-    at = next(number for number, line in enumerate(lines) if line.startswith("    schedule: {name: cosine, "))
-    assert lines[at - 1] == "    # learning rate over the epochs; name: cosine, multistep, one_cycle", (
-        "too long for its end"
+    start = lines.index("prepare_data:                   # where the images come from and how they are split")
+    section = lines[start + 1 : lines.index("", start)]
+    until_root = next(number for number, line in enumerate(section) if line.startswith("  root:"))
+    comment = " ".join(line.partition("# ")[2] for line in section[:until_root]).strip()
+    assert comment == f"where the images come from; one of {', '.join(SOURCES)}", "at its end, and below if too long"
+    rare = [line.partition(RARE)[1] == RARE for line in section if not line.lstrip().startswith("#")]
+    assert rare == sorted(rare), "knobs stand above the rest"
+    assert {True, False} == set(rare)
+    assert (
+        "  test_fraction: 0.2            # (rare) share of each class to test on, where the source has no test split"
+        in (section)
     )
+    assert "      weight_decay: 5.0e-4      # pulls weights towards zero" in lines
+    keys = [line.split(":")[0] for line in lines]
+    assert keys.index("  feature_pairs") < keys.index("  flow"), "keys stand above sections, the rare ones too"
 
 
 @pytest.mark.parametrize(
@@ -468,6 +482,8 @@ def test_a_file_tells_knobs_from_the_rest_and_says_what_each_key_takes() -> None
         ("evaluate.max_abs_diff", 0.00099),
         ("distill_student.training.optimizer.betas", [0.0, 0.999999]),
         ("train_teacher.weights", "/data/a folder/with: colon.pt"),
+        ("train_teacher.weights", "/data/" + "a folder with blanks/" * 20 + "w.pt"),
+        ("calibrate_steps.candidates", list(range(1, 40))),
     ],
 )
 def test_whatever_is_rendered_is_read_back(key: str, value: object, tmp_path: Path) -> None:
@@ -479,6 +495,7 @@ def test_whatever_is_rendered_is_read_back(key: str, value: object, tmp_path: Pa
     path.write_text(render(params, "A title."))
     assert load_params(path) == params
     assert render(load_params(path), "A title.") == path.read_text()
+    assert changed_by_dvc(path, "base.seed=5", "evaluate.batch_size=77") == {"seed: 5", "batch_size: 77"}
 
 
 def test_every_key_is_explained() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 from torch import nn
 
@@ -350,6 +351,34 @@ def test_the_usual_cifar_100_pairs_are_there() -> None:
         ("wrn_40_2", "wrn_16_2"),
         ("cifar_vgg13", "cifar_vgg8"),
     } < pairs
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_dvc_changes_the_lines_of_the_keys_that_it_is_told_and_no_others(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(render_preset(FOLDER, name))
+    before = path.read_text().splitlines()
+    apply_overrides(
+        path, ["train_teacher.weights='/my weights (1)/new [2].pt'", "distill_student.losses.dist.gamma=0.25"]
+    )
+    after = path.read_text().splitlines()
+    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert [new.partition("#")[0].strip() for _, new in changed] == [
+        "weights: /my weights (1)/new [2].pt",
+        "gamma: 0.25",
+    ]
+    assert [old.partition("#")[2] for old, _ in changed] == [new.partition("#")[2] for _, new in changed]
+    assert load_params(path).distill_student.losses.dist.gamma == 0.25  # type: ignore[attr-defined]
+
+
+def test_a_list_loses_no_comment_when_dvc_changes_it(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(render_preset(FOLDER, DEFAULT))
+    comments = [line.partition("#")[2] for line in path.read_text().splitlines() if "#" in line]
+    mean = "train_teacher.mean=[0.5,0.5,0.5]"
+    apply_overrides(path, [mean, mean.replace("mean", "std"), "calibrate_steps.candidates=[1]"])
+    assert [line.partition("#")[2] for line in path.read_text().splitlines() if "#" in line] == comments
+    assert load_params(path).train_teacher.mean == (0.5, 0.5, 0.5)
 
 
 SIZES = {"digits": (8, 8), "imagenet": (224, 224)}
