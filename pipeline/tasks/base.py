@@ -43,6 +43,8 @@ class Prediction(NamedTuple):
     """What the task finds, the surest first, as the fields of a JSON object."""
     text: str
     """The same for a terminal."""
+    rows: Sequence[Mapping[str, object]]
+    """The same as rows of a table, one for each thing, of the task's ``prediction_columns``."""
 
 
 class Task(ABC):
@@ -84,6 +86,9 @@ class Task(ABC):
         self, names: Sequence[str], outputs: Outputs, class_names: Sequence[str], *, top: int
     ) -> list[Prediction]:
         """Return what is seen on each image; at most ``top`` things on one."""
+
+    prediction_columns: tuple[str, ...]
+    """The columns of the rows of a prediction."""
 
     @abstractmethod
     def mistakes(self, outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[dict[str, str]]:

@@ -23,6 +23,7 @@ class Hits(Task):
     primary = "hit_rate"
     primary_title = "share of hits"
     truth_names = ("right",)
+    prediction_columns = ("thing",)
     mistake_columns = ("right", "guess")
 
     def encode_truth(self, images: ImageSet, kept: Sequence[int]) -> Truth:
@@ -49,8 +50,11 @@ class Hits(Task):
     ) -> list[Prediction]:
         """Return the ``top`` things of each image."""
         order = np.argsort(-outputs["points"], axis=1)[:, :top]
-        words = [", ".join(class_names[i] for i in row) for row in order]
-        return [Prediction(name, {"things": text}, text) for name, text in zip(names, words, strict=True)]
+        things = [[class_names[i] for i in row] for row in order]
+        return [
+            Prediction(name, {"things": words}, ", ".join(words), [{"thing": word} for word in words])
+            for name, words in zip(names, things, strict=True)
+        ]
 
     def mistakes(self, outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[dict[str, str]]:
         """Return the right thing and the guess for each image."""
