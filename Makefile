@@ -16,8 +16,8 @@ install: $(INSTALLED)  ## create .venv with the pinned requirements (about 6 GB)
 	@echo "ready; to use it in this shell: source $(BIN)/activate"
 
 $(INSTALLED): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
-	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1), needed is 3.11.4 or later; e.g. make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1), needed is 3.11 or later; e.g. make PYTHON=python3.12" >&2; exit 2; }
 	@echo "creating $(VENV); the first time this downloads about 3 GB"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check -r requirements.lock

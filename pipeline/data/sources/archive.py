@@ -55,7 +55,20 @@ def _unpack(path: Path, folder: Path) -> None:
         members = archive.getmembers()
         links = [member.name for member in members if not (member.isfile() or member.isdir())]
         _check_members(path, [member.name for member in members], links, sum(member.size for member in members))
-        archive.extractall(folder, members, filter="data")
+        for member in members:
+            _write_member(archive, member, folder / member.name)
+
+
+def _write_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    """Write a file or folder with this user's own rights; Python before 3.11.4 has no filter that does it."""
+    if member.isdir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = archive.extractfile(member)
+    assert content is not None, "a file"
+    with content, path.open("wb") as file:
+        shutil.copyfileobj(content, file)
 
 
 def _check_members(path: Path, names: Sequence[str], links: Sequence[str], size: int) -> None:
