@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import BusyError, UserError
+from pipeline.core.errors import BusyError, UserError, written_file
 
 Json = dict[str, Any]
 
@@ -34,12 +34,13 @@ def replaced_folder(target: Path) -> Iterator[Path]:
             old.rename(target)
         for leftover in (work, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        work.mkdir()
         try:
-            yield work
-            if target.exists():
-                target.rename(old)
-            work.rename(target)
+            with written_file(target, work=work):
+                work.mkdir()
+                yield work
+                if target.exists():
+                    target.rename(old)
+                work.rename(target)
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -57,7 +58,8 @@ def exclusive(target: Path) -> Iterator[None]:
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f".{target.name}.lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with written_file(target):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BusyError(f"{target}: another run is still writing it; wait for it to end, or stop it") from error
         yield
@@ -68,11 +70,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     work = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        with work.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        work.replace(path)
+        with written_file(path, work=work):
+            with work.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            work.replace(path)
     finally:
         work.unlink(missing_ok=True)
 

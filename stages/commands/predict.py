@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.core.errors import GateError, UserError
+from pipeline.core.errors import GateError, UserError, written_file
 from stages.commands.options import package_option, session_options
 from stages.common import exit_codes
 
@@ -77,7 +77,7 @@ def _writing(out: Path | None, task: "Task", *, as_json: bool) -> "Iterator[Writ
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     # not put in place when it is whole: a long run can be followed, and leaves what it had found
-    with out.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with written_file(out), out.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         table = csv.DictWriter(file, ["file", *task.prediction_columns], lineterminator="\n")
         table.writeheader()
 
