@@ -65,7 +65,7 @@ def _keeping_to_its_code(stage: StageEntry, function: Callable[..., None]) -> Ca
 
 
 def exit_codes(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Log to standard error; end with 2 at wrong input, with 1 at a failed gate, a busy folder or an error of the system.
+    """Log to standard error; end with 2 at wrong input, and 1 at a failed gate, a busy folder or a full disk.
 
     One line says what is wrong; a fault of the program itself has a traceback.
     """

@@ -311,9 +311,10 @@ def test_a_parameters_file_that_is_a_link_stays_one_and_a_folder_is_named(tmp_pa
     assert apply_preset(FOLDER, "digits", link) == tmp_path / "elsewhere.yaml.bak"
     assert link.is_symlink()
     assert load_params(place).base.seed == 0
-    for wrong in (tmp_path, place / "params.yaml"):
-        with pytest.raises(UserError, match=r"cannot be read or written \("):
-            apply_preset(FOLDER, "digits", wrong)
+    with pytest.raises(UserError, match=rf"{tmp_path}: cannot be read \(Is a directory\)"):
+        apply_preset(FOLDER, "digits", tmp_path)
+    beside = CliRunner().invoke(stages_main, ["preset", "digits", "--params", str(place / "params.yaml")])
+    assert (beside.exit_code, beside.stderr) == (1, f"error: {place}: File exists\n")
 
 
 def test_without_presets_the_command_says_where_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

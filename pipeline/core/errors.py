@@ -52,7 +52,10 @@ def written_file(place: Path, *, work: Path | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None or (work is not None and Path(os.fsdecode(error.filename)).is_relative_to(work)):
+        named = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if name is not None]
+        if (not named and error.errno != errno.ENOENT) or (
+            work is not None and any(path.is_relative_to(work) for path in named)
+        ):
             error.filename = str(place)
         raise
     except Exception as error:
@@ -63,8 +66,9 @@ def written_file(place: Path, *, work: Path | None = None) -> Iterator[None]:
 
 
 _CURES = {
-    errno.EACCES: "let this user (uid {uid}) write there, or choose another place",
-    errno.EPERM: "let this user (uid {uid}) write there, or choose another place",
+    errno.ENOENT: "set TMPDIR to a folder that can be written",
+    errno.EACCES: "this user (uid {uid}) may not; change the rights there, or choose another place",
+    errno.EPERM: "this user (uid {uid}) may not; change the rights there, or choose another place",
     errno.EROFS: "mount it writable, or choose another place",
     errno.ENOLCK: "file locks do not work there (NFS without its lock service?); choose a place where they do",
     errno.EFBIG: "files may not be so large there; see ulimit -f",
@@ -86,6 +90,8 @@ def system_fault(error: OSError) -> str | None:
         return None  # BrokenPipeError: nobody reads what is printed
     path = "this process" if error.filename is None else os.fsdecode(error.filename)
     cure = _CURES.get(error.errno or 0, "").format(uid=os.geteuid())
+    if error.errno == errno.ENOENT and error.filename is not None:  # another folder than that for temporary files
+        cure = ""
     if error.errno == errno.ENOSPC:
         cure = f"{_free_space(Path(path))}; free some, or choose another place"
     return "; ".join(part for part in (f"{path}: {error.strerror}", cure, AGAIN if cure else "") if part)
@@ -96,8 +102,8 @@ def _free_space(path: Path) -> str:
     there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
     facts = os.statvfs(there)
     if facts.f_files and not facts.f_favail:
-        return f"no inode is left for another file on the file system of {there}"
-    return f"{facts.f_bavail * facts.f_frsize / 2**20:.1f} MiB are free on the file system of {there}"
+        return "no inode is left there for another file"
+    return f"{facts.f_bavail * facts.f_frsize / 2**20:.1f} MiB are free there"
 
 
 @contextlib.contextmanager

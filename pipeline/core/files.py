@@ -56,7 +56,10 @@ def exclusive(target: Path) -> Iterator[None]:
         BusyError: another process holds it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_name(f".{target.name}.lock").open("w") as lock:
+    path = target.with_name(f".{target.name}.lock")
+    with written_file(target, work=path):
+        lock = path.open("w")
+    with lock:
         try:
             with written_file(target):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,7 +80,8 @@ def write_bytes(path: Path, data: bytes) -> None:
                 os.fsync(file.fileno())
             work.replace(path)
     finally:
-        work.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what it was stopped by is said, not what hinders to clear up
+            work.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
