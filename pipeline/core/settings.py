@@ -19,7 +19,17 @@ Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Counts = Annotated[tuple[Annotated[Count, Strict()], ...], Strict(strict=False), Field(min_length=1)]
+
+
+def _each_once(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(items)) < len(items):
+        raise ValueError(f"got {list(items)}; give each once")
+    return items
+
+
+EachOnce = AfterValidator(_each_once)
+"""Of lists: no item may stand there twice."""
+Counts = Annotated[tuple[Annotated[Count, Strict()], ...], Strict(strict=False), Field(min_length=1), EachOnce]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Strict(), Field(gt=0, le=1)]
 NumThreads = Annotated[int, Field(ge=1, le=1024)]
@@ -44,18 +54,27 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def knob(default: Any, description: str, *, was: str | None = None) -> Any:
+def knob(default: Any, description: str, *, was: str | None = None, takes: str | None = None) -> Any:
     """Return a field that people turn first; in the parameters file it stands above the others of its section.
 
     Args:
         was: its name in earlier versions; who still writes it is told the new one.
+        takes: what its values may be, in words, where its type does not say it well.
     """
-    return Field(default, description=description, json_schema_extra={"rare": False, "was": was})
+    return Field(default, description=description, json_schema_extra=_about(rare=False, was=was, takes=takes))
 
 
-def rare(default: Any, description: str) -> Any:
-    """Return a field that is rarely changed; in the parameters file it stands below the knobs of its section."""
-    return Field(default, description=description, json_schema_extra={"rare": True})
+def rare(default: Any, description: str, *, takes: str | None = None) -> Any:
+    """Return a field that is rarely changed; in the parameters file it is marked, and stands below the knobs.
+
+    Args:
+        takes: as of ``knob``.
+    """
+    return Field(default, description=description, json_schema_extra=_about(rare=True, takes=takes))
+
+
+def _about(**facts: bool | str | None) -> dict[str, Any]:
+    return {name: fact for name, fact in facts.items() if fact is not None}
 
 
 def settings_faults(settings: object) -> Iterator[str]:
@@ -110,7 +129,9 @@ class Base(Section):
 
     seed: Annotated[int, Field(ge=0)] = knob(0, "of everything random: weights, splits, order, augmentation")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = knob(
-        "auto", "where networks run: auto (CUDA where there is one), cpu, cuda, or one GPU as cuda:1"
+        "auto",
+        "where networks run: auto (CUDA where there is one), cpu, cuda, or one GPU as cuda:1",
+        takes="auto, cpu, cuda, or cuda:N with the number of a GPU",
     )
     num_threads: NumThreads | None = knob(
         2, "CPU threads of training (null: all cores); another count changes the last bits"

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field, Strict
 
 from models.core.table import Table
-from pipeline.core.settings import Count, Counts, Section, entry_of, knob, rare, section_of
+from pipeline.core.settings import Count, Counts, EachOnce, Section, entry_of, knob, rare, section_of
 from pipeline.export.precisions import FP32, PRECISIONS, PrecisionEntry
 from pipeline.tasks.gate import Gate
 
-Precisions = Annotated[tuple[Annotated[str, entry_of(PRECISIONS)], ...], Strict(strict=False), Field(min_length=1)]
+Precisions = Annotated[
+    tuple[Annotated[str, entry_of(PRECISIONS)], ...], Strict(strict=False), Field(min_length=1), EachOnce
+]
 
 
 def _with_fp32(precisions: tuple[str, ...]) -> tuple[str, ...]:
