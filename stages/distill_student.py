@@ -1,5 +1,6 @@
 """Transfer the teacher into the student."""
 
+import logging
 from pathlib import Path
 
 import click
@@ -22,6 +23,8 @@ from pipeline.training.settings import ExecutionSettings
 from stages.common import exit_codes, stage_options
 from stages.declared import load_declared
 
+logger = logging.getLogger(__name__)
+
 NAME = "distill_student"
 
 
@@ -38,6 +41,8 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
     device = set_up_torch(NAME, base)
     prepared, method = open_data(data), METHODS[settings.method].load()
     info, task, training = prepared.info, prepared.training, settings.training
+    for warning in settings.warnings(len(info.class_names)):
+        logger.warning(warning)
     spec = method.student(settings, info, task)
     student = build_student(spec, info.image_size)
     source = load_teacher(teacher).to(device) if settings.needs_teacher else None

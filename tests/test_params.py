@@ -3,6 +3,7 @@
 import difflib
 import functools
 import operator
+import os
 import re
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 from dvc.utils.hydra import apply_overrides
 
+from models.backbones.sources import BACKBONE_SOURCES
 from models.core.table import Entry, Table
 from models.schedules import SCHEDULES
 from pipeline.core.errors import UserError
@@ -590,6 +593,66 @@ def test_an_explanation_holds_what_the_table_says(monkeypatch: pytest.MonkeyPatc
 )
 def test_an_explanation_says_what_a_key_takes_and_its_default(key: str, words: str) -> None:
     assert words in explain(key)
+
+
+@pytest.mark.parametrize("section", ["train_teacher", "distill_student"])
+def test_an_explanation_lists_all_backbones(section: str) -> None:
+    listed = re.findall(r"[\w]+", explain(f"{section}.backbone"))
+    for source in BACKBONE_SOURCES.values():
+        assert set(source.names()) <= set(listed)
+
+
+@pytest.mark.parametrize(
+    "words", [["preset", "digits"], ["preset"], ["params"], ["compare", "a", "--out", "b", "--report", "c"]]
+)
+def test_commands_that_read_yaml_say_what_a_device_lacks(words: list[str], tmp_path: Path) -> None:
+    """The dependency group ``edge`` has no YAML."""
+    code = f"import sys; sys.modules['ruamel.yaml'] = None; from stages.__main__ import main; main({words!r})"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: the Python package ruamel.yaml is not installed; make install\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "num_classes", "words"),
+    [
+        (
+            "dist",
+            2,
+            ["loss: dist of 2 classes: its correlation of classes (beta) is constant", "kd or mse work"],
+        ),
+        ("dkd", 2, ["loss: dkd of 2 classes: its part on the classes among the others (beta) is constant"]),
+        ("dist", 3, []),
+        ("kd", 2, []),
+    ],
+)
+def test_a_criterion_that_is_idle_in_part_is_named(loss: str, num_classes: int, words: list[str]) -> None:
+    found = list(DistillStudent(loss=loss).warnings(num_classes))
+    assert len(found) == bool(words)
+    assert all(word in found[0] for word in words)
+    assert not list(DistillStudent(loss=loss, method="none").warnings(num_classes))
+
+
+@pytest.mark.parametrize("loss", [name for name, entry in CRITERIA.items() if LOGITS in entry.applies_to])
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_what_is_called_idle_has_no_gradient(loss: str, num_classes: int) -> None:
+    """The part weighted by beta alone; a criterion without such a part has a gradient with two classes."""
+    entry = CRITERIA[loss]
+    settings = entry.settings() if entry.settings is not None else None
+    known = set(type(settings).model_fields) - {"warmup_epochs"} if settings is not None else set()
+    values = {name: getattr(settings, name) for name in known}
+    values |= {name: float(name == "beta") for name in ("alpha", "beta", "gamma") if "beta" in known and name in known}
+    generator = torch.Generator().manual_seed(0)
+    student = torch.randn(16, num_classes, generator=generator, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(16, num_classes, generator=generator, dtype=torch.float64)
+    labels = [torch.randint(num_classes, (16,), generator=generator)] if entry.takes_labels else []
+    (gradient,) = torch.autograd.grad(entry.load()(student, teacher, *labels, **values), student)
+    assert (gradient.abs().max() > 1e-6) == (num_classes >= entry.whole_from_classes)
 
 
 @pytest.mark.parametrize(

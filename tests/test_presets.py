@@ -341,6 +341,10 @@ def test_the_preset_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     unknown = CliRunner().invoke(stages_main, ["preset", "digit", "--params", str(path)])
     assert unknown.exit_code == 2
     assert "error: preset: unknown preset 'digit'; did you mean digits? known: cifar10" in unknown.output
+    for part, meant in (("imagenet", "tiny-imagenet"), ("folder", "imagefolder-trial")):
+        line = CliRunner().invoke(stages_main, ["preset", part, "--params", str(path)]).output
+        assert f"unknown preset '{part}'; did you mean " in line
+        assert meant in line
 
 
 def test_the_usual_cifar_100_pairs_are_there() -> None:

@@ -45,6 +45,18 @@ def test_a_gpu_that_is_not_there_is_noticed_at_once() -> None:
     check_device("auto", num_gpus=0)
 
 
+def test_an_unknown_backbone_is_answered_with_the_nearest_ones_and_where_all_are_listed(
+    params_file: WriteParams, tmp_path: Path
+) -> None:
+    key = "distill_student.backbone"
+    done = run_probe(params_file({key: "mobilenet_v4"}), tmp_path / "environment.json")
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {key}: unknown backbone 'mobilenet_v4'; did you mean mobilenet_v2 or ")
+    assert line.endswith(f" are known; fmkt params --explain {key} lists all")
+    assert len(line) < 250
+
+
 def test_a_source_of_a_task_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = replace(SOURCES["digits"], task="classificaton")
     monkeypatch.setattr(checks, "SOURCES", {"digits": entry})

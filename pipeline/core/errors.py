@@ -21,14 +21,18 @@ class BusyError(RuntimeError):
 
 
 @contextlib.contextmanager
-def user_error(key: str) -> Iterator[None]:
-    """Turn a ValueError of a library into a UserError that names the parameter ``key`` it came from."""
+def user_error(key: str, *, advice: str = "") -> Iterator[None]:
+    """Turn a ValueError of a library into a UserError that names the parameter ``key`` it came from.
+
+    Args:
+        advice: how to go on, where the library's words do not say it.
+    """
     try:
         yield
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"{key}: {error}") from error
+        raise UserError("; ".join(part for part in (f"{key}: {error}", advice) if part)) from error
 
 
 @contextlib.contextmanager

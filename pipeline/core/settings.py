@@ -9,11 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Strict, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    Strict,
+    WithJsonSchema,
+    create_model,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from models.core.table import Table
+
+NAMES_OF = "names_of"
+"""In a JSON schema: what the names that a text takes are names of, where listing them takes too long for the schema."""
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
@@ -45,6 +57,7 @@ def _expanded(path: str) -> str:
         raise ValueError(f"got {path!r}, whose home directory is not known ({error})") from error
 
 
+BackboneName = Annotated[str, WithJsonSchema({"type": "string", NAMES_OF: "backbones"})]
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_expanded)]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.core.settings import NAMES_OF
 from pipeline.params.schema import Params
 from pipeline.params.wording import Schema, values_in_words, without_null
 
@@ -20,6 +21,8 @@ class Parameter:
     """What it takes, in words; of a section it is empty."""
     choices: dict[str, str]
     """Names that it takes, with what is said about them; none where it takes something else."""
+    names_of: str | None
+    """What its names are names of, where those are not among the choices."""
     is_list: bool
     """Whether it takes several values."""
     is_rare: bool
@@ -63,6 +66,7 @@ def _parameter(key: str, node: Schema, definitions: dict[str, Schema], default: 
         description=merged.get("description", ""),
         values="" if children else values_in_words(merged),
         choices={name: described.get(name, "") for name in item.get("enum", ())},
+        names_of=plain.get(NAMES_OF),
         is_list=plain.get("type") == "array",
         is_rare=merged.get("rare", False),
         was=merged.get("was"),

@@ -149,7 +149,18 @@ def explain(key: str) -> str:
         lines += [f"    {name:{width}}  {text}".rstrip() for name, text in found.choices.items()]
     else:
         lines.append(f"  takes    {found.values}")
+    if found.names_of == "backbones":
+        lines += _backbones()
     return "\n".join([*lines, f"  default  {_text(found.default)}"])
+
+
+def _backbones() -> Iterator[str]:
+    """Yield the names of all backbones, with what provides them; imports PyTorch."""
+    from models.backbones.sources import BACKBONE_SOURCES
+
+    for source in BACKBONE_SOURCES.values():
+        yield f"    {source.name}: {source.description}"
+        yield from textwrap.wrap(", ".join(source.names()), WIDTH, initial_indent="      ", subsequent_indent="      ")
 
 
 def _listing(section: Parameter) -> Iterator[str]:
