@@ -64,6 +64,19 @@ def test_a_source_of_a_task_that_there_is_not_is_named(monkeypatch: pytest.Monke
         data_fingerprint(PrepareData())
 
 
+@pytest.mark.parametrize("source", ["imagefolder", "cifar10"])
+def test_a_relative_root_is_named_with_where_it_was_looked_for(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An experiment in a copy of the repository has another working directory."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"photos in {tmp_path}; an absolute path is found from everywhere"):
+        data_fingerprint(PrepareData(source=source, root="photos"))
+    with pytest.raises(UserError) as caught:
+        data_fingerprint(PrepareData(source=source, root="/no/photos"))
+    assert "everywhere" not in str(caught.value)
+
+
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     images = fill_folder(tmp_path / "images", {"cat": 2, "dog": 2})
     (images / "cat/gone.png").symlink_to(tmp_path / "nowhere.png")
