@@ -90,18 +90,18 @@ class DistillStudent(Section):
         is_used = self.transfer == FEATURES and self.needs_teacher
         return [list(pair) for pair in self.feature_pairs] if is_used else []
 
-    def warnings(self, num_classes: int) -> Iterator[str]:
-        """Yield what is allowed, but hardly meant, of a student of ``num_classes`` classes."""
+    def warnings(self, width: int) -> Iterator[str]:
+        """Yield what is allowed, but hardly meant, of answers among ``width``."""
         entry = CRITERIA[self.loss]
-        if METHODS[self.method].uses_criterion and num_classes < entry.whole_from_classes:
+        if METHODS[self.method].uses_criterion and width < entry.whole_from_classes:
             able = [
                 name
                 for name, other in CRITERIA.items()
-                if self.transfer in other.applies_to and other.whole_from_classes <= num_classes
+                if self.transfer in other.applies_to and other.whole_from_classes <= width
             ]
             yield (
-                f"distill_student.loss: {self.loss} of {num_classes} classes: {entry.idle_part} is constant, "
-                f"and nothing is learnt from it; {' or '.join(able)} work with {num_classes}"
+                f"distill_student.loss: {self.loss} of {width} classes: {entry.idle_part} is constant, "
+                f"and nothing is learnt from it; {' or '.join(able)} work with {width}"
             )
 
     @property
