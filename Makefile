@@ -6,8 +6,19 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# A user without a name or a home, as of docker run --user 1234: git, DVC and PyTorch look for both.
+ifneq ($(shell test -n "$$HOME" -a -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/.cache/home
+$(shell mkdir -p "$(HOME)"; cd "$(CURDIR)"; export HOME="$(HOME)"; \
+  git rev-parse --git-dir >/dev/null 2>&1 || git config --global --add safe.directory "$(CURDIR)")
+endif
+ifneq ($(shell id -un >/dev/null 2>&1 && echo yes),yes)
+export LOGNAME ?= user
+export USER ?= user
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help install repro summary compare test test-fast soak lint format types check tables lock clean distclean
+.PHONY: help install repro trusted summary compare test test-fast soak lint format types check tables lock clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -16,8 +27,8 @@ install: $(INSTALLED)  ## create .venv with the pinned requirements (about 6 GB)
 	@echo "ready; to use it in this shell: source $(BIN)/activate"
 
 $(INSTALLED): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
-	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1), needed is 3.11.4 or later; e.g. make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1), needed is 3.11 or later; e.g. make PYTHON=python3.12" >&2; exit 2; }
 	@echo "creating $(VENV); the first time this downloads about 3 GB"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check -r requirements.lock
@@ -26,9 +37,14 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 	@echo "created $(VENV); to use it in this shell: source $(BIN)/activate"
 
-repro: $(INSTALLED)  ## run what changed of the pipeline, then print the summary
+repro: $(INSTALLED) trusted  ## run what changed of the pipeline, then print the summary
 	@dvc repro
 	@python -m stages summary
+
+trusted:
+	@git rev-parse --git-dir >/dev/null 2>&1 || { \
+	  echo "error: git refuses $(CURDIR): it is no clone, or belongs to another user; if you trust it:" \
+	    "git config --global --add safe.directory $(CURDIR)" >&2; exit 2; }
 
 summary: $(INSTALLED)  ## print the result of the last run
 	@python -m stages summary

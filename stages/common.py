@@ -8,7 +8,7 @@ from typing import ParamSpec
 
 import click
 
-from pipeline.core.errors import BusyError, GateError, UserError
+from pipeline.core.errors import BusyError, GateError, UserError, system_fault
 from pipeline.core.logging_setup import logged
 from pipeline.preflight.stage_table import STAGES, StageEntry
 
@@ -65,7 +65,10 @@ def _keeping_to_its_code(stage: StageEntry, function: Callable[..., None]) -> Ca
 
 
 def exit_codes(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Log to standard error; end with 2 at wrong input and 1 at a failed gate or a busy folder, one line each."""
+    """Log to standard error; end with 2 at wrong input, and 1 at a failed gate, a busy folder or a full disk.
+
+    One line says what is wrong; a fault of the program itself has a traceback.
+    """
 
     @functools.wraps(function)
     def command(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
@@ -76,11 +79,16 @@ def exit_codes(function: Callable[Arguments, None]) -> Callable[Arguments, None]
             _stop(error, code=2)
         except (BusyError, GateError) as error:
             _stop(error, code=1)
+        except OSError as error:
+            fault = system_fault(error)
+            if fault is None:
+                raise
+            _stop(fault, code=1)
 
     return command
 
 
-def _stop(error: Exception, *, code: int) -> None:
+def _stop(error: Exception | str, *, code: int) -> None:
     for line in str(error).splitlines():
         click.echo(f"error: {line}", err=True)
     sys.exit(code)

@@ -42,6 +42,8 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
         return
     device = set_up_torch(NAME, base)
     prepared, training = open_data(data), settings.training
+    for warning in settings.warnings(len(prepared.info.class_names)):
+        logger.warning("%s", warning)
     built = build_distillation(settings, prepared, lambda: load_teacher(teacher).to(device))
     params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
     inputs = [data / "data.json", *([teacher / DESCRIPTION, teacher / WEIGHTS] if built.teacher else [])]

@@ -4,6 +4,7 @@ import io
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 import tarfile
@@ -56,6 +57,30 @@ def test_archives_that_reach_outside_are_refused(name: str, kind: str, prepare: 
             tar.addfile(member, io.BytesIO(image_bytes()))
     refused(prepare(path), f"evil.{kind}", "outside the target directory")
     assert not list(tmp_path.rglob("evil.png"))
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.xz"])
+def test_the_first_python_of_the_oldest_series_unpacks(
+    suffix: str, prepare: Prepare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Python 3.11.0 to 3.11.3 have no filters of members, but where a distribution has brought them there."""
+    for name in ("data_filter", "tar_filter", "fully_trusted_filter"):
+        monkeypatch.delattr(tarfile, name, raising=False)
+    for name in ("extract", "extractall"):
+        monkeypatch.delattr(tarfile.TarFile, name)
+    assert prepare(make_archive(fill_folder(tmp_path / "images", SPLIT_LAYOUT), suffix)).exit_code == 0
+
+
+def test_what_is_unpacked_has_the_rights_of_this_user_and_no_others(tmp_path: Path) -> None:
+    path = tmp_path / "images.tar"
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("cat/a.png")
+        member.size, member.mode, member.uid = len(image_bytes()), 0o6777, 4321
+        archive.addfile(member, io.BytesIO(image_bytes()))
+    with opened_folder(path) as folder:
+        facts = (folder / "cat/a.png").stat()
+        assert (stat.S_IMODE(facts.st_mode) & ~0o666, facts.st_uid) == (0, os.getuid())
+        assert (folder / "cat/a.png").read_bytes() == image_bytes()
 
 
 def test_links_in_archives_are_refused(prepare: Prepare, tmp_path: Path) -> None:

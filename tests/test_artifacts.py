@@ -159,6 +159,16 @@ def test_a_damaged_network_folder_is_named(tmp_path: Path) -> None:
         load_network(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "the file is empty"), (b"<html>404</html>", "torch.save has not written this file"), (b"PK\x03\x04", "zip")],
+)
+def test_what_is_no_file_of_weights_is_said_to_be_none(content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(UserError, match=rf"w.pth: no readable weights \(.*{words}.*\); give a .safetensors file or"):
+        read_weights(tmp_path / "w.pth")
+
+
 def test_an_unknown_backbone_is_blamed_on_its_parameter() -> None:
     with pytest.raises(UserError, match=r"distill_student.backbone: unknown backbone 'resnet9'; did you mean"):
         build_student(student_spec(backbone="resnet9"), SIZE)

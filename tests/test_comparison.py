@@ -75,8 +75,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"colour": 1}, "comparison.yaml: colour: "),
-        ({"seeds": ...}, "comparison.yaml: seeds: "),
+        ({"colour": 1}, "comparison.yaml: colour: got 1, but the key is unknown; allowed here: title, preset, params"),
+        ({"seeds": ...}, "comparison.yaml: seeds: missing; give a list of at least one, each an integer >= 0"),
         ({"seeds": [3, 3]}, "comparison.yaml: seeds: got [3, 3]; give each once"),
         ({"baseline": "kd"}, "comparison.yaml: baseline: got 'kd', which is none of the methods none, fm_kt"),
         ({"methods": {"none": {"base.device": "cpu"}}}, "comparison.yaml: methods: got base.device; a method changes"),
@@ -85,6 +85,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
         ({"methods": {"none": {"distill_student.los": "kd"}}}, "distill_student.los: no such parameter in params.yaml"),
         ({"methods": {"none": {"distill_student.loss": 5}}}, "runs/trials/none-0/params.yaml: distill_student.loss: "),
         ({"methods": {**METHODS, "kd": {BACKBONE: "small"}}}, "distill_student.backbone: unknown backbone 'small'"),
+        (
+            {"params": "presets/digits.yaml"},
+            "params: presets/digits.yaml is a preset, which holds only what differs; write preset: digits",
+        ),
         *[({"params": name}, name) for name in ("gone.yaml", "empty", "broken", "number")],
     ],
 )

@@ -3,7 +3,9 @@
 import ast
 import importlib
 import json
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -210,3 +212,17 @@ def test_a_command_line_has_every_path_and_no_other() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             command_line(*arguments)  # type: ignore[arg-type]
+
+
+def test_a_first_experiment_has_no_warnings(tmp_path: Path) -> None:
+    """DVC looks for the outputs before it runs an experiment, and warns of each that dvc.lock does not have."""
+    for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".dvc/config", ".dvcignore"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    dvc = [sys.executable, "-m", "dvc"]
+    done = subprocess.run(
+        [*dvc, "checkout", "--allow-missing"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stdout + done.stderr, "run dvc repro with the preset digits, and commit dvc.lock"

@@ -108,9 +108,10 @@ def test_a_classifier_without_a_map_to_tap_is_refused_for_transfer(name: str) ->
         build_transfer_parts(name, 3)
 
 
-def test_an_unknown_backbone_lists_the_known_ones() -> None:
-    known = r"did you mean resnet\d+ or .*\? known: resnet8_x0_25, .*wrn_40_2, .*cifar_vgg8, .*vgg11"
-    with pytest.raises(ValueError, match=rf"unknown backbone 'resnet9'; {known}"):
+def test_an_unknown_backbone_is_answered_with_the_nearest_ones() -> None:
+    with pytest.raises(
+        ValueError, match=r"^unknown backbone 'resnet9'; did you mean resnet\d+ or .*\? \d\d+ are known$"
+    ):
         build_parts("resnet9", 3)
 
 

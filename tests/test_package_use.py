@@ -1,5 +1,8 @@
 """A package in the hands of its consumer: predicted with, verified, timed, and damaged in every way."""
 
+import contextlib
+import csv
+import itertools
 import json
 import os
 import re
@@ -15,17 +18,22 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from numpy.typing import NDArray
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from pipeline.core.arrays import Outputs
 from pipeline.core.errors import UserError
+from pipeline.package.predict import BATCH, ImageFile, predict_files
 from pipeline.package.reader import Package
 from pipeline.package.writer import write_sums
+from pipeline.runtimes.onnx import OnnxRuntime
+from pipeline.tasks.base import Prediction
 from stages.__main__ import main
 from tests.bench import Bench
-from tests.helpers import ROOT, refused, write_params
+from tests.helpers import ROOT, make_archive, refused, write_params
 
 CHANGES = {
     "distill_student.method": "ofm_kt",
@@ -112,13 +120,106 @@ def test_other_sizes_and_modes_are_prepared_as_in_training(package: Path, pictur
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nothing.png"], "nothing.png: cannot be read (No such file or directory)"),
-        ([str(ROOT / "README.md")], "README.md: not an image of a known format"),
+        (["nothing.png"], "nothing.png: no such file, folder or archive"),
+        (["tests"], "tests: holds no images (.bmp, "),
+        (["--json", "--out", "x.csv", "x.png"], "--out writes CSV, --json prints; give one of them"),
         (["--precision", "int4", "x.png"], "has no file of precision 'int4'; it has fp16, fp32, int8-cpu, int8-trt"),
     ],
 )
 def test_a_prediction_that_cannot_be_made_is_one_line(words: list[str], said: str, package: Path) -> None:
     refused(run("predict", package, *words), said)
+
+
+@pytest.fixture
+def album(pictures: list[Path], tmp_path: Path) -> Path:
+    """Return a folder of images, of which one is damaged, and other files."""
+    folder = tmp_path / "an album"
+    for number, picture in enumerate(pictures):
+        place = folder / ("inner" if number % 2 else ".") / picture.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, place)
+    (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:-30])
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+SEEN = ["0.png", "4.png", "inner/1.png", "inner/3.png"]
+
+
+def test_a_folder_is_answered_but_for_what_is_damaged(package: Path, album: Path, tmp_path: Path) -> None:
+    table = tmp_path / "new/results.csv"
+    done = run("predict", package, str(album), "--out", str(table))
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    *_, passed_over, damaged, count = done.stderr.splitlines()
+    assert passed_over == f"{album}: passed over 1 file(s) that are no images"
+    assert damaged.startswith(f"error: {album}/2.png: damaged or truncated image")
+    assert count == "error: 1 of 5 images not read, 4 answered"
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [str(album / name) for name in SEEN]
+    assert {row["rank"] for row in rows} == {"1"}
+    printed = [json.loads(line) for line in run("predict", package, str(album), "--json").stdout.splitlines()]
+    assert [line["image"] for line in printed] == [row["file"] for row in rows]
+    for row, line in zip(rows, printed, strict=True):
+        assert {"label": row["label"], "probability": float(row["probability"])} == line["labels"][0]
+
+
+def test_an_archive_and_files_are_answered_and_more_than_the_first_label(
+    package: Path, album: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    (album / "2.png").unlink()
+    archive, table = make_archive(album, "zip"), tmp_path / "results.csv"
+    done = run("predict", package, str(archive), str(pictures[0]), "--out", str(table), "--top", "2")
+    assert done.exit_code == 0, done.stderr
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    files = [*(str(archive / name) for name in SEEN), str(pictures[0])]
+    assert [(row["file"], row["rank"]) for row in rows] == [(name, rank) for name in files for rank in ("1", "2")]
+    assert rows[0] == {**rows[-2], "file": files[0]}, "the same image"
+
+
+def test_predictions_come_as_they_are_made(package: Path, pictures: list[Path]) -> None:
+    opened, read = Package.open(package), []
+
+    class Watched(OnnxRuntime):
+        def infer(self, images: NDArray[Any]) -> Outputs:
+            read.append(len(images))
+            return super().infer(images)
+
+    runtime = Watched(opened.file("fp32"), provider="cpu", num_threads=1)
+    files = [ImageFile(str(number), pictures[number % 5]) for number in range(2 * BATCH + 1)]
+    found = predict_files(opened, runtime, files, top=1)
+    first = [prediction.image for prediction in itertools.islice(found, BATCH) if isinstance(prediction, Prediction)]
+    assert first == [file.name for file in files[:BATCH]]
+    assert read == [BATCH], "what follows is not even decoded"
+    assert len(list(found)) == BATCH + 1
+    assert read == [BATCH, BATCH, 1]
+
+
+def test_a_terminal_shows_how_far_a_table_is(package: Path, album: Path, tmp_path: Path) -> None:
+    words = ["-m", "stages", "predict", "--package", package, album, "--out", tmp_path / "results.csv"]
+    ours, terminal = os.openpty()
+    with subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # at its end a terminal answers with an error
+            while block := os.read(ours, 4096):
+                shown += block
+    os.close(ours)
+    assert process.returncode == 1
+    assert b"5/5" in shown
+    assert shown.rstrip().endswith(b"error: 1 of 5 images not read, 4 answered")
+
+
+def test_a_name_that_is_no_text_is_printed(package: Path, pictures: list[Path], tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"\xff.png")
+    shutil.copy(pictures[0], odd)
+    for words, start in (([], f"{tmp_path}/\\udcff.png: "), (["--json"], f'{{"image": "{tmp_path}/\\udcff.png", ')):
+        assert run("predict", package, *words, str(odd)).stdout.startswith(start)
+    table = tmp_path / "results.csv"
+    assert run("predict", package, "--out", str(table), str(odd)).exit_code == 0
+    assert os.fsencode(odd) in table.read_bytes()
 
 
 def test_a_whole_package_is_intact_and_right(package: Path) -> None:
@@ -425,7 +526,9 @@ before = set(sys.modules)
 sys.modules["torch"] = sys.modules["torchvision"] = None
 from stages.__main__ import main
 
-for words in (["verify"], ["predict", PICTURE], ["benchmark", "--iterations", "10", "--batch", "1"], ["build-engine"]):
+table = ["--out", str(Path(PICTURE).with_suffix(".csv"))]
+timed = ["--iterations", "10", "--batch", "1"]
+for words in (["verify"], ["predict", PICTURE, *table], ["benchmark", *timed], ["build-engine"]):
     try:
         main([words[0], "--package", PACKAGE, *words[1:]])
     except SystemExit as end:

@@ -1,7 +1,9 @@
 """Parameters: strict, typed, and wrong ones answered with one line that names section.key."""
 
+import difflib
 import functools
 import operator
+import os
 import re
 import subprocess
 import sys
@@ -10,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
+from dvc.utils.hydra import apply_overrides
 
+from models.backbones.sources import BACKBONE_SOURCES
 from models.core.table import Entry, Table
 from models.schedules import SCHEDULES
 from pipeline.core.errors import UserError
@@ -25,7 +30,7 @@ from pipeline.export.settings import ExportOnnx, Gates, gates_section
 from pipeline.export.tensorrt.settings import ENGINE_PRECISIONS, ExportTensorrt
 from pipeline.params.loading import load_section, missing_keys, validated
 from pipeline.params.reference import parameters
-from pipeline.params.rendering import explain, overview, render
+from pipeline.params.rendering import RARE, explain, overview, render
 from pipeline.params.schema import Params, load_params
 from stages.__main__ import main as stages_main
 from tests.helpers import ROOT, default_params
@@ -33,6 +38,20 @@ from tests.helpers import ROOT, default_params
 WriteParams = Callable[[dict[str, Any]], Path]
 ENGINE_WIDTH = max(map(len, ENGINE_PRECISIONS))
 """Of the column of names where precisions of engines are explained."""
+
+
+def changed_by_dvc(path: Path, *overrides: str) -> set[str]:
+    """Return the keys and values in the lines of ``path`` that are new after ``dvc exp run -S`` of ``overrides``.
+
+    As many lines as are new must be gone.
+    """
+    before = path.read_text().splitlines()
+    apply_overrides(path, list(overrides))
+    lines = [line for line in difflib.ndiff(before, path.read_text().splitlines()) if line[:2] in ("+ ", "- ")]
+    new = [line[2:].partition("#")[0].strip() for line in lines if line[0] == "+"]
+    assert len(lines) == 2 * len(new)
+    assert len(new) == len(set(new))
+    return set(new)
 
 
 def refusal(path: Path) -> str:
@@ -46,13 +65,17 @@ def refusal(path: Path) -> str:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("base.seed", "zero", "got 'zero'; input should be a valid integer"),
-        ("base.seed", 1.5, "got 1.5; input should be a valid integer"),
-        ("base.seed", True, "got True; input should be a valid integer"),
-        ("base.device", "gpu", "got 'gpu'"),
-        ("prepare_data.calib_fraction", 1.0, "got 1.0; input should be less than 1"),
-        ("train_teacher.training.epochs", 0, "got 0; input should be greater than or equal to 1"),
-        ("train_teacher.training.optimizer.learning_rate", float("nan"), "got nan"),
+        ("base.seed", "zero", "got the text 'zero'; give an integer >= 0"),
+        ("base.seed", 1.5, "got 1.5; give an integer >= 0"),
+        ("base.seed", True, "got true; give an integer >= 0"),
+        ("base.device", "gpu", "got 'gpu'; give auto, cpu, cuda, or cuda:N with the number of a GPU"),
+        ("prepare_data.calib_fraction", 1.0, "got 1.0; give a number > 0 and < 1"),
+        ("train_teacher.training.epochs", 0, "got 0; give an integer >= 1"),
+        (
+            "train_teacher.training.optimizer.learning_rate",
+            float("nan"),
+            "got nan; give a number > 0, neither infinite nor nan",
+        ),
         (
             "prepare_data.source",
             "cifar",
@@ -66,41 +89,56 @@ def refusal(path: Path) -> str:
             "conw",
             "unknown meta-encoder 'conw'; did you mean conv? known: conv, conv_",
         ),
-        ("distill_student.transfer", "labels", "got 'labels'; input should be 'logits' or 'features'"),
-        ("distill_student.flow.num_steps", [], "at least 1 item"),
-        ("distill_student.flow.num_steps", [4, 0], "got 0; input should be greater than or equal to 1"),
-        ("calibrate_steps.candidates", [], "at least 1 item"),
-        ("export_onnx.opset", 17, "got 17; input should be greater than or equal to 18"),
-        ("export_onnx.input", "float16", "input should be 'float32' or 'uint8'"),
+        ("distill_student.transfer", "labels", "got 'labels'; give one of logits, features"),
+        ("distill_student.flow.num_steps", [], "got []; give a list of at least one, each an integer >= 1"),
+        ("distill_student.flow.num_steps", [4, 0], "got 0; give an integer >= 1"),
+        ("calibrate_steps.candidates", [], "got []; give a list of at least one, each an integer >= 1"),
+        ("export_onnx.opset", 17, "got 17; give an integer >= 18"),
+        ("export_onnx.input", "float16", "give one of float32, uint8"),
         (
             "export_onnx.precisions",
             ["fp32", "int4"],
             "precisions.1: unknown precision 'int4'; known: fp32, fp16, int8-cpu",
         ),
         ("export_onnx.precisions", ["fp16"], "got ['fp16']; fp32 must be among them"),
-        ("export_onnx.calibration.method", "random", "input should be 'minmax' or 'percentile'"),
+        ("export_onnx.calibration.method", "random", "give one of minmax, percentile"),
         ("export_onnx.gates.int8-cpu.max_drop", -0.1, "export_onnx.gates.int8-cpu.max_drop: got -0.1"),
         (
             "export_tensorrt.precisions",
             ["fp32", "int8-cpu"],
             "unknown precision of engines 'int8-cpu'; did you mean int8-trt?",
         ),
-        ("export_tensorrt.hardware_compatibility", "all", "'none', 'ampere_plus' or 'same_compute_capability'"),
-        ("evaluate.provider", "gpu", "input should be 'cpu', 'cuda' or 'tensorrt'"),
-        ("package.name", "My Model", "got 'My Model'"),
-        ("train_teacher.std", [0.2, 0.0, 0.2], "got 0.0; input should be greater than 0"),
+        ("export_tensorrt.hardware_compatibility", "all", "give one of none, ampere_plus, same_compute_capability"),
+        ("evaluate.provider", "gpu", "give one of cpu, cuda, tensorrt"),
+        ("package.name", "My Model", "got 'My Model'; give lower-case letters, digits and, between them, hyphens"),
+        ("train_teacher.std", [0.2, 0.0, 0.2], "got 0.0; give a number > 0"),
+        ("train_teacher.mean", [0.5], "mean: got [0.5]; give a list of 3, each a number, or null"),
+        ("train_teacher.mean", [0.5] * 4, "mean: got [0.5, 0.5, 0.5, 0.5]; give a list of 3"),
+        ("train_teacher.weights", "", "got ''; give a text that is not empty, or null"),
+        ("prepare_data.image_size", "128", "got the text '128'; give one number of pixels from 4 on, e.g. 128, since"),
+        ("prepare_data.image_size", [128, 128], "got [128, 128]; give one number of pixels from 4 on, e.g. 128, since"),
+        ("prepare_data.image_size", "128x128", "got the text '128x128'; give one number of pixels from 4 on"),
+        ("calibrate_steps.candidates", [0], "calibrate_steps.candidates.0: got 0; give an integer >= 1"),
+        ("calibrate_steps.candidates", [1, 2, 1], "calibrate_steps.candidates: got [1, 2, 1]; give each once"),
+        ("calibrate_steps.candidates", 4, "got 4; give a list of at least one, each an integer >= 1"),
+        ("export_onnx.precisions", ["fp32", "fp32", "fp16"], "got ['fp32', 'fp32', 'fp16']; give each once"),
+        ("distill_student.feature_pairs", [[1]], "feature_pairs.0: got [1]; give a list of 2, each an integer >= 1"),
+        ("base.deterministic", "yes", "got the text 'yes'; give true or false"),
+        ("base", None, "base: got null; give a section with the keys seed, device, num_threads, deterministic"),
+        ("base", [1], "base: got [1]; give a section with the keys seed, device, num_threads, deterministic"),
+        ("evaluate.max_abs_diff", float("inf"), "got inf; give a number > 0, neither infinite nor nan"),
         ("train_teacher.weights", "~no-such-user/w.pt", "home directory"),
-        ("evaluate.num_threads", 10**12, "less than or equal to 1024"),
-        ("execution.compile", "on", "input should be 'auto', 'always' or 'never'"),
-        ("execution.num_processes", 0, "got 0; input should be greater than or equal to 1"),
-        ("prepare_data.unreadable", "ignore", "input should be 'stop' or 'skip'"),
-        ("distill_student.training.precision", "int8", "input should be 'auto', 'fp32', 'bf16' or 'fp16'"),
-        ("distill_student.training.clip_norm", 0.0, "got 0.0; input should be greater than 0"),
-        ("distill_student.training.ema_decay", 1.0, "got 1.0; input should be less than 1"),
-        ("distill_student.training.optimizer.name", "adam", "input should be 'sgd' or 'adamw'"),
-        ("distill_student.training.optimizer.betas", [0.9, 1.0], "got 1.0; input should be less than 1"),
-        ("distill_student.training.augment.color_jitter", 1.0, "got 1.0; input should be less than 1"),
-        ("distill_student.training.augment.resized_crop_scale", [0.0, 1.0], "got 0.0; input should be greater than 0"),
+        ("evaluate.num_threads", 10**12, "got 1000000000000; give an integer >= 1 and <= 1024"),
+        ("execution.compile", "on", "give one of auto, always, never"),
+        ("execution.num_processes", 0, "got 0; give an integer >= 1"),
+        ("prepare_data.unreadable", "ignore", "give one of stop, skip"),
+        ("distill_student.training.precision", "int8", "give one of auto, fp32, bf16, fp16"),
+        ("distill_student.training.clip_norm", 0.0, "got 0.0; give a number > 0, or null"),
+        ("distill_student.training.ema_decay", 1.0, "got 1.0; give a number > 0 and < 1, or null"),
+        ("distill_student.training.optimizer.name", "adam", "give one of sgd, adamw"),
+        ("distill_student.training.optimizer.betas", [0.9, 1.0], "got 1.0; give a number >= 0 and < 1"),
+        ("distill_student.training.augment.color_jitter", 1.0, "got 1.0; give a number >= 0 and < 1"),
+        ("distill_student.training.augment.resized_crop_scale", [0.0, 1.0], "got 0.0; give a number > 0 and <= 1"),
     ],
 )
 def test_an_ill_typed_or_forbidden_value_is_named(
@@ -253,6 +291,33 @@ def test_what_is_no_parameters_file_is_refused(text: str, tmp_path: Path) -> Non
         load_params(tmp_path / "params.yaml")
 
 
+@pytest.mark.parametrize(
+    ("written", "instead", "words"),
+    [
+        ("  seed: 0", "\tseed: 0", "line 7, column 1, 'seed: 0': a tab; indent with spaces"),
+        ("  seed: 0", "  seed: 0\n  seed: 1", "line 8, column 3, 'seed: 1': the key seed stands there twice; keep one"),
+        ("  seed: 0", "  seed: 0: 1", "line 7, column 10, 'seed: 0: 1': a colon where none fits"),
+        ("  device:", "   device:", "line 8, column 4, 'device: auto': it does not fit what stands above"),
+        ("  root: ", "  root: [a", "'download: false': a bracket that is not closed; ']' is missing"),
+        ("  root: ", '  root: "C:\\data"', "a backslash in double quotes; use single quotes"),
+        ("  root: ", "  root: '", "quotes"),
+        ("  root: ", "  root: *x ", "found undefined alias 'x'"),
+        ("base:", "---\na: 1\n---\nbase:", "'---': a second document begins; a file holds one"),
+        ("  seed: 0", "  seed: 0 # \x07", "line 7: a character that YAML does not allow"),
+        ("  seed: 0", "  seed: 0 # \udcff", "no text in UTF-8 from byte "),
+    ],
+)
+def test_broken_yaml_is_named_with_its_line_and_what_is_wrong(
+    written: str, instead: str, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(default_params().replace(written, instead, 1), errors="surrogateescape")
+    message = refusal(path)
+    assert message.startswith(f"{path}: not valid YAML: ")
+    assert words in message
+    assert "unicode string" not in message
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "nothing.yaml: cannot be read" in refusal(tmp_path / "nothing.yaml")
 
@@ -289,7 +354,7 @@ def test_a_section_alone_is_as_strict_as_the_file(params_file: WriteParams) -> N
     with pytest.raises(UserError) as caught:
         load_section(path, "base", Base)
     assert [line.partition(": ")[2] for line in str(caught.value).splitlines()] == [
-        "base.seed: got True; input should be a valid integer",
+        "base.seed: got true; give an integer >= 0",
         (
             "base.sede: got 1, but the key is unknown; did you mean seed? allowed here: seed, device, num_threads, "
             "deterministic"
@@ -318,8 +383,8 @@ def test_a_section_that_is_read_in_part_has_no_other_keys(params_file: WritePara
         ("base: {}", "evaluate", "evaluate: missing; fmkt params --explain evaluate describes it"),
         ("export_onnx: {}", "export_onnx.gates", "export_onnx.gates: missing;"),
         ("export_onnx: 3", "export_onnx.gates", "export_onnx.gates: missing;"),
-        ("evaluate:", "evaluate", "evaluate: got None; input should be a valid dictionary"),
-        ("evaluate: {1: 2}", "evaluate", "keys should be strings"),
+        ("evaluate:", "evaluate", "evaluate: got null; give a section with the keys seed, device"),
+        ("evaluate: {1: 2}", "evaluate", "evaluate: got the key 1, which is no text"),
         ("- 1", "evaluate", "holds no sections; fmkt preset NAME writes a complete file"),
     ],
 )
@@ -464,23 +529,21 @@ def test_a_fresh_clone_has_the_default_preset() -> None:
 def test_a_file_tells_knobs_from_the_rest_and_says_what_each_key_takes() -> None:
     lines = default_params().splitlines()
     assert max(map(len, lines)) <= 120
-    section = lines[
-        lines.index("prepare_data:                   # where the images come from and how they are split") :
-    ]
-    until_source = next(number for number, line in enumerate(section) if line.startswith("  source: digits")) + 1
-    comment = " ".join(line.partition("# ")[2] for line in section[1:until_source]).strip()
-    assert comment == f"where the images come from; one of {', '.join(SOURCES)}", "at its end, or above if too long"
-    assert {"digits", "imagefolder", "cifar10", "cifar100"} <= set(SOURCES)
-    mark = section.index("  # rarely changed")
-    keys = [line.split(":")[0].strip() for line in section[1:mark] if not line.startswith("  # ")]
-    assert keys[:2] == ["source", "root"]
-    assert section[mark + 1].startswith("  max_test_images: null")
-    assert "    kd: {temperature: 4.0}      # softened cross-entropy (Hinton et al. 2015)" in lines
-    assert "      weight_decay: 5.0e-4      # pulls weights towards zero" in lines
-    at = next(number for number, line in enumerate(lines) if line.startswith("    schedule: {name: cosine, "))
-    assert lines[at - 1] == "    # learning rate over the epochs; name: cosine, multistep, one_cycle", (
-        "too long for its end"
+    start = lines.index("prepare_data:                   # where the images come from and how they are split")
+    section = lines[start + 1 : lines.index("", start)]
+    until_root = next(number for number, line in enumerate(section) if line.startswith("  root:"))
+    comment = " ".join(line.partition("# ")[2] for line in section[:until_root]).strip()
+    assert comment == f"where the images come from; one of {', '.join(SOURCES)}", "at its end, and below if too long"
+    rare = [line.partition(RARE)[1] == RARE for line in section if not line.lstrip().startswith("#")]
+    assert rare == sorted(rare), "knobs stand above the rest"
+    assert {True, False} == set(rare)
+    assert (
+        "  test_fraction: 0.2            # (rare) share of each class to test on, where the source has no test split"
+        in (section)
     )
+    assert "      weight_decay: 5.0e-4      # pulls weights towards zero" in lines
+    keys = [line.split(":")[0] for line in lines]
+    assert keys.index("  feature_pairs") < keys.index("  flow"), "keys stand above sections, the rare ones too"
 
 
 @pytest.mark.parametrize(
@@ -501,6 +564,8 @@ def test_a_file_tells_knobs_from_the_rest_and_says_what_each_key_takes() -> None
         ("evaluate.gate.max_difference", 0.00099),
         ("distill_student.training.optimizer.betas", [0.0, 0.999999]),
         ("train_teacher.weights", "/data/a folder/with: colon.pt"),
+        ("train_teacher.weights", "/data/" + "a folder with blanks/" * 20 + "w.pt"),
+        ("calibrate_steps.candidates", list(range(1, 40))),
     ],
 )
 def test_whatever_is_rendered_is_read_back(key: str, value: object, tmp_path: Path) -> None:
@@ -512,6 +577,7 @@ def test_whatever_is_rendered_is_read_back(key: str, value: object, tmp_path: Pa
     path.write_text(render(params, "A title."))
     assert load_params(path) == params
     assert render(load_params(path), "A title.") == path.read_text()
+    assert changed_by_dvc(path, "base.seed=5", "evaluate.batch_size=77") == {"seed: 5", "batch_size: 77"}
 
 
 def test_every_key_is_explained() -> None:
@@ -553,7 +619,7 @@ def test_an_explanation_holds_what_the_table_says(monkeypatch: pytest.MonkeyPatc
         ("train_teacher.std", "takes    a list of 3, each a number > 0, or null\n  default  null"),
         ("distill_student.feature_pairs", "takes    a list of at least one, each a list of 2, each an integer >= 1"),
         ("base.deterministic", "takes    true or false\n  default  true"),
-        ("base.device", r"takes    a text that matches ^(auto|cpu|cuda(:\d+)?)$"),
+        ("base.device", "takes    auto, cpu, cuda, or cuda:N with the number of a GPU"),
         ("export_tensorrt.precisions", f"any of\n    {'fp32':{ENGINE_WIDTH}}  float32, as trained\n"),
         ("execution.compile", "one of\n    auto\n    always\n    never\n  default  auto"),
     ],
@@ -562,12 +628,73 @@ def test_an_explanation_says_what_a_key_takes_and_its_default(key: str, words: s
     assert words in explain(key)
 
 
+@pytest.mark.parametrize("section", ["train_teacher", "distill_student"])
+def test_an_explanation_lists_all_backbones(section: str) -> None:
+    listed = re.findall(r"[\w]+", explain(f"{section}.backbone"))
+    for source in BACKBONE_SOURCES.values():
+        assert set(source.names()) <= set(listed)
+
+
+@pytest.mark.parametrize(
+    "words", [["preset", "digits"], ["preset"], ["params"], ["compare", "a", "--out", "b", "--report", "c"]]
+)
+def test_commands_that_read_yaml_say_what_a_device_lacks(words: list[str], tmp_path: Path) -> None:
+    """The dependency group ``edge`` has no YAML."""
+    code = f"import sys; sys.modules['ruamel.yaml'] = None; from stages.__main__ import main; main({words!r})"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: the Python package ruamel.yaml is not installed; make install\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "num_classes", "words"),
+    [
+        (
+            "dist",
+            2,
+            ["loss: dist of 2 classes: its correlation of classes (beta) is constant", "kd or mse work"],
+        ),
+        ("dkd", 2, ["loss: dkd of 2 classes: its part on the classes among the others (beta) is constant"]),
+        ("dist", 3, []),
+        ("kd", 2, []),
+    ],
+)
+def test_a_criterion_that_is_idle_in_part_is_named(loss: str, num_classes: int, words: list[str]) -> None:
+    found = list(DistillStudent(loss=loss).warnings(num_classes))
+    assert len(found) == bool(words)
+    assert all(word in found[0] for word in words)
+    assert not list(DistillStudent(loss=loss, method="none").warnings(num_classes))
+
+
+@pytest.mark.parametrize("loss", [name for name, entry in CRITERIA.items() if LOGITS in entry.applies_to])
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_what_is_called_idle_has_no_gradient(loss: str, num_classes: int) -> None:
+    """The part weighted by beta alone; a criterion without such a part has a gradient with two classes."""
+    entry = CRITERIA[loss]
+    settings = entry.settings() if entry.settings is not None else None
+    known = set(type(settings).model_fields) - {"warmup_epochs"} if settings is not None else set()
+    values = {name: getattr(settings, name) for name in known}
+    values |= {name: float(name == "beta") for name in ("alpha", "beta", "gamma") if "beta" in known and name in known}
+    generator = torch.Generator().manual_seed(0)
+    student = torch.randn(16, num_classes, generator=generator, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(16, num_classes, generator=generator, dtype=torch.float64)
+    labels = [torch.randint(num_classes, (16,), generator=generator)] if entry.takes_labels else []
+    (gradient,) = torch.autograd.grad(entry.load()(student, teacher, *labels, **values), student)
+    assert (gradient.abs().max() > 1e-6) == (num_classes >= entry.whole_from_classes)
+
+
 @pytest.mark.parametrize(
     ("key", "words"),
     [
         ("num_steps", "unknown parameter 'num_steps'; did you mean distill_student.flow.num_steps? the sections are"),
         ("distill_student.flow.stepz", "distill_student.flow has num_steps, schedule,"),
         ("base.sed", "did you mean base.seed? base has seed, device"),
+        ("engine", "unknown parameter 'engine'; did you mean execution? the sections are"),
         ("base.seed.x", "base.seed has no keys"),
         ("", "the sections are base, execution"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 from torch import nn
 
@@ -232,9 +233,9 @@ def test_what_presets_extend_is_not_listed() -> None:
         ("base: {sead: 1}", "own.yaml: base.sead: unknown key 'sead'; did you mean seed? known: seed, device"),
         ("bass: {seed: 1}", "own.yaml: bass: unknown key 'bass'; did you mean base? known: base, execution"),
         ("train_teacher: {training: {optimizer: {lr: 1.0}}}", "own.yaml: train_teacher.training.optimizer.lr: unknown"),
-        ("base: {seed: x}", "own.yaml: base.seed: got 'x'; input should be a valid integer"),
-        ("base: 3", "own.yaml: base: got 3; input should be a valid dictionary"),
-        ("base: {seed: {a: 1}}", "own.yaml: base.seed: got {'a': 1}; input should be a valid integer"),
+        ("base: {seed: x}", "own.yaml: base.seed: got the text 'x'; give an integer >= 0"),
+        ("base: 3", "own.yaml: base: got 3; give a section with the keys seed, device"),
+        ("base: {seed: {a: 1}}", "own.yaml: base.seed: got {'a': 1}; give an integer >= 0"),
         ("prepare_data: {source: cifar10}", "own.yaml: prepare_data: source cifar10 needs root"),
         ("- 1", "own.yaml: holds no sections"),
         ("a: [", "own.yaml: not valid YAML"),
@@ -334,9 +335,10 @@ def test_a_parameters_file_that_is_a_link_stays_one_and_a_folder_is_named(tmp_pa
     assert apply_preset(FOLDER, "digits", link) == tmp_path / "elsewhere.yaml.bak"
     assert link.is_symlink()
     assert load_params(place).base.seed == 0
-    for wrong in (tmp_path, place / "params.yaml"):
-        with pytest.raises(UserError, match=r"cannot be read or written \("):
-            apply_preset(FOLDER, "digits", wrong)
+    with pytest.raises(UserError, match=rf"{tmp_path}: cannot be read \(Is a directory\)"):
+        apply_preset(FOLDER, "digits", tmp_path)
+    beside = CliRunner().invoke(stages_main, ["preset", "digits", "--params", str(place / "params.yaml")])
+    assert (beside.exit_code, beside.stderr) == (1, f"error: {place}: File exists\n")
 
 
 def test_without_presets_the_command_says_where_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -363,6 +365,10 @@ def test_the_preset_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     unknown = CliRunner().invoke(stages_main, ["preset", "digit", "--params", str(path)])
     assert unknown.exit_code == 2
     assert "error: preset: unknown preset 'digit'; did you mean digits? known: cifar10" in unknown.output
+    for part, meant in (("imagenet", "tiny-imagenet"), ("folder", "imagefolder-trial")):
+        line = CliRunner().invoke(stages_main, ["preset", part, "--params", str(path)]).output
+        assert f"unknown preset '{part}'; did you mean " in line
+        assert meant in line
 
 
 def test_the_usual_cifar_100_pairs_are_there() -> None:
@@ -374,6 +380,34 @@ def test_the_usual_cifar_100_pairs_are_there() -> None:
         ("wrn_40_2", "wrn_16_2"),
         ("cifar_vgg13", "cifar_vgg8"),
     } < pairs
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_dvc_changes_the_lines_of_the_keys_that_it_is_told_and_no_others(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(render_preset(FOLDER, name))
+    before = path.read_text().splitlines()
+    apply_overrides(
+        path, ["train_teacher.weights='/my weights (1)/new [2].pt'", "distill_student.losses.dist.gamma=0.25"]
+    )
+    after = path.read_text().splitlines()
+    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert [new.partition("#")[0].strip() for _, new in changed] == [
+        "weights: /my weights (1)/new [2].pt",
+        "gamma: 0.25",
+    ]
+    assert [old.partition("#")[2] for old, _ in changed] == [new.partition("#")[2] for _, new in changed]
+    assert load_params(path).distill_student.losses.dist.gamma == 0.25  # type: ignore[attr-defined]
+
+
+def test_a_list_loses_no_comment_when_dvc_changes_it(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(render_preset(FOLDER, DEFAULT))
+    comments = [line.partition("#")[2] for line in path.read_text().splitlines() if "#" in line]
+    mean = "train_teacher.mean=[0.5,0.5,0.5]"
+    apply_overrides(path, [mean, mean.replace("mean", "std"), "calibrate_steps.candidates=[1]"])
+    assert [line.partition("#")[2] for line in path.read_text().splitlines() if "#" in line] == comments
+    assert load_params(path).train_teacher.mean == (0.5, 0.5, 0.5)
 
 
 SIZES = {"digits": (8, 8), "imagenet": (224, 224)}

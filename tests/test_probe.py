@@ -56,11 +56,36 @@ def test_a_provider_that_is_not_there_is_noticed_at_once(
     refused(result, f"evaluate.provider: got '{provider}', which is not available here; it needs an NVIDIA GPU")
 
 
+def test_an_unknown_backbone_is_answered_with_the_nearest_ones_and_where_all_are_listed(
+    params_file: WriteParams, tmp_path: Path
+) -> None:
+    key = "distill_student.backbone"
+    done = run_probe(params_file({key: "mobilenet_v4"}), tmp_path / "environment.json")
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {key}: unknown backbone 'mobilenet_v4'; did you mean mobilenet_v2 or ")
+    assert line.endswith(f" are known; fmkt params --explain {key} lists all")
+    assert len(line) < 250
+
+
 def test_a_source_of_a_task_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = replace(SOURCES["digits"], task="classificaton")
     monkeypatch.setattr(checks, "SOURCES", {"digits": entry})
     with pytest.raises(UserError, match=r"^prepare_data.source: unknown task 'classificaton'; did you mean"):
         data_fingerprint(PrepareData())
+
+
+@pytest.mark.parametrize("source", ["imagefolder", "cifar10"])
+def test_a_relative_root_is_named_with_where_it_was_looked_for(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An experiment in a copy of the repository has another working directory."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"photos in {tmp_path}; an absolute path is found from everywhere"):
+        data_fingerprint(PrepareData(source=source, root="photos"))
+    with pytest.raises(UserError) as caught:
+        data_fingerprint(PrepareData(source=source, root="/no/photos"))
+    assert "everywhere" not in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

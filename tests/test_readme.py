@@ -98,7 +98,11 @@ def test_commands_exist(command: str) -> None:
     elif words[0] == "source":
         assert words[1] == ".venv/bin/activate"
     else:
-        known = {"git": ["add", "commit", "checkout"], "pip": ["install"], ".venv/bin/pre-commit": ["install"]}
+        known = {
+            "git": ["add", "commit", "checkout", "config"],
+            "pip": ["install"],
+            ".venv/bin/pre-commit": ["install"],
+        }
         assert words[1] in known[words[0]], command
 
 

@@ -30,6 +30,7 @@ class Brightness(Task):
     primary = "right_counts"
     primary_title = "right counts"
     truth_names = ("bright",)
+    prediction_columns = ("channel",)
     image_columns = ("file",)
 
     def encode_truth(self, images: Any, kept: Sequence[int]) -> NoReturn:
@@ -59,7 +60,8 @@ class Brightness(Task):
         for name, levels, count in zip(names, outputs[LEVELS], outputs[COUNT][:, 0], strict=True):
             brightest = [class_names[i] for i in np.argsort(-levels, kind="stable")[:top]]
             text = f"{count} bright, {' > '.join(brightest)}"
-            found.append(Prediction(name, {"bright": int(count), "channels": brightest}, text))
+            rows = [{"channel": channel} for channel in brightest]
+            found.append(Prediction(name, {"bright": int(count), "channels": brightest}, text, rows))
         return found
 
     def image_rows(self, names: Any, outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> NoReturn:

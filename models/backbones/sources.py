@@ -77,7 +77,7 @@ def backbone_source(name: str) -> BackboneSourceEntry:
     """Return the source of the backbone ``name``.
 
     Raises:
-        ValueError: no source knows it; the message has the nearest names, and all known ones.
+        ValueError: no source knows it; the message has the nearest names.
     """
     for source in BACKBONE_SOURCES.values():
         if name in source.names():

@@ -102,9 +102,17 @@ def choose(table: Mapping[str, Value], name: str, *, kind: str) -> Value:
     return table[name]
 
 
+LISTED = 20
+"""So many names, at most, are listed whole."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """Return the message about ``name``, which none of the ``known`` names of a ``kind`` is."""
+    """Return the message about ``name``, which none of the ``known`` names of a ``kind`` is.
+
+    It has the nearest names: those that are spelt alike or, where there are none, that have it as a part.
+    """
     names = list(known)
-    near = difflib.get_close_matches(str(name), names)
+    near = difflib.get_close_matches(str(name), names) or [one for one in names if name and str(name) in one][:3]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}"
+    shown = f"known: {', '.join(names)}" if len(names) <= LISTED else f"{len(names)} are known"
+    return f"unknown {kind} {name!r}; {hint}{shown}"

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, mode
 from ruamel.yaml import YAML
 
 from pipeline.core.errors import UserError
-from pipeline.params.loading import read_yaml
+from pipeline.params.loading import fault_lines, read_yaml
 from pipeline.params.presets import PRESETS, load_preset
 
 Changes = dict[str, Any]
@@ -71,12 +71,7 @@ def load_comparison(path: Path) -> Comparison:
     try:
         return Comparison.model_validate(read_yaml(path))
     except ValidationError as error:
-        lines = [
-            f"{path}: {found['ctx']['error']}"  # of our own rules, which name the key
-            if found["type"] == "value_error"
-            else f"{path}: {'.'.join(map(str, found['loc']))}: {found['msg']}"
-            for found in error.errors()
-        ]
+        lines = [f"{path}: {line}" for line in fault_lines(error.errors(), Comparison)]
         raise UserError("\n".join(lines)) from error
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import BusyError, UserError
+from pipeline.core.errors import BusyError, UserError, written_file
 
 Json = dict[str, Any]
 
@@ -34,12 +34,13 @@ def replaced_folder(target: Path) -> Iterator[Path]:
             old.rename(target)
         for leftover in (work, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        work.mkdir()
         try:
-            yield work
-            if target.exists():
-                target.rename(old)
-            work.rename(target)
+            with written_file(target, work=work):
+                work.mkdir()
+                yield work
+                if target.exists():
+                    target.rename(old)
+                work.rename(target)
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -55,9 +56,13 @@ def exclusive(target: Path) -> Iterator[None]:
         BusyError: another process holds it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_name(f".{target.name}.lock").open("w") as lock:
+    path = target.with_name(f".{target.name}.lock")
+    with written_file(target, work=path):
+        lock = path.open("w")
+    with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with written_file(target):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BusyError(f"{target}: another run is still writing it; wait for it to end, or stop it") from error
         yield
@@ -68,13 +73,15 @@ def write_bytes(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     work = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        with work.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        work.replace(path)
+        with written_file(path, work=work):
+            with work.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            work.replace(path)
     finally:
-        work.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what it was stopped by is said, not what hinders to clear up
+            work.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,11 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Strict, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    Strict,
+    WithJsonSchema,
+    create_model,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from models.core.table import Table
+
+NAMES_OF = "names_of"
+"""In a JSON schema: what the names that a text takes are names of, where listing them takes too long for the schema."""
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
@@ -21,16 +33,16 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-def _require_distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    repeated = [value for value in values if values.count(value) > 1]
+def _each_once(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    repeated = [item for item in items if items.count(item) > 1]
     if repeated:
-        raise ValueError(f"got {list(values)}, with {repeated[0]} more than once; name each once")
-    return values
+        raise ValueError(f"got {list(items)}, with {repeated[0]} more than once; give each once")
+    return items
 
 
-Distinct = AfterValidator(_require_distinct)
-"""In ``Annotated[tuple[...], Distinct]``: no value stands there twice."""
-Counts = Annotated[tuple[Annotated[Count, Strict()], ...], Strict(strict=False), Field(min_length=1)]
+EachOnce = AfterValidator(_each_once)
+"""Of lists: no item may stand there twice."""
+Counts = Annotated[tuple[Annotated[Count, Strict()], ...], Strict(strict=False), Field(min_length=1), EachOnce]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Strict(), Field(gt=0, le=1)]
 NumThreads = Annotated[int, Field(ge=1, le=1024)]
@@ -46,6 +58,7 @@ def _expanded(path: str) -> str:
         raise ValueError(f"got {path!r}, whose home directory is not known ({error})") from error
 
 
+BackboneName = Annotated[str, WithJsonSchema({"type": "string", NAMES_OF: "backbones"})]
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_expanded)]
 
 
@@ -55,23 +68,28 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def knob(default: Any, description: str, *, was: str | tuple[str, ...] = ()) -> Any:
+def knob(default: Any, description: str, *, was: str | tuple[str, ...] = (), takes: str | None = None) -> Any:
     """Return a field that people turn first; in the parameters file it stands above the others of its section.
 
     Args:
         was: its name in earlier versions, or those of keys whose place it takes; who still writes one is told this.
+        takes: what its values may be, in words, where its type does not say it well.
     """
-    return _field(default, description, was, is_rare=False)
+    return _field(default, description, was, takes, is_rare=False)
 
 
-def rare(default: Any, description: str, *, was: str | tuple[str, ...] = ()) -> Any:
-    """Return a field that is rarely changed; in the parameters file it stands below the knobs of its section."""
-    return _field(default, description, was, is_rare=True)
+def rare(default: Any, description: str, *, was: str | tuple[str, ...] = (), takes: str | None = None) -> Any:
+    """Return a field that is rarely changed; in the parameters file it is marked, and stands below the knobs.
+
+    Args:
+        was, takes: as of ``knob``.
+    """
+    return _field(default, description, was, takes, is_rare=True)
 
 
-def _field(default: Any, description: str, was: str | tuple[str, ...], *, is_rare: bool) -> Any:
-    names = (was,) if isinstance(was, str) else was
-    return Field(default, description=description, json_schema_extra={"rare": is_rare, "was": [*names]})
+def _field(default: Any, description: str, was: str | tuple[str, ...], takes: str | None, *, is_rare: bool) -> Any:
+    about: dict[str, Any] = {"rare": is_rare, "was": [was] if isinstance(was, str) else [*was]}
+    return Field(default, description=description, json_schema_extra=about | ({"takes": takes} if takes else {}))
 
 
 def settings_faults(settings: object) -> Iterator[str]:
@@ -126,7 +144,9 @@ class Base(Section):
 
     seed: Annotated[int, Field(ge=0)] = knob(0, "of everything random: weights, splits, order, augmentation")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = knob(
-        "auto", "where networks run: auto (CUDA where there is one), cpu, cuda, or one GPU as cuda:1"
+        "auto",
+        "where networks run: auto (CUDA where there is one), cpu, cuda, or one GPU as cuda:1",
+        takes="auto, cpu, cuda, or cuda:N with the number of a GPU",
     )
     num_threads: NumThreads | None = knob(
         2, "CPU threads of training (null: all cores); another count changes the last bits"

@@ -42,6 +42,10 @@ class CriterionEntry(Entry):
     """
     takes_labels: bool = False
     """Whether the function takes the labels (B,) as its third argument."""
+    whole_from_classes: int = 2
+    """The number of classes from which on every part of it has a gradient."""
+    idle_part: str = ""
+    """The part that has none with fewer classes, in words."""
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong with this entry."""
@@ -126,6 +130,8 @@ CRITERIA = Table(
         applies_to=(LOGITS,),
         settings=DkdSettings,
         takes_labels=True,
+        whole_from_classes=3,
+        idle_part="its part on the classes among the others (beta)",
     ),
     CriterionEntry(
         name="dist",
@@ -133,6 +139,8 @@ CRITERIA = Table(
         load=_dist,
         applies_to=(LOGITS,),
         settings=DistSettings,
+        whole_from_classes=3,
+        idle_part="its correlation of classes (beta)",
     ),
     CriterionEntry(
         name="pkd",

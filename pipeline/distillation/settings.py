@@ -1,5 +1,6 @@
 """Settings of the student: the method, what it transfers and by which criterion, the flow, and its training."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, Strict, model_validator
@@ -7,7 +8,7 @@ from pydantic import Field, Strict, model_validator
 from models.core.table import Table
 from models.meta_encoders import META_ENCODERS
 from models.schedules import SCHEDULES
-from pipeline.core.settings import Count, Counts, Positive, Section, entry_of, knob, rare, section_of
+from pipeline.core.settings import BackboneName, Count, Counts, Positive, Section, entry_of, knob, rare, section_of
 from pipeline.distillation.criteria import CRITERIA, FEATURES, LOGITS, CriterionEntry, Transfer
 from pipeline.distillation.methods import METHODS
 from pipeline.training.settings import Training
@@ -61,7 +62,7 @@ class DistillStudent(Section):
     """The student and how it learns."""
 
     method: Annotated[str, entry_of(METHODS)] = knob("fm_kt", "how the student learns")
-    backbone: str = knob("resnet8", "the student's network: the same names as for the teacher")
+    backbone: BackboneName = knob("resnet8", "the student's network: the same names as for the teacher")
     transfer: Transfer = knob(LOGITS, "what of the teacher is transferred")
     loss: Annotated[str, entry_of(CRITERIA)] = knob("dist", "criterion by which student and teacher are compared")
     loss_weight: Positive = knob(1.0, "weight of the criterion beside the loss on the labels")
@@ -88,6 +89,20 @@ class DistillStudent(Section):
         """Return the pairs [student's stage, teacher's stage] whose features are transferred; none for logits."""
         is_used = self.transfer == FEATURES and self.needs_teacher
         return [list(pair) for pair in self.feature_pairs] if is_used else []
+
+    def warnings(self, width: int) -> Iterator[str]:
+        """Yield what is allowed, but hardly meant, of answers among ``width``."""
+        entry = CRITERIA[self.loss]
+        if METHODS[self.method].uses_criterion and width < entry.whole_from_classes:
+            able = [
+                name
+                for name, other in CRITERIA.items()
+                if self.transfer in other.applies_to and other.whole_from_classes <= width
+            ]
+            yield (
+                f"distill_student.loss: {self.loss} of {width} classes: {entry.idle_part} is constant, "
+                f"and nothing is learnt from it; {' or '.join(able)} work with {width}"
+            )
 
     @property
     def criterion_settings(self) -> Section | None:

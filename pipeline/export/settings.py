@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import AfterValidator, Field, Strict, model_validator
 
 from models.core.table import Table
-from pipeline.core.settings import Count, Counts, Distinct, Section, entry_of, knob, rare, section_of
+from pipeline.core.settings import Count, Counts, EachOnce, Section, entry_of, knob, rare, section_of
 from pipeline.export.precisions import FP32, PRECISIONS, PrecisionEntry
 from pipeline.tasks.gate import Gate, PlacedGate
 
 GATES = "export_onnx.gates"
 """Where the gates are set."""
 Precisions = Annotated[
-    tuple[Annotated[str, entry_of(PRECISIONS)], ...], Strict(strict=False), Field(min_length=1), Distinct
+    tuple[Annotated[str, entry_of(PRECISIONS)], ...], Strict(strict=False), Field(min_length=1), EachOnce
 ]
 
 

@@ -39,7 +39,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = _why_unreadable(path, error)
         raise UserError(f"{path}: no readable weights ({reason}); give a .safetensors file or a state dict") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -47,6 +47,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"{path}: holds something else than named tensors; give a .safetensors file or a state dict")
     return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """Return why ``path`` holds no weights; PyTorch's own words say it only of what ``torch.save`` has written."""
+    if path.suffix != ".safetensors" and not isinstance(error, OSError):
+        with path.open("rb") as file:
+            start = file.read(4)
+        if not start.startswith((b"PK\x03\x04", b"\x80")):
+            return "the file is empty" if not start else "torch.save has not written this file"
+    return " ".join(str(error).split())[:200]
 
 
 def load_state(network: nn.Module, weights: dict[str, Tensor], source: object) -> None:

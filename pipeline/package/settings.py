@@ -11,6 +11,8 @@ class PackageSettings(Section):
     """What a consumer downloads."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")] = knob(
-        "fmkt-student", "of the package: lower-case letters, digits and hyphens"
+        "fmkt-student",
+        "of the package: lower-case letters, digits and hyphens",
+        takes="lower-case letters, digits and, between them, hyphens",
     )
     description: str = knob("A compact image classifier.", "one sentence about the model, for its card")

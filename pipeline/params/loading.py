@@ -4,7 +4,7 @@ Nothing here knows a section: who reads one says which settings it holds.
 """
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.core.errors import UserError
 from pipeline.core.settings import Section
+from pipeline.params.wording import value_fault, yaml_fault
 
 S = TypeVar("S", bound=Section)
 Location = tuple[Any, ...]
@@ -74,14 +75,16 @@ def read_yaml(path: Path) -> object:
     Raises:
         UserError: the file is missing or not YAML.
     """
+    text = ""
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return YAML(typ="safe", pure=True).load(text)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a YAML file, e.g. params.yaml") from error
     except RecursionError as error:
         raise UserError(f"{path}: not valid YAML: nested too deeply") from error
     except (YAMLError, ValueError, LookupError, TypeError) as error:  # all but the first: of values that are none
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: not valid YAML: {yaml_fault(error, text)}") from error
 
 
 def validated(content: object, model: type[S], source: Path | str, location: Location = ()) -> S:
@@ -98,8 +101,8 @@ def validated(content: object, model: type[S], source: Path | str, location: Loc
     try:
         found, errors = model.model_validate(content), []
     except ValidationError as error:
-        found, errors = None, error.errors()
-    lines = [_describe(error, model, location) for error in errors if not _is_premature(error, missing)]
+        found, errors = None, [one for one in error.errors() if not _is_premature(one, missing)]
+    lines = fault_lines(errors, model, location)
     # a misspelt key is one mistake: the right one is not reported missing beside it
     meant = [(*_parent(error), _nearest(error, model)) for error in errors if error["type"] == "extra_forbidden"]
     lines += [_missing_line((*location, *key)) for key in missing if key not in meant]
@@ -137,8 +140,14 @@ def _is_premature(error: Any, missing: Sequence[Location]) -> bool:
     return of_rule and any(len(key) > len(location) and key[: len(location)] == location for key in missing)
 
 
-def _describe(error: Any, model: type[BaseModel], location: Location) -> str:
-    """Return the line of one of pydantic's errors: section.key, what was got, what is allowed."""
+def fault_lines(errors: Iterable[Any], model: type[BaseModel], location: Location = ()) -> list[str]:
+    """Return a line for each of pydantic's ``errors`` about a ``model`` that stands at ``location`` of its file."""
+    lines = (_describe(error, model, location) for error in errors)
+    return list(dict.fromkeys(line for line in lines if line is not None))
+
+
+def _describe(error: Any, model: type[BaseModel], location: Location) -> str | None:
+    """Return the line of an error: section.key, what was got, what is allowed; None where others say the same."""
     key = _dotted((*location, *error["loc"]))
     if error["type"] == "extra_forbidden":
         nearest = _nearest(error, model)
@@ -147,7 +156,8 @@ def _describe(error: Any, model: type[BaseModel], location: Location) -> str:
         return f"{key}: {got}the key is unknown; {hint}allowed here: {', '.join(_siblings(error, model))}"
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
-    return f"{key}: got {error['input']!r}; {error['msg'][:1].lower()}{error['msg'][1:]}"
+    fault = value_fault(error, model)
+    return None if fault is None else f"{_dotted((*location, *fault[0]))}: {fault[1]}"
 
 
 def _missing_line(location: Location) -> str:

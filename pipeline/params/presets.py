@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.core.table import choose, unknown_name
-from pipeline.core.errors import UserError, user_error
+from pipeline.core.errors import UserError, readable_file, user_error
 from pipeline.core.files import write_bytes
 from pipeline.params.loading import read_yaml, validated
 from pipeline.params.rendering import render
@@ -63,19 +63,19 @@ def apply_preset(folder: Path, name: str, params: Path) -> Path | None:
     A file that equals a preset is replaced without a copy.
 
     Raises:
-        UserError: as ``load_preset``; or ``params`` cannot be read or written.
+        UserError: as ``load_preset``; or ``params`` cannot be read.
+        OSError: it cannot be written; nothing has changed then.
     """
     chosen = render_preset(folder, name).encode()
     kept = None
     params = params.resolve()  # a link stays one
-    try:
-        if params.exists() and not _is_preset(folder, params.read_bytes()):
-            names = (params.with_name(f"{params.name}.bak{number or ''}") for number in itertools.count())
-            kept = next(name for name in names if not name.exists())
-            write_bytes(kept, params.read_bytes())
-        write_bytes(params, chosen)
-    except OSError as error:
-        raise UserError(f"{error.filename or params}: cannot be read or written ({error.strerror})") from error
+    with readable_file(params):
+        earlier = params.read_bytes() if params.exists() else None
+    if earlier is not None and not _is_preset(folder, earlier):
+        names = (params.with_name(f"{params.name}.bak{number or ''}") for number in itertools.count())
+        kept = next(name for name in names if not name.exists())
+        write_bytes(kept, earlier)
+    write_bytes(params, chosen)
     return kept
 
 

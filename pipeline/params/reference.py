@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.core.settings import NAMES_OF
 from pipeline.params.schema import Params
-
-Schema = dict[str, Any]
-"""A JSON schema."""
+from pipeline.params.wording import Schema, values_in_words, without_null
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,8 @@ class Parameter:
     """What it takes, in words; of a section it is empty."""
     choices: dict[str, str]
     """Names that it takes, with what is said about them; none where it takes something else."""
+    names_of: str | None
+    """What its names are names of, where those are not among the choices."""
     is_list: bool
     """Whether it takes several values."""
     is_rare: bool
@@ -53,7 +54,7 @@ def parameters() -> Parameter:
 
 def _parameter(key: str, node: Schema, definitions: dict[str, Schema], default: Any) -> Parameter:
     merged = definitions[node["$ref"].rpartition("/")[2]] | node if "$ref" in node else node
-    plain = _without_null(merged)
+    plain = without_null(merged)
     item = plain.get("items", plain)
     described = item.get("choices", {})
     children = {
@@ -65,49 +66,10 @@ def _parameter(key: str, node: Schema, definitions: dict[str, Schema], default: 
         description=merged.get("description", ""),
         values="" if children else values_in_words(merged),
         choices={name: described.get(name, "") for name in item.get("enum", ())},
+        names_of=plain.get(NAMES_OF),
         is_list=plain.get("type") == "array",
         is_rare=merged.get("rare", False),
         was=tuple(merged.get("was", ())),
         default=default,
         children=children,
     )
-
-
-def _without_null(node: Schema) -> Schema:
-    """Return the schema of the values other than null."""
-    return next((one for one in node.get("anyOf", ()) if one["type"] != "null"), node)
-
-
-def values_in_words(node: Schema) -> str:
-    """Return what a value of the JSON schema ``node`` may be, e.g. "an integer >= 1, or null"."""
-    plain = _without_null(node)
-    if plain is not node:
-        return f"{values_in_words(plain)}, or null"
-    if "enum" in node:
-        return "one of " + ", ".join(node["enum"])
-    kind: str = node["type"]
-    if kind == "boolean":
-        return "true or false"
-    if kind == "array":
-        return _list_in_words(node)
-    words = {"string": "a text", "integer": "an integer", "number": "a number"}.get(kind, kind)
-    return " ".join([words, " and ".join(_bounds(node))]).strip()
-
-
-def _list_in_words(node: Schema) -> str:
-    if "prefixItems" in node:
-        items = node["prefixItems"]
-        return f"a list of {len(items)}, each {values_in_words(items[0])}"
-    least = "at least one" if node.get("minItems") else "any number"
-    return f"a list of {least}, each {values_in_words(node['items'])}"
-
-
-def _bounds(node: Schema) -> Iterator[str]:
-    wordings = {
-        "minimum": ">= {}",
-        "exclusiveMinimum": "> {}",
-        "maximum": "<= {}",
-        "exclusiveMaximum": "< {}",
-        "pattern": "that matches {}",
-    }
-    return (words.format(node[name]) for name, words in wordings.items() if name in node)

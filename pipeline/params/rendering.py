@@ -5,7 +5,7 @@ import io
 import json
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -17,72 +17,93 @@ from pipeline.params.reference import Parameter, parameters
 from pipeline.params.schema import Params
 
 HEADER = (
-    "Every key is required and no other is allowed; fmkt params --explain KEY says what one means.",
+    "Every key is required and no other is allowed; what stands without a value is null.",
+    "fmkt params --explain KEY says what a key means; (rare) marks what is rarely changed.",
     "Whatever changes here reruns exactly the stages that read it.",
 )
-RARE = "# rarely changed"
+RARE = "(rare) "
+INDENT = "  "
 COLUMN = 32
 """Where the comments at the ends of lines begin."""
 WIDTH = 120
-"""The longest line; a comment that does not fit stands above its key."""
-INLINE_KEYS = 4
-INLINE_WIDTH = 100
-"""A section of so many plain keys, at most, stands on one line of no more characters."""
+"""The longest line; what does not fit of a comment stands below, in the same column."""
+LEAST = 50
+"""Characters of a comment that a line has room for, however long what stands before it."""
 PLAIN_FLOATS_FROM = 1e-3
 """Smaller values are written with an exponent."""
 
 
 def render(params: Params, title: str) -> str:
-    """Return the text of a complete parameters file that holds ``params``; ``title`` is its first comment."""
+    """Return the text of a complete parameters file that holds ``params``; ``title`` is its first comment.
+
+    It is as ``dvc exp run --set-param`` writes it, so that this changes the lines of its keys alone: null is nothing,
+    lists and sections are blocks, and no comment or empty line follows a list, with which DVC would drop it.
+    """
     values = params.model_dump(mode="json")
     lines = [f"# {line}" for line in (title, *HEADER)]
     for name, section in parameters().children.items():
-        lines += ["", *_block(section, values[name], indent="")]
+        if not lines[-1].lstrip().startswith("- "):
+            lines.append("")
+        lines += _block(section, values[name], depth=0)
     return "\n".join(lines) + "\n"
 
 
-def _block(parameter: Parameter, value: Any, *, indent: str) -> Iterator[str]:
-    """Yield the lines of a key or section."""
-    head = f"{indent}{parameter.name}:"
-    if not parameter.children or _is_inline(parameter, value, indent):
-        yield from _commented(f"{head} {_text(value)}", _comment(parameter), indent)
+def _block(parameter: Parameter, value: Any, *, depth: int) -> Iterator[str]:
+    """Yield the lines of a key or section; in a section its keys stand above its sections, knobs above the rest."""
+    if not parameter.children:
+        yield from _commented(_key_lines(parameter.name, value, depth), _comment(parameter))
         return
-    yield from _commented(head, parameter.description, indent)
-    inner = f"{indent}  "
-    knobs = [child for child in parameter.children.values() if not child.is_rare]
-    rest = [child for child in parameter.children.values() if child.is_rare]
-    for child in knobs:
-        yield from _block(child, value[child.name], indent=inner)
-    if rest:
-        yield f"{inner}{RARE}"
-    for child in rest:
-        yield from _block(child, value[child.name], indent=inner)
-
-
-def _is_inline(parameter: Parameter, value: Any, indent: str) -> bool:
-    """Return whether a section stands on one line: a small one within another, without sections of its own."""
-    is_leaf = not any(child.children for child in parameter.children.values())
-    is_small = len(parameter.children) <= INLINE_KEYS
-    return bool(indent) and is_leaf and is_small and len(f"{indent}{parameter.name}: {_text(value)}") <= INLINE_WIDTH
+    yield from _commented([f"{depth * INDENT}{parameter.name}:"], _comment(parameter))
+    for child in sorted(parameter.children.values(), key=lambda child: (bool(child.children), child.is_rare)):
+        yield from _block(child, value[child.name], depth=depth + 1)
 
 
 def _comment(parameter: Parameter) -> str:
-    """Return the description with the names that the key takes, or keys of a section on one line, if it lacks them."""
+    """Return the description with the names that the key takes, where it lacks them."""
     parts = [parameter.description]
     if not set(parameter.choices) <= set(re.findall(r"[\w-]+", parameter.description)):
         parts.append(("any of " if parameter.is_list else "one of ") + ", ".join(parameter.choices))
-    parts += [f"{name}: {', '.join(child.choices)}" for name, child in parameter.children.items() if child.choices]
-    return "; ".join(parts)
+    return (RARE if parameter.is_rare else "") + "; ".join(parts)
 
 
-def _commented(line: str, comment: str, indent: str) -> Iterator[str]:
-    """Yield ``line`` with ``comment`` at its end, or below the comment where that would be too long."""
-    whole = f"{line:{COLUMN - 2}}  # {comment}"
-    if len(whole) <= WIDTH:
-        yield whole
-        return
-    yield from textwrap.wrap(comment, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
-    yield line
+def _commented(lines: Sequence[str], comment: str) -> Iterator[str]:
+    """Yield ``lines`` with ``comment`` behind the key, or behind the value where that takes several lines."""
+    at = 0 if lines[0].endswith(":") else len(lines) - 1
+    column = max(COLUMN, len(lines[at]) + 2)
+    first, *more = textwrap.wrap(comment, max(LEAST, WIDTH - column - 2))
+    yield from lines[:at]
+    yield f"{lines[at]:{column}}# {first}"
+    yield from (f"{'':{column}}# {text}" for text in more)
+    yield from lines[at + 1 :]
+
+
+def _key_lines(name: str, value: Any, depth: int) -> list[str]:
+    """Return the lines of a key at ``depth`` as DVC's YAML writes them."""
+    content: Any = {name: _scalar(value)}
+    for _ in range(depth):
+        content = {"section": content}
+    return _dumped(content).splitlines()[depth:]
+
+
+def _scalar(value: Any) -> Any:
+    """Return ``value``, or each of its items, as a type that is dumped in a form of its own."""
+    if isinstance(value, list):
+        return [_scalar(item) for item in value]
+    if isinstance(value, float):
+        return YAML().load(_float_text(value))
+    if isinstance(value, str) and not value.isprintable():
+        return DoubleQuotedScalarString(value)
+    return value
+
+
+def _dumped(content: Any, **settings: Any) -> str:
+    yaml = YAML()
+    yaml.default_flow_style = False
+    for name, setting in settings.items():
+        setattr(yaml, name, setting)
+    buffer = io.StringIO()
+    yaml.dump(content, buffer)
+    return buffer.getvalue()
 
 
 def _text(value: Any) -> str:
@@ -93,8 +114,8 @@ def _text(value: Any) -> str:
         return "[" + ", ".join(map(_text, value)) + "]"
     if isinstance(value, float):
         return _float_text(value)
-    if isinstance(value, str):
-        return _string_text(value)
+    if isinstance(value, str):  # of a list, without its brackets
+        return _dumped([_scalar(value)], default_flow_style=True, width=10**9).strip()[1:-1]
     return json.dumps(value)  # null, true, false or an integer
 
 
@@ -105,16 +126,6 @@ def _float_text(value: float) -> str:
         return text
     digits, _, exponent = f"{Decimal(text):e}".partition("e")
     return f"{digits if '.' in digits else digits + '.0'}e{exponent}"
-
-
-def _string_text(value: str) -> str:
-    yaml = YAML()
-    yaml.default_flow_style = True
-    yaml.width = 10**9
-    yaml.allow_unicode = True
-    buffer = io.StringIO()
-    yaml.dump([value if value.isprintable() else DoubleQuotedScalarString(value)], buffer)
-    return buffer.getvalue().strip()[1:-1]  # without the brackets of the list
 
 
 def overview() -> str:
@@ -138,7 +149,18 @@ def explain(key: str) -> str:
         lines += [f"    {name:{width}}  {text}".rstrip() for name, text in found.choices.items()]
     else:
         lines.append(f"  takes    {found.values}")
+    if found.names_of == "backbones":
+        lines += _backbones()
     return "\n".join([*lines, f"  default  {_text(found.default)}"])
+
+
+def _backbones() -> Iterator[str]:
+    """Yield the names of all backbones, with what provides them; imports PyTorch."""
+    from models.backbones.sources import BACKBONE_SOURCES
+
+    for source in BACKBONE_SOURCES.values():
+        yield f"    {source.name}: {source.description}"
+        yield from textwrap.wrap(", ".join(source.names()), WIDTH, initial_indent="      ", subsequent_indent="      ")
 
 
 def _listing(section: Parameter) -> Iterator[str]:

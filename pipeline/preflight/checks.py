@@ -93,7 +93,7 @@ def check_backbones(backbones: Mapping[str, str], *, known: Iterable[str]) -> No
         if not known_without_pytorch(name) and name not in known:
             from models.backbones.sources import backbone_source
 
-            with user_error(key):
+            with user_error(key, advice=f"fmkt params --explain {key} lists all"):
                 backbone_source(name)
 
 

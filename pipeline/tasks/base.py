@@ -34,6 +34,8 @@ class Prediction(NamedTuple):
     """What the task finds, the surest first, as the fields of a JSON object."""
     text: str
     """The same for a terminal."""
+    rows: Sequence[Mapping[str, object]]
+    """The same as rows of a table, one for each thing, of the task's ``prediction_columns``."""
 
 
 Row = Mapping[str, str]
@@ -146,6 +148,8 @@ class Task(ABC):
     ) -> list[Prediction]:
         """Return what is seen on each image; at most ``top`` things on one."""
 
+    prediction_columns: tuple[str, ...]
+    """The columns of the rows of a prediction."""
     image_columns: tuple[str, ...]
     """The columns of ``image_rows``; the first is ``file``."""
 

@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import model_validator
 
 from models.backbones.sources import known_without_pytorch
-from pipeline.core.settings import Mean, PathText, Section, Std, knob, rare
+from pipeline.core.settings import BackboneName, Mean, PathText, Section, Std, knob, rare
 from pipeline.networks.torchvision_weights import is_published
 from pipeline.training.settings import Training
 
@@ -13,7 +13,9 @@ from pipeline.training.settings import Training
 class TrainTeacher(Section):
     """The network to learn from: trained here, or given as a file of weights."""
 
-    backbone: str = knob("resnet8x4", "the teacher's network: for small images, as resnet20, or one of torchvision's")
+    backbone: BackboneName = knob(
+        "resnet8x4", "the teacher's network: for small images, as resnet20, or one of torchvision's"
+    )
     weights: PathText | None = knob(
         None, "null: train; or a file (.safetensors or a state dict), or the word torchvision"
     )

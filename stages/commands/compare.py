@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.core.errors import require_extra
 from stages.common import exit_codes, path_option
 
 
@@ -15,6 +16,7 @@ from stages.common import exit_codes, path_option
 @exit_codes
 def compare(config: Path, out: Path, report: Path, jobs: int) -> None:
     """Train every method and seed of the comparison file CONFIG from one teacher; write a table and plots."""
-    from pipeline.comparison.command import run_comparison
+    with require_extra("make install"):
+        from pipeline.comparison.command import run_comparison
 
     click.echo(run_comparison(config, out, report, jobs=jobs))

@@ -2,6 +2,7 @@
 
 import click
 
+from pipeline.core.errors import require_extra
 from stages.common import exit_codes
 
 
@@ -10,6 +11,7 @@ from stages.common import exit_codes
 @exit_codes
 def params(key: str | None) -> None:
     """List the sections of the parameters file, or say what one of its keys means, takes and is by default."""
-    from pipeline.params.rendering import explain, overview
+    with require_extra("make install"):
+        from pipeline.params.rendering import explain, overview
 
     click.echo(overview() if key is None else explain(key))

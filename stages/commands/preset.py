@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.core.errors import require_extra
 from stages.common import exit_codes, params_option
 
 
@@ -13,7 +14,8 @@ from stages.common import exit_codes, params_option
 @exit_codes
 def preset(name: str | None, params_path: Path) -> None:
     """List the presets, or put the one called NAME in place as the parameters file."""
-    from pipeline.params.presets import PRESETS, apply_preset, list_presets
+    with require_extra("make install"):
+        from pipeline.params.presets import PRESETS, apply_preset, list_presets
 
     if name is None:
         presets = list_presets(PRESETS)

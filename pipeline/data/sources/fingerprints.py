@@ -27,7 +27,9 @@ def directory_or_archive(root: Path, download: bool) -> str:  # noqa: ARG001, FB
         with readable_file(root):
             return f"archive {sha256(root)}"
     if not root.is_dir():
-        raise UserError(f"prepare_data.root: no such directory or archive: {printable(root)}")
+        raise UserError(
+            f"prepare_data.root: no such directory or archive: {printable(root)}{printable(_counted_from(root))}"
+        )
     digest = hashlib.sha256()
     for folder in list_folder(root).walk():
         place = folder.path.relative_to(root)
@@ -45,8 +47,14 @@ def fetched_by_torchvision(name: str) -> Callable[[Path, bool], str]:
     def fingerprint(root: Path, download: bool) -> str:  # noqa: FBT001  (signature of a Fingerprint)
         if not download and not root.is_dir():
             raise UserError(
-                f"prepare_data.root: no such directory: {root}; give that of {name}, or set download to true"
+                f"prepare_data.root: no such directory: {root}{_counted_from(root)}; give that of {name}, "
+                "or set download to true"
             )
         return name
 
     return fingerprint
+
+
+def _counted_from(root: Path) -> str:
+    """Return from where a relative ``root`` counts: DVC runs some experiments in a copy of the repository."""
+    return "" if root.is_absolute() else f" in {Path.cwd()}; an absolute path is found from everywhere"

@@ -18,7 +18,9 @@ class PrepareData(Section):
         default=False, description="let torchvision download the data set into root; for those that it knows"
     )
     image_size: Annotated[int, Field(ge=4)] | None = knob(
-        None, "N: shorter side to N pixels, then the central N x N; null: keep, all must agree"
+        None,
+        "N: shorter side to N pixels, then the central N x N; null: keep, all must agree",
+        takes="one number of pixels from 4 on, e.g. 128, since images become square; or null",
     )
     max_train_images: Count | None = knob(
         None, "train on a class-balanced subset of so many images, e.g. for a trial; null: all"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Strict, model_validator
 
 from models.core.table import Table
-from pipeline.core.settings import Count, Distinct, Section, entry_of, knob, rare
+from pipeline.core.settings import Count, EachOnce, Section, entry_of, knob, rare
 from pipeline.export.precisions import PRECISIONS, engine_precisions
 
 ENGINE_PRECISIONS = Table("precision of engines", *(PRECISIONS[name] for name in engine_precisions()))
@@ -16,7 +16,7 @@ class ExportTensorrt(Section):
     """The TensorRT engines: their batch profile and build options."""
 
     precisions: Annotated[
-        tuple[Annotated[str, entry_of(ENGINE_PRECISIONS)], ...], Strict(strict=False), Field(min_length=1), Distinct
+        tuple[Annotated[str, entry_of(ENGINE_PRECISIONS)], ...], Strict(strict=False), Field(min_length=1), EachOnce
     ] = knob(("fp32", "fp16"), "an engine each")
     min_batch: Count = knob(1, "smallest batch that an engine takes")
     opt_batch: Count = knob(8, "batch for which the builder chooses its kernels")

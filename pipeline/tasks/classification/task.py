@@ -37,6 +37,7 @@ class Classification(Task):
     primary_title = "top-1 accuracy"
     truth_names = (LABELS,)
     classification_output = LOGITS
+    prediction_columns = ("label", "probability", "rank")
     image_columns = IMAGE_COLUMNS
 
     def encode_truth(self, images: ImageSet, kept: Sequence[int]) -> Truth:
@@ -87,13 +88,10 @@ class Classification(Task):
         found = []
         for name, row in zip(names, np.exp(log_softmax(outputs[LOGITS])), strict=True):
             best = [(class_names[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:top]]
-            found.append(
-                Prediction(
-                    name,
-                    {"labels": [{"label": label, "probability": round(p, 6)} for label, p in best]},
-                    ", ".join(f"{label} {p:.2%}" for label, p in best),
-                )
-            )
+            labels = [{"label": label, "probability": round(p, 6)} for label, p in best]
+            text = ", ".join(f"{label} {p:.2%}" for label, p in best)
+            rows = [{**label, "rank": rank} for rank, label in enumerate(labels, start=1)]
+            found.append(Prediction(name, {"labels": labels}, text, rows))
         return found
 
     def image_rows(self, names: Sequence[str], outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[Row]:

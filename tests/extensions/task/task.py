@@ -25,6 +25,7 @@ class Hits(Task):
     primary = "hit_rate"
     primary_title = "share of hits"
     truth_names = ("right",)
+    prediction_columns = ("thing",)
     image_columns = ("file", "right", "guess", "points")
 
     def encode_truth(self, images: ImageSet, kept: Sequence[int]) -> Truth:
@@ -58,8 +59,11 @@ class Hits(Task):
     ) -> list[Prediction]:
         """Return the ``top`` things of each image."""
         order = np.argsort(-outputs["points"], axis=1)[:, :top]
-        words = [", ".join(class_names[i] for i in row) for row in order]
-        return [Prediction(name, {"things": text}, text) for name, text in zip(names, words, strict=True)]
+        things = [[class_names[i] for i in row] for row in order]
+        return [
+            Prediction(name, {"things": words}, ", ".join(words), [{"thing": word} for word in words])
+            for name, words in zip(names, things, strict=True)
+        ]
 
     def image_rows(self, names: Sequence[str], outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[Row]:
         """Return the right thing, the guess and its points for each image."""
