@@ -21,7 +21,7 @@ from pipeline.data.batch import Batch
 from pipeline.data.dataset import ImageIndex, read_index, read_info
 from pipeline.data.decoding import central_square
 from pipeline.data.loaders import open_training_batches
-from pipeline.data.reading import read_images
+from pipeline.data.reading import Fit, read_images
 from pipeline.data.settings import Augment
 from pipeline.data.streamed_batches import StreamedBatches
 from pipeline.tasks.classification.targets import class_targets
@@ -55,13 +55,17 @@ def index_of(folder: Path) -> ImageIndex:
     return read_index(folder, READ_TARGETS)
 
 
+def files_of(index: ImageIndex) -> list[str]:
+    return [index.files.name(position) for position in range(len(index.files))]
+
+
 def labels_of(index: ImageIndex) -> list[int]:
     labels: list[int] = index.targets.truth()["labels"].tolist()
     return labels
 
 
 def batches(
-    folder: Path, *, num_workers: int = 0, crop_scale: tuple[float, float] | None = None, **augment: Any
+    folder: Path, *, num_workers: int = 1, crop_scale: tuple[float, float] | None = None, **augment: Any
 ) -> StreamedBatches:
     return StreamedBatches(
         index_of(folder),
@@ -84,15 +88,16 @@ def test_an_index_names_the_training_files_and_packs_the_other_splits(
     assert prepare(images, **INDEX).exit_code == 0
     out = tmp_path / "out"
     index, info = index_of(out), read_info(out)
-    assert (index.root, index.size, info.storage) == (str(images), 16, "index")
+    assert (index.files.root, index.fit.size, info.storage) == (str(images), 16, "index")
     assert len(index.files) == 34
+    files = files_of(index)
     assert all(
         (images / file).parent.name == ("cat", "dog")[label]
-        for file, label in zip(index.files, labels_of(index), strict=True)
+        for file, label in zip(files, labels_of(index), strict=True)
     )
     assert [open_data(out).split(name).images.shape for name in ("calib", "test")] == [(6, 3, 16, 16), (6, 3, 16, 16)]
-    shown = [central_square(np.asarray(Image.open(images / f).convert("RGB")), 16) for f in index.files]
-    digest = hashlib.sha256(b"".join((images / file).read_bytes() for file in index.files)).hexdigest()
+    shown = [central_square(np.asarray(Image.open(images / f).convert("RGB")), 16) for f in files]
+    digest = hashlib.sha256(b"".join((images / file).read_bytes() for file in files)).hexdigest()
     assert json.loads((out / "data.json").read_text())["files_sha256"] == digest
     assert info.mean == pytest.approx((np.stack(shown) / 255).mean(axis=(0, 1, 2)).tolist(), abs=1e-6)
 
@@ -103,7 +108,7 @@ def test_an_epoch_decodes_every_image_once_whatever_the_number_of_workers(
     prepare(images, **INDEX)
     out = tmp_path / "out"
     random: dict[str, Any] = {"crop_scale": (0.2, 1.0), "horizontal_flip": True, "color_jitter": 0.3}
-    here, there = (list(batches(out, num_workers=n, **random).epoch(0)) for n in (0, 2))
+    here, there = (list(batches(out, num_workers=n, **random).epoch(0)) for n in (1, 3))
     assert [len(batch.targets) for batch in here] == [8] * 4
     assert torch.equal(pixels(here), pixels(there))
     assert not torch.equal(pixels(here), pixels(list(batches(out, **random).epoch(1))))
@@ -111,7 +116,7 @@ def test_an_epoch_decodes_every_image_once_whatever_the_number_of_workers(
     index = index_of(out)
     expected = {
         central_square(np.asarray(Image.open(images / f).convert("RGB")), 16).tobytes(): label
-        for f, label in zip(index.files, labels_of(index), strict=True)
+        for f, label in zip(files_of(index), labels_of(index), strict=True)
     }
     shown = (pixels(whole) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     found = [expected.pop(image.contiguous().numpy().tobytes()) for image in shown]
@@ -119,9 +124,7 @@ def test_an_epoch_decodes_every_image_once_whatever_the_number_of_workers(
     assert len(expected) == 2, "what makes no whole batch is left out"
 
 
-def test_decoding_without_workers_leaves_trainings_random_numbers_alone(
-    images: Path, prepare: Prepare, tmp_path: Path
-) -> None:
+def test_decoding_leaves_trainings_random_numbers_alone(images: Path, prepare: Prepare, tmp_path: Path) -> None:
     prepare(images, **INDEX)
     torch.manual_seed(5)
     state = torch.get_rng_state()
@@ -208,10 +211,11 @@ def test_many_files_are_read_by_processes_in_their_order(tmp_path: Path, monkeyp
         files.append(tmp_path / f"{i}.png")
         files[-1].write_bytes(image_bytes()[:60] if i == 5 else image_bytes(seed=i))
     names = [file.name for file in files]
-    alone = list(read_images(names, files, 4))
+    alone = list(read_images(names, files, Fit(4)))
+    monkeypatch.setattr("pipeline.data.reading.CHUNK", 3)
     monkeypatch.setattr("pipeline.data.reading.FEW", 10)
     monkeypatch.setattr("pipeline.data.reading.num_cores", lambda: 2)
-    together = list(read_images(names, files, 4))
+    together = list(read_images(names, files, Fit(4)))
     assert isinstance(together[5], UserError)
     assert str(together[5]) == str(alone[5])
     for one, other in zip(alone[:5] + alone[6:], together[:5] + together[6:], strict=True):
@@ -234,5 +238,6 @@ def test_stages_train_on_an_index_and_name_a_file_that_is_gone(
     assert result.exit_code == 0, result.output
     assert bench.distill(changes).exit_code == 0
     assert "train_accuracy" in (tmp_path / "student.csv").read_text()
-    (images / index_of(tmp_path / "data").files[3]).unlink()
-    refused(bench.teach({**changes, "base.seed": 1}), index_of(tmp_path / "data").files[3], "cannot be read")
+    file = files_of(index_of(tmp_path / "data"))[3]
+    (images / file).unlink()
+    refused(bench.teach({**changes, "base.seed": 1}), file, "cannot be read")

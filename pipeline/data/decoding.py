@@ -1,57 +1,196 @@
-"""One image file's bytes to an RGB array."""
+"""One image file's bytes to an RGB array; only what the output needs is decoded."""
 
+import contextlib
 import io
-import struct
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, PngImagePlugin
 
 from pipeline.core.errors import UserError
+from pipeline.data.image_kinds import HEAD, how_to_open, image_format
+from pipeline.data.settings import MAX_MEGAPIXELS
 
-EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+Image.MAX_IMAGE_PIXELS = None  # the limit is checked here, from the header, and is the user's to set
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 * 2**20  # editors write profiles and text of MB
+
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
+SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each orientation that a camera notes (EXIF 2.3, tag 0x0112)."""
+ORIENTATION = 0x0112
+SIDEWAYS = 5
+"""From this orientation on, width and height change places."""
+
+REDUCED_FROM = 2_000_000
+"""Pixels from which a JPEG file is decoded at a reduced scale; smaller ones keep each bit, and cost little."""
+OVERSAMPLING = 2
+"""A reduced image still has this many times the pixels, along each side, of what it is resized to."""
+STRIP = 4
+"""An image longer than this, relative to the output, is cut before it is resized, not after."""
 
 
-def decode_image(name: str, data: bytes) -> NDArray[np.uint8]:
+def decode_image(
+    name: str, data: bytes, size: tuple[int, int] | None = None, max_megapixels: float = MAX_MEGAPIXELS
+) -> NDArray[np.uint8]:
     """Return the image in ``data`` as RGB of shape (H, W, 3).
 
     Grey, palette and CMYK images are converted to RGB; transparency is dropped; of an animation the first frame counts;
-    an orientation noted by a camera is applied; colours of 16 bits are cut to 8, as Pillow reads them.
+    an orientation noted by a camera is applied; values of 16 bits are cut to their upper 8.
+
+    Args:
+        size: (H, W) that the image is resized to cover (bicubic, antialiased), and whose centre is cut out; a large
+            JPEG file is then decoded at a reduced scale. None leaves the image as it is.
+        max_megapixels: largest number of pixels to decode, in millions.
 
     Raises:
-        UserError: ``data`` is no image, truncated, far too large, or of 16-bit grey or float values; names the file.
+        UserError: ``data`` is no image of a known format, damaged, too large, or of values of more than 16 bits; names
+            the file.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
-            if image.mode not in EIGHT_BIT_MODES:
-                raise UserError(f"{name}: image mode {image.mode!r} has no 8-bit form; convert it to 8 bits a channel")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise UserError(f"{name}: not an image of a known format; repair or remove the file") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{name}: not a readable image ({error}); repair or remove the file") from error
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{name}: damaged or truncated image ({error}); repair or remove the file") from error
+    image = open_image(name, data)
+    factor = 1 if size is None or not is_jpeg(image) else _reduction(image, size)
+    picture = load_upright(name, image, factor=factor, max_megapixels=max_megapixels)
+    return np.asarray(picture if size is None else _covering(picture, size))
+
+
+def open_image(name: str, data: bytes) -> ImageFile.ImageFile:
+    """Return the image in ``data``, of which only the header has been read.
+
+    Raises:
+        UserError: as for ``decode_image``.
+    """
+    kind = image_format(data[:HEAD])
+    if kind is None:
+        raise UserError(f"{name}: not an image of a known format; repair or remove the file")
+    if (help_with := how_to_open(data[:HEAD])) is not None:
+        raise UserError(f"{name}: {help_with}")
+    with _decoding(name):
+        image = Image.open(io.BytesIO(data), formats=(kind,))
+    is_grey16 = image.mode in SIXTEEN_BIT_MODES or (image.mode == "I" and image.format == "PPM")
+    if not is_grey16 and image.mode not in EIGHT_BIT_MODES:
+        raise UserError(
+            f"{name}: values of Pillow's mode {image.mode!r} have no known range; convert it to 8 or 16 bits a channel"
+        )
+    return image
+
+
+def is_jpeg(image: ImageFile.ImageFile) -> bool:
+    """Return whether ``image`` can be decoded at a reduced scale; phones write JPEG files of several pictures (MPO)."""
+    return image.format in {"JPEG", "MPO"}
+
+
+def orientation(image: ImageFile.ImageFile) -> int:
+    """Return how a camera says that ``image`` was held, 1 to 8; 1, upright, where that says nothing readable.
+
+    Of other formats than JPEG it is known when the image is loaded.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = image.getexif().get(ORIENTATION, 1)
+            known = found in UPRIGHT
+        except Exception:  # noqa: BLE001  (the parser of a damaged note raises anything, and the image may be intact)
+            return 1
+    return int(found) if known else 1
+
+
+def load_upright(
+    name: str, image: ImageFile.ImageFile, *, factor: int = 1, max_megapixels: float = MAX_MEGAPIXELS
+) -> Image.Image:
+    """Return ``image`` decoded, upright and as RGB.
+
+    Args:
+        factor: 1; or, of a JPEG file, 2, 4 or 8 to decode each side at that part of its length.
+
+    Raises:
+        UserError: it is damaged or too large; names the file.
+    """
+    check_size(name, image, factor, max_megapixels)
+    with _decoding(name):
+        if factor > 1:
+            image.draft(None, (image.width // factor, image.height // factor))
+        image.load()
+    turned = UPRIGHT.get(orientation(image))
+    picture: Image.Image = _upper_bits(image) if image.mode not in EIGHT_BIT_MODES else image
+    with _decoding(name):
+        picture = picture if picture.mode == "RGB" else picture.convert("RGB")
+    return picture if turned is None else picture.transpose(turned)
+
+
+def check_size(name: str, image: ImageFile.ImageFile, factor: int, max_megapixels: float) -> None:
+    """Raise UserError where decoding ``image``, at the part 1 / ``factor`` of each side, takes too many pixels."""
+    width, height = image.size
+    held = 1 if image.info.get("progressive") else factor  # of a progressive file the coefficients of all are held
+    if (width // held) * (height // held) > max_megapixels * 1e6:
+        raise UserError(
+            f"{name}: has {width} x {height} pixels, allowed are {max_megapixels:g} million "
+            "(prepare_data.max_megapixels); raise that where memory allows, or scale the image down"
+        )
+
+
+def _upper_bits(image: Image.Image) -> Image.Image:
+    """Return grey ``image`` of 16 bits with the upper 8 of each value, as Pillow reads colours of 16 bits."""
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+
+
+@contextlib.contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Turn whatever a decoder raises at a damaged file into a UserError that names the file; silence its warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except Exception as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{name}: damaged or truncated image ({why}); repair or remove the file") from error
+
+
+def _reduction(image: ImageFile.ImageFile, size: tuple[int, int]) -> int:
+    """Return the factor by which a JPEG file may be reduced so that it covers ``size`` (H, W) with pixels to spare."""
+    if image.width * image.height < REDUCED_FROM:
+        return 1
+    sides = image.size if orientation(image) < SIDEWAYS else image.size[::-1]
+    grown = _grown(sides, size)
+    return largest_factor(sides, (OVERSAMPLING * grown[0], OVERSAMPLING * grown[1]))
+
+
+def largest_factor(sides: tuple[int, int], needed: tuple[int, int]) -> int:
+    """Return the largest of 8, 4, 2 and 1 that leaves ``sides`` at least as long as ``needed``."""
+    spare = min(side // need for side, need in zip(sides, needed, strict=True))
+    return next(factor for factor in (8, 4, 2, 1) if factor <= max(1, spare))
 
 
 def central_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Return (size, size, 3): the shorter side resized to ``size`` (bicubic, antialiased), then the centre cut out."""
-    return covering(image, (size, size))
+    return np.asarray(_covering(Image.fromarray(image), (size, size)))
 
 
-def covering(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return ``image`` resized (bicubic, antialiased) until it covers ``size`` (H, W), then the centre cut out."""
-    picture = Image.fromarray(image)
+def _grown(sides: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Return width and height of an image of ``sides`` (width, height) scaled to cover ``size`` (H, W)."""
     height, width = size
-    scale = max(width / picture.width, height / picture.height)
-    grown = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
+    scale = max(width / sides[0], height / sides[1])
+    return max(width, round(sides[0] * scale)), max(height, round(sides[1] * scale))
+
+
+def _covering(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return ``picture`` resized (bicubic, antialiased) until it covers ``size`` (H, W), then the centre cut out."""
+    height, width = size
+    grown = _grown(picture.size, size)
+    left, top = (grown[0] - width) // 2, (grown[1] - height) // 2
+    if grown[0] * grown[1] > STRIP * width * height:
+        wide, high = picture.width / grown[0], picture.height / grown[1]
+        box = left * wide, top * high, (left + width) * wide, (top + height) * high
+        return picture.resize((width, height), Image.Resampling.BICUBIC, box=box)
     if grown != picture.size:
         picture = picture.resize(grown, Image.Resampling.BICUBIC)
-    left, top = (grown[0] - width) // 2, (grown[1] - height) // 2
-    return np.asarray(picture)[top : top + height, left : left + width]
+    return picture.crop((left, top, left + width, top + height))

@@ -6,6 +6,9 @@ from pydantic import Field, Strict, model_validator
 
 from pipeline.core.settings import BelowOne, NonNegative, Section, Share, knob, rare
 
+MAX_MEGAPIXELS = 100.0
+"""Millions of pixels of an image that are decoded where nothing else is said; each takes 4 to 8 bytes meanwhile."""
+
 
 class Augment(Section):
     """Random changes of the training images."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.core.arrays import Pixels
 from pipeline.core.errors import readable_file
-from pipeline.data.decoding import covering, decode_image
+from pipeline.data.decoding import decode_image
 from pipeline.package.reader import Package
 from pipeline.package.verify import require_signature
 from pipeline.runtimes.base import Runtime, predict
@@ -48,4 +48,4 @@ def predict_files(package: Package, runtime: Runtime, paths: Sequence[Path], *, 
 def _pixels(path: Path, size: tuple[int, int]) -> Pixels:
     with readable_file(path):
         data = path.read_bytes()
-    return covering(decode_image(str(path), data), size).transpose(2, 0, 1)
+    return decode_image(str(path), data, size).transpose(2, 0, 1)

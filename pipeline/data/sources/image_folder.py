@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core.errors import UserError, readable_file
-from pipeline.data.decoding import EXTENSIONS
-from pipeline.data.reading import Image, read_images
+from pipeline.data.image_kinds import claims_to_be_image
+from pipeline.data.reading import Fit, Image, read_images
 from pipeline.data.sources.archive import opened_folder
 from pipeline.data.sources.listing import files_below, is_hidden
 from pipeline.data.splits import ImageSet, ImageSource, Indices
@@ -116,20 +116,18 @@ def _image_set(folder: Path, class_names: tuple[str, ...], names: _Names) -> Ima
         files += found
         categories += [category] * len(found)
 
-    def read(positions: Indices, size: int | None) -> Iterator[Image | UserError]:
+    def read(positions: Indices, fit: Fit) -> Iterator[Image | UserError]:
         chosen = [files[position] for position in positions]
-        return read_images([names(file) for file in chosen], chosen, size)
+        return read_images([names(file) for file in chosen], chosen, fit)
 
     return ImageSet(np.array(categories, dtype=np.int64), [names.below(file) for file in files], read, files)
 
 
 def _images_of_class(folder: Path, names: _Names) -> list[Path]:
     entries = files_below(folder)
-    images = [path for path in entries if path.suffix.lower() in EXTENSIONS]
+    images = [path for path in entries if claims_to_be_image(path.name)]
     if not images:
-        raise UserError(
-            f"{names(folder)}: the class has no images ({', '.join(sorted(EXTENSIONS))}); add some or remove it"
-        )
+        raise UserError(f"{names(folder)}: the class has no images; add some or remove it")
     if len(images) < len(entries):
         logger.warning("%s: passed over %d file(s) that are no images", names(folder), len(entries) - len(images))
     return images
