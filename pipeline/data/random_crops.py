@@ -5,18 +5,21 @@ import random
 from typing import NamedTuple
 
 import numpy as np
+import simplejpeg
 import torch
-from PIL import ImageFile
 from torch import Tensor
 from torch.nn import functional
-from torchvision.io import ImageReadMode, decode_jpeg
 
-from pipeline.data.decoding import SIDEWAYS, check_size, is_jpeg, largest_factor, load_upright, open_image, orientation
+from pipeline.data.decoding import largest_factor, load_upright, open_image, orientation
+from pipeline.data.jpeg_header import JpegHeader, first_rows, read_jpeg_header
 
 RATIO = (3 / 4, 4 / 3)
 """Width to height of a random crop (Szegedy et al. 2015)."""
 ATTEMPTS = 10
 """Crops that are drawn until one lies inside the image."""
+MIRRORED = {2: (1,), 3: (0, 1), 4: (0,), 6: (0,), 7: (0, 1), 8: (1,)}
+"""Axes along which an image of each orientation is mirrored to undo it; from ``SIDEWAYS`` on, axes are swapped too."""
+SIDEWAYS = 5
 
 
 class Box(NamedTuple):
@@ -26,10 +29,6 @@ class Box(NamedTuple):
     top: int
     width: int
     height: int
-
-    def ends(self) -> tuple[int, int, int, int]:
-        """Return the first column and row, and those after the last."""
-        return self.left, self.top, self.left + self.width, self.top + self.height
 
 
 def random_box(width: int, height: int, scale: tuple[float, float], generator: random.Random) -> Box:
@@ -62,37 +61,51 @@ def random_crop(
         UserError: as for ``decode_image``.
     """
     generator = random.Random(seed)  # noqa: S311  (no secret)
-    image = open_image(name, data)
-    if not is_jpeg(image):
-        pixels = torch.from_numpy(np.array(load_upright(name, image, max_megapixels=max_megapixels)))
-        box = random_box(pixels.shape[1], pixels.shape[0], scale, generator)
-        return resized(pixels, box, size)
-    turned = orientation(image)
-    width, height = image.size if turned < SIDEWAYS else image.size[::-1]
-    box = random_box(width, height, scale, generator)
+    header = read_jpeg_header(data)
+    if header is not None and header.components in {1, 3}:
+        box = random_box(header.width, header.height, scale, generator)
+        part = _jpeg_part(data, header, box, size, max_megapixels)
+        if part is not None:
+            turned = orientation(open_image(name, data)) if header.has_exif else 1
+            return upright(resized(part, size), turned)
+    picture = load_upright(name, open_image(name, data), max_megapixels=max_megapixels)
+    box = random_box(picture.width, picture.height, scale, generator)
+    cut = picture.crop((box.left, box.top, box.left + box.width, box.top + box.height))
+    return resized(torch.from_numpy(np.array(cut)), size)
+
+
+def _jpeg_part(data: bytes, header: JpegHeader, box: Box, size: int, max_megapixels: float) -> Tensor | None:
+    """Return the part ``box`` of a JPEG file, (h, w, 3), at a reduced scale where it still has ``size`` pixels a side.
+
+    None: it is too large, or of a kind that this decoder does not read.
+    """
     factor = largest_factor((box.width, box.height), (size, size))
-    check_size(name, image, factor, max_megapixels)
-    if factor == turned == 1 and (whole := _whole(data, image)) is not None:
-        return resized(whole, box, size)
-    picture = load_upright(name, image, factor=factor, max_megapixels=max_megapixels)
-    left, top, right, bottom = (end // factor for end in box.ends())
-    part = torch.from_numpy(np.array(picture.crop((left, top, right, bottom))))
-    return resized(part, Box(0, 0, part.shape[1], part.shape[0]), size)
-
-
-def _whole(data: bytes, image: ImageFile.ImageFile) -> Tensor | None:
-    """Return all of a JPEG file, (H, W, 3), without Pillow's detours; None where only Pillow can say what it is."""
-    if image.mode not in {"L", "RGB"}:
+    rows, height = first_rows(data, header, box.top + box.height)
+    least_height, least_width = -(-height // factor), -(-header.width // factor)
+    if least_height * least_width > max_megapixels * 1e6:
         return None
-    try:
-        pixels: Tensor = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
-    except RuntimeError:
+    try:  # not strictly: the rest behind the rows is no fault, and prepare_data has decoded the same file whole
+        pixels = simplejpeg.decode_jpeg(
+            rows, "RGB", min_height=least_height, min_width=least_width, min_factor=factor, strict=False
+        )
+    except ValueError:
         return None
-    return pixels.permute(1, 2, 0)
+    left, top, right, bottom = (
+        end // factor for end in (box.left, box.top, box.left + box.width, box.top + box.height)
+    )
+    return torch.from_numpy(pixels[top:bottom, left:right])
 
 
-def resized(pixels: Tensor, box: Box, size: int) -> Tensor:
-    """Return the part ``box`` of ``pixels`` (H, W, 3), resized (bilinear, antialiased) to (size, size, 3), uint8."""
-    part = pixels[box.top : box.top + box.height, box.left : box.left + box.width].contiguous()
-    shown = part.permute(2, 0, 1)[None]  # (1, 3, h, w), channels last in memory
+def resized(part: Tensor, size: int) -> Tensor:
+    """Return ``part`` (h, w, 3) resized (bilinear, antialiased) to (size, size, 3), uint8."""
+    shown = part.contiguous()[None].permute(0, 3, 1, 2)  # (1, 3, h, w), channels last in memory, which is fastest
     return functional.interpolate(shown, (size, size), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+
+
+def upright(image: Tensor, turned: int) -> Tensor:
+    """Return the square ``image`` (size, size, 3) as it was seen, from how the camera was held; see ``orientation``.
+
+    A random part is as random in the file's rows and columns as in those of the upright image.
+    """
+    shown = image.flip(MIRRORED[turned]) if turned in MIRRORED else image
+    return shown.transpose(0, 1) if turned >= SIDEWAYS else shown
