@@ -34,7 +34,7 @@ SIDEWAYS = 5
 
 REDUCED_FROM = 2_000_000
 """Pixels from which a JPEG file is decoded at a reduced scale; smaller ones keep each bit, and cost little."""
-OVERSAMPLING = 2
+OVERSAMPLING = 3
 """A reduced image still has this many times the pixels, along each side, of what it is resized to."""
 STRIP = 4
 """An image longer than this, relative to the output, is cut before it is resized, not after."""
@@ -58,9 +58,16 @@ def decode_image(
             the file.
     """
     image = open_image(name, data)
-    factor = 1 if size is None or not is_jpeg(image) else _reduction(image, size)
-    picture = load_upright(name, image, factor=factor, max_megapixels=max_megapixels)
-    return np.asarray(picture if size is None else _covering(picture, size))
+    if size is None:
+        return np.asarray(load_upright(name, image, max_megapixels))
+    factor = _reduction(image, size)
+    if factor == 1:
+        return np.asarray(_covering(load_upright(name, image, max_megapixels), size))
+    extent = image.width / factor, image.height / factor
+    turned = orientation(image)
+    picture = _load(name, image, max_megapixels, factor)  # its last column and row may be parts of pixels
+    cut = _covering(picture, size if turned < SIDEWAYS else size[::-1], extent)
+    return np.asarray(_turn(cut, turned))
 
 
 def open_image(name: str, data: bytes) -> ImageFile.ImageFile:
@@ -84,11 +91,6 @@ def open_image(name: str, data: bytes) -> ImageFile.ImageFile:
     return image
 
 
-def is_jpeg(image: ImageFile.ImageFile) -> bool:
-    """Return whether ``image`` can be decoded at a reduced scale; phones write JPEG files of several pictures (MPO)."""
-    return image.format in {"JPEG", "MPO"}
-
-
 def orientation(image: ImageFile.ImageFile) -> int:
     """Return how a camera says that ``image`` was held, 1 to 8; 1, upright, where that says nothing readable.
 
@@ -104,30 +106,33 @@ def orientation(image: ImageFile.ImageFile) -> int:
     return int(found) if known else 1
 
 
-def load_upright(
-    name: str, image: ImageFile.ImageFile, *, factor: int = 1, max_megapixels: float = MAX_MEGAPIXELS
-) -> Image.Image:
+def load_upright(name: str, image: ImageFile.ImageFile, max_megapixels: float) -> Image.Image:
     """Return ``image`` decoded, upright and as RGB.
-
-    Args:
-        factor: 1; or, of a JPEG file, 2, 4 or 8 to decode each side at that part of its length.
 
     Raises:
         UserError: it is damaged or too large; names the file.
     """
-    check_size(name, image, factor, max_megapixels)
+    picture = _load(name, image, max_megapixels, factor=1)
+    return _turn(picture, orientation(image))
+
+
+def _turn(picture: Image.Image, turned: int) -> Image.Image:
+    return picture.transpose(UPRIGHT[turned]) if turned in UPRIGHT else picture
+
+
+def _load(name: str, image: ImageFile.ImageFile, max_megapixels: float, factor: int) -> Image.Image:
+    """Return ``image`` as RGB, decoded at the part 1 / ``factor`` of each side."""
+    _check_size(name, image, factor, max_megapixels)
     with _decoding(name):
         if factor > 1:
             image.draft(None, (image.width // factor, image.height // factor))
         image.load()
-    turned = UPRIGHT.get(orientation(image))
     picture: Image.Image = _upper_bits(image) if image.mode not in EIGHT_BIT_MODES else image
     with _decoding(name):
-        picture = picture if picture.mode == "RGB" else picture.convert("RGB")
-    return picture if turned is None else picture.transpose(turned)
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def check_size(name: str, image: ImageFile.ImageFile, factor: int, max_megapixels: float) -> None:
+def _check_size(name: str, image: ImageFile.ImageFile, factor: int, max_megapixels: float) -> None:
     """Raise UserError where decoding ``image``, at the part 1 / ``factor`` of each side, takes too many pixels."""
     width, height = image.size
     held = 1 if image.info.get("progressive") else factor  # of a progressive file the coefficients of all are held
@@ -156,8 +161,8 @@ def _decoding(name: str) -> Iterator[None]:
 
 
 def _reduction(image: ImageFile.ImageFile, size: tuple[int, int]) -> int:
-    """Return the factor by which a JPEG file may be reduced so that it covers ``size`` (H, W) with pixels to spare."""
-    if image.width * image.height < REDUCED_FROM:
+    """Return the factor by which ``image`` can be reduced so that it covers ``size`` (H, W) with pixels to spare."""
+    if image.format not in {"JPEG", "MPO"} or image.width * image.height < REDUCED_FROM:  # MPO: several, of phones
         return 1
     sides = image.size if orientation(image) < SIDEWAYS else image.size[::-1]
     grown = _grown(sides, size)
@@ -175,22 +180,26 @@ def central_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.asarray(_covering(Image.fromarray(image), (size, size)))
 
 
-def _grown(sides: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+def _grown(sides: tuple[float, float], size: tuple[int, int]) -> tuple[int, int]:
     """Return width and height of an image of ``sides`` (width, height) scaled to cover ``size`` (H, W)."""
     height, width = size
     scale = max(width / sides[0], height / sides[1])
     return max(width, round(sides[0] * scale)), max(height, round(sides[1] * scale))
 
 
-def _covering(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return ``picture`` resized (bicubic, antialiased) until it covers ``size`` (H, W), then the centre cut out."""
+def _covering(picture: Image.Image, size: tuple[int, int], extent: tuple[float, float] | None = None) -> Image.Image:
+    """Return ``picture`` resized (bicubic, antialiased) until it covers ``size`` (H, W), then the centre cut out.
+
+    ``extent`` is how many of its columns and rows show the image; None: all.
+    """
     height, width = size
-    grown = _grown(picture.size, size)
+    across, down = extent or picture.size
+    grown = _grown((across, down), size)
     left, top = (grown[0] - width) // 2, (grown[1] - height) // 2
     if grown[0] * grown[1] > STRIP * width * height:
-        wide, high = picture.width / grown[0], picture.height / grown[1]
+        wide, high = across / grown[0], down / grown[1]
         box = left * wide, top * high, (left + width) * wide, (top + height) * high
         return picture.resize((width, height), Image.Resampling.BICUBIC, box=box)
     if grown != picture.size:
-        picture = picture.resize(grown, Image.Resampling.BICUBIC)
+        picture = picture.resize(grown, Image.Resampling.BICUBIC, box=(0, 0, across, down))
     return picture.crop((left, top, left + width, top + height))

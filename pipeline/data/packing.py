@@ -98,6 +98,8 @@ def _common_size(train: ImageSet, settings: PrepareData) -> tuple[int, int]:
         image = next(train.read(np.array([position]), Fit(max_megapixels=settings.max_megapixels)))
         if not isinstance(image, UserError):
             return image.shape[0], image.shape[1]
+        if settings.unreadable == "stop":
+            raise image
     raise UserError("no training image can be read; prepare_data.unreadable: stop names the first one's fault")
 
 

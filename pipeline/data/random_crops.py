@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.data.decoding import largest_factor, load_upright, open_image, orientation
-from pipeline.data.jpeg_header import JpegHeader, first_rows, read_jpeg_header
+from pipeline.data.jpeg_header import SEQUENTIAL, JpegHeader, first_rows, read_jpeg_header
 
 RATIO = (3 / 4, 4 / 3)
 """Width to height of a random crop (Szegedy et al. 2015)."""
@@ -68,7 +68,7 @@ def random_crop(
         if part is not None:
             turned = orientation(open_image(name, data)) if header.has_exif else 1
             return upright(resized(part, size), turned)
-    picture = load_upright(name, open_image(name, data), max_megapixels=max_megapixels)
+    picture = load_upright(name, open_image(name, data), max_megapixels)
     box = random_box(picture.width, picture.height, scale, generator)
     cut = picture.crop((box.left, box.top, box.left + box.width, box.top + box.height))
     return resized(torch.from_numpy(np.array(cut)), size)
@@ -82,7 +82,8 @@ def _jpeg_part(data: bytes, header: JpegHeader, box: Box, size: int, max_megapix
     factor = largest_factor((box.width, box.height), (size, size))
     rows, height = first_rows(data, header, box.top + box.height)
     least_height, least_width = -(-height // factor), -(-header.width // factor)
-    if least_height * least_width > max_megapixels * 1e6:
+    held = least_height * least_width if header.frame in SEQUENTIAL else header.height * header.width
+    if held > max_megapixels * 1e6:
         return None
     try:  # not strictly: the rest behind the rows is no fault, and prepare_data has decoded the same file whole
         pixels = simplejpeg.decode_jpeg(
