@@ -1,4 +1,4 @@
-"""Damaged image files of all kinds: each is read, or refused in one line; benchmarks/image_attack.py has the long form."""
+"""Damaged image files of all kinds are read or refused in one line; benchmarks/image_attack.py has the long form."""
 
 import subprocess
 import sys

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -300,7 +301,10 @@ def test_a_killed_process_ends_the_training_in_one_line(images: Path, prepare: P
     others = children()
     drawn = batches(tmp_path / "out", num_workers=2)
     list(drawn.epoch(0))
-    os.kill((children() - others).pop(), signal.SIGKILL)
+    process = (children() - others).pop()
+    os.kill(process, signal.SIGKILL)
+    while not Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].startswith(" Z"):
+        time.sleep(0.01)
     with pytest.raises(LostProcessError, match=r"decodes training images was ended by signal 9 \(Killed\)"):
         list(drawn.epoch(1))
 

@@ -135,12 +135,20 @@ def _load(name: str, image: ImageFile.ImageFile, max_megapixels: float, factor: 
 def _check_size(name: str, image: ImageFile.ImageFile, factor: int, max_megapixels: float) -> None:
     """Raise UserError where decoding ``image``, at the part 1 / ``factor`` of each side, takes too many pixels."""
     width, height = image.size
-    held = 1 if image.info.get("progressive") else factor  # of a progressive file the coefficients of all are held
-    if (width // held) * (height // held) > max_megapixels * 1e6:
+    if counted_pixels(width, height, 1 if image.info.get("progressive") else factor) > max_megapixels * 1e6:
         raise UserError(
             f"{name}: has {width} x {height} pixels, allowed are {max_megapixels:g} million "
             "(prepare_data.max_megapixels); raise that where memory allows, or scale the image down"
         )
+
+
+def counted_pixels(width: int, height: int, factor: int) -> float:
+    """Return as how many pixels an image counts that is decoded at the part 1 / ``factor`` of each side.
+
+    Rows are read one after another, so that reducing saves memory; it saves less of the time. Of a progressive file the
+    coefficients of all pixels are held: its factor counts as 1.
+    """
+    return width * height / factor
 
 
 def _upper_bits(image: Image.Image) -> Image.Image:

@@ -27,6 +27,7 @@ CHUNK = 8
 AHEAD = 2
 """Tasks for each process that wait, beside the batches that are done."""
 LARGEST_MESSAGE = 2**16
+SECONDS_TO_END = 2
 
 Read = Callable[[int, int], Tensor]
 """From the position of an image and a seed to its pixels, uint8 (size, size, 3); raises UserError."""
@@ -161,7 +162,8 @@ def _work(
 
 
 def _stop(tasks: socket.socket, processes: dict[Connection, BaseProcess]) -> None:
-    tasks.close()
+    tasks.close()  # which ends them
     for connection, process in processes.items():
-        process.join()
+        process.join(timeout=SECONDS_TO_END)
+        process.kill()  # one that was stopped, or hangs in a file system, must not hold the run
         connection.close()

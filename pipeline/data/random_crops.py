@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.data.decoding import largest_factor, load_upright, open_image, orientation
+from pipeline.data.decoding import counted_pixels, largest_factor, load_upright, open_image, orientation
 from pipeline.data.jpeg_header import SEQUENTIAL, JpegHeader, first_rows, read_jpeg_header
 
 RATIO = (3 / 4, 4 / 3)
@@ -82,8 +82,8 @@ def _jpeg_part(data: bytes, header: JpegHeader, box: Box, size: int, max_megapix
     factor = largest_factor((box.width, box.height), (size, size))
     rows, height = first_rows(data, header, box.top + box.height)
     least_height, least_width = -(-height // factor), -(-header.width // factor)
-    held = least_height * least_width if header.frame in SEQUENTIAL else header.height * header.width
-    if held > max_megapixels * 1e6:
+    counted = counted_pixels(header.width, header.height, factor if header.frame in SEQUENTIAL else 1)
+    if counted > max_megapixels * 1e6:
         return None
     try:  # not strictly: the rest behind the rows is no fault, and prepare_data has decoded the same file whole
         pixels = simplejpeg.decode_jpeg(
