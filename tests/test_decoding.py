@@ -18,6 +18,7 @@ from sklearn.datasets import load_sample_images
 
 from pipeline.core.errors import UserError
 from pipeline.data.decoding import central_square, decode_image
+from pipeline.data.image_kinds import openable_formats
 from tests.helpers import ROOT, image_bytes
 
 PHOTO = load_sample_images().images[0]  # 640 x 427
@@ -193,3 +194,12 @@ def test_decoding_needs_no_pytorch() -> None:
     program = "import sys, pipeline.data.decoding; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
+
+
+def test_heic_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    openable_formats.cache_clear()
+    with pytest.raises(UserError, match=r"^IMG_1\.HEIC: .*pip install pillow-heif"):
+        decode_image("IMG_1.HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200))
+    openable_formats.cache_clear()

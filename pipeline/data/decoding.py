@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from pipeline.core.errors import UserError
 from pipeline.data.image_kinds import HEAD, how_to_open, image_format
@@ -163,6 +163,8 @@ def _decoding(name: str) -> Iterator[None]:
         warnings.simplefilter("ignore")
         try:
             yield
+        except UnidentifiedImageError as error:  # its text is the address of the buffer
+            raise UserError(f"{name}: damaged image, its header cannot be read; repair or remove the file") from error
         except Exception as error:
             why = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"{name}: damaged or truncated image ({why}); repair or remove the file") from error
