@@ -8,7 +8,7 @@ from typing import ParamSpec
 
 import click
 
-from pipeline.core.errors import BusyError, GateError, UserError, system_fault
+from pipeline.core.errors import BusyError, GateError, LostProcessError, UserError, system_fault
 from pipeline.core.logging_setup import logged
 from pipeline.preflight.stage_table import STAGES, StageEntry
 
@@ -65,7 +65,7 @@ def _keeping_to_its_code(stage: StageEntry, function: Callable[..., None]) -> Ca
 
 
 def exit_codes(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Log to standard error; end with 2 at wrong input, and 1 at a failed gate, a busy folder or a full disk.
+    """Log to standard error; end with 2 at wrong input, and 1 at a failed gate, a busy folder, a full disk.
 
     One line says what is wrong; a fault of the program itself has a traceback.
     """
@@ -77,7 +77,7 @@ def exit_codes(function: Callable[Arguments, None]) -> Callable[Arguments, None]
                 function(*args, **kwargs)
         except UserError as error:
             _stop(error, code=2)
-        except (BusyError, GateError) as error:
+        except (BusyError, GateError, LostProcessError) as error:
             _stop(error, code=1)
         except OSError as error:
             fault = system_fault(error)

@@ -1,5 +1,6 @@
 """Batches of packed images: order, augmentation, mixing."""
 
+import math
 from typing import Any
 
 import pytest
@@ -7,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as reference
 
-from pipeline.data.augmentation import Augmentation, crop_and_mirror, jitter_colors
+from pipeline.data.augmentation import Augmentation, crop_and_mirror, erase, jitter_colors
 from pipeline.data.batch import Batch, Mix
 from pipeline.data.dataset import DataInfo, Split
 from pipeline.data.packed_batches import PackedBatches, ordered_batches
 from pipeline.data.settings import Augment
+from pipeline.data.trivial_augment import FARTHEST, OPERATIONS, trivial_augment
 from pipeline.tasks.classification.targets import ClassTargets, class_targets
 from pipeline.tasks.classification.training import ClassificationTraining, build_mix
 
@@ -140,3 +142,76 @@ def test_targets_of_some_images_keep_labels_and_shares_together() -> None:
 def test_a_spread_selection_runs_from_the_first_to_the_last_image() -> None:
     assert make_split(10).spread(4).targets.truth()["labels"].tolist() == [0, 3, 6, 9]
     assert len(make_split(3).spread(4)) == 3
+
+
+def torchvisions(name: str, image: Tensor, strength: float) -> Tensor:
+    """Return what torchvision makes of ``image`` (3, H, W), uint8."""
+    factor = 1 + 0.99 * strength
+    changes: dict[str, Any] = {
+        "identity": lambda: image,
+        "brightness": lambda: reference.adjust_brightness(image, factor),
+        "color": lambda: reference.adjust_saturation(image, factor),
+        "contrast": lambda: reference.adjust_contrast(image, factor),
+        "sharpness": lambda: reference.adjust_sharpness(image, factor),
+        "posterize": lambda: reference.posterize(image, 8 - round(abs(strength) * 6)),
+        "solarize": lambda: reference.solarize(image, 255 * (1 - abs(strength))),
+        "autocontrast": lambda: reference.autocontrast(image),
+        "equalize": lambda: reference.equalize(image),
+        "rotate": lambda: reference.rotate(image, 135 * strength),
+        "translate_x": lambda: reference.affine(image, 0, [-int(FARTHEST * strength), 0], 1, [0, 0]),
+        "translate_y": lambda: reference.affine(image, 0, [0, -int(FARTHEST * strength)], 1, [0, 0]),
+        "shear_x": lambda: reference.affine(image, 0, [0, 0], 1, [math.degrees(math.atan(0.99 * strength)), 0]),
+        "shear_y": lambda: reference.affine(image, 0, [0, 0], 1, [0, math.degrees(math.atan(0.99 * strength))]),
+    }
+    shown: Tensor = changes[name]()
+    return shown
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_of_trivial_augment_are_torchvisions(name: str) -> None:
+    """Within a level of 255; where pixels move, a hundredth of them may lie on the border between two."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(3, 3, 8, 9, generator=generator)
+    smooth = nn.functional.interpolate(coarse, (40, 48), mode="bilinear")
+    images = (smooth * 200 + 20).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    strengths = torch.tensor([1 / 3, -0.6, 1.0])
+    numbers = torch.full((3,), list(OPERATIONS).index(name))
+    changed = trivial_augment(images, numbers, strengths)
+    for image, strength, found in zip(images, strengths.tolist(), changed, strict=True):
+        expected = torchvisions(name, image.permute(2, 0, 1), strength).permute(1, 2, 0)
+        apart = (found.int() - expected.int()).abs() > 1
+        assert apart.float().mean() < (0.02 if name in {"rotate", "shear_x", "shear_y"} else 1e-9)
+        assert name == "identity" or not torch.equal(found, image)
+
+
+def test_trivial_augment_and_erasing_are_fixed_by_the_seed_and_change_each_image_alone() -> None:
+    split = Split(make_images(64).repeat(1, 1, 8, 8), ClassTargets(torch.arange(64)))
+    batches = packed(split, 64, trivial_augment=True, random_erasing=0.5)
+    (one,), (again,), (other,) = (list(batches.epoch(seed)) for seed in (0, 0, 1))
+    assert torch.equal(one.images, again.images)
+    assert not torch.equal(one.images, other.images)
+    (plain,) = packed(split, 64).epoch(0)
+    changed = (one.images != plain.images).flatten(1).any(dim=1).float().mean()
+    assert 0.8 < changed <= 1
+
+
+def test_erased_parts_have_the_share_and_the_colour_that_they_should() -> None:
+    images = torch.rand(400, 3, 20, 30, generator=torch.Generator().manual_seed(0)) * 0.5
+    draws = torch.rand(400, 5, generator=torch.Generator().manual_seed(1))
+    erased = erase(images, draws, 0.25, (0.7, 0.8, 0.9))
+    gone = (erased != images).all(dim=1)
+    shares = gone.float().mean(dim=(1, 2))
+    hit = shares > 0
+    assert 0.18 < hit.float().mean() < 0.32
+    assert shares[hit].min() > 0.01
+    assert shares[hit].max() < 0.37
+    assert torch.equal(erased.permute(0, 2, 3, 1)[gone].unique(dim=0), torch.tensor([[0.7, 0.8, 0.9]]))
+    for image in gone[hit]:
+        rows, columns = image.any(dim=1), image.any(dim=0)
+        assert torch.equal(image, rows[:, None] & columns), "a rectangle"
+    assert torch.equal(erased[~hit], images[~hit])
+
+
+def test_trivial_augment_with_colour_jitter_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"color_jitter: got 0.4, and trivial_augment changes colours already"):
+        Augment(trivial_augment=True, color_jitter=0.4)

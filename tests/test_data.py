@@ -85,10 +85,11 @@ def test_cmyk_jpeg_files_are_read() -> None:
     assert decode_image("a.jpg", image_bytes(mode="CMYK", kind="JPEG")).shape == (6, 8, 3)
 
 
-def test_images_of_more_than_eight_bits_are_refused(prepare: Prepare, tmp_path: Path) -> None:
+def test_images_without_a_range_and_too_large_ones_are_refused(prepare: Prepare, tmp_path: Path) -> None:
     images = fill_folder(tmp_path / "images", SPLIT_LAYOUT)
-    Image.fromarray(np.zeros((6, 8), dtype=np.uint16)).save(images / "train/cat/003.png")
-    refused(prepare(images), "train/cat/003.png", "8 bits")
+    refused(prepare(images, max_megapixels=4e-5), "8 x 6", "allowed are 4e-05 million (prepare_data.max_megapixels)")
+    Image.fromarray(np.zeros((6, 8), dtype=np.float32)).save(images / "train/cat/003.png", "TIFF")
+    refused(prepare(images), "train/cat/003.png", "8 or 16 bits")
 
 
 def test_mixed_sizes_need_an_image_size(prepare: Prepare, tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import contextlib
 import errno
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from pipeline.core.printable import printable
 
@@ -20,6 +22,18 @@ class GateError(RuntimeError):
 
 class BusyError(RuntimeError):
     """Another process is at the same work. Exit code 1."""
+
+
+class LostProcessError(RuntimeError):
+    """A process that this one started ended before its work was done. Exit code 1."""
+
+    @classmethod
+    def while_doing(cls, work: str, exit_code: int | None = None) -> Self:
+        """Return the error of a process that ``work``; ``exit_code`` is as ``multiprocessing`` gives it, if known."""
+        how = "was killed" if exit_code is None else f"ended with exit code {exit_code}"
+        if exit_code is not None and exit_code < 0:
+            how = f"was ended by signal {-exit_code} ({signal.strsignal(-exit_code)})"
+        return cls(f"a process that {work} {how}; where memory ran short, give it more or ask less, then run it again")
 
 
 @contextlib.contextmanager

@@ -1,15 +1,54 @@
-"""Processes that do not outlive the one that started them."""
+"""Processes that do not outlive the one that started them, and how many of them have a CPU core to run on."""
 
 import ctypes
 import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
-def num_cores() -> int:
-    """Return how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0))
+def num_cores(root: Path = Path("/")) -> int:
+    """Return how many CPU cores this process may use, at least 1: those it is bound to, within a container's quota.
+
+    ``root`` is where the files of the system lie.
+    """
+    return max(1, min([len(os.sched_getaffinity(0)), *(int(quota) for quota in _cpu_quotas(root))]))
+
+
+def _cpu_quotas(root: Path) -> Iterator[float]:
+    """Yield the CPU cores that each control group above this process may keep busy, of versions 2 and 1."""
+    for line in _lines(root / "proc/self/cgroup"):
+        number, controllers, own = line.split(":", 2)
+        is_v1 = number != "0"
+        if is_v1 and "cpu" not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / ("cpu" if is_v1 else "")
+        group = top / own.lstrip("/")
+        while group.is_relative_to(top):
+            quota, period = _quota_v1(group) if is_v1 else _quota_v2(group)
+            if quota.isdecimal() and period.isdecimal() and int(period):
+                yield int(quota) / int(period)
+            group = group.parent
+
+
+def _quota_v1(group: Path) -> tuple[str, str]:
+    quota, period = ("".join(_lines(group / f"cpu.cfs_{name}_us")) for name in ("quota", "period"))
+    return quota, period
+
+
+def _quota_v2(group: Path) -> tuple[str, str]:
+    quota, _, period = "".join(_lines(group / "cpu.max")).partition(" ")
+    return quota, period
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of ``path``; none where the system has no such file, or shows it to nobody."""
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
 
 
 def end_with_parent(parent: int | None = None) -> None:

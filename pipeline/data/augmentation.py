@@ -1,13 +1,19 @@
 """Random changes of a batch of images, computed on the device for all of them at once."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-GREY = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in the luma of ITU-R BT.601."""
+from pipeline.data.trivial_augment import BINS, GREY, OPERATIONS, trivial_augment
+
+ERASED_SHARE = (0.02, 0.33)
+"""Smallest and largest share of an image that is erased (Zhong et al. 2017)."""
+ERASED_RATIO = 3.3
+"""Largest height to width, or width to height, of that."""
 
 
 class Draws(NamedTuple):
@@ -19,6 +25,12 @@ class Draws(NamedTuple):
     """Whether the image is mirrored, bool (N,)."""
     jitter: Tensor
     """Factors of brightness, contrast and saturation, float32 (N, 3)."""
+    operations: Tensor
+    """Number of the operation of TrivialAugment, int64 (N,), on the CPU."""
+    strengths: Tensor
+    """Strength of that, float32 (N,), -1 to 1."""
+    erasing: Tensor
+    """Whether a part is erased (below the probability), its share, its shape, its row and column, float32 (N, 5)."""
 
     def rows(self, positions: slice) -> "Draws":
         """Return the draws of the images at ``positions``."""
@@ -26,18 +38,33 @@ class Draws(NamedTuple):
 
 
 class Augmentation:
-    """Shifted crops, mirroring and changes of colour.
+    """Shifted crops, mirroring, changes of colour and shape, erased parts.
 
     Args:
         crop_padding: zero pixels added around an image before a crop of its size is taken at a random place.
         horizontal_flip: mirror each image with probability one half.
         color_jitter: brightness, contrast and saturation are each multiplied by a factor drawn from 1 -/+ this.
+        trivial_augment: change each image by one operation of TrivialAugment.
+        random_erasing: probability of an image to have a part erased.
+        erased: red, green and blue of that part, 0 to 1.
     """
 
-    def __init__(self, *, crop_padding: int, horizontal_flip: bool, color_jitter: float) -> None:
+    def __init__(
+        self,
+        *,
+        crop_padding: int,
+        horizontal_flip: bool,
+        color_jitter: float,
+        trivial_augment: bool = False,
+        random_erasing: float = 0.0,
+        erased: Sequence[float] = (0.0, 0.0, 0.0),
+    ) -> None:
         self.crop_padding = crop_padding
         self.horizontal_flip = horizontal_flip
         self.color_jitter = color_jitter
+        self.trivial_augment = trivial_augment
+        self.random_erasing = random_erasing
+        self.erased = tuple(erased)
 
     def draw(self, count: int, seed: int, device: torch.device) -> Draws:
         """Return the random numbers of ``count`` images: all that an epoch needs, so that no batch waits for them.
@@ -48,14 +75,23 @@ class Augmentation:
         offsets = torch.randint(0, 2 * self.crop_padding + 1, (count, 2), generator=generator)
         mirrored = torch.rand(count, generator=generator) < (0.5 if self.horizontal_flip else 0.0)
         jitter = 1 + self.color_jitter * (2 * torch.rand(count, 3, generator=generator) - 1)
-        return Draws(offsets.to(device), mirrored.to(device), jitter.to(device))
+        operations = torch.randint(0, len(OPERATIONS), (count,), generator=generator)
+        strengths = torch.randint(0, BINS, (count,), generator=generator) / (BINS - 1)
+        strengths *= 1 - 2 * torch.randint(0, 2, (count,), generator=generator)
+        erasing = torch.rand(count, 5, generator=generator)
+        moved = (values.to(device) for values in (strengths, erasing))
+        return Draws(offsets.to(device), mirrored.to(device), jitter.to(device), operations, *moved)
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """Return uint8 ``images`` (B, H, W, 3), changed, as float32 in [0, 1] of shape (B, 3, H, W), channels last."""
         if self.crop_padding or self.horizontal_flip:
             images = crop_and_mirror(images, draws.offsets, draws.mirrored, padding=self.crop_padding)
+        if self.trivial_augment:
+            images = trivial_augment(images, draws.operations, draws.strengths)
         shown = to_unit_range(images.permute(0, 3, 1, 2))
-        return jitter_colors(shown, draws.jitter) if self.color_jitter else shown
+        if self.color_jitter:
+            shown = jitter_colors(shown, draws.jitter)
+        return erase(shown, draws.erasing, self.random_erasing, self.erased) if self.random_erasing else shown
 
 
 def to_unit_range(images: Tensor) -> Tensor:
@@ -76,6 +112,22 @@ def crop_and_mirror(images: Tensor, offsets: Tensor, mirrored: Tensor, *, paddin
     rows = torch.arange(height, device=images.device) + offsets[:, :1]  # (B, H)
     batch = torch.arange(len(images), device=images.device)[:, None, None]
     return padded[batch, rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
+
+
+def erase(images: Tensor, draws: Tensor, probability: float, color: Sequence[float]) -> Tensor:
+    """Return ``images`` (B, 3, H, W), some with a rectangle of ``color``; ``draws`` (B, 5) are as in ``Draws``."""
+    height, width = images.shape[2:]
+    chosen, share, shape, *place = draws.unbind(dim=1)
+    area = height * width * (ERASED_SHARE[0] + (ERASED_SHARE[1] - ERASED_SHARE[0]) * share)
+    ratio = torch.exp(math.log(ERASED_RATIO) * (2 * shape - 1))
+    inside = chosen[:, None, None] < probability
+    for side, length, at, axis in ((height, area * ratio, place[0], 1), (width, area / ratio, place[1], 2)):
+        length = length.sqrt().round().clamp(1, side)  # noqa: PLW2901
+        first = (at * (side - length + 1)).floor()
+        positions = torch.arange(side, device=images.device)
+        within = (positions >= first[:, None]) & (positions < (first + length)[:, None])  # (B, side)
+        inside = inside & within.unsqueeze(3 - axis)  # (B, H, W) in the end
+    return torch.where(inside[:, None], images.new_tensor(color)[:, None, None], images)
 
 
 def jitter_colors(images: Tensor, factors: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -14,6 +14,8 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
 from pipeline.core.records import DataRecord, read_record
 from pipeline.data.batch import ReadTargets, Targets
+from pipeline.data.file_list import FileList
+from pipeline.data.reading import Fit
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,10 @@ class Split:
 class ImageIndex:
     """Image files of any size, decoded when they are needed."""
 
-    root: str
-    files: list[str]
-    """Below ``root``."""
+    files: FileList
     targets: Targets
-    size: int
-    """Pixels of the square to which images are brought."""
+    fit: Fit
+    """What images are brought to: a square."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,14 @@ def read_index(folder: Path, read_targets: ReadTargets) -> ImageIndex:
     Raises:
         UserError: its file is missing or damaged.
     """
-    path = folder / "train.index.json"
-    content = read_json(path)
+    path = folder / "train.index.safetensors"
     try:
-        root, files = content.pop("root"), content.pop("files")
-        targets = read_targets({name: torch.tensor(values) for name, values in content.items()})
-    except KeyError as error:
-        raise UserError(f"{path}: has no {error}; run prepare_data again") from error
-    return ImageIndex(root, files, targets, read_info(folder).image_size[0])
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+        tensors = load_file(path)
+        files = FileList(about["root"], **{name: tensors.pop(name).numpy() for name in FileList.COLUMNS})
+        return ImageIndex(
+            files, read_targets(tensors), Fit(read_info(folder).image_size[0], float(about["max_megapixels"]))
+        )
+    except (OSError, SafetensorError, KeyError) as error:
+        raise UserError(f"{path}: missing or damaged ({error}); run prepare_data again") from error

@@ -1,60 +1,215 @@
-"""One image file's bytes to an RGB array."""
+"""One image file's bytes to an RGB array; only what the output needs is decoded."""
 
+import contextlib
 import io
-import struct
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from pipeline.core.errors import UserError
-from pipeline.data.image_kinds import HEAD, how_to_open, openable_formats
+from pipeline.data.image_kinds import HEAD, how_to_open, image_format
+from pipeline.data.settings import MAX_MEGAPIXELS
+
+Image.MAX_IMAGE_PIXELS = None  # the limit is checked here, from the header, and is the user's to set
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 * 2**20  # editors write profiles and text of MB
 
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
+SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each orientation that a camera notes (EXIF 2.3, tag 0x0112)."""
+ORIENTATION = 0x0112
+SIDEWAYS = 5
+"""From this orientation on, width and height change places."""
+
+REDUCED_FROM = 2_000_000
+"""Pixels from which a JPEG file is decoded at a reduced scale; smaller ones keep each bit, and cost little."""
+OVERSAMPLING = 3
+"""A reduced image still has this many times the pixels, along each side, of what it is resized to."""
+STRIP = 4
+"""An image longer than this, relative to the output, is cut before it is resized, not after."""
 
 
-def decode_image(name: str, data: bytes) -> NDArray[np.uint8]:
+def decode_image(
+    name: str, data: bytes, size: tuple[int, int] | None = None, max_megapixels: float = MAX_MEGAPIXELS
+) -> NDArray[np.uint8]:
     """Return the image in ``data`` as RGB of shape (H, W, 3).
 
     Grey, palette and CMYK images are converted to RGB; transparency is dropped; of an animation the first frame counts;
-    an orientation noted by a camera is applied; colours of 16 bits are cut to 8, as Pillow reads them.
+    an orientation noted by a camera is applied; values of 16 bits are cut to their upper 8.
+
+    Args:
+        size: (H, W) that the image is resized to cover (bicubic, antialiased), and whose centre is cut out; a large
+            JPEG file is then decoded at a reduced scale. None leaves the image as it is.
+        max_megapixels: largest number of pixels to decode, in millions.
 
     Raises:
-        UserError: ``data`` is no image, truncated, far too large, or of 16-bit grey or float values; names the file.
+        UserError: ``data`` is no image of a known format, damaged, too large, or of values of more than 16 bits; names
+            the file.
     """
-    help_text = how_to_open(data[:HEAD])
-    if help_text is not None:
-        raise UserError(f"{name}: {help_text}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=openable_formats())
-            if image.mode not in EIGHT_BIT_MODES:
-                raise UserError(f"{name}: image mode {image.mode!r} has no 8-bit form; convert it to 8 bits a channel")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise UserError(f"{name}: not an image of a known format; repair or remove the file") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{name}: not a readable image ({error}); repair or remove the file") from error
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{name}: damaged or truncated image ({error}); repair or remove the file") from error
+    image = open_image(name, data)
+    if size is None:
+        return np.asarray(load_upright(name, image, max_megapixels))
+    factor = _reduction(image, size)
+    if factor == 1:
+        return np.asarray(_covering(load_upright(name, image, max_megapixels), size))
+    extent = image.width / factor, image.height / factor
+    turned = orientation(image)
+    picture = _load(name, image, max_megapixels, factor)  # its last column and row may be parts of pixels
+    cut = _covering(picture, size if turned < SIDEWAYS else size[::-1], extent)
+    return np.asarray(_turn(cut, turned))
+
+
+def open_image(name: str, data: bytes) -> ImageFile.ImageFile:
+    """Return the image in ``data``, of which only the header has been read.
+
+    Raises:
+        UserError: as for ``decode_image``.
+    """
+    kind = image_format(data[:HEAD])
+    if kind is None:
+        raise UserError(f"{name}: not an image of a known format; repair or remove the file")
+    if (help_with := how_to_open(data[:HEAD])) is not None:
+        raise UserError(f"{name}: {help_with}")
+    with _decoding(name):
+        image = Image.open(io.BytesIO(data), formats=(kind,))
+    is_grey16 = image.mode in SIXTEEN_BIT_MODES or (image.mode == "I" and image.format == "PPM")
+    if not is_grey16 and image.mode not in EIGHT_BIT_MODES:
+        raise UserError(
+            f"{name}: values of Pillow's mode {image.mode!r} have no known range; convert it to 8 or 16 bits a channel"
+        )
+    return image
+
+
+def orientation(image: ImageFile.ImageFile) -> int:
+    """Return how a camera says that ``image`` was held, 1 to 8; 1, upright, where that says nothing readable.
+
+    Of other formats than JPEG it is known when the image is loaded.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = image.getexif().get(ORIENTATION, 1)
+            known = found in UPRIGHT
+        except Exception:  # noqa: BLE001  (the parser of a damaged note raises anything, and the image may be intact)
+            return 1
+    return int(found) if known else 1
+
+
+def load_upright(name: str, image: ImageFile.ImageFile, max_megapixels: float) -> Image.Image:
+    """Return ``image`` decoded, upright and as RGB.
+
+    Raises:
+        UserError: it is damaged or too large; names the file.
+    """
+    picture = _load(name, image, max_megapixels, factor=1)
+    return _turn(picture, orientation(image))
+
+
+def _turn(picture: Image.Image, turned: int) -> Image.Image:
+    return picture.transpose(UPRIGHT[turned]) if turned in UPRIGHT else picture
+
+
+def _load(name: str, image: ImageFile.ImageFile, max_megapixels: float, factor: int) -> Image.Image:
+    """Return ``image`` as RGB, decoded at the part 1 / ``factor`` of each side."""
+    _check_size(name, image, factor, max_megapixels)
+    with _decoding(name):
+        if factor > 1:
+            image.draft(None, (image.width // factor, image.height // factor))
+        image.load()
+    picture: Image.Image = _upper_bits(image) if image.mode not in EIGHT_BIT_MODES else image
+    with _decoding(name):
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _check_size(name: str, image: ImageFile.ImageFile, factor: int, max_megapixels: float) -> None:
+    """Raise UserError where decoding ``image``, at the part 1 / ``factor`` of each side, takes too many pixels."""
+    width, height = image.size
+    if counted_pixels(width, height, 1 if image.info.get("progressive") else factor) > max_megapixels * 1e6:
+        raise UserError(
+            f"{name}: has {width} x {height} pixels, allowed are {max_megapixels:g} million "
+            "(prepare_data.max_megapixels); raise that where memory allows, or scale the image down"
+        )
+
+
+def counted_pixels(width: int, height: int, factor: int) -> float:
+    """Return as how many pixels an image counts that is decoded at the part 1 / ``factor`` of each side.
+
+    Rows are read one after another, so that reducing saves memory; it saves less of the time. Of a progressive file the
+    coefficients of all pixels are held: its factor counts as 1.
+    """
+    return width * height / factor
+
+
+def _upper_bits(image: Image.Image) -> Image.Image:
+    """Return grey ``image`` of 16 bits with the upper 8 of each value, as Pillow reads colours of 16 bits."""
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+
+
+@contextlib.contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Turn whatever a decoder raises at a damaged file into a UserError that names the file; silence its warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except UnidentifiedImageError as error:  # its text is the address of the buffer
+            raise UserError(f"{name}: damaged image, its header cannot be read; repair or remove the file") from error
+        except Exception as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{name}: damaged or truncated image ({why}); repair or remove the file") from error
+
+
+def _reduction(image: ImageFile.ImageFile, size: tuple[int, int]) -> int:
+    """Return the factor by which ``image`` can be reduced so that it covers ``size`` (H, W) with pixels to spare."""
+    if image.format not in {"JPEG", "MPO"} or image.width * image.height < REDUCED_FROM:  # MPO: several, of phones
+        return 1
+    sides = image.size if orientation(image) < SIDEWAYS else image.size[::-1]
+    grown = _grown(sides, size)
+    return largest_factor(sides, (OVERSAMPLING * grown[0], OVERSAMPLING * grown[1]))
+
+
+def largest_factor(sides: tuple[int, int], needed: tuple[int, int]) -> int:
+    """Return the largest of 8, 4, 2 and 1 that leaves ``sides`` at least as long as ``needed``."""
+    spare = min(side // need for side, need in zip(sides, needed, strict=True))
+    return next(factor for factor in (8, 4, 2, 1) if factor <= max(1, spare))
 
 
 def central_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Return (size, size, 3): the shorter side resized to ``size`` (bicubic, antialiased), then the centre cut out."""
-    return covering(image, (size, size))
+    return np.asarray(_covering(Image.fromarray(image), (size, size)))
 
 
-def covering(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return ``image`` resized (bicubic, antialiased) until it covers ``size`` (H, W), then the centre cut out."""
-    picture = Image.fromarray(image)
+def _grown(sides: tuple[float, float], size: tuple[int, int]) -> tuple[int, int]:
+    """Return width and height of an image of ``sides`` (width, height) scaled to cover ``size`` (H, W)."""
     height, width = size
-    scale = max(width / picture.width, height / picture.height)
-    grown = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
-    if grown != picture.size:
-        picture = picture.resize(grown, Image.Resampling.BICUBIC)
+    scale = max(width / sides[0], height / sides[1])
+    return max(width, round(sides[0] * scale)), max(height, round(sides[1] * scale))
+
+
+def _covering(picture: Image.Image, size: tuple[int, int], extent: tuple[float, float] | None = None) -> Image.Image:
+    """Return ``picture`` resized (bicubic, antialiased) until it covers ``size`` (H, W), then the centre cut out.
+
+    ``extent`` is how many of its columns and rows show the image; None: all.
+    """
+    height, width = size
+    across, down = extent or picture.size
+    grown = _grown((across, down), size)
     left, top = (grown[0] - width) // 2, (grown[1] - height) // 2
-    return np.asarray(picture)[top : top + height, left : left + width]
+    if grown[0] * grown[1] > STRIP * width * height:
+        wide, high = across / grown[0], down / grown[1]
+        box = left * wide, top * high, (left + width) * wide, (top + height) * high
+        return picture.resize((width, height), Image.Resampling.BICUBIC, box=box)
+    if grown != picture.size:
+        picture = picture.resize(grown, Image.Resampling.BICUBIC, box=(0, 0, across, down))
+    return picture.crop((left, top, left + width, top + height))

@@ -12,6 +12,7 @@ from pipeline.data.batch import Mix, ReadTargets, TrainingBatches
 from pipeline.data.dataset import read_index, read_info, read_split
 from pipeline.data.packed_batches import PackedBatches
 from pipeline.data.settings import Augment
+from pipeline.data.trivial_augment import FARTHEST
 
 
 def open_training_batches(
@@ -38,13 +39,24 @@ def open_training_batches(
         raise UserError(
             f"batch_size: got {batch_size}, which {world_size()} processes cannot share equally; give a multiple"
         )
+    info = read_info(folder)
+    if augment.trivial_augment and min(info.image_size) < FARTHEST:
+        raise UserError(
+            f"augment.trivial_augment: moves images by up to {FARTHEST} pixels, which these do not have "
+            f"({info.image_size[1]} x {info.image_size[0]}); set it to false, or prepare_data.image_size to more"
+        )
     augmentation = Augmentation(
-        crop_padding=augment.crop_padding, horizontal_flip=augment.horizontal_flip, color_jitter=augment.color_jitter
+        crop_padding=augment.crop_padding,
+        horizontal_flip=augment.horizontal_flip,
+        color_jitter=augment.color_jitter,
+        trivial_augment=augment.trivial_augment,
+        random_erasing=augment.random_erasing,
+        erased=info.mean,
     )
-    if read_info(folder).storage == "packed":
+    if info.storage == "packed":
         split = read_split(folder, "train", read_targets)
         return PackedBatches(split, batch_size=batch_size, device=device, augmentation=augmentation, mix=mix)
-    from pipeline.data.streamed_batches import StreamedBatches  # imports torchvision, which takes seconds
+    from pipeline.data.streamed_batches import StreamedBatches
 
     index = read_index(folder, read_targets)
     if len(index.files) < batch_size:

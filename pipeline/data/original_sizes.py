@@ -1,15 +1,13 @@
 """How large images are before they are brought to one size."""
 
-import struct
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from pipeline.core.errors import UserError
-from pipeline.data.image_kinds import openable_formats
+from pipeline.data.decoding import open_image
+from pipeline.data.reading import Fit
 from pipeline.data.splits import ImageSet
 
 SAMPLED = 1000
@@ -38,7 +36,7 @@ def original_sizes(images: ImageSet) -> OriginalSizes | None:
     if images.files:
         found = [_size_in_head(images.files[position]) for position in positions]
     else:
-        read = images.read(positions, None)
+        read = images.read(positions, Fit())
         found = [None if isinstance(image, UserError) else (image.shape[1], image.shape[0]) for image in read]
     sizes = sorted((size for size in found if size is not None), key=lambda size: (size[0] * size[1], size))
     return OriginalSizes(sizes[0], sizes[len(sizes) // 2], sizes[-1], len(sizes)) if sizes else None
@@ -46,9 +44,6 @@ def original_sizes(images: ImageSet) -> OriginalSizes | None:
 
 def _size_in_head(file: Path) -> Size | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # no pixel is decoded
-            with Image.open(file, formats=openable_formats()) as image:
-                return image.size
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+        return open_image(str(file), file.read_bytes()).size
+    except UserError:
         return None  # whether it is damaged is for the decoder to say, which reads every image

@@ -17,8 +17,9 @@ from tqdm import tqdm
 from pipeline.core.arrays import Truth
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, sha256, write_json, write_text
+from pipeline.data.file_list import FileList
 from pipeline.data.original_sizes import original_sizes
-from pipeline.data.reading import Image
+from pipeline.data.reading import Fit, Image
 from pipeline.data.splits import ImageSet
 from pipeline.data.statistics import ChannelStatistics
 from pipeline.data.summary import DataSummary, SplitFacts, pixel_digest
@@ -51,7 +52,7 @@ def write_splits(
 
     A packed split is ``<split>.safetensors``: images uint8 (N, H, W, 3), and the truth as the task names it; what its
     images are called lies beside it in ``<split>.names.json``. With
-    ``storage`` index the training split is ``train.index.json``: the names of its files below ``root`` and their truth,
+    ``storage`` index the training split is ``train.index.safetensors``: its files (see ``FileList``) and their truth,
     each file read once to know that it can be.
 
     Args:
@@ -60,7 +61,7 @@ def write_splits(
     Raises:
         UserError: images differ in size and ``image_size`` is None, one is unreadable, or the pixels would not fit.
     """
-    size = _common_size(splits["train"], settings.image_size)
+    size = _common_size(splits["train"], settings)
     writer = _SplitWriter(folder, class_names, size, settings, encode_truth)
     packed = [name for name in splits if settings.storage == "packed" or name != "train"]
     _check_memory(sum(len(splits[name].categories) for name in packed), size, settings.max_packed_gib)
@@ -94,13 +95,15 @@ def _check_memory(count: int, size: tuple[int, int], max_packed_gib: float) -> N
         )
 
 
-def _common_size(train: ImageSet, image_size: int | None) -> tuple[int, int]:
-    if image_size is not None:
-        return image_size, image_size
+def _common_size(train: ImageSet, settings: PrepareData) -> tuple[int, int]:
+    if settings.image_size is not None:
+        return settings.image_size, settings.image_size
     for position in range(len(train.categories)):
-        image = next(train.read(np.array([position]), None))
+        image = next(train.read(np.array([position]), Fit(max_megapixels=settings.max_megapixels)))
         if not isinstance(image, UserError):
             return image.shape[0], image.shape[1]
+        if settings.unreadable == "stop":
+            raise image
     raise UserError("no training image can be read; prepare_data.unreadable: stop names the first one's fault")
 
 
@@ -144,6 +147,7 @@ class _SplitWriter:
         self.class_names = class_names
         self.size = size
         self.settings = settings
+        self.fit = Fit(settings.image_size, settings.max_megapixels)
         self.encode_truth = encode_truth
 
     def pack(self, name: str, split: ImageSet, statistics: ChannelStatistics | None) -> tuple[Path, SplitFacts]:
@@ -163,12 +167,12 @@ class _SplitWriter:
         return path, facts
 
     def index(self, name: str, split: ImageSet, statistics: ChannelStatistics | None) -> tuple[Path, SplitFacts, str]:
-        """Write the names of the files and the truth of ``split``.
+        """Write which files ``split`` has, and their truth.
 
         Returns the file, what is in it, and a digest of what the image files hold.
         """
         assert self.settings.root is not None
-        root, path = Path(self.settings.root), self.folder / f"{name}.index.json"
+        root, path = Path(self.settings.root), self.folder / f"{name}.index.safetensors"
         digest = hashlib.sha256()
         kept = _Kept(split)
         stride = max(1, len(split.categories) // SAMPLED)
@@ -177,12 +181,10 @@ class _SplitWriter:
             digest.update(split.files[position].read_bytes())
             if statistics is not None and position % stride == 0:
                 statistics.add(image)
-        content = {
-            "root": str(root),
-            "files": [str(split.files[position].relative_to(root)) for position in kept.positions],
-        }
-        truth = {key: values.tolist() for key, values in self.encode_truth(split, kept.positions).items()}
-        write_text(path, f"{json.dumps(content | truth)}\n")
+        files = FileList.of(root, [split.files[position] for position in kept.positions])
+        about = {"root": str(root), "max_megapixels": repr(self.settings.max_megapixels)}
+        save_file(files.columns() | dict(self.encode_truth(split, kept.positions)), path, about)
+        path.chmod(0o644)  # safetensors leaves it to the owner alone
         return path, kept.facts(), digest.hexdigest()
 
     def _read(self, name: str, split: ImageSet) -> Iterator[tuple[int, Image]]:
@@ -193,7 +195,7 @@ class _SplitWriter:
         """
         faults: list[UserError] = []
         left = np.bincount(split.categories, minlength=len(self.class_names))
-        images = split.read(np.arange(len(split.categories)), self.settings.image_size)
+        images = split.read(np.arange(len(split.categories)), self.fit)
         shown = tqdm(images, desc=f"reading {name}", total=len(split.categories), disable=None)
         for position, image in enumerate(shown):
             if isinstance(image, UserError):

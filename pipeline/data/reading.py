@@ -2,25 +2,41 @@
 
 import multiprocessing
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.errors import UserError, readable_file
+from pipeline.core.errors import LostProcessError, UserError, readable_file
 from pipeline.core.processes import end_with_parent, num_cores
 from pipeline.data.decoding import central_square, decode_image
+from pipeline.data.settings import MAX_MEGAPIXELS
 
 FEW = 256
 """Below so many images starting processes costs more than it saves."""
 CHUNK = 32
+AHEAD = 3
+"""Chunks of each process that wait for the reader, which bounds the memory they take."""
 
 Image = NDArray[np.uint8]
 
 
-def read_image(name: str, file: Path) -> Image:
+@dataclass(frozen=True)
+class Fit:
+    """What images are brought to when they are read."""
+
+    size: int | None = None
+    """Pixels of the central square; None leaves images as they are."""
+    max_megapixels: float = MAX_MEGAPIXELS
+    """Largest number of pixels to decode, in millions."""
+
+
+def read_image(name: str, file: Path, fit: Fit) -> Image:
     """Return the RGB image (H, W, 3) in ``file``; messages call it ``name``.
 
     Raises:
@@ -28,30 +44,48 @@ def read_image(name: str, file: Path) -> Image:
     """
     with readable_file(file):
         data = file.read_bytes()
-    return decode_image(name, data)
+    size = None if fit.size is None else (fit.size, fit.size)
+    return decode_image(name, data, size, fit.max_megapixels)
 
 
-def read_images(names: Sequence[str], files: Sequence[Path], size: int | None) -> Iterator[Image | UserError]:
+def read_images(names: Sequence[str], files: Sequence[Path], fit: Fit) -> Iterator[Image | UserError]:
     """Yield the image (H, W, 3) in each of ``files``, in their order, or why there is none.
 
-    ``size`` brings it to a central square of so many pixels; None leaves it as it is.
+    Raises:
+        LostProcessError: a process that reads was killed.
     """
-    sizes = [size] * len(files)
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(files), CHUNK)]
     if len(files) < FEW or num_cores() == 1:
-        yield from map(_fitted_or_why_not, names, files, sizes)
+        for chunk in chunks:
+            yield from _read_chunk(names[chunk], files[chunk], fit)
         return
     fork = multiprocessing.get_context("fork")  # workers of a forkserver are not this process's children
-    with ProcessPoolExecutor(num_cores(), fork, end_with_parent, (os.getpid(),)) as pool:
-        yield from pool.map(_fitted_or_why_not, names, files, sizes, chunksize=CHUNK)
-
-
-def _fitted_or_why_not(name: str, file: Path, size: int | None) -> Image | UserError:
+    pool = ProcessPoolExecutor(num_cores(), fork, end_with_parent, (os.getpid(),))
+    waiting: deque[Future[list[Image | UserError]]] = deque()
     try:
-        return fitted(read_image(name, file), size)
+        for chunk in chunks:
+            waiting.append(pool.submit(_read_chunk, names[chunk], files[chunk], fit))
+            if len(waiting) > AHEAD * num_cores():
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise LostProcessError.while_doing("reads images") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read_chunk(names: Sequence[str], files: Sequence[Path], fit: Fit) -> list[Image | UserError]:
+    return [_image_or_why_not(name, file, fit) for name, file in zip(names, files, strict=True)]
+
+
+def _image_or_why_not(name: str, file: Path, fit: Fit) -> Image | UserError:
+    try:
+        return read_image(name, file, fit)
     except UserError as error:
         return error
 
 
-def fitted(image: Image, size: int | None) -> Image:
-    """Return ``image`` as a central square of ``size`` pixels, or as it is where that is None."""
-    return image if size is None else central_square(image, size)
+def fitted(image: Image, fit: Fit) -> Image:
+    """Return ``image``, which is decoded already, as ``fit`` says."""
+    return image if fit.size is None else central_square(image, fit.size)

@@ -6,6 +6,9 @@ from pydantic import Field, Strict, model_validator
 
 from pipeline.core.settings import BelowOne, NonNegative, Section, Share, knob, rare
 
+MAX_MEGAPIXELS = 80.0
+"""Millions of pixels of an image that are decoded where nothing else is said; each takes 4 to 10 bytes meanwhile."""
+
 
 class Augment(Section):
     """Random changes of the training images."""
@@ -17,9 +20,24 @@ class Augment(Section):
     resized_crop_scale: Annotated[tuple[Share, Share], Strict(strict=False)] | None = knob(
         None, "share of an image that is cut and resized, e.g. [0.08, 1.0]; needs storage index"
     )
+    trivial_augment: bool = knob(
+        default=False,
+        description="one of 14 strong changes of colour or shape for each image",
+    )
     color_jitter: BelowOne = rare(0.0, "brightness, contrast and saturation change by up to this share, e.g. 0.4")
+    random_erasing: Annotated[float, Field(ge=0, le=1)] = rare(
+        0.0, "probability of an image to have a part painted over with the mean colour, e.g. 0.1"
+    )
     mixup_alpha: NonNegative = rare(0.0, "above 0: images are mixed with others of the batch, e.g. 0.2")
     cutmix_alpha: NonNegative = rare(0.0, "above 0: pieces of other images of the batch are pasted in, e.g. 1.0")
+
+    @model_validator(mode="after")
+    def _colours_change_once(self) -> Self:
+        if self.trivial_augment and self.color_jitter:
+            raise ValueError(
+                f"color_jitter: got {self.color_jitter:g}, and trivial_augment changes colours already; leave one out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _scale_ascends(self) -> Self:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import UserError, user_error
-from pipeline.data.reading import Image, fitted
+from pipeline.data.reading import Fit, Image, fitted
 
 if TYPE_CHECKING:
     from pipeline.data.sources.settings import PrepareData
@@ -27,10 +27,10 @@ class ImageSet:
     """The category of each image, an index into the source's class names, shape (N,); splits are balanced by it."""
     names: Sequence[str]
     """What each image is called: its file below the source's root, or its place in the source."""
-    read: Callable[[Indices, int | None], Iterator[Image | UserError]]
+    read: Callable[[Indices, Fit], Iterator[Image | UserError]]
     """Yield the RGB image (H, W, 3), or why it cannot be read, of each given position, in that order.
 
-    The second argument brings images to central squares of so many pixels; None leaves them as they are.
+    The second argument says what images are brought to.
     """
     files: Sequence[Path] = ()
     """The file of each image; none where images have no files of their own."""
@@ -40,8 +40,8 @@ class ImageSet:
         names = [self.names[position] for position in positions]
         files = [self.files[position] for position in positions] if self.files else ()
 
-        def read(chosen: Indices, size: int | None) -> Iterator[Image | UserError]:
-            return self.read(positions[chosen], size)
+        def read(chosen: Indices, fit: Fit) -> Iterator[Image | UserError]:
+            return self.read(positions[chosen], fit)
 
         return ImageSet(self.categories[positions], names, read, files)
 
@@ -49,9 +49,9 @@ class ImageSet:
 def images_in_memory(categories: Indices, name: str, image: Callable[[int], Image]) -> ImageSet:
     """Return a set whose images (H, W, 3) ``image`` returns by position; they are called ``name`` and their number."""
 
-    def read(positions: Indices, size: int | None) -> Iterator[Image | UserError]:
+    def read(positions: Indices, fit: Fit) -> Iterator[Image | UserError]:
         for position in positions:
-            yield fitted(image(int(position)), size)
+            yield fitted(image(int(position)), fit)
 
     return ImageSet(categories, [f"{name} {position}" for position in range(len(categories))], read)
 

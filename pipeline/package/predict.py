@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.core.arrays import Pixels
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, readable_file
 from pipeline.core.printable import printable
 from pipeline.core.text_table import counted
-from pipeline.data.decoding import covering
-from pipeline.data.reading import read_image
+from pipeline.data.decoding import decode_image
 from pipeline.data.sources.archive import is_archive, opened_folder
 from pipeline.data.sources.image_tree import read_tree
 from pipeline.package.reader import Package
@@ -101,6 +100,8 @@ def predict_files(
 
 def _pixels_or_why_not(file: ImageFile, size: tuple[int, int]) -> Pixels | UserError:
     try:
-        return covering(read_image(file.name, file.path), size).transpose(2, 0, 1)
+        with readable_file(file.path):
+            data = file.path.read_bytes()
+        return decode_image(file.name, data, size).transpose(2, 0, 1)
     except UserError as error:
         return error

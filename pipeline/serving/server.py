@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import grpc.aio
 import uvicorn
 import uvloop
 
+from pipeline.core.processes import num_cores
 from pipeline.package.reader import Package
 from pipeline.serving.grpc_api import build_handler
 from pipeline.serving.http_api import build_app
@@ -62,7 +62,7 @@ class Settings:
         """Return the limits, with what was left open filled in."""
         height, width = package.image_size
         max_bytes = self.max_batch * 3 * height * width * VALUE + ENVELOPE if self.max_bytes is None else self.max_bytes
-        workers = max(len(os.sched_getaffinity(0)) // self.num_threads, 1) if self.workers is None else self.workers
+        workers = max(num_cores() // self.num_threads, 1) if self.workers is None else self.workers
         return Limits(self.max_batch, max_bytes, self.max_queue, self.timeout, workers)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.core.errors import UserError
 from pipeline.core.printable import printable
-from pipeline.data.reading import Image, read_images
+from pipeline.data.reading import Fit, Image, read_images
 from pipeline.data.sources.archive import opened_folder
 from pipeline.data.sources.image_tree import ImageTree, read_tree
 from pipeline.data.sources.layout import ClassFolders, find_layout
@@ -78,8 +78,8 @@ def _image_set(classes: ClassFolders, class_names: tuple[str, ...], names: _Name
         files += found
         categories += [category] * len(found)
 
-    def read(positions: Indices, size: int | None) -> Iterator[Image | UserError]:
+    def read(positions: Indices, fit: Fit) -> Iterator[Image | UserError]:
         chosen = [files[position] for position in positions]
-        return read_images([names(file) for file in chosen], chosen, size)
+        return read_images([names(file) for file in chosen], chosen, fit)
 
     return ImageSet(np.array(categories, dtype=np.int64), [names.below(file) for file in files], read, files)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.core.settings import Count, Fraction, PathText, Positive, Section, entry_of, knob, rare
+from pipeline.data.settings import MAX_MEGAPIXELS
 from pipeline.data.sources.archive import is_archive
 from pipeline.data.sources.table import SOURCES
 
@@ -32,6 +33,9 @@ class PrepareData(Section):
     test_fraction: Fraction = rare(0.2, "share of each class to test on, where the source has no test split")
     calib_fraction: Fraction = rare(0.15, "share of each training class that is held out to calibrate on")
     max_packed_gib: Positive = rare(8.0, "refuse more pixels than this, in GiB; they live in memory")
+    max_megapixels: Positive = rare(
+        MAX_MEGAPIXELS, "refuse images of more pixels, in millions; a large JPEG counts as reduced"
+    )
     unreadable: Literal["stop", "skip"] = rare("stop", "at a damaged image: stop, or skip it and count")
 
     @model_validator(mode="after")

@@ -1,0 +1,189 @@
+"""Images per second of this pipeline's loader against torchvision's, on the same files and the same crops, in one run.
+
+    python benchmarks/loader.py                      # 600 photographs of 500 x 375, crops of 8 to 100%, to 224 x 224
+    python benchmarks/loader.py --width 4000 --height 3000 --count 60
+
+Each loader has one worker process, batches of 64, and hands out uint8 on the CPU, as ours does before its images go to
+the device. ``pil`` is torchvision's ImageFolder with Pillow's decoder and v2's resized crop on Pillow images;
+``tensor`` decodes with ``torchvision.io.decode_jpeg`` and crops tensors. Whole epochs of all three alternate, and a
+ratio is that of neighbouring epochs. The photographs are parts of the two that scikit-learn ships, cut and resized with
+a seed.
+"""
+
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+import torchvision
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.io import ImageReadMode, decode_jpeg, read_file
+from torchvision.transforms.v2 import functional
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from pipeline.core.torch_setup import derive_seed
+from pipeline.data.augmentation import Augmentation
+from pipeline.data.dataset import ImageIndex
+from pipeline.data.file_list import FileList
+from pipeline.data.random_crops import random_box
+from pipeline.data.reading import Fit
+from pipeline.data.streamed_batches import StreamedBatches
+from pipeline.tasks.classification.targets import ClassTargets
+
+Epoch = Callable[[int], Iterator[Tensor]]
+"""From a seed to the batches of an epoch, uint8."""
+
+
+def write_photos(folder: Path, count: int, width: int, height: int) -> None:
+    photos = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        photo = photos[number % len(photos)]
+        wide = int(generator.integers(photo.width // 3, photo.width + 1))
+        high = min(photo.height, wide * height // width)
+        left, top = (int(generator.integers(0, end + 1)) for end in (photo.width - wide, photo.height - high))
+        part = photo.resize((width, height), Image.Resampling.BICUBIC, (left, top, left + wide, top + high))
+        file = folder / str(number % 2) / f"{number:05}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.save(file, quality=90)
+
+
+class Plain(ImageFolder):
+    """torchvision's way: a file by its place, decoded whole, cropped as ``random_box`` says."""
+
+    def __init__(self, root: Path, size: int, scale: tuple[float, float], decoder: str) -> None:
+        super().__init__(root)
+        self.size, self.scale, self.decoder = size, scale, decoder
+
+    def __getitem__(self, wanted: Any) -> Tensor:
+        position, place, seed = wanted
+        path = self.samples[position][0]
+        generator = random.Random(derive_seed(seed, place))  # noqa: S311
+        if self.decoder == "pil":
+            image = self.loader(path)
+            box = random_box(image.width, image.height, self.scale, generator)
+        else:
+            image = decode_jpeg(read_file(path), ImageReadMode.RGB)
+            box = random_box(image.shape[2], image.shape[1], self.scale, generator)
+        shown = functional.resized_crop(
+            image, box.top, box.left, box.height, box.width, [self.size] * 2, antialias=True
+        )
+        return functional.pil_to_tensor(shown) if self.decoder == "pil" else shown
+
+
+class Order:
+    """Batches of (position, place, seed) in the order of our epochs; the seed is set before each."""
+
+    def __init__(self, count: int, batch: int) -> None:
+        self.count, self.batch, self.seed = count, batch, 0
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        used = self.count // self.batch * self.batch
+        order = torch.randperm(self.count, generator=torch.Generator().manual_seed(self.seed))[:used].tolist()
+        wanted = [(position, place, self.seed) for place, position in enumerate(order)]
+        return (wanted[start : start + self.batch] for start in range(0, used, self.batch))
+
+
+def plain_epochs(root: Path, decoder: str, config: dict[str, Any]) -> Epoch:
+    order = Order(config["count"], config["batch"])
+    images = Plain(root, config["size"], config["scale"], decoder)
+    loader = DataLoader(
+        images, batch_sampler=order, num_workers=config["workers"], prefetch_factor=4, persistent_workers=True
+    )
+
+    def epoch(seed: int) -> Iterator[Tensor]:
+        order.seed = seed
+        yield from loader
+
+    return epoch
+
+
+def our_epochs(root: Path, config: dict[str, Any]) -> Epoch:
+    files = FileList.of(root, [Path(path) for path, _ in ImageFolder(root).samples])
+    index = ImageIndex(files, ClassTargets(torch.zeros(len(files), dtype=torch.int64)), Fit(config["size"]))
+    augmentation = Augmentation(crop_padding=0, horizontal_flip=False, color_jitter=0.0)
+    batches = StreamedBatches(
+        index, batch_size=config["batch"], device=torch.device("cpu"), num_workers=config["workers"],
+        crop_scale=config["scale"], augmentation=augmentation, mix=None,
+    )  # fmt: skip
+
+    def epoch(seed: int) -> Iterator[Tensor]:
+        for images, _ in batches.decoded(seed):
+            yield images
+
+    return epoch
+
+
+def measure(epochs: dict[str, Epoch], blocks: int) -> dict[str, list[float]]:
+    """Return the seconds of each epoch."""
+    times: dict[str, list[float]] = {name: [] for name in epochs}
+    for block in range(-1, blocks):  # the first starts the processes and warms the file cache
+        for name, epoch in epochs.items():
+            started = time.perf_counter()
+            for _ in epoch(block + 1):
+                pass
+            if block >= 0:
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+def largest_difference(epochs: dict[str, Epoch]) -> dict[str, float]:
+    """Return the mean absolute difference, in levels of 255, between our first batch and each of the others'."""
+    batches = {name: next(iter(epoch(0))).clone() for name, epoch in epochs.items()}
+    ours = batches.pop("ours").permute(0, 3, 1, 2).float()
+    return {name: round(float((batch.float() - ours).abs().mean()), 3) for name, batch in batches.items()}
+
+
+@click.command()
+@click.option("--count", default=600, show_default=True, help="Photographs.")
+@click.option("--width", default=500, show_default=True)
+@click.option("--height", default=375, show_default=True)
+@click.option("--size", default=224, show_default=True, help="Pixels of a crop's side.")
+@click.option("--scale", type=(float, float), default=(0.08, 1.0), show_default=True, help="Share of an image cut.")
+@click.option("--batch", default=64, show_default=True)
+@click.option("--workers", default=1, show_default=True, help="Processes of each loader.")
+@click.option("--blocks", default=11, show_default=True, help="Epochs of each loader, which alternate.")
+@click.option("--output", type=click.Path(path_type=Path), help="JSON file to write besides.")
+def main(output: Path | None, **config: Any) -> None:
+    """Print a table."""
+    torch.set_num_threads(1)
+    config["batch"] = min(config["batch"], config["count"])
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        write_photos(root, config["count"], config["width"], config["height"])
+        epochs = {kind: plain_epochs(root, kind, config) for kind in ("pil", "tensor")}
+        epochs["ours"] = our_epochs(root, config)
+        apart = largest_difference(epochs)
+        times = measure(epochs, config["blocks"])
+    images = config["count"] // config["batch"] * config["batch"]
+    versions = f"torchvision {torchvision.__version__}, Pillow {Image.__version__}"
+    click.echo(f"{json.dumps(config)}, {versions}")
+    click.echo("loader  images/s  ours is faster (range)  mean difference of a pixel")
+    results = {}
+    for kind, spent in times.items():
+        ratios = [other / ours for other, ours in zip(spent, times["ours"], strict=True)]
+        row = {"images_per_s": round(images / statistics.median(spent), 1), "speedup": statistics.median(ratios)}
+        results[kind] = row | {"range": [min(ratios), max(ratios)], "mean_difference": apart.get(kind, 0.0)}
+        click.echo(
+            f"{kind:6}  {row['images_per_s']:8}  {row['speedup']:5.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            f"     {apart.get(kind, 0.0):8.3f}"
+        )
+    if output is not None:
+        output.write_text(json.dumps({"config": config, "versions": versions, "results": results}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

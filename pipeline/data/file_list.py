@@ -1,0 +1,77 @@
+"""Files of an index as a few flat arrays, which any number of processes share without copying them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.errors import UserError, readable_file
+
+
+@dataclass(frozen=True)
+class FileList:
+    """Files below a root, and what they were like when they were listed.
+
+    Names are one array of bytes: a list of strings would take a hundred bytes more for each, and processes that count
+    references to them would copy it page by page.
+    """
+
+    root: str
+    paths: NDArray[np.uint8]
+    """The names of all files below ``root``, one after another."""
+    ends: NDArray[np.int64]
+    """Where the name of each file ends in ``paths``."""
+    sizes: NDArray[np.int64]
+    """Bytes of each file."""
+    times: NDArray[np.int64]
+    """When each was last written, in ns since 1970."""
+
+    COLUMNS: ClassVar = ("paths", "ends", "sizes", "times")
+
+    @classmethod
+    def of(cls, root: Path, files: Sequence[Path]) -> FileList:
+        """Return the list of ``files`` below ``root`` as they are now.
+
+        Raises:
+            UserError: one cannot be read.
+        """
+        names = [os.fsencode(file.relative_to(root)) for file in files]
+        facts = np.empty((2, len(files)), dtype=np.int64)
+        for position, file in enumerate(files):
+            with readable_file(file):
+                found = file.stat()
+            facts[:, position] = found.st_size, found.st_mtime_ns
+        ends = np.cumsum([len(name) for name in names], dtype=np.int64)
+        return cls(str(root), np.frombuffer(b"".join(names), dtype=np.uint8), ends, facts[0], facts[1])
+
+    def columns(self) -> dict[str, NDArray[np.generic]]:
+        """Return the arrays by their names."""
+        return {name: getattr(self, name) for name in self.COLUMNS}
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def name(self, position: int) -> str:
+        """Return the name below ``root`` of the file at ``position``."""
+        start = self.ends[position - 1] if position else 0
+        return os.fsdecode(self.paths[start : self.ends[position]].tobytes())
+
+    def read(self, position: int) -> tuple[str, bytes]:
+        """Return path and content of the file at ``position``.
+
+        Raises:
+            UserError: it cannot be read, or is no longer as it was when it was listed; names it.
+        """
+        path = os.path.join(self.root, self.name(position))  # noqa: PTH118  (a Path takes longer than the reading)
+        with readable_file(path), open(path, "rb") as file:  # noqa: PTH123
+            facts = os.fstat(file.fileno())
+            data = file.read()
+        if (facts.st_size, facts.st_mtime_ns) != (self.sizes[position], self.times[position]):
+            raise UserError(f"{path}: has changed since prepare_data has read it; run prepare_data again (dvc repro)")
+        return path, data
