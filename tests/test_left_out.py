@@ -116,7 +116,7 @@ def test_the_package_says_first_what_was_warned_of(package: Path) -> None:
     head = card[: card.index("A compact image classifier.")]
     assert "Read this first" in head
     assert all(f"> - {text}" in head for text in opened.warnings)
-    assert re.search(r"test images \| \d+\.\d\d% \+/- \d\.\d\d \| no teacher", card)
+    assert re.search(r"test images, with its standard error \| \d+\.\d\d% \+/- \d\.\d\d \| no teacher", card)
 
 
 def test_verify_repeats_the_warnings_and_passes(package: Path) -> None:

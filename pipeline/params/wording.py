@@ -65,11 +65,11 @@ def value_fault(error: Any, model: type[BaseModel]) -> tuple[tuple[Any, ...], st
         return None
     if kind == "invalid_key":
         return location[:-1], f"got the key {location[-1]}, which is no text"
-    if kind == "missing" and isinstance(location[-1], int):  # an item of a list of fixed length
+    if kind == "missing" and isinstance(location[-1], str):
+        return location, f"missing; give {values_in_words(_node_at(model, location))}"
+    if kind == "missing":  # an item of a list of fixed length
         location = location[:-1]
     node = _node_at(model, location)
-    if kind == "missing" and isinstance(location[-1], str):
-        return location, f"missing; give {values_in_words(node)}"
     is_text = without_null(node).get("type") == "string"
     got = f"the text {value!r}" if isinstance(value, str) and not is_text else _shown(value)
     finite = ", neither infinite nor nan" if kind == "finite_number" else ""
