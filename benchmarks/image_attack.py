@@ -294,7 +294,7 @@ def main(count: int, seed: int, limit: int, only: int | None) -> None:
     faults: list[str] = []
     largest = 0
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_cores(), context, max_tasks_per_child=8) as pool:
+    with ProcessPoolExecutor(num_cores(), context) as pool:
         answers = [(part, pool.submit(run_cases, part, seed)) for part in parts(count)]
         for part, answer in answers:
             try:
