@@ -71,6 +71,7 @@ def random_crop(
     picture = load_upright(name, open_image(name, data), max_megapixels)
     box = random_box(picture.width, picture.height, scale, generator)
     cut = picture.crop((box.left, box.top, box.left + box.width, box.top + box.height))
+    del picture  # may be hundreds of MB
     return resized(torch.from_numpy(np.array(cut)), size)
 
 
