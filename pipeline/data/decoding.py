@@ -106,13 +106,18 @@ def orientation(image: ImageFile.ImageFile) -> int:
     return int(found) if known else 1
 
 
-def load_upright(name: str, image: ImageFile.ImageFile, max_megapixels: float) -> Image.Image:
+def load_upright(
+    name: str, image: ImageFile.ImageFile, max_megapixels: float, part: tuple[int, int, int, int] | None = None
+) -> Image.Image:
     """Return ``image`` decoded, upright and as RGB.
+
+    Args:
+        part: left, top, right and bottom of what is wanted, in the file's columns and rows; None: all.
 
     Raises:
         UserError: it is damaged or too large; names the file.
     """
-    picture = _load(name, image, max_megapixels, factor=1)
+    picture = _load(name, image, max_megapixels, factor=1, part=part)
     return _turn(picture, orientation(image))
 
 
@@ -120,14 +125,21 @@ def _turn(picture: Image.Image, turned: int) -> Image.Image:
     return picture.transpose(UPRIGHT[turned]) if turned in UPRIGHT else picture
 
 
-def _load(name: str, image: ImageFile.ImageFile, max_megapixels: float, factor: int) -> Image.Image:
-    """Return ``image`` as RGB, decoded at the part 1 / ``factor`` of each side."""
+def _load(
+    name: str,
+    image: ImageFile.ImageFile,
+    max_megapixels: float,
+    factor: int,
+    part: tuple[int, int, int, int] | None = None,
+) -> Image.Image:
+    """Return ``image``, or a ``part`` of it, as RGB, decoded at the part 1 / ``factor`` of each side."""
     _check_size(name, image, factor, max_megapixels)
     with _decoding(name):
         if factor > 1:
             image.draft(None, (image.width // factor, image.height // factor))
         image.load()
-    picture: Image.Image = _upper_bits(image) if image.mode not in EIGHT_BIT_MODES else image
+    wanted: Image.Image = image if part is None else image.crop(part)  # before it is converted, which takes as much
+    picture = _upper_bits(wanted) if wanted.mode not in EIGHT_BIT_MODES else wanted
     with _decoding(name):
         return picture if picture.mode == "RGB" else picture.convert("RGB")
 

@@ -68,11 +68,10 @@ def random_crop(
         if part is not None:
             turned = orientation(open_image(name, data)) if header.has_exif else 1
             return upright(resized(part, size), turned)
-    picture = load_upright(name, open_image(name, data), max_megapixels)
-    box = random_box(picture.width, picture.height, scale, generator)
-    cut = picture.crop((box.left, box.top, box.left + box.width, box.top + box.height))
-    del picture  # may be hundreds of MB
-    return resized(torch.from_numpy(np.array(cut)), size)
+    image = open_image(name, data)
+    box = random_box(*image.size, scale, generator)
+    part = box.left, box.top, box.left + box.width, box.top + box.height
+    return resized(torch.from_numpy(np.array(load_upright(name, image, max_megapixels, part))), size)
 
 
 def _jpeg_part(data: bytes, header: JpegHeader, box: Box, size: int, max_megapixels: float) -> Tensor | None:
