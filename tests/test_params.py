@@ -122,13 +122,13 @@ def refusal(path: Path) -> str:
         (
             "calibrate_steps.candidates",
             [1, 2, 1],
-            "calibrate_steps.candidates: got [1, 2, 1], with 1 more than once; give each once",
+            "got [1, 2, 1], with 1 more than once; give each once",
         ),
         ("calibrate_steps.candidates", 4, "got 4; give a list of at least one, each an integer >= 1"),
         (
             "export_onnx.precisions",
             ["fp32", "fp32", "fp16"],
-            "got ['fp32', 'fp32', 'fp16'], with fp32 more than once; give each once",
+            "with fp32 more than once; give each once",
         ),
         ("distill_student.feature_pairs", [[1]], "feature_pairs.0: got [1]; give a list of 2, each an integer >= 1"),
         ("base.deterministic", "yes", "got the text 'yes'; give true or false"),

@@ -70,8 +70,8 @@ def random_crop(
             return upright(resized(part, size), turned)
     image = open_image(name, data)
     box = random_box(*image.size, scale, generator)
-    part = box.left, box.top, box.left + box.width, box.top + box.height
-    return resized(torch.from_numpy(np.array(load_upright(name, image, max_megapixels, part))), size)
+    sides = box.left, box.top, box.left + box.width, box.top + box.height
+    return resized(torch.from_numpy(np.array(load_upright(name, image, max_megapixels, sides))), size)
 
 
 def _jpeg_part(data: bytes, header: JpegHeader, box: Box, size: int, max_megapixels: float) -> Tensor | None:
