@@ -12,6 +12,7 @@ from pipeline.data.augmentation import Augmentation, crop_and_mirror, erase, jit
 from pipeline.data.batch import Batch, Mix
 from pipeline.data.dataset import DataInfo, Split
 from pipeline.data.packed_batches import PackedBatches, ordered_batches
+from pipeline.data.packed_crops import crop_boxes, resized_crops
 from pipeline.data.settings import Augment
 from pipeline.data.trivial_augment import FARTHEST, OPERATIONS, trivial_augment
 from pipeline.tasks.classification.targets import ClassTargets, class_targets
@@ -215,3 +216,39 @@ def test_erased_parts_have_the_share_and_the_colour_that_they_should() -> None:
 def test_trivial_augment_with_colour_jitter_is_refused() -> None:
     with pytest.raises(ValueError, match=r"color_jitter: got 0.4, and trivial_augment changes colours already"):
         Augment(trivial_augment=True, color_jitter=0.4)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 12, 10), (3, 2, 6, 5), (7, 1, 5, 9)])
+def test_a_packed_crop_is_torchvisions(box: tuple[int, int, int, int]) -> None:
+    left, top, wide, tall = box
+    pixels = torch.randint(0, 256, (2, 10, 12, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[left / 12, top / 10, wide / 12, tall / 10]]).expand(2, 4)
+    images = pixels.permute(0, 3, 1, 2).float()
+    expected = reference.resized_crop(images, top, left, tall, wide, [10, 12], antialias=False)
+    found = resized_crops(pixels, boxes).permute(0, 3, 1, 2).float()
+    inside = slice(2, -2)  # near the edge of a part, this sees what lies beside it
+    assert (found - expected)[..., inside, inside].abs().max() <= 0.51, "rounding"
+
+
+def test_boxes_have_the_shares_that_are_asked_for_and_lie_in_the_image() -> None:
+    draws = torch.rand(20_000, 4, generator=torch.Generator().manual_seed(0))
+    left, top, wide, tall = crop_boxes(draws, (0.25, 0.5)).unbind(dim=1)
+    area, ratio = wide * tall, wide / tall
+    assert 0.25 - 1e-6 <= area.min() < area.max() <= 0.5 + 1e-6
+    assert ratio.min().item() == pytest.approx(3 / 4, abs=1e-3)
+    assert ratio.max().item() == pytest.approx(4 / 3, abs=1e-3)
+    assert area.mean().item() == pytest.approx(0.375, abs=2e-3)
+    for start, length in ((left, wide), (top, tall)):
+        assert start.min() >= 0
+        assert (start + length).max() <= 1 + 1e-6
+
+
+def test_packed_images_are_cut_where_a_scale_is_given() -> None:
+    ramp = torch.arange(64, dtype=torch.uint8).expand(6, 3, 8, 64)  # each column its own value
+    split = Split(ramp.contiguous(memory_format=torch.channels_last), ClassTargets(torch.arange(6)))
+    (whole,), (cut,) = packed(split, 6).epoch(0), packed(split, 6, crop_scale=(0.1, 0.3)).epoch(0)
+    assert torch.equal(whole.images.mul(255).round()[0, 0, 0], torch.arange(64.0))
+    spans = cut.images.amax(dim=(1, 2, 3)) - cut.images.amin(dim=(1, 2, 3))  # of the values, so of the columns
+    assert (spans * 255 / 64 < 0.7).all()
+    assert len(spans.unique()) > 1, "each image has a part of its own"
+    assert cut.images.is_contiguous(memory_format=torch.channels_last)

@@ -212,10 +212,13 @@ def test_an_index_needs_a_directory_and_a_size(images: Path, prepare: Prepare, t
     refused(prepare(None, "digits", **INDEX), "storage index needs files")
 
 
-def test_a_split_smaller_than_a_batch_is_refused(images: Path, prepare: Prepare, tmp_path: Path) -> None:
+def test_a_split_smaller_than_a_batch_makes_one_batch(images: Path, prepare: Prepare, tmp_path: Path) -> None:
     prepare(images, **INDEX)
-    with pytest.raises(UserError, match="batch_size: got 64, but there are 34 training images"):
-        open_training_batches(tmp_path / "out", READ_TARGETS, batch_size=64, augment=Augment(), mix=None, device=CPU)
+    augment = Augment(crop_padding=0)
+    batches = open_training_batches(
+        tmp_path / "out", READ_TARGETS, batch_size=64, augment=augment, mix=None, device=CPU
+    )
+    assert [len(batch.targets) for batch in batches.epoch(0)] == [34]
 
 
 def test_images_smaller_than_the_shifts_of_trivial_augment_are_refused(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.data.packed_crops import crop_boxes, resized_crops
 from pipeline.data.trivial_augment import BINS, GREY, OPERATIONS, trivial_augment
 
 ERASED_SHARE = (0.02, 0.33)
@@ -31,6 +32,8 @@ class Draws(NamedTuple):
     """Strength of that, float32 (N,), -1 to 1."""
     erasing: Tensor
     """Whether a part is erased (below the probability), its share, its shape, its row and column, float32 (N, 5)."""
+    boxes: Tensor
+    """The part that is cut and resized, as shares of the sides, float32 (N, 4); see ``packed_crops``."""
 
     def rows(self, positions: slice) -> "Draws":
         """Return the draws of the images at ``positions``."""
@@ -47,6 +50,7 @@ class Augmentation:
         trivial_augment: change each image by one operation of TrivialAugment.
         random_erasing: probability of an image to have a part erased.
         erased: red, green and blue of that part, 0 to 1.
+        crop_scale: smallest and largest share of an image that is cut and resized to its size; None: none is.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Augmentation:
         trivial_augment: bool = False,
         random_erasing: float = 0.0,
         erased: Sequence[float] = (0.0, 0.0, 0.0),
+        crop_scale: tuple[float, float] | None = None,
     ) -> None:
         self.crop_padding = crop_padding
         self.horizontal_flip = horizontal_flip
@@ -65,6 +70,7 @@ class Augmentation:
         self.trivial_augment = trivial_augment
         self.random_erasing = random_erasing
         self.erased = tuple(erased)
+        self.crop_scale = crop_scale
 
     def draw(self, count: int, seed: int, device: torch.device) -> Draws:
         """Return the random numbers of ``count`` images: all that an epoch needs, so that no batch waits for them.
@@ -79,11 +85,14 @@ class Augmentation:
         strengths = torch.randint(0, BINS, (count,), generator=generator) / (BINS - 1)
         strengths *= 1 - 2 * torch.randint(0, 2, (count,), generator=generator)
         erasing = torch.rand(count, 5, generator=generator)
-        moved = (values.to(device) for values in (strengths, erasing))
+        boxes = crop_boxes(torch.rand(count, 4, generator=generator), self.crop_scale or (1.0, 1.0))
+        moved = (values.to(device) for values in (strengths, erasing, boxes))
         return Draws(offsets.to(device), mirrored.to(device), jitter.to(device), operations, *moved)
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """Return uint8 ``images`` (B, H, W, 3), changed, as float32 in [0, 1] of shape (B, 3, H, W), channels last."""
+        if self.crop_scale is not None:
+            images = resized_crops(images, draws.boxes)
         if self.crop_padding or self.horizontal_flip:
             images = crop_and_mirror(images, draws.offsets, draws.mirrored, padding=self.crop_padding)
         if self.trivial_augment:

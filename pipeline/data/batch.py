@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.arrays import Truth
+from pipeline.core.distributed import world_size
 
 
 class Targets(Protocol):
@@ -56,3 +57,8 @@ class TrainingBatches(Protocol):
 
     def epoch(self, seed: int) -> Iterator[Batch]:
         """Yield the batches of one epoch; ``seed`` fixes their order and augmentation."""
+
+
+def whole_batch(batch_size: int, count: int) -> int:
+    """Return the size of the batches of ``count`` images: ``batch_size``, or all that processes can share equally."""
+    return min(batch_size, count - count % world_size())

@@ -32,8 +32,7 @@ def open_training_batches(
         mix: mixes the images of a batch; None: nothing does.
 
     Raises:
-        UserError: the files are missing or damaged, there are fewer images than a batch has, or processes cannot have
-            equal shards of one.
+        UserError: the files are missing or damaged, or processes cannot have equal shards of a batch.
     """
     if batch_size % world_size():
         raise UserError(
@@ -52,17 +51,15 @@ def open_training_batches(
         trivial_augment=augment.trivial_augment,
         random_erasing=augment.random_erasing,
         erased=info.mean,
+        crop_scale=augment.resized_crop_scale if info.storage == "packed" else None,  # files are cut as they are read
     )
     if info.storage == "packed":
         split = read_split(folder, "train", read_targets)
         return PackedBatches(split, batch_size=batch_size, device=device, augmentation=augmentation, mix=mix)
     from pipeline.data.streamed_batches import StreamedBatches
 
-    index = read_index(folder, read_targets)
-    if len(index.files) < batch_size:
-        raise UserError(f"batch_size: got {batch_size}, but there are {len(index.files)} training images; lower it")
     return StreamedBatches(
-        index,
+        read_index(folder, read_targets),
         batch_size=batch_size,
         device=device,
         num_workers=max(1, num_cores() // local_world_size()),

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import torch
 
-from pipeline.core.distributed import local_shard, world_size
+from pipeline.core.distributed import local_shard
 from pipeline.core.torch_setup import derive_seed
 from pipeline.data.augmentation import Augmentation, to_unit_range
-from pipeline.data.batch import Batch, Mix
+from pipeline.data.batch import Batch, Mix, whole_batch
 from pipeline.data.dataset import Split
 
 
@@ -33,7 +33,7 @@ class PackedBatches:
     ) -> None:
         self.images = split.images.to(device).permute(0, 2, 3, 1).contiguous()  # (N, H, W, 3)
         self.targets = split.targets.to(device)
-        self.batch_size = min(batch_size, len(split) - len(split) % world_size())
+        self.batch_size = whole_batch(batch_size, len(split))
         self.augmentation = augmentation
         self.mix = mix
 

@@ -18,7 +18,8 @@ class Augment(Section):
     )
     horizontal_flip: bool = knob(default=False, description="mirror each image with probability one half")
     resized_crop_scale: Annotated[tuple[Share, Share], Strict(strict=False)] | None = knob(
-        None, "share of an image that is cut and resized, e.g. [0.08, 1.0]; needs storage index"
+        None,
+        "share of an image that is cut and resized, e.g. [0.08, 1.0]; of files before they are scaled down",
     )
     trivial_augment: bool = knob(
         default=False,

@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline.core.distributed import local_shard, world_size
 from pipeline.core.torch_setup import derive_seed
 from pipeline.data.augmentation import Augmentation
-from pipeline.data.batch import Batch, Mix
+from pipeline.data.batch import Batch, Mix, whole_batch
 from pipeline.data.dataset import ImageIndex
 from pipeline.data.decoding import decode_image
 from pipeline.data.image_workers import ImageWorkers, Wanted
@@ -41,7 +41,8 @@ class _Images:
 class StreamedBatches:
     """Training batches of an index, decoded by ``num_workers`` processes, several batches ahead.
 
-    What an image looks like depends on the seed and its place in the epoch, not on the number of workers.
+    A split smaller than ``batch_size`` makes one batch. What an image looks like depends on the seed and its place in
+    the epoch, not on the number of workers.
 
     Args:
         crop_scale: smallest and largest share of an image's area that a random crop takes; None: the central square.
@@ -61,6 +62,7 @@ class StreamedBatches:
         mix: Mix | None,
     ) -> None:
         images = _Images(index, crop_scale)
+        batch_size = whole_batch(batch_size, len(index.files))
         shape = (batch_size // world_size(), images.size, images.size, 3)
         self.workers = ImageWorkers(images, num_workers=num_workers, shape=shape)
         self.targets = index.targets.to(device)

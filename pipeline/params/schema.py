@@ -55,17 +55,6 @@ class Params(Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _resized_crops_have_whole_images(self) -> Self:
-        for name, training in self._trainings().items():
-            scale = training.augment.resized_crop_scale
-            if scale is not None and self.prepare_data.storage == "packed":
-                raise ValueError(
-                    f"{name}.augment.resized_crop_scale: got {list(scale)}, but packed images are cut already; "
-                    "set prepare_data.storage to index, or this to null"
-                )
-        return self
-
     def _trainings(self) -> dict[str, Training]:
         return {
             "train_teacher.training": self.train_teacher.training,
