@@ -84,7 +84,7 @@ def _headline(results: Results) -> str:
     ]
     header = ["", "teacher, PyTorch", "student, PyTorch", "student, ONNX Runtime fp32"]
     reason = html.escape(results.calibration["reason"])
-    return _cells(header, rows) + f"<p>Behind &plusmn; stands the standard error. K: {reason}.</p>"
+    return _cells(header, rows) + f"<p>Behind +/- stands the standard error. K: {reason}.</p>"
 
 
 def _files(results: Results) -> str:
