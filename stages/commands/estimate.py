@@ -20,7 +20,7 @@ from stages.common import exit_codes, params_option
 def estimate(params_path: Path, data: Path) -> None:
     """Take the first steps of each training and foretell from them how long it takes, and how much memory.
 
-    Nothing is kept of them. The stages after the trainings are not in it; neither is what compiling gains.
+    Nothing is kept of them. What compiling gains is not in it.
     """
     from pipeline.core.text_table import aligned
     from pipeline.params.schema import load_params
@@ -41,3 +41,4 @@ def estimate(params_path: Path, data: Path) -> None:
         )
     rows.append(["both" if len(rows) > 1 else "all", "", "", "", duration(total), ""])
     click.echo("\n".join(aligned(["training", "images", "steps", "ms a step", "h:mm:ss", "GiB"], rows)))
+    click.echo("the other stages take a minute or two more, longer with many test images or large networks")
