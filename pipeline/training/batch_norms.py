@@ -9,7 +9,7 @@ logger = logging.getLogger(__name__)
 
 PYTORCH_MOMENTUM = 0.1
 """PyTorch's own share of each batch in the running statistics; no network is given more."""
-WINDOWS = 20
+WINDOWS = 50
 """So many times the running statistics are renewed in a training, or oftener.
 
 They average over about 1 / momentum steps. Some networks bring a momentum of 0.01 and less, made for millions of
