@@ -358,7 +358,7 @@ def test_a_student_without_a_teacher_trains_none(project: Project) -> None:
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"distill_student.training.epochs": "many"}, "distill_student.training.epochs: got 'many'"),
+        ({"distill_student.training.epochs": "many"}, "distill_student.training.epochs: got the text 'many'"),
         ({"prepare_data.source": "imagefolder", "prepare_data.root": "nowhere"}, "prepare_data.root: no such"),
     ],
 )

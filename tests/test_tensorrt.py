@@ -118,10 +118,12 @@ def stage(tmp_path: Path, params_file: Callable[..., Path]) -> Callable[..., Res
         tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("image", "logits")]
         graph = helper.make_graph([helper.make_node("Relu", ["image"], ["logits"])], "g", tensors[:1], tensors[1:])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)])
-        files = {"model.onnx": {"precision": "fp32"}, "model.fp16.onnx": {"precision": "fp16"}}
+        facts = {"bytes": 1, "gates": {}, "tensorrt_static_check": {}}
+        files = {f"model{part}.onnx": {"precision": name, **facts} for part, name in (("", "fp32"), (".fp16", "fp16"))}
         for name in files:
             onnx.save(model, source / name)
         manifest = {"files": files, "task": TASK.name, "signature": describe_signature(signature_of(8, 6))}
+        manifest |= {"gates": {}, "num_steps": None, "opset": 22}
         (source / "manifest.json").write_text(json.dumps(manifest))
         (tmp_path / "environment.json").write_text(json.dumps({"tensorrt": host}))
         settings = {f"export_tensorrt.{name}": value for name, value in changes.items()}
