@@ -31,9 +31,11 @@ def make_split(count: int) -> Split:
     return Split(make_images(count), ClassTargets(torch.arange(count)))
 
 
-def packed(split: Split, batch_size: int, mix: Mix | None = None, **augment: Any) -> PackedBatches:
+def packed(split: Split, batch_size: int, mix: Mix | None = None, min_steps: int = 1, **augment: Any) -> PackedBatches:
     augmentation = Augmentation(**PLAIN | augment)
-    return PackedBatches(split, batch_size=batch_size, device=CPU, augmentation=augmentation, mix=mix)
+    return PackedBatches(
+        split, batch_size=batch_size, device=CPU, augmentation=augmentation, mix=mix, min_steps=min_steps
+    )
 
 
 def labels_of(batch: Batch) -> Tensor:
@@ -54,6 +56,17 @@ def test_an_epoch_takes_every_image_once_and_leaves_out_an_incomplete_batch() ->
 
 def test_a_split_smaller_than_a_batch_makes_one_batch() -> None:
     assert [len(batch.targets) for batch in packed(make_split(6), 64).epoch(0)] == [6]
+
+
+def test_few_images_are_passed_over_until_an_epoch_has_its_steps() -> None:
+    batches = packed(make_split(10), 4, min_steps=5)
+    labels = torch.stack([labels_of(batch) for batch in batches.epoch(0)])
+    assert len(batches) == len(labels) == 6, "two batches a pass, so three passes"
+    passes = labels.reshape(3, 8)
+    assert all(len(one.unique()) == 8 for one in passes), "no image twice in a pass"
+    assert not torch.equal(passes[0], passes[1])
+    alone = torch.cat([labels_of(batch) for batch in packed(make_split(10), 4).epoch(0)])
+    assert torch.equal(passes[0], alone), "the first pass is that of an epoch of one"
 
 
 def test_ordered_batches_cover_everything_in_order() -> None:

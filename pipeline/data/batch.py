@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from pipeline.core.arrays import Truth
-from pipeline.core.distributed import world_size
 
 
 class Targets(Protocol):
@@ -43,7 +42,7 @@ Mix = Callable[[Batch], Batch]
 
 
 class TrainingBatches(Protocol):
-    """Shuffled, augmented batches of a training split; every epoch has its own order.
+    """Shuffled, augmented batches of a training split; every epoch has its own order (``EpochOrder``).
 
     A last incomplete batch is left out, since batch statistics of a few images mislead. Where several processes train
     together each gets its shard of every batch.
@@ -57,8 +56,3 @@ class TrainingBatches(Protocol):
 
     def epoch(self, seed: int) -> Iterator[Batch]:
         """Yield the batches of one epoch; ``seed`` fixes their order and augmentation."""
-
-
-def whole_batch(batch_size: int, count: int) -> int:
-    """Return the size of the batches of ``count`` images: ``batch_size``, or all that processes can share equally."""
-    return min(batch_size, count - count % world_size())

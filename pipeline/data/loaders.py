@@ -20,6 +20,7 @@ def open_training_batches(
     read_targets: ReadTargets,
     *,
     batch_size: int,
+    min_steps: int = 1,
     augment: Augment,
     mix: Mix | None,
     device: torch.device,
@@ -29,6 +30,7 @@ def open_training_batches(
     Args:
         read_targets: the task's reader of targets.
         batch_size: images in a batch, of all processes together.
+        min_steps: batches of an epoch at least.
         mix: mixes the images of a batch; None: nothing does.
 
     Raises:
@@ -55,7 +57,9 @@ def open_training_batches(
     )
     if info.storage == "packed":
         split = read_split(folder, "train", read_targets)
-        return PackedBatches(split, batch_size=batch_size, device=device, augmentation=augmentation, mix=mix)
+        return PackedBatches(
+            split, batch_size=batch_size, device=device, augmentation=augmentation, mix=mix, min_steps=min_steps
+        )
     from pipeline.data.streamed_batches import StreamedBatches
 
     return StreamedBatches(
@@ -66,4 +70,5 @@ def open_training_batches(
         crop_scale=augment.resized_crop_scale,
         augmentation=augmentation,
         mix=mix,
+        min_steps=min_steps,
     )

@@ -7,8 +7,9 @@ import torch
 from pipeline.core.distributed import local_shard
 from pipeline.core.torch_setup import derive_seed
 from pipeline.data.augmentation import Augmentation, to_unit_range
-from pipeline.data.batch import Batch, Mix, whole_batch
+from pipeline.data.batch import Batch, Mix
 from pipeline.data.dataset import Split
+from pipeline.data.epoch_order import EpochOrder
 
 
 def ordered_batches(split: Split, batch_size: int, device: torch.device) -> Iterator[Batch]:
@@ -21,31 +22,37 @@ def ordered_batches(split: Split, batch_size: int, device: torch.device) -> Iter
 class PackedBatches:
     """Training batches of a packed split, which stays on the device whole, as uint8.
 
-    A split smaller than ``batch_size`` makes one batch.
-
     Args:
+        batch_size, min_steps: see ``EpochOrder``.
         augmentation: changes images one by one.
         mix: mixes those of a batch; None: nothing does.
     """
 
     def __init__(
-        self, split: Split, *, batch_size: int, device: torch.device, augmentation: Augmentation, mix: Mix | None
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        device: torch.device,
+        augmentation: Augmentation,
+        mix: Mix | None,
+        min_steps: int = 1,
     ) -> None:
         self.images = split.images.to(device).permute(0, 2, 3, 1).contiguous()  # (N, H, W, 3)
         self.targets = split.targets.to(device)
-        self.batch_size = whole_batch(batch_size, len(split))
+        self.order = EpochOrder(len(split), batch_size, min_steps=min_steps)
+        self.batch_size = self.order.batch_size
         self.augmentation = augmentation
         self.mix = mix
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        return len(self.images) // self.batch_size
+        return len(self.order)
 
     def epoch(self, seed: int) -> Iterator[Batch]:
         """Yield the batches of one epoch; ``seed`` fixes their order and augmentation."""
         used, device = len(self) * self.batch_size, self.images.device
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self.images), generator=generator)[:used].to(device)
+        order = self.order.positions(seed).to(device)
         draws = self.augmentation.draw(used, derive_seed(seed, "augment"), device)
         for start in range(0, used, self.batch_size):
             shard = local_shard(start, self.batch_size)

@@ -9,9 +9,10 @@ from torch import Tensor
 from pipeline.core.distributed import local_shard, world_size
 from pipeline.core.torch_setup import derive_seed
 from pipeline.data.augmentation import Augmentation
-from pipeline.data.batch import Batch, Mix, whole_batch
+from pipeline.data.batch import Batch, Mix
 from pipeline.data.dataset import ImageIndex
 from pipeline.data.decoding import decode_image
+from pipeline.data.epoch_order import EpochOrder
 from pipeline.data.image_workers import ImageWorkers, Wanted
 from pipeline.data.random_crops import random_crop
 
@@ -41,10 +42,11 @@ class _Images:
 class StreamedBatches:
     """Training batches of an index, decoded by ``num_workers`` processes, several batches ahead.
 
-    A split smaller than ``batch_size`` makes one batch. What an image looks like depends on the seed and its place in
+    What an image looks like depends on the seed and its place in
     the epoch, not on the number of workers.
 
     Args:
+        batch_size, min_steps: see ``EpochOrder``.
         crop_scale: smallest and largest share of an image's area that a random crop takes; None: the central square.
         augmentation: changes images one by one.
         mix: mixes those of a batch; None: nothing does.
@@ -60,21 +62,21 @@ class StreamedBatches:
         crop_scale: tuple[float, float] | None,
         augmentation: Augmentation,
         mix: Mix | None,
+        min_steps: int = 1,
     ) -> None:
         images = _Images(index, crop_scale)
-        batch_size = whole_batch(batch_size, len(index.files))
-        shape = (batch_size // world_size(), images.size, images.size, 3)
+        self.order = EpochOrder(len(index.files), batch_size, min_steps=min_steps)
+        self.batch_size = self.order.batch_size
+        shape = (self.batch_size // world_size(), images.size, images.size, 3)
         self.workers = ImageWorkers(images, num_workers=num_workers, shape=shape)
         self.targets = index.targets.to(device)
-        self.batch_size = batch_size
-        self.count = len(index.files)
         self.device = device
         self.augmentation = augmentation
         self.mix = mix
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        return self.count // self.batch_size
+        return len(self.order)
 
     def epoch(self, seed: int) -> Iterator[Batch]:
         """Yield the batches of one epoch; ``seed`` fixes their order and augmentation.
@@ -97,7 +99,7 @@ class StreamedBatches:
         The images last until the next ones are asked for.
         """
         used = len(self) * self.batch_size
-        order = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))[:used]
+        order = self.order.positions(seed)
         shards = [local_shard(start, self.batch_size) for start in range(0, used, self.batch_size)]
         wanted = (Wanted(order[shard].tolist(), shard.start, seed) for shard in shards)
         for shard, images in zip(shards, self.workers.load(wanted), strict=True):

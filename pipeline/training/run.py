@@ -13,7 +13,6 @@ from pipeline.core.files import Json
 from pipeline.data.batch import TrainingBatches
 from pipeline.data.dataset import read_info, read_split
 from pipeline.data.loaders import open_training_batches
-from pipeline.data.repeated_batches import RepeatedBatches
 from pipeline.tasks.training import TaskTraining
 from pipeline.training.checkpoints import Checkpoints, open_checkpoints
 from pipeline.training.execution import Execution, choose_execution, output_folder
@@ -62,11 +61,15 @@ def open_batches(data: Path, task: TaskTraining, settings: Training, device: tor
     Raises:
         UserError: see ``open_training_batches``.
     """
-    mix = task.build_mix(settings.augment, read_info(data))
-    batches = open_training_batches(
-        data, task.read_targets, batch_size=settings.batch_size, augment=settings.augment, mix=mix, device=device
+    return open_training_batches(
+        data,
+        task.read_targets,
+        batch_size=settings.batch_size,
+        min_steps=settings.min_epoch_steps,
+        augment=settings.augment,
+        mix=task.build_mix(settings.augment, read_info(data)),
+        device=device,
     )
-    return RepeatedBatches(batches, min_steps=settings.min_epoch_steps)
 
 
 @contextlib.contextmanager
