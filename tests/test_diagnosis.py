@@ -37,23 +37,54 @@ def test_guessing_is_what_a_network_without_knowledge_costs() -> None:
 @pytest.mark.parametrize(
     ("right", "wrong", "is_doubted"), [(25, 75, True), (33, 67, True), (34, 66, False), (90, 10, False)]
 )
-def test_an_accuracy_must_lie_two_standard_errors_above_that_of_guessing(
+def test_an_accuracy_must_lie_two_standard_errors_above_that_of_answers_at_random(
     right: int, wrong: int, is_doubted: bool
 ) -> None:
-    labels = np.arange(100) % 4  # guessing: 25%, standard error 4.33%
+    labels = np.arange(100) % 4  # at random: 25%, standard error 4.33%
     predicted = np.concatenate([labels[:right], (labels[right : right + wrong] + 1) % 4])
     found = doubts(predicted, labels, CLASSES)
     assert bool(found) == is_doubted
     if found:
-        assert found == [
-            f"has an accuracy of {right}.00% on 100 images, not clearly above that of answering 'cat' always (25.00%)"
-        ]
+        assert re.fullmatch(
+            rf"has an accuracy of {right}.00% on 100 images, not clearly above that of its answers dealt out at random "
+            r"\(2[45].\d\d%\)",
+            found[0],
+        )
 
 
-def test_the_most_frequent_class_is_what_guessing_answers() -> None:
-    labels = np.repeat([0, 1], [90, 10])
-    assert "always (90.00%)" in doubts(np.array([0] * 89 + [1] * 8 + [0] * 3), labels, CLASSES)[0]
-    assert doubts(labels, labels, CLASSES) == []
+def test_answers_dealt_out_at_random_are_doubted_as_often_as_chance_says() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [150, 40, 10])
+    answers = np.repeat([0, 1, 2], [120, 60, 20])
+    believed = np.mean([not doubts(generator.permutation(answers), labels, CLASSES) for _ in range(4000)])
+    assert 0.01 < believed < 0.04, "two standard errors: about 2.3%"
+
+
+def test_uneven_classes_do_not_make_a_good_network_doubtful() -> None:
+    labels = np.repeat([0, 1], [95, 5])
+    rare_ones_found = np.concatenate([np.zeros(86, int), np.ones(9, int), np.ones(4, int), np.zeros(1, int)])
+    assert (rare_ones_found == labels).mean() < 0.95, "less often right than the frequent answer alone would be"
+    assert doubts(rare_ones_found, labels, CLASSES) == []
+    for perfect in (np.repeat([0, 1], [57, 3]), np.repeat([0, 1], [99, 1]), np.repeat([0, 1], [2, 2])):
+        assert doubts(perfect, perfect, CLASSES) == []
+    unrelated = np.roll(rare_ones_found, 50)
+    assert doubts(unrelated, labels, CLASSES), "as many rare answers, on other images"
+
+
+def test_what_knows_the_shares_alone_has_learned_nothing() -> None:
+    """95 of 100 images are cats: that alone brings the cross-entropy from 0.69 to 0.20."""
+    uneven = CrossEntropy(("cat", "dog"), 0.0, (95, 5))
+    assert uneven.guess_loss == pytest.approx(-(0.95 * math.log(0.95) + 0.05 * math.log(0.05)))
+    doubtful = FINE._replace(doubts=["answers 'cat' for each of 60 images"])
+    line, _ = training_warnings([row(0.199)], doubtful, uneven, what="the student", key=KEY)
+    assert line.startswith("the student has learned nothing (cross_entropy 0.199, guessing gives 0.1985)")
+    assert early_warning(row(0.199, epoch=6), uneven, key=KEY, epochs=20) is not None
+    assert early_warning(row(0.69, epoch=2), uneven, key=KEY, epochs=20) is None, "a fresh network has not diverged"
+    balanced = CrossEntropy(("cat", "dog"), 0.0, (95, 5), balanced=True)
+    assert balanced.guess_loss == pytest.approx(math.log(2))
+    smoothed = CrossEntropy(("cat", "dog"), 0.2, (95, 5))
+    targets, shares = torch.tensor([[0.9, 0.1]] * 95 + [[0.1, 0.9]] * 5), torch.tensor([0.86, 0.14])
+    assert smoothed.guess_loss == pytest.approx(-(targets @ shares.log()).mean().item())
 
 
 def test_one_answer_for_all_is_named() -> None:

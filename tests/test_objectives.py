@@ -249,7 +249,7 @@ def test_balanced_classes_weigh_as_scikit_learn_and_pytorch_say(smoothing: float
     torch.manual_seed(0)
     all_labels = np.repeat(np.arange(4), [50, 5, 20, 1])
     wanted = torch.from_numpy(compute_class_weight("balanced", classes=np.arange(4), y=all_labels)).float()
-    supervision = CrossEntropy(INFO.class_names, smoothing, np.bincount(all_labels).tolist())
+    supervision = CrossEntropy(INFO.class_names, smoothing, np.bincount(all_labels).tolist(), balanced=True)
     logits, batch = torch.randn(3, 8, 4), make_batch()
     shares = torch.rand(8, 4).softmax(dim=1)
     mixed = Batch(batch.images, ClassTargets(shares.argmax(dim=1), shares))

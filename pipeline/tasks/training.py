@@ -21,8 +21,8 @@ class Validation(NamedTuple):
 
     scores: Mapping[str, float]
     """The task's primary one first."""
-    standard_error: float
-    """Of the primary score, from the number of images."""
+    standard_error: float | None
+    """Of the primary score, from the number of images; None where none is known."""
     doubts: Sequence[str]
     """Why the network is of no use, as predicates: "answers 'cat' for each of 60 images"."""
 
@@ -32,8 +32,10 @@ class Supervision(ABC):
 
     loss_name: str
     """The loss against the targets, as it is reported."""
-    guess_loss: float
+    fresh_loss: float
     """That loss of a network that knows nothing."""
+    guess_loss: float
+    """That loss of a network that has learned how frequent each answer is, and nothing of the images."""
 
     @abstractmethod
     def loss(self, predicted: Predicted, batch: Batch) -> Tensor:

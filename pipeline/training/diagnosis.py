@@ -1,21 +1,20 @@
 """What a training shows that its results should not be trusted for, the likely cause, and the key to change."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.tasks.significance import STANDARD_ERRORS
 from pipeline.tasks.training import Supervision, Validation
 
 DIVERGED = 1.5
-"""Times the loss of guessing, above which a training has diverged; a fresh network is near 1."""
+"""Times the loss of a fresh network, above which a training has diverged."""
 NOTHING_LEARNED = 0.98
 """Times the loss of guessing, above which nothing has been learned."""
 FITTED = 0.8
 """Times the loss of guessing, below which the training images have been learned."""
 EARLY = 0.25
 """Share of a training after which something should have been learned."""
-CLEARLY = 2.0
-"""Standard errors by which two scores differ where they clearly do."""
-
 Row = Mapping[str, Any]
 
 
@@ -25,7 +24,7 @@ def training_warnings(
     """Return a line on each reason to doubt a training that has ended.
 
     Args:
-        rows: the figures of its epochs; none where nothing was trained.
+        rows: the figures of its epochs.
         validation: of the trained network, on images that it was not trained on.
         what: names the network, as "the teacher".
         key: of the settings of the training, as ``train_teacher.training``.
@@ -48,9 +47,9 @@ def early_warning(row: Row, supervision: Supervision, *, key: str, epochs: int) 
 
     A loss far above that of guessing counts from the second epoch on, one that has not fallen from a quarter on.
     """
-    level, epoch = _level(row, supervision), row["epoch"]
-    bound = NOTHING_LEARNED if epoch >= max(2, EARLY * epochs) else DIVERGED
-    if epoch < 2 or level <= bound:
+    epoch = row["epoch"]
+    has_had_time = epoch >= EARLY * epochs and _level(row, supervision) > NOTHING_LEARNED
+    if epoch < 2 or not (has_had_time or _has_diverged(row, supervision)):
         return None
     return f"epoch {epoch} of {epochs}: {_not_learned(row, supervision, what='the network', key=key)}"
 
@@ -58,8 +57,10 @@ def early_warning(row: Row, supervision: Supervision, *, key: str, epochs: int) 
 def weak_teacher(student: Validation, teacher: Validation, primary: str) -> str | None:
     """Return a line where the ``teacher`` is clearly worse than its ``student`` on the same images; else None."""
     ours, theirs = student.scores[primary], teacher.scores[primary]
-    error = (student.standard_error**2 + teacher.standard_error**2) ** 0.5
-    if ours - theirs <= CLEARLY * error:
+    if student.standard_error is None or teacher.standard_error is None:
+        return None
+    error = math.hypot(student.standard_error, teacher.standard_error)
+    if ours - theirs <= STANDARD_ERRORS * error:
         return None
     return (
         f"the teacher ({primary} {theirs:.2%}) is worse than its student ({ours:.2%}) on the calibration images, so it "
@@ -78,13 +79,18 @@ def given_weights_warnings(validation: Validation) -> list[str]:
 
 
 def _level(row: Row, supervision: Supervision) -> float:
+    """Return the loss as a multiple of that of guessing."""
     return float(row[supervision.loss_name]) / supervision.guess_loss
+
+
+def _has_diverged(row: Row, supervision: Supervision) -> bool:
+    return float(row[supervision.loss_name]) > DIVERGED * supervision.fresh_loss
 
 
 def _not_learned(row: Row, supervision: Supervision, *, what: str, key: str) -> str:
     name = supervision.loss_name
     figures = f"{name} {row[name]:.4g}, guessing gives {supervision.guess_loss:.4g}"
-    if _level(row, supervision) > DIVERGED:
+    if _has_diverged(row, supervision):
         return (
             f"the training of {what} has diverged ({figures}); lower {key}.optimizer.learning_rate, raise "
             f"{key}.schedule.warmup_epochs, or set {key}.clip_norm, e.g. to 1.0"

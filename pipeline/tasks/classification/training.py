@@ -29,18 +29,26 @@ class CrossEntropy(Supervision):
     Args:
         class_names: of the labels.
         label_smoothing: share of every label that is spread over all classes.
-        class_counts: training images of each class, by whose inverse an image's loss is weighted; None: not at all.
+        class_counts: training images of each class; none: of each the same.
+        balanced: whether an image's loss is weighted by the inverse of that.
     """
 
     loss_name = "cross_entropy"
 
     def __init__(
-        self, class_names: Sequence[str], label_smoothing: float, class_counts: Sequence[int] | None = None
+        self,
+        class_names: Sequence[str],
+        label_smoothing: float,
+        class_counts: Sequence[int] = (),
+        *,
+        balanced: bool = False,
     ) -> None:
         self.class_names = class_names
-        self.guess_loss = math.log(len(class_names))
+        self.fresh_loss = math.log(len(class_names))
+        even = balanced or not class_counts
+        self.guess_loss = self.fresh_loss if even else smoothed_entropy(class_counts, label_smoothing)
         self.label_smoothing = label_smoothing
-        self.weights = None if class_counts is None else balanced_weights(class_counts)
+        self.weights = balanced_weights(class_counts) if balanced else None
 
     def loss(self, predicted: Tensor, batch: Batch) -> Tensor:
         """Return the mean cross-entropy of logits (..., B, num_classes), each leading entry with the same labels."""
@@ -92,8 +100,8 @@ class ClassificationTraining(TaskTraining):
 
     def supervision(self, info: DataInfo, *, label_smoothing: float, class_weights: str | None) -> Supervision:
         """Return the cross-entropy."""
-        counts = info.class_counts if class_weights == "balanced" else None
-        return CrossEntropy(info.class_names, label_smoothing, counts)
+        balanced = class_weights == "balanced"
+        return CrossEntropy(info.class_names, label_smoothing, info.class_counts, balanced=balanced)
 
     def plain_network(self, backbone: str, info: DataInfo, *, mean: list[float], std: list[float]) -> NetworkSpec:
         """Return how a classifier is made."""
@@ -111,6 +119,13 @@ class ClassificationTraining(TaskTraining):
     def export_parts(self, network: nn.Module) -> ExportParts:
         """Return the whole network as the body: logits are the outputs."""
         return ExportParts(network, ("logits",), None)
+
+
+def smoothed_entropy(class_counts: Sequence[int], label_smoothing: float) -> float:
+    """Return the cross-entropy in nats of answering each image with the shares of the classes, smoothed like labels."""
+    counts = torch.tensor(class_counts, dtype=torch.float64)
+    shares = (1 - label_smoothing) * counts / counts.sum() + label_smoothing / len(counts)
+    return float(torch.special.entr(shares).sum())
 
 
 def balanced_weights(class_counts: Sequence[int]) -> Tensor:

@@ -45,8 +45,8 @@ class HitsTraining(ClassificationTraining):
 
     def supervision(self, info: DataInfo, *, label_smoothing: float, class_weights: str | None) -> Supervision:
         """Return the loss."""
-        counts = info.class_counts if class_weights == "balanced" else None
-        return Misses(info.class_names, label_smoothing, counts)
+        balanced = class_weights == "balanced"
+        return Misses(info.class_names, label_smoothing, info.class_counts, balanced=balanced)
 
     def export_parts(self, network: nn.Module) -> ExportParts:
         """Return the whole network as the body."""
