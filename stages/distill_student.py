@@ -42,8 +42,6 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
         return
     device = set_up_torch(NAME, base)
     prepared, training = open_data(data), settings.training
-    for warning in settings.warnings(len(prepared.info.class_names)):
-        logger.warning("%s", warning)
     built = build_distillation(settings, prepared, lambda: load_teacher(teacher).to(device))
     params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
     inputs = [data / "data.json", *([teacher / DESCRIPTION, teacher / WEIGHTS] if built.teacher else [])]
@@ -51,6 +49,8 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
         NAME, out, device, execution,
         precision=training.precision, params=params, inputs=inputs, code=stage_digest(NAME),
     ) as run:  # fmt: skip
+        known = [*settings.warnings(len(prepared.info.class_names))]
+        _log(known)
         rows = run.train(
             built.objective, data, prepared.training, training, seed=derive_seed(base.seed, NAME), history=history
         )
@@ -60,13 +60,17 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
         )
         if built.adapter is not None and built.adapter_spec is not None:
             save_network(run.folder / ADAPTER, built.adapter, built.adapter_spec, about={})
-        warnings = _warnings(rows, built, prepared, run)
+        found = _warnings(rows, built, prepared, run)
+        _log(found)
         if is_main():
             val = {name: value for name, value in rows[-1].items() if name.startswith("val_")}
             report = {"num_parameters": about["num_parameters"], "execution": run.execution.describe()}
-            write_json(metrics, val | report | {"warnings": warnings})
-            for warning in warnings:
-                logger.warning("%s", warning)
+            write_json(metrics, val | report | {"warnings": [*known, *found]})
+
+
+def _log(warnings: list[str]) -> None:
+    for warning in warnings if is_main() else ():
+        logger.warning("%s", warning)
 
 
 def _warnings(rows: list[Row], built: Distillation, data: TaskData, run: TrainingRun) -> list[str]:

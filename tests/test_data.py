@@ -313,3 +313,28 @@ def test_data_json_of_another_form_is_refused(content: dict[str, object], prepar
     path.write_text(json.dumps(about | content))
     with pytest.raises(UserError, match=r"data.json: .*; damaged, or of another version: run prepare_data again"):
         read_info(tmp_path / "out")
+
+
+def test_a_split_without_a_readable_image_is_refused(prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", {"train/cat": 6, "train/dog": 6, "test/cat": 2, "test/dog": 2})
+    for file in (images / "test").rglob("*.png"):
+        file.write_bytes(b"no image")
+    refused(prepare(images, unreadable="skip"), "test: none of its 4 images can be read")
+
+
+@pytest.mark.parametrize("storage", ["packed", "index"])
+def test_a_file_that_cannot_be_opened_is_left_out_like_a_damaged_one(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str
+) -> None:
+    images = fill_folder(tmp_path / "images", {"cat": 9, "dog": 9})
+    read_bytes = Path.read_bytes
+
+    def refusing(path: Path) -> bytes:
+        if path.name == "003.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refusing)
+    result = prepare(images, unreadable="skip", storage=storage, image_size=8)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("003.png: cannot be read (Permission denied)") >= 2, "one of each class"

@@ -9,11 +9,18 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.core.errors import GateError
 from pipeline.tasks.classification.doubts import doubts
 from pipeline.tasks.classification.training import CrossEntropy
 from pipeline.tasks.training import Validation
 from pipeline.training.batch_norms import keep_up_batch_norms
-from pipeline.training.diagnosis import early_warning, given_weights_warnings, training_warnings, weak_teacher
+from pipeline.training.diagnosis import (
+    early_warning,
+    given_weights_warnings,
+    require_finite,
+    training_warnings,
+    weak_teacher,
+)
 from pipeline.training.objective import Supervised
 from pipeline.training.settings import Optimizer
 from tests.toy_training import draft, run
@@ -174,3 +181,16 @@ def test_a_slow_network_is_of_use_after_a_short_training(tmp_path: Any) -> None:
     network[1][1].momentum = 0.001
     _, rows = run(tmp_path, Supervised(network, supervision=CrossEntropy(("dark", "bright"), 0.0)), epochs=8)
     assert rows[-1]["val_accuracy"] > 0.95
+
+
+def test_weights_that_the_last_step_broke_are_named() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    require_finite(network, key=KEY)
+    for broken in (network[0].weight, network[1].running_var):
+        kept = broken.detach().clone()
+        with torch.no_grad():
+            broken.view(-1)[0] = math.nan
+        with pytest.raises(GateError, match=rf"not finite after its last step; lower {KEY}.optimizer.learning_rate"):
+            require_finite(network, key=KEY)
+        with torch.no_grad():
+            broken.copy_(kept)

@@ -45,7 +45,7 @@ def test_steps_and_images_are_those_of_the_trainings(bench: Bench) -> None:
     assert student.memory > 2**20
 
 
-def test_twice_the_steps_take_about_twice_the_time(bench: Bench) -> None:
+def test_the_time_grows_with_the_steps(bench: Bench) -> None:
     changes = {"distill_student__method": "none", "distill_student__training__schedule__warmup_epochs": 0}
     (short,), (long,) = (estimates(bench, **changes, distill_student__training__epochs=count) for count in (10, 1000))
     assert long.num_steps == 100 * short.num_steps
@@ -65,9 +65,9 @@ def test_the_command_prints_a_table_and_keeps_nothing(bench: Bench) -> None:
     result = CliRunner().invoke(main, ["estimate", "--params", str(params), "--data", str(bench.folder / "data")])
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["training", "images", "steps", "ms", "a", "step", "h:mm:ss", "GiB"]
+    assert lines[0].split() == ["training", "images", "steps", "ms", "a", "step", "h:mm:ss", "peak", "GiB", "so", "far"]
     assert [line.split()[0] for line in lines[2:-1]] == ["train_teacher", "distill_student", "both"]
-    assert re.fullmatch(r"both +\d+:\d\d:\d\d", lines[-2])
+    assert re.fullmatch(r"both +\d\d:\d\d", lines[-2])
     assert sorted(bench.folder.rglob("*")) == before
 
 

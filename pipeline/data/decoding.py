@@ -177,6 +177,8 @@ def _decoding(name: str) -> Iterator[None]:
             yield
         except UnidentifiedImageError as error:  # its text is the address of the buffer
             raise UserError(f"{name}: damaged image, its header cannot be read; repair or remove the file") from error
+        except MemoryError:  # no fault of the file, which must not be left out for it
+            raise
         except Exception as error:
             why = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"{name}: damaged or truncated image ({why}); repair or remove the file") from error

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, readable_file
 from pipeline.data.decoding import open_image
 from pipeline.data.reading import Fit
 from pipeline.data.splits import ImageSet
@@ -44,6 +44,8 @@ def original_sizes(images: ImageSet) -> OriginalSizes | None:
 
 def _size_in_head(file: Path) -> Size | None:
     try:
-        return open_image(str(file), file.read_bytes()).size
+        with readable_file(file):
+            data = file.read_bytes()
+        return open_image(str(file), data).size
     except UserError:
         return None  # whether it is damaged is for the decoder to say, which reads every image

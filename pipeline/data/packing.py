@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from pipeline.core.arrays import Truth
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, readable_file
 from pipeline.core.files import Json, sha256, write_json, write_text
 from pipeline.data.file_list import FileList
 from pipeline.data.original_sizes import original_sizes
@@ -178,7 +178,8 @@ class _SplitWriter:
         stride = max(1, len(split.categories) // SAMPLED)
         for position, image in self._read(name, split):
             kept.add(position, image)
-            digest.update(split.files[position].read_bytes())
+            with readable_file(split.files[position]):
+                digest.update(split.files[position].read_bytes())
             if statistics is not None and position % stride == 0:
                 statistics.add(image)
         files = FileList.of(root, [split.files[position] for position in kept.positions])
@@ -217,6 +218,8 @@ class _SplitWriter:
             logger.warning("left out: %s", fault)
         if faults:
             logger.warning("%s: left out %d of %d images, which cannot be read", name, len(faults), count)
+        if not left.any():
+            raise UserError(f"{name}: none of its {count} images can be read; repair or replace them")
         if name == "train" and not left.all():
             raise UserError(f"{name}: no image of class {self.class_names[int(left.argmin())]!r} can be read")
         logger.info("%s: %d images of %d x %d", name, count - len(faults), *self.size)

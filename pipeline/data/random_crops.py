@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.data.decoding import counted_pixels, largest_factor, load_upright, open_image, orientation
+from pipeline.data.decoding import SIDEWAYS, counted_pixels, largest_factor, load_upright, open_image, orientation
 from pipeline.data.jpeg_header import SEQUENTIAL, JpegHeader, first_rows, read_jpeg_header
 
 RATIO = (3 / 4, 4 / 3)
@@ -19,7 +19,6 @@ ATTEMPTS = 10
 """Crops that are drawn until one lies inside the image."""
 MIRRORED = {2: (1,), 3: (0, 1), 4: (0,), 6: (0,), 7: (0, 1), 8: (1,)}
 """Axes along which an image of each orientation is mirrored to undo it; from ``SIDEWAYS`` on, axes are swapped too."""
-SIDEWAYS = 5
 
 
 class Box(NamedTuple):

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,16 +15,13 @@ from pipeline.distillation.building import build_distillation
 from pipeline.params.schema import Params
 from pipeline.tasks.data import TaskData, open_data
 from pipeline.training.execution import choose_execution
-from pipeline.training.loop import build_step
+from pipeline.training.loop import build_step, nondeterminism_explained
 from pipeline.training.objective import Objective, Supervised
-from pipeline.training.progress import peak_memory
+from pipeline.training.progress import FORETELLING, peak_memory, wait_for_device
 from pipeline.training.run import open_batches
 from pipeline.training.settings import Training
 from pipeline.training.step import TrainingStep
 from pipeline.training.teacher import build_teacher, teacher_spec
-
-TIMED_STEPS = 10
-"""After a first one, which starts workers and is not timed."""
 
 
 class Estimate(NamedTuple):
@@ -65,20 +61,17 @@ def estimate_trainings(params: Params, data: Path) -> Iterator[Estimate]:
     yield _estimate("distill_student", objective, params.distill_student.training, params, prepared, device)
 
 
-def duration(seconds: float) -> str:
-    """Return ``seconds`` as hours, minutes and seconds."""
-    return str(timedelta(seconds=round(seconds)))
-
-
 def _estimate(
     stage: str, objective: Objective, settings: Training, params: Params, prepared: TaskData, device: torch.device
 ) -> Estimate:
     batches = open_batches(prepared.folder, prepared.training, settings, device)
     execution = choose_execution(device, params.execution, precision=settings.precision)
     step = build_step(objective, execution, settings, steps_per_epoch=len(batches))
+    objective.set_epoch(settings.epochs - 1)  # where steps and warm-ups cost what most of the training costs
     objective.train()
     num_steps = settings.epochs * len(batches)
-    seconds = _seconds_of_a_step(step, batches) * num_steps
+    with nondeterminism_explained():
+        seconds = _seconds_of_a_step(step, batches) * num_steps
     return Estimate(stage, sum(prepared.info.class_counts), num_steps, seconds, peak_memory())
 
 
@@ -87,9 +80,11 @@ def _seconds_of_a_step(step: TrainingStep, batches: TrainingBatches) -> float:
     started = 0.0
     while True:
         for batch in batches.epoch(taken):
-            step(batch).total.item()  # waits for the device
+            step(batch)
             taken += 1
-            if taken == 1:
+            if taken == 1:  # it starts workers, and is not timed
+                wait_for_device()
                 started = time.perf_counter()
-            if taken == 1 + TIMED_STEPS:
-                return (time.perf_counter() - started) / TIMED_STEPS
+            if taken == 1 + FORETELLING:
+                wait_for_device()
+                return (time.perf_counter() - started) / FORETELLING

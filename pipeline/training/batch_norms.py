@@ -5,6 +5,8 @@ import logging
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pipeline.core.distributed import is_main
+
 logger = logging.getLogger(__name__)
 
 PYTORCH_MOMENTUM = 0.1
@@ -21,7 +23,7 @@ def keep_up_batch_norms(network: nn.Module, *, num_steps: int) -> None:
     """Raise the momentum of the batch normalisations in ``network`` as far as a training of ``num_steps`` needs it."""
     needed = min(PYTORCH_MOMENTUM, WINDOWS / num_steps)
     slow = [module for module in network.modules() if isinstance(module, _BatchNorm) and _momentum(module) < needed]
-    if slow:
+    if slow and is_main():
         logger.info(
             "the momentum of %d batch normalisations is %.3g for this training, not %.3g: their running statistics "
             "could not follow the weights in %d steps",

@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 
 ROOT = ".checkpoints"
 KEPT = 2
-LIBRARIES = ("numpy", "pillow", "torch", "torchvision")
+LIBRARIES = ("numpy", "pillow", "pillow-heif", "simplejpeg", "torch", "torchvision")
+"""What decodes images and computes; pillow-heif may not be installed."""
 DIGEST_SIZE = hashlib.sha256().digest_size
 
 
@@ -79,8 +80,15 @@ def open_checkpoints(stage: str, facts: Json, inputs: Sequence[Path], *, code: s
         BusyError: another process is training the same run.
     """
     known = facts | {"code": code, "inputs": [sha256(path) for path in inputs]}
-    known |= {name: importlib.metadata.version(name) for name in LIBRARIES}
+    known |= {name: _version(name) for name in LIBRARIES}
     key = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("DVC_ROOT", ".")) / ROOT / stage / key
     with exclusive(folder / "run") if is_main() else contextlib.nullcontext():
         yield Checkpoints(folder)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -4,6 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
+from pipeline.core.errors import GateError
 from pipeline.tasks.significance import STANDARD_ERRORS
 from pipeline.tasks.training import Supervision, Validation
 
@@ -76,6 +79,19 @@ def given_weights_warnings(validation: Validation) -> list[str]:
         "train_teacher.mean and std must be those of its training"
         for doubt in validation.doubts
     ]
+
+
+def require_finite(network: nn.Module, *, key: str) -> None:
+    """Raise GateError where weights or running statistics of a trained ``network`` are not finite.
+
+    The last update of a training may break what the losses before it did not show.
+    """
+    values = (value for value in (*network.parameters(), *network.buffers()) if value.is_floating_point())
+    if not all(bool(value.isfinite().all()) for value in values):
+        raise GateError(
+            f"training diverged: the weights are not finite after its last step; lower {key}.optimizer.learning_rate, "
+            f"or set {key}.clip_norm, e.g. to 1.0"
+        )
 
 
 def _level(row: Row, supervision: Supervision) -> float:

@@ -75,7 +75,7 @@ def train(
     with (
         _compiled(objective, execution),
         _shown(settings.epochs, len(rows), batches, execution) as shown,
-        _nondeterminism_explained(),
+        nondeterminism_explained(),
     ):
         run_epoch = _EpochRunner(step, batches, execution, seed=seed, key=key)
         concern = None
@@ -191,7 +191,8 @@ def _validate(objective: Objective, step: TrainingStep, val: Split, execution: E
 
 
 @contextlib.contextmanager
-def _nondeterminism_explained() -> Iterator[None]:
+def nondeterminism_explained() -> Iterator[None]:
+    """Turn PyTorch's refusal of a layer into a UserError that names the parameter."""
     try:
         yield
     except RuntimeError as error:

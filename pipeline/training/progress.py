@@ -51,8 +51,8 @@ class Progress:
         """
         self.steps_taken += 1
         self.bar.update(self.batch_size)
+        self._foretell()
         now = time.perf_counter()
-        self._foretell(now)
         if now - self.read_at < READ_SECONDS and metrics.count < metrics.num_steps:
             return
         self.read_at = now
@@ -69,16 +69,19 @@ class Progress:
             figures = {name: value for name, value in row.items() if name not in {"epoch", "learning_rate"}}
             logger.info("epoch %d/%d  %s  %s", row["epoch"], self.epochs, describe(figures), self._pace())
 
-    def _foretell(self, now: float) -> None:
+    def _foretell(self) -> None:
         """Say once how long all will take; the first step, which starts workers and compiles, is left out."""
+        if self.steps_taken not in {1, 1 + FORETELLING}:
+            return
+        wait_for_device()
+        now = time.perf_counter()
         if self.steps_taken == 1:
             self.first_ended = now
-        if self.steps_taken == 1 + FORETELLING and is_main():
-            seconds = (now - self.first_ended) / FORETELLING * self.steps_left
+        elif is_main():
             logger.info(
                 "the first %d steps foretell %s for this training; memory so far %.1f GiB",
                 FORETELLING,
-                tqdm.format_interval(seconds),
+                tqdm.format_interval((now - self.first_ended) / FORETELLING * self.steps_left),
                 peak_memory() / 2**30,
             )
 
@@ -86,6 +89,12 @@ class Progress:
         seconds = (time.perf_counter() - self.started) / self.steps_taken
         left = tqdm.format_interval((self.steps_left - self.steps_taken) * seconds)
         return f"{self.batch_size / seconds:,.0f} images/s, {left} left"
+
+
+def wait_for_device() -> None:
+    """Wait until what has been asked of the GPU, where there is one in use, is done."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
 
 
 def peak_memory() -> int:

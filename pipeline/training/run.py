@@ -15,6 +15,7 @@ from pipeline.data.dataset import read_info, read_split
 from pipeline.data.loaders import open_training_batches
 from pipeline.tasks.training import TaskTraining
 from pipeline.training.checkpoints import Checkpoints, open_checkpoints
+from pipeline.training.diagnosis import require_finite
 from pipeline.training.execution import Execution, choose_execution, output_folder
 from pipeline.training.loop import Row, train, write_history
 from pipeline.training.objective import Objective
@@ -42,7 +43,7 @@ class TrainingRun(NamedTuple):
         Raises:
             GateError, UserError: see ``pipeline.training.loop.train`` and ``open_training_batches``.
         """
-        return train(
+        rows = train(
             objective,
             open_batches(data, task, settings, self.execution.device),
             read_split(data, "calib", task.read_targets),
@@ -53,6 +54,8 @@ class TrainingRun(NamedTuple):
             checkpoints=self.checkpoints,
             on_epoch=functools.partial(write_history, history),
         )
+        require_finite(objective.network, key=self.key)
+        return rows
 
 
 def open_batches(data: Path, task: TaskTraining, settings: Training, device: torch.device) -> TrainingBatches:

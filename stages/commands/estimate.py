@@ -18,13 +18,16 @@ from stages.common import exit_codes, params_option
 )
 @exit_codes
 def estimate(params_path: Path, data: Path) -> None:
-    """Take the first steps of each training and foretell from them how long it takes, and how much memory.
+    """Take the first steps of each training, in one process, and foretell from them how long it takes.
 
-    Nothing is kept of them. What compiling gains is not in it.
+    Nothing is kept of them. What compiling and several processes gain is not in it; the memory is what this process had
+    at most so far, without those that decode images.
     """
+    from tqdm import tqdm
+
     from pipeline.core.text_table import aligned
     from pipeline.params.schema import load_params
-    from pipeline.preflight.estimate import duration, estimate_trainings
+    from pipeline.preflight.estimate import estimate_trainings
 
     rows, total = [], 0.0
     for found in estimate_trainings(load_params(params_path), data):
@@ -35,10 +38,10 @@ def estimate(params_path: Path, data: Path) -> None:
                 f"{found.images:,}",
                 f"{found.num_steps:,}",
                 f"{1000 * found.seconds / found.num_steps:,.0f}",
-                duration(found.seconds),
+                tqdm.format_interval(found.seconds),
                 f"{found.memory / 2**30:.1f}",
             ]
         )
-    rows.append(["both" if len(rows) > 1 else "all", "", "", "", duration(total), ""])
-    click.echo("\n".join(aligned(["training", "images", "steps", "ms a step", "h:mm:ss", "GiB"], rows)))
+    rows.append(["both" if len(rows) > 1 else "all", "", "", "", tqdm.format_interval(total), ""])
+    click.echo("\n".join(aligned(["training", "images", "steps", "ms a step", "h:mm:ss", "peak GiB so far"], rows)))
     click.echo("the other stages take a minute or two more, longer with many test images or large networks")

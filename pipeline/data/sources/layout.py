@@ -51,7 +51,7 @@ def find_layout(top: ImageTree, show: Show) -> Layout:
     if splits:
         return _with_splits(node, splits, show)
     if _has_splits_inside_classes(node):
-        return _splits_inside_classes(node)
+        return _splits_inside_classes(node, show)
     _check_no_splits(node, show)
     layout = Layout({"train": _classes(node, show)}, remarks=_twins(node.holding, show))
     if node.images:
@@ -137,14 +137,19 @@ def _lost(node: ImageTree, show: Show) -> str:
     return f"{show(node.path)}: {len(node.images)} image(s) in no class folder are not used"
 
 
-def _classes(node: ImageTree, show: Show) -> ClassFolders:
-    """Return the training classes, which are the folders in ``node``."""
+def _check_none_is_empty(node: ImageTree, show: Show) -> None:
+    """Raise UserError where a class folder in ``node`` has no images."""
     for tree in node.folders:
         if not tree.count:
             found = counted(tree.all_passed_over()) or "nothing"
             raise UserError(
                 f"{show(tree.path)}: the class has no images, it holds {found} (read are {READ}); add some or remove it"
             )
+
+
+def _classes(node: ImageTree, show: Show) -> ClassFolders:
+    """Return the training classes, which are the folders in ``node``."""
+    _check_none_is_empty(node, show)
     classes: ClassFolders = {}
     for tree in node.folders:
         classes.setdefault(tree.name, []).append(tree)
@@ -206,13 +211,14 @@ def _has_splits_inside_classes(node: ImageTree) -> bool:
     )
 
 
-def _splits_inside_classes(node: ImageTree) -> Layout:
+def _splits_inside_classes(node: ImageTree, show: Show) -> Layout:
+    _check_none_is_empty(node, show)
     splits: dict[str, ClassFolders] = {"train": {}}
     for tree in node.holding:
         for inner in tree.holding:
             splits.setdefault(str(split_role(inner.name)), {}).setdefault(tree.name, []).append(inner)
     splits["train"] = dict(sorted(splits["train"].items()))
-    return Layout(splits)
+    return Layout(splits, remarks=[_lost(node, show)] if node.images else [])
 
 
 def _twins(classes: Sequence[ImageTree], show: Show) -> list[str]:
