@@ -8,7 +8,6 @@ from models.deploy import with_each_num_steps
 from pipeline.core.files import replaced_folder, write_json
 from pipeline.core.settings import Base
 from pipeline.core.torch_setup import set_up_torch
-from pipeline.evaluation.calibration_file import read_num_steps
 from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.settings import MeasureTradeoff
 from pipeline.evaluation.tradeoff import measure_tradeoff, table_rows
@@ -24,7 +23,7 @@ from stages.declared import load_declared
 @click.command()
 @stage_options("measure_tradeoff")
 @exit_codes
-def main(params_path: Path, data: Path, student: Path, calibration: Path, out: Path) -> None:
+def main(params_path: Path, data: Path, student: Path, out: Path) -> None:
     """Export every calibrated number of steps in every precision asked for; score and time them."""
     base = load_declared("measure_tradeoff", params_path, "base", Base)
     settings = load_declared("measure_tradeoff", params_path, "measure_tradeoff", MeasureTradeoff)
@@ -47,7 +46,6 @@ def main(params_path: Path, data: Path, student: Path, calibration: Path, out: P
         "num_images": len(test),
         "network": f"{about['backbone']}, method {about['method']}",
         "protocol": f"{protocol}all files in turns; {timed}",
-        "chosen": read_num_steps(calibration),
     }
     with replaced_folder(out) as folder:
         write_json(folder / "tradeoff.json", report)

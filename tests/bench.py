@@ -57,7 +57,7 @@ PATHS = {
         "by_num_steps": "flow_by_num_steps.csv",
     },
     "export_onnx": {"data": "data", "student": "student", "calibration": "calibration", "out": "onnx"},
-    "measure_tradeoff": {"data": "data", "student": "student", "calibration": "calibration", "out": "tradeoff"},
+    "measure_tradeoff": {"data": "data", "student": "student", "out": "tradeoff"},
     "export_tensorrt": {"onnx": "onnx", "environment": "environment.json", "out": "tensorrt"},
     "evaluate": {"data": "data", "student": "student", "calibration": "calibration"},
     "report": {

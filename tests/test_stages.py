@@ -1,5 +1,6 @@
 """Stages as commands, one at a time, on little data."""
 
+import json
 import os
 import re
 import shlex
@@ -71,6 +72,19 @@ def test_a_student_that_outdoes_its_teacher_is_named(bench: Bench) -> None:
     warnings = bench.json("student.json")["warnings"]
     assert len(warnings) == 1
     assert re.match(r"the teacher \(accuracy .*%\) is worse than its student \(", warnings[0])
+
+
+def test_a_network_that_guesses_is_named_when_it_is_evaluated(bench: Bench) -> None:
+    none = {"distill_student.method": "none", "distill_student.training.optimizer.learning_rate": 1e-9}
+    (bench.folder / "environment.json").write_text(json.dumps({"inputs": {"teacher": "not needed"}}))
+    for run in (bench.distill, bench.calibrate):
+        assert run(none).exit_code == 0
+    result = bench.evaluate("torch", "student", none)
+    assert result.exit_code == 0, result.output
+    for name in ("torch.json", "torch_scores.json"):
+        (warning,) = bench.json(name)["warnings"]
+        assert warning.startswith("on the test split the deployed network ")
+    assert warning in result.stderr
 
 
 def test_wrong_weights_and_backbones_end_with_two_and_touch_nothing(bench: Bench) -> None:

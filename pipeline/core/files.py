@@ -100,8 +100,15 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, ob
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+        writer.writerow({key: csv_cell(value) for key, value in row.items()})
     write_text(path, buffer.getvalue())
+
+
+def csv_cell(value: object) -> object:
+    """Return what stands for ``value`` in a table: six digits of a float, no carriage return, which csv leaves bare."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value.replace("\r", "\\r") if isinstance(value, str) else value
 
 
 def read_json(path: Path) -> Json:

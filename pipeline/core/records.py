@@ -64,6 +64,7 @@ class CalibrationRecord(Record):
     written_by = "calibrate_steps"
     num_steps: NumSteps
     reason: str
+    num_images: int
     curve: list[CurvePoint]
 
     @model_validator(mode="after")
@@ -112,7 +113,6 @@ class ManifestRecord(Record):
     opset: int
     task: str = ""
     left_out: dict[str, str] = {}
-    warnings: list[str] = []
 
 
 class StatusRecord(Record):
@@ -134,11 +134,30 @@ class PointRecord(Part):
     on_the_front: bool
 
 
+class MissingRecord(Part):
+    """A point that could not be had."""
+
+    num_steps: NumSteps
+    precision: str
+    reason: str
+
+
+class PlainRecord(Part):
+    """The student without its flows."""
+
+    bytes: int
+    latency_ms: float
+
+
 class TradeoffRecord(Record):
     """tradeoff.json: accuracy against latency."""
 
     written_by = "measure_tradeoff"
     points: list[PointRecord]
+    left_out: list[MissingRecord] = []
+    plain: PlainRecord | None
+    num_images: int
+    network: str
     protocol: str
 
 

@@ -12,6 +12,7 @@ from pipeline.core.records import (
     StudentNetworkRecord,
     StudentRecord,
     TeacherRecord,
+    TradeoffRecord,
     read_record,
 )
 from pipeline.core.text_table import aligned, with_error
@@ -38,6 +39,7 @@ def summarize(root: Path) -> str:
     network = read_record(root / "artifacts/student/network.json", StudentNetworkRecord)
     calibration = read_record(root / "artifacts/calibration/calibration.json", CalibrationRecord)
     manifest = read_record(root / "artifacts/onnx/manifest.json", ManifestRecord)
+    tradeoff = read_record(root / "artifacts/tradeoff/tradeoff.json", TradeoffRecord)
     task = get_task(manifest.get("task", DEFAULT))
     reports = {name: root / EVALUATION / f"{name}.json" for name in RUNTIMES}
     runs = {
@@ -63,7 +65,7 @@ def summarize(root: Path) -> str:
     lines += [*_files(manifest, runs[ONNX], task), ""]
     lines.append(_fastest(manifest, runs[ONNX]))
     lines += [f"{name} was skipped: {run['reason']}" for name, run in runs.items() if run["status"] == "skipped"]
-    lines += [f"warning: {text}" for text in collect_warnings(teacher, student, manifest, runs[ONNX])]
+    lines += [f"warning: {text}" for text in collect_warnings(teacher, student, manifest, runs[ONNX], tradeoff)]
     return "\n".join([*lines, *_where_to_look(root)])
 
 

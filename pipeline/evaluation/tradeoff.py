@@ -100,7 +100,7 @@ def measure_tradeoff(
                     found.points.append(_point(network.num_steps, file, runtime, trained))
                     runtimes.append(runtime)
                 except GateError as error:
-                    failed[file.precision] = GateError(f"{file.path.name}: {error}")
+                    failed[file.precision] = error
             found.left_out.extend(Missing(network.num_steps, name, str(why)) for name, why in failed.items())
         for missing in found.left_out:
             logger.warning("left out: %s steps, %s: %s", missing.num_steps or "no", missing.precision, missing.reason)

@@ -77,7 +77,7 @@ def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorr
     scores["num_parameters"] = student["num_parameters"]
     metrics: Json = {"student": scores, "teacher": read_record(records.teacher, TeacherRecord)}
     manifest = read_record(records.onnx / MANIFEST, ManifestRecord)
-    warnings = collect_warnings(metrics["teacher"], student, manifest, scores)
+    warnings = collect_warnings(metrics["teacher"], student, manifest, scores, tradeoff)
     manifest |= {"name": settings.name, "warnings": warnings}
     contents = {
         MANIFEST: manifest,

@@ -211,7 +211,6 @@ STAGES = Table(
         options=(
             _DATA,
             _STUDENT,
-            _CALIBRATION,
             PathOption("--out", "Folder to write: tradeoff.json.", Kind.OUTPUT, "artifacts/tradeoff"),
         ),
         params=(

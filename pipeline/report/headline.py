@@ -1,6 +1,7 @@
 """The few figures by which runs are compared: all that DVC shows as metrics."""
 
 from pipeline.core.files import Json
+from pipeline.export.precisions import FP32
 from pipeline.report.records import Results, smallest_batch_latency
 
 
@@ -10,7 +11,7 @@ def headline(results: Results) -> Json:
     Names are short, since DVC makes columns of them.
     """
     primary = results.task.primary
-    (name,) = [name for name, entry in results.manifest["files"].items() if entry["precision"] == "fp32"]
+    (name,) = [name for name, entry in results.manifest["files"].items() if entry["precision"] == FP32]
     _, latency = smallest_batch_latency(results.evaluation)
     return {
         primary: results.deployed,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
+from pipeline.core.files import Json
 from pipeline.core.text_table import with_error
 from pipeline.report.records import Results, precisions
 from pipeline.tasks.base import Row
@@ -74,9 +75,9 @@ def _headline(results: Results) -> str:
     rows = [
         [
             f"{task.primary_title} ({split})",
-            NO_TEACHER if results.teacher_score is None else _score(results, results.teacher_score),
-            _score(results, results.trained[primary]),
-            _score(results, results.deployed),
+            _score(teacher, f"test_{primary}", f"test_{task.primary_error}"),
+            _score(results.trained, primary, task.primary_error),
+            _score(results.evaluation, primary, task.primary_error),
         ],
         ["parameters", _count(teacher.get("num_parameters")), _count(student["num_parameters"]), ""],
         ["multiply-adds", _count(teacher.get("macs")), _count(chosen["macs"]), ""],
@@ -95,7 +96,10 @@ def _files(results: Results) -> str:
     rows = []
     for name, entry in sorted(results.manifest["files"].items()):
         found = figures[entry["precision"]]
-        scores = [_score(results, found[results.task.primary]), f"{found['parity']['agreement']:.2%}"]
+        scores = [
+            _score(found, results.task.primary, results.task.primary_error),
+            f"{found['parity']['agreement']:.2%}",
+        ]
         latency = [f"{found['latency_ms'][size]['p50']:.3f}" for size in sizes]
         rows.append([name, f"{entry['bytes']:,}", *scores, *latency])
     protocol = html.escape(results.evaluation["protocol"])
@@ -103,8 +107,8 @@ def _files(results: Results) -> str:
     return _cells(header, rows) + f"<p>Latency: {protocol}.</p>"
 
 
-def _score(results: Results, value: float) -> str:
-    return with_error(value, results.task.standard_error(value, len(results.rows)))
+def _score(report: Json, key: str, error: str) -> str:
+    return with_error(report[key], report.get(error)) if key in report else NO_TEACHER
 
 
 def _count(value: int | None) -> str:

@@ -65,10 +65,16 @@ class Results:
         about = read_record(records.data / "data.json", DataRecord)
         self.task: Task = get_task(about["task"])
         self.class_names: tuple[str, ...] = tuple(about["classes"])
+        primary = self.task.primary
+        self.evaluation = read_record(records.evaluation, EvaluationRecord, primary, self.task.primary_error)
+        self.trained = read_record(records.trained, EvaluationRecord, primary, self.task.primary_error)
         self.rows: list[Row] = [*read_csv(records.predictions)]
+        if len(self.rows) != self.evaluation["num_images"] or tuple(self.rows[0]) != self.task.image_columns:
+            raise UserError(
+                f"{records.predictions}: not what ONNX Runtime found on {self.evaluation['num_images']} images "
+                f"({', '.join(self.task.image_columns)}); run evaluate again (dvc repro)"
+            )
         self.review: Review = self.task.review(self.rows, self.class_names)
-        self.evaluation = read_record(records.evaluation, EvaluationRecord)
-        self.trained = read_record(records.trained, EvaluationRecord)
         self.manifest = read_record(records.onnx / MANIFEST, ManifestRecord)
         self.calibration = read_record(records.calibration / "calibration.json", CalibrationRecord)
         self.tradeoff = read_record(records.tradeoff / "tradeoff.json", TradeoffRecord)
@@ -93,7 +99,7 @@ class Results:
     @property
     def warnings(self) -> list[str]:
         """Return what the stages warned of."""
-        return collect_warnings(self.teacher, self.student, self.manifest, self.evaluation)
+        return collect_warnings(self.teacher, self.student, self.manifest, self.evaluation, self.tradeoff)
 
     @cached_property
     def flow_by_num_steps(self) -> list[Row]:

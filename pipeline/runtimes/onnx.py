@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.core.table import choose
 from pipeline.core.arrays import Outputs
-from pipeline.core.errors import UserError
+from pipeline.core.errors import GateError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ class OnnxRuntime:
     ) -> None:
         name = choose(PROVIDERS, provider, kind="provider")
         require_provider(provider, "--provider")
-        with _loading(path):
+        self.path = path
+        with _speaking_of(path, UserError, "load"):
             self.session = onnxruntime.InferenceSession(
                 str(path), _options(num_threads, optimize=optimize, spinning=spinning), providers=[name]
             )
@@ -59,8 +60,13 @@ class OnnxRuntime:
         self.output_names = [output.name for output in self.session.get_outputs()]
 
     def infer(self, images: NDArray[Any]) -> Outputs:
-        """Return the outputs for images (B, 3, H, W) of ``input_dtype``."""
-        found = self.session.run(self.output_names, {self.input_name: images})
+        """Return the outputs for images (B, 3, H, W) of ``input_dtype``.
+
+        Raises:
+            GateError: the graph cannot be computed, although it could be loaded.
+        """
+        with _speaking_of(self.path, GateError, "run"):
+            found = self.session.run(self.output_names, {self.input_name: images})
         return dict(zip(self.output_names, found, strict=True))
 
     def describe(self) -> str:
@@ -96,10 +102,12 @@ def _options(num_threads: int, *, optimize: bool, spinning: bool) -> Any:
 
 
 @contextlib.contextmanager
-def _loading(path: Path) -> Iterator[None]:
+def _speaking_of(path: Path, kind: type[Exception], verb: str) -> Iterator[None]:
+    """Turn an error of ONNX Runtime, while it is to ``verb`` the file ``path``, into one of ``kind``."""
     try:
         yield
     except Exception as error:  # its exceptions share no public base class
         if type(error).__module__.startswith("onnxruntime"):
-            raise UserError(f"{path}: ONNX Runtime cannot load it ({error}); export or fetch it again") from error
+            reason = " ".join(str(error).split())
+            raise kind(f"{path}: ONNX Runtime cannot {verb} it ({reason}); export or fetch it again") from error
         raise

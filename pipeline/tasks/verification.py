@@ -146,4 +146,7 @@ def require_score(outputs: Outputs, reference: Reference, what: str, gate: Place
 def _require_same_in_batches(found: Parity, what: str) -> None:
     """Raise GateError where the same images get other answers in another batch size."""
     if found.difference > BATCH_TOLERANCE:
-        raise GateError(f"{what}: outputs differ by {found.max_abs:.3g} from those in another batch size")
+        raise GateError(
+            f"{what}: outputs differ by {found.max_abs:.3g}, {found.difference:.3g} of their spread, from those in "
+            f"another batch size; allowed are {BATCH_TOLERANCE:g} of it"
+        )

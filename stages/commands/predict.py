@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.core.errors import GateError, UserError, written_file
+from pipeline.core.files import csv_cell
 from stages.commands.options import package_option, session_options
 from stages.common import exit_codes
 
@@ -82,7 +83,8 @@ def _writing(out: Path | None, task: "Task", *, as_json: bool) -> "Iterator[Writ
         table.writeheader()
 
         def write(found: "Prediction") -> None:
-            table.writerows({"file": found.image, **row} for row in found.rows)
+            rows = ({"file": found.image, **row} for row in found.rows)
+            table.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
             file.flush()
 
         yield write

@@ -95,10 +95,13 @@ def join_tail(body: Path, tail: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def converting(path: Path, converter: str) -> Iterator[None]:
-    """Turn whatever the library ``converter`` raises while it makes the file ``path`` into a GateError."""
+    """Turn whatever the library ``converter`` raises while it makes the file ``path`` into a GateError.
+
+    A full disk and a lack of memory are the host's, not the file's, and stay what they are.
+    """
     try:
         yield
-    except (GateError, UserError):
+    except (GateError, UserError, OSError, MemoryError):
         raise
     except Exception as error:  # what they raise has no class in common
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -40,6 +40,8 @@ def smallest_form(network: DeployableNetwork, images: Tensor, task: TaskTraining
     chosen, name, difference = network.general_form(), "general", 0.0
     with torch.inference_mode():
         reference = as_tuple(precise(shown))
+    if not all(bool(output.isfinite().all()) for output in reference):
+        raise GateError("the trained network's outputs are not all finite: its training diverged; train it again")
     for rewriting, build in precise.smaller_forms(images.shape[2:], collapse=collapse).items():
         smaller = build()
         with torch.inference_mode():
