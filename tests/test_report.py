@@ -268,6 +268,14 @@ def test_a_damaged_record_is_named(bench: Bench) -> None:
     path.write_bytes(whole)
     assert result.exit_code == 2
     assert f"error: {path}: not valid CSV" in result.output
+    path.write_bytes(b"\n".join(whole.splitlines()[:-9]) + b"\n")
+    assert f"{path}: not what ONNX Runtime found on 359 images" in bench.report({}).output
+    path.write_bytes(whole)
+    tradeoff = bench.folder / "tradeoff/tradeoff.json"
+    before = tradeoff.read_text()
+    tradeoff.write_text(json.dumps(json.loads(before) | {"num_images": None}))
+    assert f"error: {tradeoff}: num_images is None" in bench.report({}).output
+    tradeoff.write_text(before)
     assert (bench.folder / "report/report.html").exists(), "the earlier report stays"
 
 
