@@ -203,6 +203,11 @@ class EvaluationRecord(Record):
         return self
 
 
+def by_precision(evaluation: Json) -> dict[str, Json]:
+    """Return what the content ``evaluation`` of an ``EvaluationRecord`` says of each precision, fp32 first."""
+    return {evaluation["precision"]: evaluation, **evaluation["precisions"]}
+
+
 class InputsRecord(Part):
     """What the probe found of the user's files."""
 

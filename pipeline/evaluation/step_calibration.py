@@ -15,7 +15,9 @@ from pipeline.runtimes.latency import benchmark
 from pipeline.runtimes.torch import TorchRuntime
 from pipeline.tasks.base import Scores, Task
 from pipeline.tasks.reference import REFERENCE_BATCH
-from pipeline.tasks.verification import ROUNDING
+
+ROUNDING = 1e-9
+"""What two scores may differ by and still be compared as equal: they are fractions of whole images."""
 
 
 class StepScores(NamedTuple):

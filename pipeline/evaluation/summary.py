@@ -13,6 +13,7 @@ from pipeline.core.records import (
     StudentRecord,
     TeacherRecord,
     TradeoffRecord,
+    by_precision,
     read_record,
 )
 from pipeline.core.text_table import aligned, with_error
@@ -84,7 +85,7 @@ def _where_to_look(root: Path) -> list[str]:
 def _fastest(manifest: Json, report: Json) -> str:
     """Return which ONNX file is the fastest at each batch size, and by how much faster it is than that of fp32."""
     files = {entry["precision"]: name for name, entry in manifest["files"].items()}
-    timed = {files[name]: found["latency_ms"] for name, found in _evaluated(report).items() if name in files}
+    timed = {files[name]: found["latency_ms"] for name, found in by_precision(report).items() if name in files}
     words = []
     for size in sorted(report["latency_ms"], key=int):
         best = min(timed, key=lambda name: timed[name][size]["p50"])
@@ -94,14 +95,9 @@ def _fastest(manifest: Json, report: Json) -> str:
     return f"fastest file on this host: {'; '.join(words)}"
 
 
-def _evaluated(report: Json) -> dict[str, Json]:
-    """Return what ``report`` says of each precision."""
-    return {report["precision"]: report, **report["precisions"]}
-
-
 def _files(manifest: Json, report: Json, task: Task) -> list[str]:
     """Return a table of the ONNX files: size, score, parity, latency, and what is known of TensorRT."""
-    evaluated = _evaluated(report)
+    evaluated = by_precision(report)
     sizes = sorted(report["latency_ms"], key=int)
     latencies = [f"batch {size}, ms" for size in sizes]
     header = ["ONNX file", "bytes", task.primary, "same answer", *latencies, "TensorRT 10, 11"]

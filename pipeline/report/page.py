@@ -7,8 +7,9 @@ from pathlib import Path
 from string import Template
 
 from pipeline.core.files import Json
+from pipeline.core.records import by_precision
 from pipeline.core.text_table import with_error
-from pipeline.report.records import Results, precisions
+from pipeline.report.records import Results
 from pipeline.tasks.base import Row
 
 NO_TEACHER = "no teacher"
@@ -90,7 +91,7 @@ def _headline(results: Results) -> str:
 
 def _files(results: Results) -> str:
     """Return the ONNX files with size, score, parity and latency."""
-    figures = precisions(results.evaluation)
+    figures = by_precision(results.evaluation)
     sizes = sorted(results.evaluation["latency_ms"], key=int)
     header = ["file", "bytes", f"{results.task.primary_title}, test", "same answer as trained"]
     rows = []

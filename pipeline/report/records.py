@@ -129,11 +129,6 @@ class Results:
         return [self.task.tile(one, self.rows[position]) for one, position in zip(pixels, positions, strict=True)]
 
 
-def precisions(evaluation: Json) -> dict[str, Json]:
-    """Return the figures of each precision in the report of a runtime, fp32 first."""
-    return {evaluation["precision"]: evaluation, **evaluation["precisions"]}
-
-
 def smallest_batch_latency(figures: Json) -> tuple[str, float]:
     """Return the smallest batch size that was timed, and its median milliseconds."""
     size = min(figures["latency_ms"], key=int)

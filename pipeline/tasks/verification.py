@@ -17,8 +17,6 @@ from pipeline.tasks.significance import STANDARD_ERRORS, most_exceptions, standa
 
 BATCH_TOLERANCE = 0.2
 """Share of their spread by which outputs may differ between batch sizes: kernels round otherwise for each."""
-ROUNDING = 1e-9
-"""What two scores may differ by and still be compared as equal: they are fractions of whole images."""
 
 
 @dataclass(frozen=True)
