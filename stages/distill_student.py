@@ -77,10 +77,9 @@ def _warnings(rows: list[Row], built: Distillation, data: TaskData, run: Trainin
     """Return a line on each reason to doubt the trained student, or its teacher."""
     supervision, device, calib = built.objective.supervision, run.execution.device, data.split("calib")
     student = supervision.validate(built.objective.predict, calib, device)
-    found = training_warnings(rows, student, supervision, what="the student", key=run.key)
-    if built.teacher is None:
-        return found
-    weak = weak_teacher(student, supervision.validate(built.teacher, calib, device), data.task.primary)
+    teacher = supervision.validate(built.teacher, calib, device) if built.teacher is not None else None
+    found = training_warnings(rows, student, supervision, what="the student", key=run.key, teacher=teacher)
+    weak = weak_teacher(student, teacher, data.task.primary) if teacher is not None else None
     return [*found, weak] if weak else found
 
 

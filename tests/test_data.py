@@ -16,6 +16,7 @@ from torchvision import datasets
 from pipeline.core.errors import UserError
 from pipeline.data.dataset import Split, read_info, read_names
 from pipeline.data.decoding import central_square, decode_image
+from pipeline.data.image_bytes import read_image_bytes
 from pipeline.data.sources.settings import PrepareData
 from pipeline.data.splits import category_ranks, hold_out, images_in_memory, take_balanced
 from pipeline.data.statistics import ChannelStatistics
@@ -183,7 +184,7 @@ def test_a_test_folder_alone_is_refused(prepare: Prepare, tmp_path: Path) -> Non
 
 
 def test_a_class_too_small_to_split_is_named(prepare: Prepare, tmp_path: Path) -> None:
-    refused(prepare(fill_folder(tmp_path / "images", {"cat": 9, "dog": 1})), "'dog' has 1 image(s) to split")
+    refused(prepare(fill_folder(tmp_path / "images", {"cat": 9, "dog": 1})), "'dog' has 1 image(s) left to divide")
 
 
 def test_other_files_are_passed_over(prepare: Prepare, tmp_path: Path) -> None:
@@ -327,14 +328,34 @@ def test_a_file_that_cannot_be_opened_is_left_out_like_a_damaged_one(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str
 ) -> None:
     images = fill_folder(tmp_path / "images", {"cat": 9, "dog": 9})
-    read_bytes = Path.read_bytes
+    system_open = os.open
 
-    def refusing(path: Path) -> bytes:
-        if path.name == "003.png":
+    def refusing(path: Path, *args: int) -> int:
+        if Path(path).name == "003.png":
             raise PermissionError(13, "Permission denied", str(path))
-        return read_bytes(path)
+        return system_open(path, *args)
 
-    monkeypatch.setattr(Path, "read_bytes", refusing)
+    monkeypatch.setattr(os, "open", refusing)
     result = prepare(images, unreadable="skip", storage=storage, image_size=8)
     assert result.exit_code == 0, result.output
     assert result.stderr.count("003.png: cannot be read (Permission denied)") >= 2, "one of each class"
+
+
+def test_what_is_no_plain_image_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """A pipe would block for ever, and what is called an image may have any size."""
+    os.mkfifo(tmp_path / "pipe.png")
+    sparse = tmp_path / "huge.jpg"
+    with sparse.open("wb") as file:
+        file.truncate(2**40)
+    image = tmp_path / "huge.png"
+    image.write_bytes(image_bytes())
+    with image.open("r+b") as file:
+        file.truncate(2**31)
+    for name, words in (("pipe.png", "is no plain file"), ("huge.png", "has 2.0 GiB, allowed is 1")):
+        with pytest.raises(UserError, match=words):
+            read_image_bytes(tmp_path / name, name)
+    with pytest.raises(UserError, match=r"huge.jpg: has 1024.0 GiB"):
+        read_image_bytes(sparse, "huge.jpg")
+    text = tmp_path / "log.jpg"
+    text.write_bytes(b"not an image " * 10_000)
+    assert len(read_image_bytes(text, "log.jpg")) <= 64, "no more than tells that it is none"

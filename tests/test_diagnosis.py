@@ -128,6 +128,14 @@ def test_the_cause_of_a_doubt_depends_on_what_was_learned(loss: float, cause: st
     assert cause in line
 
 
+def test_images_that_sufficed_for_the_teacher_are_not_the_students_fault() -> None:
+    doubtful = FINE._replace(doubts=["is bad"])
+    (line,) = training_warnings([row(0.2)], doubtful, SUPERVISION, what="the student", key=KEY, teacher=FINE)
+    assert "train longer" in line
+    (line,) = training_warnings([row(0.2)], doubtful, SUPERVISION, what="the student", key=KEY, teacher=doubtful)
+    assert "too few" in line
+
+
 @pytest.mark.parametrize(
     ("epoch", "loss", "warns"),
     [(1, 50.0, False), (2, 50.0, True), (2, 1.40, False), (4, 1.40, False), (5, 1.40, True), (5, 1.2, False)],

@@ -151,7 +151,8 @@ def test_a_folder_is_answered_but_for_what_is_damaged(package: Path, album: Path
     done = run("predict", package, str(album), "--out", str(table))
     assert done.exit_code == 1
     assert done.stdout == ""
-    *_, passed_over, damaged, count = done.stderr.splitlines()
+    passed_over, answered, *_, damaged, count = done.stderr.splitlines()
+    assert answered == f"4 of 5 images answered, in {table}"
     assert passed_over == f"{album}: passed over 1 .txt"
     assert damaged.startswith(f"error: {album}/2.png: damaged or truncated image")
     assert count == "error: 1 of 5 images not read, 4 answered"
@@ -215,7 +216,7 @@ def test_a_terminal_shows_how_far_a_table_is(package: Path, album: Path, tmp_pat
 def test_a_name_that_is_no_text_is_printed(package: Path, pictures: list[Path], tmp_path: Path) -> None:
     odd = tmp_path / os.fsdecode(b"\xff.png")
     shutil.copy(pictures[0], odd)
-    for words, start in (([], f"{tmp_path}/\\udcff.png: "), (["--json"], f'{{"image": "{tmp_path}/\\udcff.png", ')):
+    for words, start in (([], f"{tmp_path}/\\xff.png: "), (["--json"], f'{{"image": "{tmp_path}/\\udcff.png", ')):
         assert run("predict", package, *words, str(odd)).stdout.startswith(start)
     table = tmp_path / "results.csv"
     assert run("predict", package, "--out", str(table), str(odd)).exit_code == 0

@@ -69,7 +69,13 @@ def exclusive(target: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` under a temporary name, then rename it to ``path``."""
+    """Write ``data`` under a temporary name, then rename it to ``path``.
+
+    Raises:
+        UserError: something else than a plain file is there, such as a device, in whose place a file would come.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is no plain file; give another path to write to")
     path.parent.mkdir(parents=True, exist_ok=True)
     work = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:

@@ -65,8 +65,8 @@ def decode_image(
         return np.asarray(_covering(load_upright(name, image, max_megapixels), size))
     extent = image.width / factor, image.height / factor
     turned = orientation(image)
-    picture = _load(name, image, max_megapixels, factor)  # its last column and row may be parts of pixels
-    cut = _covering(picture, size if turned < SIDEWAYS else size[::-1], extent)
+    _decode(name, image, max_megapixels, factor)  # its last column and row may be parts of pixels
+    cut = _covering(_as_rgb(name, image), size if turned < SIDEWAYS else size[::-1], extent)
     return np.asarray(_turn(cut, turned))
 
 
@@ -77,6 +77,8 @@ def open_image(name: str, data: bytes) -> ImageFile.ImageFile:
         UserError: as for ``decode_image``.
     """
     kind = image_format(data[:HEAD])
+    if not data:
+        raise UserError(f"{name}: the file is empty; repair or remove it")
     if kind is None:
         raise UserError(f"{name}: not an image of a known format; repair or remove the file")
     if (help_with := how_to_open(data[:HEAD])) is not None:
@@ -109,7 +111,7 @@ def orientation(image: ImageFile.ImageFile) -> int:
 def load_upright(
     name: str, image: ImageFile.ImageFile, max_megapixels: float, part: tuple[int, int, int, int] | None = None
 ) -> Image.Image:
-    """Return ``image`` decoded, upright and as RGB.
+    """Return ``image`` decoded, upright and as RGB; where a part is wanted, ``image`` is closed.
 
     Args:
         part: left, top, right and bottom of what is wanted, in the file's columns and rows; None: all.
@@ -117,29 +119,31 @@ def load_upright(
     Raises:
         UserError: it is damaged or too large; names the file.
     """
-    picture = _load(name, image, max_megapixels, factor=1, part=part)
-    return _turn(picture, orientation(image))
+    _decode(name, image, max_megapixels, factor=1)
+    turned = orientation(image)
+    if part is None:
+        return _turn(_as_rgb(name, image), turned)
+    wanted = image.crop(part)
+    image.close()  # before the part is converted: each takes hundreds of MB of a large image
+    return _turn(_as_rgb(name, wanted), turned)
 
 
 def _turn(picture: Image.Image, turned: int) -> Image.Image:
     return picture.transpose(UPRIGHT[turned]) if turned in UPRIGHT else picture
 
 
-def _load(
-    name: str,
-    image: ImageFile.ImageFile,
-    max_megapixels: float,
-    factor: int,
-    part: tuple[int, int, int, int] | None = None,
-) -> Image.Image:
-    """Return ``image``, or a ``part`` of it, as RGB, decoded at the part 1 / ``factor`` of each side."""
+def _decode(name: str, image: ImageFile.ImageFile, max_megapixels: float, factor: int) -> None:
+    """Decode ``image`` at the part 1 / ``factor`` of each side."""
     _check_size(name, image, factor, max_megapixels)
     with _decoding(name):
         if factor > 1:
             image.draft(None, (image.width // factor, image.height // factor))
         image.load()
-    wanted: Image.Image = image if part is None else image.crop(part)  # before it is converted, which takes as much
-    picture = _upper_bits(wanted) if wanted.mode not in EIGHT_BIT_MODES else wanted
+
+
+def _as_rgb(name: str, picture: Image.Image) -> Image.Image:
+    if picture.mode not in EIGHT_BIT_MODES:
+        picture = _upper_bits(picture)
     with _decoding(name):
         return picture if picture.mode == "RGB" else picture.convert("RGB")
 

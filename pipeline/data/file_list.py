@@ -11,7 +11,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.errors import UserError, readable_file
+from pipeline.core.errors import readable_file
+from pipeline.core.printable import printable
+from pipeline.data.image_bytes import Facts, read_image_bytes
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,5 @@ class FileList:
             UserError: it cannot be read, or is no longer as it was when it was listed; names it.
         """
         path = os.path.join(self.root, self.name(position))  # noqa: PTH118  (a Path takes longer than the reading)
-        with readable_file(path), open(path, "rb") as file:  # noqa: PTH123
-            facts = os.fstat(file.fileno())
-            data = file.read()
-        if (facts.st_size, facts.st_mtime_ns) != (self.sizes[position], self.times[position]):
-            raise UserError(f"{path}: has changed since prepare_data has read it; run prepare_data again (dvc repro)")
-        return path, data
+        name = printable(path)
+        return name, read_image_bytes(path, name, known=Facts(int(self.sizes[position]), int(self.times[position])))

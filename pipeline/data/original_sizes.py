@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.core.errors import UserError, readable_file
+from pipeline.core.errors import UserError
 from pipeline.data.decoding import open_image
+from pipeline.data.image_bytes import read_image_bytes
 from pipeline.data.reading import Fit
 from pipeline.data.splits import ImageSet
 
@@ -44,8 +45,6 @@ def original_sizes(images: ImageSet) -> OriginalSizes | None:
 
 def _size_in_head(file: Path) -> Size | None:
     try:
-        with readable_file(file):
-            data = file.read_bytes()
-        return open_image(str(file), data).size
+        return open_image(str(file), read_image_bytes(file, str(file))).size
     except UserError:
         return None  # whether it is damaged is for the decoder to say, which reads every image

@@ -15,9 +15,10 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from pipeline.core.arrays import Truth
-from pipeline.core.errors import UserError, readable_file
+from pipeline.core.errors import UserError
 from pipeline.core.files import Json, sha256, write_json, write_text
 from pipeline.data.file_list import FileList
+from pipeline.data.image_bytes import read_image_bytes
 from pipeline.data.original_sizes import original_sizes
 from pipeline.data.reading import Fit, Image
 from pipeline.data.splits import ImageSet
@@ -178,8 +179,7 @@ class _SplitWriter:
         stride = max(1, len(split.categories) // SAMPLED)
         for position, image in self._read(name, split):
             kept.add(position, image)
-            with readable_file(split.files[position]):
-                digest.update(split.files[position].read_bytes())
+            digest.update(read_image_bytes(split.files[position], split.names[position]))
             if statistics is not None and position % stride == 0:
                 statistics.add(image)
         files = FileList.of(root, [split.files[position] for position in kept.positions])
@@ -201,7 +201,7 @@ class _SplitWriter:
         for position, image in enumerate(shown):
             if isinstance(image, UserError):
                 if self.settings.unreadable == "stop":
-                    raise image
+                    raise UserError(f"{image}; prepare_data.unreadable: skip leaves out what cannot be read") from image
                 faults.append(image)
                 left[split.categories[position]] -= 1
                 continue

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.errors import LostProcessError, UserError, readable_file
+from pipeline.core.errors import LostProcessError, UserError
 from pipeline.core.processes import end_with_parent, num_cores
 from pipeline.data.decoding import central_square, decode_image
+from pipeline.data.image_bytes import read_image_bytes
 from pipeline.data.settings import MAX_MEGAPIXELS
 
 FEW = 256
@@ -42,8 +43,7 @@ def read_image(name: str, file: Path, fit: Fit) -> Image:
     Raises:
         UserError: the file cannot be read, or is no image that can be decoded.
     """
-    with readable_file(file):
-        data = file.read_bytes()
+    data = read_image_bytes(file, name)
     size = None if fit.size is None else (fit.size, fit.size)
     return decode_image(name, data, size, fit.max_megapixels)
 

@@ -89,8 +89,8 @@ def hold_out(
     if (sizes < 2).any():
         name = class_names[int(np.argmin(sizes))]
         raise UserError(
-            f"class {name!r} has {sizes.min()} image(s) to split; every class needs at least 3 "
-            "(one each to train, calibrate and test): add images, or remove the class"
+            f"class {name!r} has {sizes.min()} image(s) left to divide; every class needs at least one each to train, "
+            "calibrate and test: add images, remove the class, or lower test_fraction where it is large"
         )
     quota = np.maximum(1, np.round(sizes * fraction)).astype(np.int64)
     quota = np.minimum(quota, sizes - 1)
@@ -109,7 +109,10 @@ def take_balanced(images: ImageSet, count: int | None, *, at_least: int, seed: i
     found = len(np.unique(images.categories))
     needed = at_least * found
     if count < needed:
-        raise ValueError(f"got {count}, but {found} classes need {needed} images, {at_least} of each, or more")
+        raise ValueError(
+            f"got {count}, but {found} classes need {needed} images, {at_least} of each; give so many or more, or null "
+            "for all"
+        )
     ranks = category_ranks(images.categories, seed=seed)
     return images.select(np.sort(np.lexsort((images.categories, ranks))[:count]))
 

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "calib", "test")
 SHARED_WITH = {"test": ("train", "calib"), "calib": ("train",)}
 """From a split to those that should have none of its images."""
+FEW_TO_JUDGE = 5
+"""Images of a class in calib or test below which one image decides much."""
 FEW = 20
 """Training images; a class with fewer is named."""
 UNEVEN = 10
@@ -111,6 +113,13 @@ class DataSummary:
         if len(few):
             shown = self._listed(few[np.argsort(train[few], kind="stable")], train)
             yield f"train: {len(few)} class(es) have fewer than {FEW} images, add some if you can: {shown}"
+        for name in ("calib", "test"):
+            few = np.flatnonzero((self.counts[name] < FEW_TO_JUDGE) & (self.counts[name] > 0))
+            if len(few):
+                yield (
+                    f"{name}: {len(few)} class(es) have fewer than {FEW_TO_JUDGE} images to judge by, so figures on "
+                    "it are rough"
+                )
         if train.max() > UNEVEN * train.min():
             yield (
                 f"train: the largest class has {train.max() / train.min():.0f} times the images of the smallest; for "

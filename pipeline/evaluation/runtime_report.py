@@ -56,12 +56,12 @@ def evaluate_runtimes(
         )
         primary = reference.task.primary
         logger.info(
-            "%s: %s %.2f%% +/- %.2f, outputs differ by at most %.2g",
+            "%s: %s %.2f%% +/- %.2f, outputs differ by at most %.2g of their spread",
             precision,
             primary,
             100 * verified.scores[primary],
             100 * verified.standard_error,
-            verified.parity.max_abs,
+            verified.parity.difference,
         )
         found[precision] = verified
         times[precision] = benchmark(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from models.factory import count_parameters
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, write_bytes, write_json
+from pipeline.core.printable import printable
 from pipeline.networks.spec import NetworkSpec
 
 WEIGHTS = "model.safetensors"
@@ -46,7 +47,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"{path}: holds something else than named tensors; give a .safetensors file or a state dict")
+    odd = [name for name, value in content.items() if not _is_plain(value)]
+    if odd:
+        raise UserError(
+            f"{path}: {printable(odd[0])} is no plain tensor of numbers (but on the device meta, sparse, quantized or "
+            "complex); save the state dict of the trained network in float32"
+        )
+    broken = [name for name, value in content.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise UserError(f"{path}: {printable(broken[0])} is not finite; its training diverged, give other weights")
     return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Return whether ``value`` holds real numbers, one beside the other."""
+    return not (value.is_meta or value.is_quantized or value.is_complex()) and value.layout == torch.strided
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.core.arrays import Pixels
-from pipeline.core.errors import UserError, readable_file
+from pipeline.core.errors import UserError
 from pipeline.core.printable import printable
 from pipeline.core.text_table import counted
 from pipeline.data.decoding import decode_image
+from pipeline.data.image_bytes import read_image_bytes
 from pipeline.data.sources.archive import is_archive, opened_folder
 from pipeline.data.sources.image_tree import read_tree
 from pipeline.package.reader import Package
@@ -58,12 +59,14 @@ def image_files(paths: Sequence[Path]) -> Iterator[list[ImageFile]]:
     with contextlib.ExitStack() as stack:
         found: list[ImageFile] = []
         for path in paths:
+            if not path.name:
+                raise UserError("an empty path was given; give files, folders or archives")
             if path.is_file() and not is_archive(path.name):
                 found.append(ImageFile(str(path), path))
             elif path.exists():
                 found += _images_below(path, stack.enter_context(opened_folder(path)))
             else:
-                raise UserError(f"{path}: no such file, folder or archive")
+                raise UserError(f"{printable(path)}: no such file, folder or archive")
         yield found
 
 
@@ -100,8 +103,7 @@ def predict_files(
 
 def _pixels_or_why_not(file: ImageFile, size: tuple[int, int]) -> Pixels | UserError:
     try:
-        with readable_file(file.path):
-            data = file.path.read_bytes()
-        return decode_image(file.name, data, size).transpose(2, 0, 1)
+        shown = printable(file.name)
+        return decode_image(shown, read_image_bytes(file.path, shown), size).transpose(2, 0, 1)
     except UserError as error:
         return error

@@ -19,8 +19,9 @@ def values_in_words(node: Schema) -> str:
     plain = without_null(node)
     if plain is not node:
         return f"{values_in_words(plain)}, or null"
-    if "enum" in node:
-        return "one of " + ", ".join(node["enum"])
+    choices = [node["const"]] if "const" in node else node.get("enum")
+    if choices:
+        return ", ".join(choices) if len(choices) == 1 else "one of " + ", ".join(choices)
     if "properties" in node:
         return "a section with the keys " + ", ".join(node["properties"])
     kind = node.get("type", "value")

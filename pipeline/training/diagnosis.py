@@ -22,7 +22,13 @@ Row = Mapping[str, Any]
 
 
 def training_warnings(
-    rows: Sequence[Row], validation: Validation, supervision: Supervision, *, what: str, key: str
+    rows: Sequence[Row],
+    validation: Validation,
+    supervision: Supervision,
+    *,
+    what: str,
+    key: str,
+    teacher: Validation | None = None,
 ) -> list[str]:
     """Return a line on each reason to doubt a training that has ended.
 
@@ -31,15 +37,17 @@ def training_warnings(
         validation: of the trained network, on images that it was not trained on.
         what: names the network, as "the teacher".
         key: of the settings of the training, as ``train_teacher.training``.
+        teacher: of the network that it learned from, on the same images.
     """
     level = _level(rows[-1], supervision)
+    images_suffice = teacher is not None and not teacher.doubts
     if level > NOTHING_LEARNED:
         found = [_not_learned(rows[-1], supervision, what=what, key=key)]
         return found + [f"{what} {doubt}" for doubt in validation.doubts]
     cause = (
         "the training images are learned, others are not: there are too few for this network, or they are of another "
         f"kind; add images, augment more ({key}.augment), take a smaller backbone"
-        if level < FITTED
+        if level < FITTED and not images_suffice
         else f"train longer ({key}.epochs, {key}.min_epoch_steps), or change {key}.optimizer.learning_rate"
     )
     return [f"{what} {doubt}; {cause}" for doubt in validation.doubts]

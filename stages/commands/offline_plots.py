@@ -22,3 +22,4 @@ def offline_plots(out: Path) -> None:
     from pipeline.report.plots_template import plots_template
 
     write_text(out, plots_template())
+    click.echo(f"written to {out}; dvc config --local plots.html_template plots.html tells DVC of .dvc/plots.html")

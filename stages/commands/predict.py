@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 
 from pipeline.core.errors import GateError, UserError, written_file
 from pipeline.core.files import csv_cell
+from pipeline.core.printable import printable
 from stages.commands.options import package_option, session_options
 from stages.common import exit_codes
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from pipeline.tasks.base import Prediction, Task
 
     Write = Callable[[Prediction], None]
+
+logger = logging.getLogger(__name__)
 
 TOP, TOP_IN_TABLE = 3, 1
 
@@ -65,8 +69,10 @@ def predict(
                 failures.append(str(found))
             else:
                 write(found)
+    answered = len(files) - len(failures)
+    if out is not None:
+        logger.info("%d of %d images answered, in %s", answered, len(files), out)
     if failures:
-        answered = len(files) - len(failures)
         raise GateError("\n".join([*failures, f"{len(failures)} of {len(files)} images not read, {answered} answered"]))
 
 
@@ -91,15 +97,11 @@ def _writing(out: Path | None, task: "Task", *, as_json: bool) -> "Iterator[Writ
 
 
 def _print_json(found: "Prediction") -> None:
-    _print(json.dumps({"image": found.image, **found.found}, ensure_ascii=False))
+    click.echo(json.dumps({"image": found.image, **found.found}))
 
 
 def _print_text(found: "Prediction") -> None:
-    _print(f"{found.image}: {found.text}")
-
-
-def _print(line: str) -> None:
-    click.echo(line.encode("utf-8", "backslashreplace").decode())  # names of files need not be text
+    click.echo(f"{printable(found.image)}: {found.text}")
 
 
 def _with_progress(

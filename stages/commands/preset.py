@@ -15,7 +15,7 @@ from stages.common import exit_codes, params_option
 def preset(name: str | None, params_path: Path) -> None:
     """List the presets, or put the one called NAME in place as the parameters file."""
     with require_extra("make install"):
-        from pipeline.params.presets import PRESETS, apply_preset, list_presets
+        from pipeline.params.presets import PRESETS, apply_preset, list_presets, load_preset
 
     if name is None:
         presets = list_presets(PRESETS)
@@ -26,4 +26,8 @@ def preset(name: str | None, params_path: Path) -> None:
     kept = apply_preset(PRESETS, name, params_path)
     if kept is not None:
         click.echo(f"your edited {params_path} is kept as {kept}", err=True)
-    click.echo(f"{params_path} now holds the preset {name}; run: dvc repro", err=True)
+    root = load_preset(PRESETS, name).prepare_data.root
+    step = "run: dvc repro"
+    if root is not None and not Path(root).exists():
+        step = "run it on your images: dvc exp run -S prepare_data.root=/path/to/images"
+    click.echo(f"{params_path} now holds the preset {name}; {step}", err=True)

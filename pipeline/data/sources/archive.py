@@ -62,9 +62,15 @@ def opened_folder(path: Path) -> Iterator[Path]:
             raise
         except DAMAGE as error:
             raise UserError(
-                f"{shown}: the archive cannot be unpacked ({printable(error)}); fetch it again, or free disk space"
+                f"{shown}: the archive cannot be unpacked ({_in_words(error)}); fetch it again, or free disk space"
             ) from error
         yield folder
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, tarfile.ReadError):
+        return "it is neither a zip nor a tar file, or is cut off"  # its text lists what each reader says
+    return printable(error)
 
 
 class _Member(NamedTuple):

@@ -21,6 +21,8 @@ ClassFolders = dict[str, list[ImageTree]]
 
 EXPECTED = "expected <class>/<images>, or train/<class>/<images> with test/<class> or val/<class> beside it"
 READ = ", ".join(kind.name for kind in IMAGE_KINDS)
+JOINER, NON_JOINER = "\u200d", "\u200c"
+"""Characters without a form of their own that Persian, Indian scripts and emoji are written with."""
 LISTED = 8
 """Names that a message lists."""
 
@@ -159,7 +161,7 @@ def _classes(node: ImageTree, show: Show) -> ClassFolders:
         raise UserError(
             f"{show(node.path)}: holds {len(classes)} class folder(s){beside}; {EXPECTED}, two classes or more"
         )
-    unreadable = [name for name in classes if not name.isprintable()]
+    unreadable = [name for name in classes if not name.replace(JOINER, "").replace(NON_JOINER, "").isprintable()]
     if unreadable:
         raise UserError(
             f"{show(node.path)}: the class name '{printable(unreadable[0])}' is not printable UTF-8; rename the folder"

@@ -1,0 +1,46 @@
+"""The bytes of an image file, read without trust in what lies at its path."""
+
+import os
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.core.errors import UserError, readable_file
+from pipeline.data.image_kinds import HEAD, image_format
+
+LARGEST = 2**30
+"""Bytes of an image file; those of 80 megapixels with three colours of 16 bits have half of that."""
+
+
+class Facts(NamedTuple):
+    """What tells one state of a file from another."""
+
+    size: int
+    """Bytes."""
+    time: int
+    """Of the last change, in nanoseconds since 1970."""
+
+
+def read_image_bytes(path: str | Path, name: str, *, known: Facts | None = None) -> bytes:
+    """Return what the image file ``path`` holds; of a file that is no image, its first bytes alone.
+
+    Args:
+        name: what messages call it.
+        known: as it was when it was listed; None: it may be in any state.
+
+    Raises:
+        UserError: it cannot be read, is no plain file, too large, or no longer as it was ``known``.
+    """
+    with readable_file(name):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe does not block
+    with os.fdopen(descriptor, "rb") as file, readable_file(name):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(f"{name}: is no plain file; remove it")
+        if known is not None and (found.st_size, found.st_mtime_ns) != known:
+            raise UserError(f"{name}: has changed since prepare_data has read it; run prepare_data again (dvc repro)")
+        if found.st_size > LARGEST:
+            size, allowed = found.st_size / 2**30, LARGEST / 2**30
+            raise UserError(f"{name}: has {size:.1f} GiB, allowed is {allowed:g}; scale it down or remove it")
+        head = file.read(HEAD)
+        return head if image_format(head) is None else head + file.read()
