@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from pipeline.core.errors import UserError
+from pipeline.data.decoding import load_part, open_image
 from pipeline.data.random_crops import Box, random_box, random_crop
 
 PHOTO = Image.fromarray(load_sample_images().images[0])  # 640 x 427
@@ -132,3 +133,19 @@ def test_the_limit_of_pixels_holds_for_crops() -> None:
     for kind in ("JPEG", "PNG"):
         with pytest.raises(UserError, match=r"prepare_data\.max_megapixels"):
             random_crop("a", encoded(PHOTO, kind), size=400, scale=SCALE, seed=0, max_megapixels=0.1)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "L"])
+def test_a_part_of_a_large_image_is_averaged_before_it_is_resized(mode: str) -> None:
+    generator = np.random.default_rng(0)
+    small = Image.fromarray(generator.integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    large = small.resize((2000, 1500), Image.Resampling.BICUBIC).convert(mode)
+    buffer = io.BytesIO()
+    large.save(buffer, "TIFF")
+    data, part = buffer.getvalue(), (100, 50, 1900, 1450)
+    found = load_part("large", open_image("large", data), part, 32, 80.0)
+    assert found.size[0] < 500, "no full copy"
+    exact = large.convert("RGB").crop(part).resize((32, 32), Image.Resampling.BILINEAR)
+    difference = np.abs(np.asarray(found.resize((32, 32), Image.Resampling.BILINEAR), float) - np.asarray(exact, float))
+    assert difference.mean() < 1.0
+    assert difference.max() < 12

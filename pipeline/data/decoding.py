@@ -17,6 +17,8 @@ Image.MAX_IMAGE_PIXELS = None  # the limit is checked here, from the header, and
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 * 2**20  # editors write profiles and text of MB
 
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
+AVERAGED_MODES = frozenset({"L", "LA", "RGB", "RGBA", "CMYK", "YCbCr"})
+"""Of which neighbouring pixels can be averaged; a palette has numbers, not colours."""
 SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -108,23 +110,36 @@ def orientation(image: ImageFile.ImageFile) -> int:
     return int(found) if known else 1
 
 
-def load_upright(
-    name: str, image: ImageFile.ImageFile, max_megapixels: float, part: tuple[int, int, int, int] | None = None
-) -> Image.Image:
-    """Return ``image`` decoded, upright and as RGB; where a part is wanted, ``image`` is closed.
-
-    Args:
-        part: left, top, right and bottom of what is wanted, in the file's columns and rows; None: all.
+def load_upright(name: str, image: ImageFile.ImageFile, max_megapixels: float) -> Image.Image:
+    """Return ``image`` decoded, upright and as RGB.
 
     Raises:
         UserError: it is damaged or too large; names the file.
     """
     _decode(name, image, max_megapixels, factor=1)
-    turned = orientation(image)
-    if part is None:
-        return _turn(_as_rgb(name, image), turned)
-    wanted = image.crop(part)
-    image.close()  # before the part is converted: each takes hundreds of MB of a large image
+    return _turn(_as_rgb(name, image), orientation(image))
+
+
+def load_part(
+    name: str, image: ImageFile.ImageFile, part: tuple[int, int, int, int], size: int, max_megapixels: float
+) -> Image.Image:
+    """Return a part of ``image``, to be resized to ``size`` pixels a side, upright and as RGB; ``image`` is closed.
+
+    What is large is averaged over whole pixels first: each copy of it would take hundreds of MB.
+
+    Args:
+        part: left, top, right and bottom, in the file's columns and rows.
+
+    Raises:
+        UserError: as for ``load_upright``.
+    """
+    _decode(name, image, max_megapixels, factor=1)
+    turned, sides = orientation(image), (part[2] - part[0], part[3] - part[1])
+    factor = 1
+    if image.mode in AVERAGED_MODES and sides[0] * sides[1] >= REDUCED_FROM:
+        factor = largest_factor(sides, (OVERSAMPLING * size,) * 2)
+    wanted = image.crop(part) if factor == 1 else image.reduce(factor, box=part)
+    image.close()
     return _turn(_as_rgb(name, wanted), turned)
 
 

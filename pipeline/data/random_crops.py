@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.data.decoding import SIDEWAYS, counted_pixels, largest_factor, load_upright, open_image, orientation
+from pipeline.data.decoding import SIDEWAYS, counted_pixels, largest_factor, load_part, open_image, orientation
 from pipeline.data.jpeg_header import SEQUENTIAL, JpegHeader, first_rows, read_jpeg_header
 
 RATIO = (3 / 4, 4 / 3)
@@ -70,7 +70,7 @@ def random_crop(
     image = open_image(name, data)
     box = random_box(*image.size, scale, generator)
     sides = box.left, box.top, box.left + box.width, box.top + box.height
-    return resized(torch.from_numpy(np.array(load_upright(name, image, max_megapixels, sides))), size)
+    return resized(torch.from_numpy(np.array(load_part(name, image, sides, size, max_megapixels))), size)
 
 
 def _jpeg_part(data: bytes, header: JpegHeader, box: Box, size: int, max_megapixels: float) -> Tensor | None:
