@@ -302,3 +302,17 @@ def test_names_that_are_no_utf8_or_hold_control_characters_are_shown_escaped(pre
 
 def test_a_class_name_that_cannot_be_shown_is_refused(prepare: Prepare, tmp_path: Path) -> None:
     refused(prepare(fill_folder(tmp_path / "images", {"a\x1b[1m": 3, "b": 3})), r"'a\x1b[1m' is not printable UTF-8")
+
+
+def test_classes_that_differ_in_case_alone_are_remarked_on(prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", {"Cat": 4, "cat": 4, "dog": 4})
+    result = prepare(images)
+    assert result.exit_code == 0, result.output
+    assert f"{images}: the classes 'Cat', 'cat' differ in case alone; rename" in result.output
+
+
+def test_joiners_belong_to_names_in_living_scripts(prepare: Prepare, tmp_path: Path) -> None:
+    images = fill_folder(tmp_path / "images", {"\u06af\u0644\u200c\u0631\u0632": 4, "dog": 4})
+    assert prepare(images).exit_code == 0
+    bad = fill_folder(tmp_path / "bad", {"cat\u202edog": 4, "dog": 4})
+    assert "is not printable UTF-8" in prepare(bad).output

@@ -48,7 +48,12 @@ def find_layout(top: ImageTree, show: Show) -> Layout:
     Raises:
         UserError: there is more than one way to understand the folders, or none.
     """
-    node = _entered(top)
+    layout = _layout(_entered(top), show)
+    layout.remarks += _alike(layout.splits["train"], show)
+    return layout
+
+
+def _layout(node: ImageTree, show: Show) -> Layout:
     splits = _splits(node)
     if splits:
         return _with_splits(node, splits, show)
@@ -221,6 +226,19 @@ def _splits_inside_classes(node: ImageTree, show: Show) -> Layout:
             splits.setdefault(str(split_role(inner.name)), {}).setdefault(tree.name, []).append(inner)
     splits["train"] = dict(sorted(splits["train"].items()))
     return Layout(splits, remarks=[_lost(node, show)] if node.images else [])
+
+
+def _alike(classes: ClassFolders, show: Show) -> list[str]:
+    """Return a remark on each group of ``classes`` whose names differ in case alone."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(name.casefold(), []).append(name)
+    return [
+        f"{show(classes[names[0]][0].path.parent)}: the classes {', '.join(map(repr, names))} differ in case alone; "
+        "rename their folders alike if they are one class"
+        for names in groups.values()
+        if len(names) > 1
+    ]
 
 
 def _twins(classes: Sequence[ImageTree], show: Show) -> list[str]:
