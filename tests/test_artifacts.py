@@ -186,7 +186,7 @@ def test_a_calibration_without_steps_or_of_another_student_is_named(tmp_path: Pa
 
     def write(num_steps: int | None) -> None:
         curve = [{"num_steps": num_steps, "macs": 1, "accuracy": 0.5}]
-        path.write_text(json.dumps({"num_steps": num_steps, "reason": "of the test", "curve": curve}))
+        path.write_text(json.dumps({"num_steps": num_steps, "reason": "of the test", "num_images": 9, "curve": curve}))
 
     path.write_text("{}")
     with pytest.raises(UserError, match=r"calibration.json: has no num_steps"):

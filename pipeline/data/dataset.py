@@ -1,5 +1,6 @@
 """What ``prepare_data`` wrote, read back as tensors."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,11 +130,9 @@ def read_index(folder: Path, read_targets: ReadTargets) -> ImageIndex:
     path = folder / "train.index.safetensors"
     try:
         with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
+            about = json.loads((file.metadata() or {})["about"])
         tensors = load_file(path)
         files = FileList(about["root"], **{name: tensors.pop(name).numpy() for name in FileList.COLUMNS})
-        return ImageIndex(
-            files, read_targets(tensors), Fit(read_info(folder).image_size[0], float(about["max_megapixels"]))
-        )
-    except (OSError, SafetensorError, KeyError) as error:
+        return ImageIndex(files, read_targets(tensors), Fit(read_info(folder).image_size[0], about["max_megapixels"]))
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path}: missing or damaged ({error}); run prepare_data again") from error

@@ -183,8 +183,9 @@ class _SplitWriter:
             if statistics is not None and position % stride == 0:
                 statistics.add(image)
         files = FileList.of(root, [split.files[position] for position in kept.positions])
-        about = {"root": str(root), "max_megapixels": repr(self.settings.max_megapixels)}
-        save_file(files.columns() | dict(self.encode_truth(split, kept.positions)), path, about)
+        about = json.dumps({"max_megapixels": self.settings.max_megapixels, "root": str(root)})
+        tensors = files.columns() | dict(self.encode_truth(split, kept.positions))
+        save_file(tensors, path, {"about": about})  # one text: safetensors writes several in an order of chance
         path.chmod(0o644)  # safetensors leaves it to the owner alone
         return path, kept.facts(), digest.hexdigest()
 
