@@ -38,7 +38,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@echo "created $(VENV); to use it in this shell: source $(BIN)/activate"
 
 repro: $(INSTALLED) trusted  ## run what changed of the pipeline, then print the summary
-	@find .dvc/tmp -name rwlock -size 0 -delete 2>/dev/null || true  # left by a DVC that was killed, which no other can read
+	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock  # empty, as a killed DVC may leave it: no other can read it
 	@dvc repro
 	@python -m stages summary
 

@@ -151,6 +151,15 @@ class Bench:
     def package(self, changes: dict[str, Any]) -> Result:
         return self.run("package", changes)
 
+    def to_package(self, changes: dict[str, Any]) -> None:
+        """Evaluate, report and package what has been exported and measured."""
+        for runtime, artifact in (("onnx", "onnx"), ("torch", "student")):
+            result = self.evaluate(runtime, artifact, changes)
+            assert result.exit_code == 0, result.output
+        for step in (self.report, self.package):
+            result = step(changes)
+            assert result.exit_code == 0, result.output
+
     def json(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text())
 

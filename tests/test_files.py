@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import BusyError, UserError
-from pipeline.core.files import read_json, replaced_folder, write_bytes, write_csv, write_json
+from pipeline.core.files import read_csv, read_json, replaced_folder, write_bytes, write_csv, write_json
 from tests.helpers import ROOT
 
 WRITER = """
@@ -63,6 +64,19 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
         write_bytes(path, "text")  # type: ignore[arg-type]
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_is_no_plain_file_is_not_replaced(tmp_path: Path) -> None:
+    """A file would come in the place of a device: whoever writes to /dev/null as root would lose it."""
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(UserError, match=r"pipe.json: is no plain file; give another path"):
+        write_json(tmp_path / "pipe.json", {})
+    assert stat.S_ISFIFO((tmp_path / "pipe.json").stat().st_mode)
+
+
+def test_a_carriage_return_breaks_no_row(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", ["file", "share"], [{"file": "a\rb.png", "share": 0.5}])
+    assert read_csv(tmp_path / "a.csv") == [{"file": "a\\rb.png", "share": "0.5"}]
 
 
 def test_csv_quotes_what_needs_it(tmp_path: Path) -> None:

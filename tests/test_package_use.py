@@ -65,11 +65,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     for command in (bench.distill, bench.calibrate, bench.trace, bench.export, bench.measure):
         result = command(CHANGES)
         assert result.exit_code == 0, result.output
-    for runtime, artifact in (("onnx", "onnx"), ("torch", "student")):
-        step = bench.evaluate(runtime, artifact, CHANGES)
-        assert step.exit_code == 0, step.output
-    for step in (bench.report(CHANGES), bench.package(CHANGES)):
-        assert step.exit_code == 0, step.output
+    bench.to_package(CHANGES)
     return bench
 
 
@@ -121,6 +117,7 @@ def test_other_sizes_and_modes_are_prepared_as_in_training(package: Path, pictur
     ("words", "said"),
     [
         (["nothing.png"], "nothing.png: no such file, folder or archive"),
+        ([""], "an empty path was given"),
         (["tests"], "tests: holds no images ("),
         (["--json", "--out", "x.csv", "x.png"], "--out writes CSV, --json prints; give one of them"),
         (["--precision", "int4", "x.png"], "has no file of precision 'int4'; it has fp16, fp32, int8-cpu, int8-trt"),
@@ -211,6 +208,27 @@ def test_a_terminal_shows_how_far_a_table_is(package: Path, album: Path, tmp_pat
     assert process.returncode == 1
     assert b"5/5" in shown
     assert shown.rstrip().endswith(b"error: 1 of 5 images not read, 4 answered")
+
+
+def test_this_folder_is_a_folder_too(package: Path, album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(album)
+    done = run("predict", package, ".")
+    assert len(done.stdout.splitlines()) == 4
+    assert done.stdout.startswith("0.png: ")
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal(
+    package: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    odd = tmp_path / "a\x1b[31m\nerror: forged\u202e.png"
+    shutil.copy(pictures[0], odd)
+    (tmp_path / "broken\nerror: forged.png").write_bytes(b"")
+    done = run("predict", package, str(odd), str(tmp_path / "broken\nerror: forged.png"))
+    assert len(done.stdout.splitlines()) == 1
+    assert "\x1b" not in done.output
+    assert "\u202e" not in done.output
+    assert not [line for line in done.stderr.splitlines() if line.startswith("error: forged")]
+    assert "the file is empty" in done.stderr
 
 
 def test_a_name_that_is_no_text_is_printed(package: Path, pictures: list[Path], tmp_path: Path) -> None:

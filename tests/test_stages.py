@@ -17,7 +17,7 @@ import torch
 
 from pipeline.networks.saved import load_network
 from tests.bench import Bench
-from tests.helpers import ROOT
+from tests.helpers import ROOT, refused
 
 WriteParams = Callable[[dict[str, Any]], Path]
 
@@ -103,6 +103,22 @@ def test_wrong_weights_and_backbones_end_with_two_and_touch_nothing(bench: Bench
         assert words in result.output
         assert len([line for line in result.output.splitlines() if line.startswith("error: ")]) == 1
     assert (bench.folder / "teacher/model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda value: value * float("nan"), "is not finite; its training diverged"),
+        (lambda value: value.to("meta"), "is no plain tensor of numbers"),
+        (lambda value: value.to(torch.complex64), "is no plain tensor of numbers"),
+        (lambda value: value.to_sparse(), "is no plain tensor of numbers"),
+    ],
+)
+def test_odd_tensors_are_no_teacher(bench: Bench, spoil: Callable[[torch.Tensor], torch.Tensor], words: str) -> None:
+    given = bench.folder / "given.pt"
+    torch.save({"good": torch.ones(2), "odd": spoil(torch.ones(3))}, given)
+    result = bench.teach({"train_teacher.weights": str(given)})
+    refused(result, f"given.pt: odd {words}")
 
 
 def test_a_missing_teacher_ends_with_two(bench: Bench) -> None:

@@ -42,8 +42,7 @@ class _Images:
 class StreamedBatches:
     """Training batches of an index, decoded by ``num_workers`` processes, several batches ahead.
 
-    What an image looks like depends on the seed and its place in
-    the epoch, not on the number of workers.
+    What an image looks like depends on the seed and its place in the epoch, not on the number of workers.
 
     Args:
         batch_size, min_steps: see ``EpochOrder``.

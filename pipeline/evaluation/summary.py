@@ -14,11 +14,11 @@ from pipeline.core.records import (
     TeacherRecord,
     TradeoffRecord,
     by_precision,
+    collect_warnings,
     read_record,
 )
 from pipeline.core.text_table import aligned, with_error
 from pipeline.evaluation.runtimes import RUNTIMES
-from pipeline.export.folder import collect_warnings
 from pipeline.export.precisions import FP32
 from pipeline.tasks.base import Task
 from pipeline.tasks.table import DEFAULT, get_task

@@ -77,14 +77,3 @@ def _as_today(gate: Json, precision: str) -> Json:
 def fp32_first(by_precision: Mapping[str, Value]) -> dict[str, Value]:
     """Return ``by_precision`` in the order in which precisions are shown."""
     return dict(sorted(by_precision.items(), key=lambda item: (item[0] != FP32, item[0])))
-
-
-def collect_warnings(teacher: Json, student: Json, manifest: Json, evaluation: Json, tradeoff: Json) -> list[str]:
-    """Return what the stages warned of, each once: of trainings and evaluation, and what was left out."""
-    left_out = [f"{name} is left out: {reason}" for name, reason in manifest.get("left_out", {}).items()]
-    left_out += [
-        f"the trade-off lacks {missing['precision']} with {missing['num_steps'] or 'no'} steps: {missing['reason']}"
-        for missing in tradeoff.get("left_out", [])
-    ]
-    parts = (report.get("warnings", []) for report in (teacher, student, evaluation))
-    return list(dict.fromkeys([*(text for part in parts for text in part), *left_out]))

@@ -59,8 +59,6 @@ def image_files(paths: Sequence[Path]) -> Iterator[list[ImageFile]]:
     with contextlib.ExitStack() as stack:
         found: list[ImageFile] = []
         for path in paths:
-            if not path.name:
-                raise UserError("an empty path was given; give files, folders or archives")
             if path.is_file() and not is_archive(path.name):
                 found.append(ImageFile(str(path), path))
             elif path.exists():

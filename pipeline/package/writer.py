@@ -15,10 +15,11 @@ from pipeline.core.records import (
     StudentRecord,
     TeacherRecord,
     TradeoffRecord,
+    collect_warnings,
     read_record,
 )
 from pipeline.core.signature import Signature
-from pipeline.export.folder import MANIFEST, SAMPLES, collect_warnings
+from pipeline.export.folder import MANIFEST, SAMPLES
 from pipeline.export.precisions import FP32
 from pipeline.export.tensorrt.settings import ExportTensorrt
 from pipeline.package.model_card import Facts, model_card

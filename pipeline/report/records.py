@@ -18,9 +18,10 @@ from pipeline.core.records import (
     StudentRecord,
     TeacherRecord,
     TradeoffRecord,
+    collect_warnings,
     read_record,
 )
-from pipeline.export.folder import MANIFEST, collect_warnings
+from pipeline.export.folder import MANIFEST
 from pipeline.tasks.base import Image, Review, Row, Task, Tile
 from pipeline.tasks.table import get_task
 

@@ -28,7 +28,7 @@ TOP, TOP_IN_TABLE = 3, 1
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path())
 @package_option
 @click.option("--precision", default="fp32", show_default=True, help="Which of the package's files.")
 @session_options
@@ -43,7 +43,7 @@ TOP, TOP_IN_TABLE = 3, 1
 )
 @exit_codes
 def predict(
-    images: tuple[Path, ...],
+    images: tuple[str, ...],
     package: Path,
     precision: str,
     provider: str,
@@ -59,10 +59,12 @@ def predict(
 
     if out is not None and as_json:
         raise UserError("--out writes CSV, --json prints; give one of them")
+    if "" in images:  # of a variable that is not set; as a path it would be this folder
+        raise UserError("an empty path was given; give files, folders or archives, or . for this folder")
     opened = Package.open(package)
     runtime = open_runtime(opened, precision, provider=provider, num_threads=num_threads)
     failures = []
-    with image_files(images) as files, _writing(out, opened.task, as_json=as_json) as write:
+    with image_files([Path(image) for image in images]) as files, _writing(out, opened.task, as_json=as_json) as write:
         predictions = predict_files(opened, runtime, files, top=top or (TOP if out is None else TOP_IN_TABLE))
         for found in _with_progress(predictions, len(files), printed=out is None):
             if isinstance(found, UserError):
