@@ -207,3 +207,8 @@ def test_scratch_folders_of_many_runs_at_once_stay(tmp_path: Path) -> None:
         assert one.is_dir()
         assert other.is_dir()
     assert [path.name for path in (tmp_path / "place").iterdir()] == [".lock"]
+
+
+def test_a_file_that_is_no_archive_is_told_in_words(prepare: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "page.tar.gz").write_text("<html>not found</html>")
+    refused(prepare(tmp_path / "page.tar.gz"), "it is neither a zip nor a tar file, or is cut off")

@@ -91,3 +91,10 @@ def test_other_files_beside_the_images_change_no_output(storage: str, prepare: P
         contents.append({path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()})
         (images / f"train/notes {number}.txt").write_text("x")
     assert contents[0] == contents[1]
+
+
+def test_few_images_to_judge_by_are_named(prepare: Prepare, tmp_path: Path) -> None:
+    few = fill_folder(tmp_path / "few", {"train/cat": 40, "train/dog": 40, "test/cat": 4, "test/dog": 30})
+    assert "test: 1 class(es) have fewer than 5 images to judge by" in prepare(few).output
+    enough = fill_folder(tmp_path / "enough", {"train/cat": 40, "train/dog": 40, "test/cat": 5, "test/dog": 5})
+    assert "to judge by" not in prepare(enough).output

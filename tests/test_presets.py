@@ -456,3 +456,16 @@ def test_the_networks_of_every_preset_can_be_built_and_fit_each_other(name: str,
 def count(network: nn.Module) -> int:
     """Return the number of trainable values."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("digits", "run: dvc repro"),
+        ("photos", "run it on your images: dvc exp run -S prepare_data.root=/path/to/images"),
+    ],
+)
+def test_a_preset_says_what_comes_next(name: str, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(stages_main, ["preset", name, "--params", str(tmp_path / "params.yaml")])
+    assert result.stderr.splitlines()[-1].endswith(f"now holds the preset {name}; {step}")
