@@ -40,7 +40,7 @@ def main(params_path: Path, data: Path, student: Path, out: Path) -> None:
     protocol = f"ONNX Runtime, CPU, batch of {settings.batch_size}, {settings.num_threads} thread(s), "
     timed = describe_protocol(warmup=settings.warmup, iterations=settings.iterations)
     report = {
-        "points": table_rows(measured.points, task.primary),
+        "points": table_rows(measured.points, task),
         "left_out": [missing._asdict() for missing in measured.left_out],
         "plain": None if measured.plain is None else measured.plain._asdict(),
         "num_images": len(test),

@@ -40,8 +40,8 @@ def main(params_path: Path, data: Path, teacher: Path, student: Path, steps: Pat
         traces = {num_steps: diagnostics.trace(split, num_steps, device) for num_steps in candidates}
         summary = [row for num_steps, rows in traces.items() for row in diagnostics.summarize(rows, num_steps)]
     primary = prepared.task.primary
-    write_csv(steps, columns(primary), traces[candidates[-1]] if traces else [])
-    write_csv(by_num_steps, summary_columns(primary), summary)
+    write_csv(steps, columns(prepared.task), traces[candidates[-1]] if traces else [])
+    write_csv(by_num_steps, summary_columns(prepared.task), summary)
     if summary:
         logger.info("after %d steps: %s %.2f%%", candidates[-1], primary, 100 * summary[-1][primary])
 

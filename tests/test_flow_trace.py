@@ -1,5 +1,6 @@
 """The trace of a flow against figures computed image by image."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -30,6 +31,8 @@ LABELS = torch.arange(11) % 4
 SPLIT = Split(torch.randint(256, (11, 3, 8, 8), generator=GENERATOR, dtype=torch.uint8), ClassTargets(LABELS))
 IMAGES = SPLIT.images / 255
 
+TASK = get_task("classification")
+
 
 @pytest.fixture(autouse=True)
 def _uneven_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -59,7 +62,7 @@ def flows_of(method: str, student: nn.Module, adapter: nn.Module | None = None) 
 
 
 def diagnostics(flows: TracedFlows, teacher: FrozenTeacher | None) -> FlowDiagnostics:
-    task = get_task("classification")
+    task = TASK
     signature = task.signature(image_size=(8, 8), input_dtype="float32", class_names=["a", "b", "c", "d"])
     return FlowDiagnostics(flows, teacher, task, signature)
 
@@ -97,7 +100,9 @@ def expected_rows(flows: TracedFlows, teacher: FrozenTeacher) -> list[Row]:
         for i in range(STEPS):
             stopped = steps[: i + 1].sum(dim=0) if name == "logits" else steps[i]
             figures = {key: value / len(SPLIT) for (flow, step, key), value in sums.items() if (flow, step) == (f, i)}
-            figures |= {"step_accuracy": accuracy(steps[i]), "ensemble_accuracy": accuracy(stopped)}
+            share = accuracy(stopped)
+            figures |= {"step_accuracy": accuracy(steps[i]), "ensemble_accuracy": share}
+            figures["ensemble_accuracy_standard_error"] = math.sqrt(share * (1 - share) / len(SPLIT))
             rows.append({"flow": name, "step": i + 1, "time": 1 - i / STEPS, **figures})
     return rows
 
@@ -116,7 +121,7 @@ def test_a_trace_at_the_logits_averages_the_figures_of_each_image(method: str, s
     plain = Classifier(student.backbone, nn.Identity(), mean=PLAIN["mean"], std=PLAIN["std"])
     flows = flows_of(method, plain, student.flow) if method == "fm_kt_theta" else flows_of(method, student)
     rows = rows_of(flows, teacher)
-    assert all(row.keys() == set(columns("accuracy")) for row in rows)
+    assert all(row.keys() == set(columns(TASK)) for row in rows)
     assert rows[-1]["ensemble_accuracy"] == pytest.approx(accuracy(student(IMAGES, STEPS)))
     assert len({row["step_accuracy"] for row in rows}) > 1
     assert_same(rows, expected_rows(flows, teacher))
@@ -156,7 +161,7 @@ def test_only_a_constant_velocity_has_no_curvature() -> None:
 def test_without_a_teacher_there_are_no_distances() -> None:
     flows = flows_of("ofm_kt", make_student())
     rows = rows_of(flows, num_steps=2)
-    assert all(row.keys() == set(columns("accuracy")) - {"state_distance", "estimate_distance"} for row in rows)
+    assert all(row.keys() == set(columns(TASK)) - {"state_distance", "estimate_distance"} for row in rows)
     assert diagnostics(flows, None).summarize(rows, 2)[0]["distance"] is None
 
 
@@ -167,14 +172,14 @@ def test_a_student_of_a_method_without_a_flow_has_no_trace(method: str, adapter:
 
 
 def test_a_summary_has_the_end_of_each_trajectory_and_the_mean_curvature() -> None:
-    keys = ("flow", "ensemble_accuracy", "estimate_distance", "curvature")
+    keys = ("flow", "ensemble_accuracy", "ensemble_accuracy_standard_error", "estimate_distance", "curvature")
     trajectories = [
-        ("stage 1", 0.5, 0.9, 0.25),
-        ("stage 1", 0.7, 0.8, 0.5),
-        ("stage 2", 0.4, 0.6, 0.0),
-        ("stage 2", 0.6, 0.3, 1.0),
+        ("stage 1", 0.5, 0.05, 0.9, 0.25),
+        ("stage 1", 0.7, 0.04, 0.8, 0.5),
+        ("stage 2", 0.4, 0.03, 0.6, 0.0),
+        ("stage 2", 0.6, 0.02, 0.3, 1.0),
     ]
     rows = [dict(zip(keys, row, strict=True)) for row in trajectories]
     summary = diagnostics(flows_of("fm_kt", make_student()), None).summarize(rows, 2)
-    expected = [("stage 1", 2, 0.7, 0.8, 0.375), ("stage 2", 2, 0.6, 0.3, 0.5)]
-    assert summary == [dict(zip(summary_columns("accuracy"), row, strict=True)) for row in expected]
+    expected = [("stage 1", 2, 0.7, 0.04, 0.8, 0.375), ("stage 2", 2, 0.6, 0.02, 0.3, 0.5)]
+    assert summary == [dict(zip(summary_columns(TASK), row, strict=True)) for row in expected]

@@ -20,6 +20,7 @@ from pipeline.report.annotations import Annotation, annotate_apart
 from pipeline.report.confusion_plot import plot_confusion
 from pipeline.report.gallery import CELL, GAP, write_gallery
 from pipeline.tasks.base import Confusion, Review, Row, Tile
+from pipeline.tasks.significance import share_error
 from pipeline.tasks.table import get_task
 from stages.__main__ import main as fmkt
 from tests.bench import Bench, taught_bench
@@ -82,8 +83,8 @@ def test_the_confusion_is_square_and_has_every_class(review: Review) -> None:
 
 
 def test_an_accuracy_has_a_binomial_error() -> None:
-    assert TASK.standard_error(0.9, 100) == pytest.approx(0.03)
-    assert TASK.standard_error(1.0, 100) == 0
+    assert share_error(0.9, 100) == pytest.approx(0.03)
+    assert share_error(1.0, 100) == 0
 
 
 @pytest.mark.parametrize("count", [2, 25, 300])

@@ -17,6 +17,7 @@ from pipeline.data.packed_batches import ordered_batches
 from pipeline.distillation.method import TracedFlows
 from pipeline.distillation.teacher_loss import FrozenTeacher
 from pipeline.tasks.base import Task
+from pipeline.tasks.verification import scores_with_error
 
 BATCH_SIZE = 256
 Row = dict[str, Any]
@@ -24,15 +25,16 @@ Figures = dict[tuple[str, int], dict[str, float]]
 """From (flow, step) to the mean of each figure."""
 
 
-def columns(primary: str) -> list[str]:
-    """Return the columns of a row of ``trace``; ``primary`` is the task's score that decides."""
-    distances = ["state_distance", "estimate_distance"]
-    return ["flow", "step", "time", *distances, "speed", "curvature", f"step_{primary}", f"ensemble_{primary}"]
+def columns(task: Task) -> list[str]:
+    """Return the columns of a row of ``trace``; scores are the primary one of ``task``."""
+    distances, primary = ["state_distance", "estimate_distance"], task.primary
+    ensemble = f"ensemble_{primary}", f"ensemble_{task.primary_error}"
+    return ["flow", "step", "time", *distances, "speed", "curvature", f"step_{primary}", *ensemble]
 
 
-def summary_columns(primary: str) -> list[str]:
+def summary_columns(task: Task) -> list[str]:
     """Return the columns of a row of ``FlowDiagnostics.summarize``."""
-    return ["flow", "num_steps", primary, "distance", "curvature"]
+    return ["flow", "num_steps", task.primary, task.primary_error, "distance", "curvature"]
 
 
 class FlowDiagnostics:
@@ -84,12 +86,12 @@ class FlowDiagnostics:
         by_flow: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
             by_flow[row["flow"]].append(row)
-        primary = self.task.primary
+        scores = self.task.primary, self.task.primary_error
         return [
             {
                 "flow": flow,
                 "num_steps": num_steps,
-                primary: trajectory[-1][f"ensemble_{primary}"],
+                **{name: trajectory[-1][f"ensemble_{name}"] for name in scores},
                 "distance": trajectory[-1].get("estimate_distance"),
                 "curvature": sum(row["curvature"] for row in trajectory) / num_steps,
             }
@@ -114,14 +116,13 @@ class FlowDiagnostics:
 
     def _scores(self, steps: Tensor, split: Split) -> list[dict[str, float]]:
         """Return the primary score of each of ``steps`` (num_steps, N, ...), and of a student that stops after it."""
-        primary, truth = self.task.primary, split.targets.truth()
-        return [
-            {
-                f"step_{primary}": self.task.score(self._outputs(steps[i]), truth)[primary],
-                f"ensemble_{primary}": self.task.score(self._outputs(self._combined(steps[: i + 1])), truth)[primary],
-            }
-            for i in range(len(steps))
-        ]
+        task, truth = self.task, split.targets.truth()
+        found = []
+        for i in range(len(steps)):
+            ensemble = scores_with_error(task, self._outputs(self._combined(steps[: i + 1])), truth)
+            row = {f"step_{task.primary}": task.score(self._outputs(steps[i]), truth)[task.primary]}
+            found.append(row | {f"ensemble_{name}": ensemble[name] for name in (task.primary, task.primary_error)})
+        return found
 
     def _combined(self, steps: Tensor) -> Tensor:
         return self.flows.student.combine(steps)

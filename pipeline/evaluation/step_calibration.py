@@ -15,6 +15,7 @@ from pipeline.runtimes.latency import benchmark
 from pipeline.runtimes.torch import TorchRuntime
 from pipeline.tasks.base import Scores, Task
 from pipeline.tasks.reference import REFERENCE_BATCH
+from pipeline.tasks.verification import scores_with_error
 
 ROUNDING = 1e-9
 """What two scores may differ by and still be compared as equal: they are fractions of whole images."""
@@ -26,6 +27,7 @@ class StepScores(NamedTuple):
     num_steps: int | None
     """K; None for a student without sampling steps."""
     scores: Scores
+    """The task's, and the standard error of its primary one."""
     macs: int
     """Multiply-adds of convolutions and matrix products for one image."""
 
@@ -59,7 +61,7 @@ class StepCalibration:
         form = network.general_form().to(self.device)
         runtime = TorchRuntime(form, output_names=self.signature.output_names, device=self.device)
         outputs = predict(runtime, self.split.pixels, REFERENCE_BATCH)
-        scores = self.task.score(outputs, self.split.targets.truth())
+        scores = scores_with_error(self.task, outputs, self.split.targets.truth())
         return StepScores(network.num_steps, scores, count_macs(form, self.split.images.shape[2:], self.device))
 
     def measure_latency(self, network: DeployableNetwork) -> float:

@@ -21,7 +21,7 @@ from pipeline.runtimes.latency import percentiles, random_pixels, time_in_turns
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Task
 from pipeline.tasks.reference import REFERENCE_BATCH, reference
-from pipeline.tasks.verification import Reference
+from pipeline.tasks.verification import Reference, scores_with_error
 
 logger = logging.getLogger(__name__)
 
@@ -41,16 +41,18 @@ class Point(NamedTuple):
     precision: str
     score: float
     """The task's primary score on the test split, by ONNX Runtime on the CPU."""
+    score_error: float
+    """Its standard error."""
     agreement: float
     """Share of images with the answer that the trained network gives in as many steps."""
     bytes: int
     latency_ms: float
     """Median of one call."""
 
-    def row(self, primary: str) -> Json:
-        """Return the fields of a table's row; ``primary`` names the score."""
-        row = self._asdict()
-        return {primary if name == "score" else name: value for name, value in row.items()}
+    def row(self, task: Task) -> Json:
+        """Return the fields of a table's row, the score by the name that ``task`` has for it."""
+        names = {"score": task.primary, "score_error": task.primary_error}
+        return {names.get(name, name): value for name, value in self._asdict().items()}
 
 
 class Plain(NamedTuple):
@@ -123,8 +125,9 @@ def _point(num_steps: int | None, file: Exported, runtime: Runtime, trained: Ref
     task = trained.task
     outputs = predict(runtime, trained.pixels, REFERENCE_BATCH)
     agreement = task.compare(outputs, trained.outputs, trained.scale).agreement
-    score = task.score(outputs, trained.truth)[task.primary]
-    return Point(num_steps, file.precision, score, agreement, file.path.stat().st_size, 0.0)
+    scores = scores_with_error(task, outputs, trained.truth)
+    score, error = scores[task.primary], scores[task.primary_error]
+    return Point(num_steps, file.precision, score, error, agreement, file.path.stat().st_size, 0.0)
 
 
 def _plain_runtime(network: DeployableNetwork, source: Source, path: Path, settings: MeasureTradeoff) -> Runtime:
@@ -141,7 +144,7 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
     return [point for point, before in zip(ordered, best, strict=False) if point.score > before]
 
 
-def table_rows(points: Sequence[Point], primary: str) -> list[Json]:
-    """Return each point as a row, with whether it lies on the Pareto front; ``primary`` names the score."""
+def table_rows(points: Sequence[Point], task: Task) -> list[Json]:
+    """Return each point as a row, with whether it lies on the Pareto front; ``task`` names the score."""
     front = set(pareto_front(points))
-    return [{**point.row(primary), "on_the_front": point in front} for point in points]
+    return [{**point.row(task), "on_the_front": point in front} for point in points]

@@ -28,10 +28,9 @@ def plot_tradeoff(tradeoff: Json, teacher_score: float | None, task: Task, path:
     annotations: list[Annotation] = []
     for number, precision in enumerate(dict.fromkeys(point["precision"] for point in points)):
         own = sorted((p for p in points if p["precision"] == precision), key=lambda p: p["num_steps"] or 0)
-        errors = [task.standard_error(p[task.primary], num_images) for p in own]
-        bars = None if None in errors else [100 * (error or 0) for error in errors]
+        bars = [100 * p[task.primary_error] for p in own]
         style: dict[str, Any] = {"color": f"C{number}", "marker": MARKERS[number % len(MARKERS)], "alpha": 0.8}
-        name = precision if bars is None else f"{precision}, with standard error"
+        name = f"{precision}, with standard error"
         axes.errorbar(*_places(own, task), yerr=bars, capsize=3, elinewidth=0.8, label=name, **style)
         texts = ["no steps" if p["num_steps"] is None else f"K = {p['num_steps']}" for p in own]
         annotations += [

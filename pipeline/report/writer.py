@@ -1,8 +1,9 @@
 """The report of a run: figures, tables, pictures and the page."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -149,20 +150,19 @@ def _charts(results: Results) -> Iterator[tuple[str, Chart]]:
 
 def _calibrated(results: Results) -> Line:
     """Return the curve of the calibration."""
-    count = results.calibration["num_images"]
     curve = [point for point in results.calibration["curve"] if point["num_steps"] is not None]
-    points = [(point["num_steps"], point[results.task.primary]) for point in curve]
-    return _scored(results, f"calib split, {count:,} images", count, points)
+    return _scored(results, f"calib split, {results.calibration['num_images']:,} images", curve)
 
 
 def _traced(results: Results) -> Line:
     """Return the same on the test split."""
-    count = len(results.rows)
-    points = [(int(row["num_steps"]), float(row[results.task.primary])) for row in results.flow_by_num_steps]
-    return _scored(results, f"test split, {count:,} images", count, points)
+    return _scored(results, f"test split, {len(results.rows):,} images", results.flow_by_num_steps)
 
 
-def _scored(results: Results, name: str, num_images: int, points: list[tuple[int, float]]) -> Line:
-    errors = [results.task.standard_error(score, num_images) for _, score in points]
-    bars = None if None in errors else [100 * (error or 0) for error in errors]
-    return Line(name, [steps for steps, _ in points], [100 * score for _, score in points], bars)
+def _scored(results: Results, name: str, points: Sequence[Mapping[str, Any]]) -> Line:
+    """Return a line of ``points``, whose score may be text of a table, with bars of one standard error."""
+    steps = [float(point["num_steps"]) for point in points]
+    scores, bars = (
+        [100 * float(point[key]) for point in points] for key in (results.task.primary, results.task.primary_error)
+    )
+    return Line(name, steps, scores, bars)

@@ -165,10 +165,6 @@ class Task(ABC):
     def tile(self, pixels: Image, row: Row) -> Tile:
         """Return an image (H, W, 3) with what is found on it, for a gallery."""
 
-    def standard_error(self, score: float, num_images: int) -> float | None:  # noqa: ARG002  (of those that know one)
-        """Return the standard error of the primary ``score`` on ``num_images`` images; None: no formula is known."""
-        return None
-
     @abstractmethod
     def card_rows(self, scores: Scores) -> list[tuple[str, str]]:
         """Return title and value of each score for a model card, the primary one left out."""

@@ -97,6 +97,11 @@ def compared(task: Task, outputs: Outputs, reference: Outputs, scale: Scale, wha
         raise GateError(f"{what}: {error}") from error
 
 
+def scores_with_error(task: Task, outputs: Outputs, truth: Truth) -> dict[str, float]:
+    """Return the scores of ``outputs``, and the standard error of the primary one by the task's name for it."""
+    return {**task.score(outputs, truth), task.primary_error: standard_error(task, outputs, truth)}
+
+
 def standard_error(task: Task, outputs: Outputs, truth: Truth) -> float:
     """Return the standard error of the primary score, which is a mean over images."""
     right = task.rightness(outputs, truth)

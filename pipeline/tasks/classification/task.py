@@ -15,7 +15,6 @@ from pipeline.tasks.classification.doubts import doubts
 from pipeline.tasks.classification.metrics import log_softmax, score
 from pipeline.tasks.classification.review import IMAGE_COLUMNS, image_rows, review, tile
 from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale, require_comparable
-from pipeline.tasks.significance import share_error
 
 if TYPE_CHECKING:
     from pipeline.data.splits import ImageSet
@@ -105,10 +104,6 @@ class Classification(Task):
     def tile(self, pixels: Image, row: Row) -> Tile:
         """Return the image; under it file, truth and prediction."""
         return tile(pixels, row)
-
-    def standard_error(self, score: float, num_images: int) -> float:
-        """Return the binomial standard error of an accuracy."""
-        return share_error(score, num_images)
 
     def card_rows(self, scores: Scores) -> list[tuple[str, str]]:
         """Return negative log-likelihood and expected calibration error."""
