@@ -82,7 +82,7 @@ tables: $(INSTALLED)  ## rewrite the tables in the documentation from the code
 
 lock: $(INSTALLED)  ## resolve requirements.lock anew from pyproject.toml
 	@python -m pip install --quiet --disable-pip-version-check uv
-	@uv pip compile pyproject.toml --extra dev --extra serve --universal --no-header --no-annotate \
+	@uv pip compile pyproject.toml --extra dev --extra serve --extra timm --universal --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --output-file requirements.lock
 
 clean:  ## remove caches and rendered plots; results stay
