@@ -41,7 +41,8 @@ class MetaEncoder(nn.Module):
         velocity_norm: Callable[[Tensor], Tensor | None] | None = None,
     ) -> None:
         super().__init__()
-        self.time_embedding = TimeEmbedding(width or channels, scale=time_scale)
+        self.channels, self.width = channels, width or channels
+        self.time_embedding = TimeEmbedding(self.width, scale=time_scale)
         self.project_in = projection(channels, width)
         self.body = body
         self.project_out = projection(width, channels)

@@ -49,7 +49,7 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
         NAME, out, device, execution,
         precision=training.precision, params=params, inputs=inputs, code=stage_digest(NAME),
     ) as run:  # fmt: skip
-        known = [*settings.warnings(len(prepared.info.class_names))]
+        known = [*settings.warnings(len(prepared.info.class_names)), *built.doubts]
         _log(known)
         rows = run.train(
             built.objective, data, prepared.training, training, seed=derive_seed(base.seed, NAME), history=history

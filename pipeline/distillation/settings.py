@@ -1,7 +1,7 @@
 """Settings of the student: the method, what it transfers and by which criterion, the flow, and its training."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
@@ -39,6 +39,11 @@ class Flow(Section):
     num_steps: Counts = knob((4,), "steps in training; of several, as [1, 2, 4, 8], each batch draws one")
     schedule: Annotated[str, entry_of(SCHEDULES)] = knob("rectified", "path from student to teacher")
     meta_encoder: Annotated[str, entry_of(META_ENCODERS)] = knob("conv", "small network that predicts the velocity")
+    width: Literal["auto", "full"] | Count = knob(
+        "auto",
+        "its channels: auto (the student stays small), full (as the features), or N",
+        takes="auto, full, or a number of channels from 1 on",
+    )
     num_steps_warmup: Annotated[int, Field(ge=0)] = rare(
         0, "of several: at first at most (epoch + this) / this; the authors use 10; 0: off"
     )
@@ -68,6 +73,7 @@ class DistillStudent(Section):
     loss_weight: Positive = knob(1.0, "weight of the criterion beside the loss on the labels")
     flow: Flow = knob(Flow(), "the flow from student to teacher")
     training: Training = knob(Training(epochs=30), "how the student is trained")
+    allow_larger: bool = rare(default=False, description="whether a student may have more parameters than its teacher")
     feature_pairs: Annotated[tuple[Pair, ...], Strict(strict=False), Field(min_length=1)] = rare(
         ((2, 2), (3, 3)), "to transfer features: pairs [student's stage, teacher's stage], counted from 1"
     )
