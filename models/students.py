@@ -196,7 +196,13 @@ def through_stages(
 
 
 def build_flow_student(
-    *, backbone: str, num_classes: int, mean: Sequence[float], std: Sequence[float], **flow: Any
+    *,
+    backbone: str,
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    image_size: Sequence[int] | None = None,
+    **flow: Any,
 ) -> FlowStudent:
     """Return a logit-based FM-KT student with random weights.
 
@@ -205,7 +211,7 @@ def build_flow_student(
     Raises:
         ValueError: a name is unknown, or the backbone has no feature map.
     """
-    stages = build_transfer_parts(backbone, num_classes).backbone
+    stages = build_transfer_parts(backbone, num_classes, image_size).backbone
     transfer = build_logit_flow(channels=stages.channels, num_classes=num_classes, **flow)
     return FlowStudent(Normalize(mean, std), stages, transfer)
 
@@ -218,6 +224,7 @@ def build_feature_flow_student(
     std: Sequence[float],
     stages: Sequence[int],
     widths: Sequence[int | None] | None = None,
+    image_size: Sequence[int] | None = None,
     **flow: Any,
 ) -> FeatureFlowStudent:
     """Return a feature-based FM-KT student with random weights and a flow at each of ``stages``, counted from 1.
@@ -229,7 +236,7 @@ def build_feature_flow_student(
     Raises:
         ValueError: a name is unknown, the backbone has no feature map, or no such stage.
     """
-    network, head = build_transfer_parts(backbone, num_classes)
+    network, head = build_transfer_parts(backbone, num_classes, image_size)
     check_stages(backbone, network, stages)
     flows = {
         stage: build_flow(channels=network.widths[stage - 1], width=width, transform=nn.Identity(), **flow)
@@ -246,6 +253,7 @@ def build_layered_classifier(
     std: Sequence[float],
     layers: str,
     width: int | None = None,
+    image_size: Sequence[int] | None = None,
 ) -> Classifier:
     """Return a plain network with random weights whose head begins with a meta-encoder as ordinary layers.
 
@@ -258,7 +266,7 @@ def build_layered_classifier(
     Raises:
         ValueError: a name is unknown, or the backbone has no feature map to put the layers on.
     """
-    network = build_transfer_parts(backbone, num_classes).backbone
+    network = build_transfer_parts(backbone, num_classes, image_size).backbone
     encoder = LayerEncoder(network.channels, META_ENCODERS[layers].load()(width or network.channels), width=width)
     head = nn.Sequential(encoder, LogitTransform(network.channels, num_classes))
     return Classifier(network, head, mean=mean, std=std)

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline.core.distributed import is_main
-from pipeline.core.files import write_json
+from pipeline.core.files import Json, write_json
 from pipeline.core.settings import Base
 from pipeline.core.torch_setup import derive_seed, set_up_torch
 from pipeline.distillation.building import Distillation, build_distillation
@@ -43,7 +43,8 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
     device = set_up_torch(NAME, base)
     prepared, training = open_data(data), settings.training
     built = build_distillation(settings, prepared, lambda: load_teacher(teacher).to(device))
-    params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
+    params: Json = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
+    params["network"] = built.spec.own_code()
     inputs = [data / "data.json", *([teacher / DESCRIPTION, teacher / WEIGHTS] if built.teacher else [])]
     with training_run(
         NAME, out, device, execution,

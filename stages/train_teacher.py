@@ -48,7 +48,7 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
     task = prepared.training
     spec = teacher_spec(settings, prepared.info, task)
     supervision = task.supervision(prepared.info, **settings.training.supervision_settings())
-    params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
+    params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json"), "network": spec.own_code()}
     precision, inputs = settings.training.precision, [data / "data.json"]
     report: Json = NOT_NEEDED
     rows: list[Row] = []

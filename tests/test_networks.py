@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.backbones.sources import BACKBONE_SOURCES, backbone_source, known_without_pytorch
+from models.backbones.sources import BACKBONE_SOURCES, find_backbone, known_without_pytorch
 from models.backbones.torchvision_models import build_torchvision_classifier
 from models.classifier import Classifier
 from models.deploy import ByteImages, PlainNetwork, SampledNetwork, with_each_num_steps, with_num_steps
@@ -92,12 +92,12 @@ def test_a_cut_torchvision_network_trains_and_follows_the_mode() -> None:
     assert torch.equal(network(images), network(images))
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_1", "swin_t"])
+@pytest.mark.parametrize("name", ["squeezenet1_1", "swin_t", "maxvit_t"])
 @torch.no_grad()
-def test_a_classifier_without_a_map_to_tap_is_whole(name: str) -> None:
+def test_a_classifier_is_what_torchvision_publishes(name: str) -> None:
     network = plain_student(backbone=name)
     whole = torchvisions_own(name, network)
-    images = torch.rand(1, 3, 64, 64)
+    images = torch.rand(1, 3, 224, 224)
     torch.testing.assert_close(network(images), whole(network.normalize(images)), rtol=1e-4, atol=1e-5)
 
 
@@ -116,9 +116,10 @@ def test_an_unknown_backbone_is_answered_with_the_nearest_ones() -> None:
 
 
 def test_a_backbone_has_one_source_and_names_are_listed_without_pytorch_where_they_can_be() -> None:
-    names = [name for source in BACKBONE_SOURCES.values() for name in source.names()]
+    bare = [source for source in BACKBONE_SOURCES.values() if source.has_bare_names]
+    names = [name for source in bare for name in (source.names() if source.names is not None else ())]
     assert len(set(names)) == len(names)
-    assert [backbone_source(name).name for name in ("wrn_16_2", "resnet18")] == ["small_images", "torchvision"]
+    assert [find_backbone(name).source.name for name in ("wrn_16_2", "resnet18")] == ["small_images", "torchvision"]
     assert [known_without_pytorch(name) for name in ("wrn_16_2", "resnet18", "resnet9")] == [True, False, False]
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from pipeline.comparison.config import Changes, Comparison, changed_params, folder_name
 from pipeline.core.files import Json, read_json, write_json, write_text
 from pipeline.params.schema import load_params
-from pipeline.preflight.checks import check_networks
 from pipeline.preflight.code import PROJECT, CodeReader
+from pipeline.preflight.network_checks import check_networks
 from pipeline.preflight.stage_table import PROBE, STAGES, StageEntry, command_line
 
 Command = list[str]

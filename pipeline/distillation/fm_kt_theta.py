@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 class ThetaTransfer(Method):
     """The method ``fm_kt_theta``."""
 
+    def student(self, settings: DistillStudent, info: DataInfo, task: TaskTraining) -> NetworkSpec:
+        """Return how a plain network is made whose backbone ends in a feature map."""
+        kind, arguments = super().student(settings, info, task)
+        return NetworkSpec(kind, arguments | {"feature_map": True})
+
     def adapter(
         self,
         settings: DistillStudent,

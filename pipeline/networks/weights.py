@@ -19,12 +19,15 @@ DESCRIPTION = "network.json"
 def save_network(folder: Path, network: nn.Module, spec: NetworkSpec, *, about: Json) -> Json:
     """Write the weights and ``network.json``; return the latter.
 
-    It holds kind, arguments, number of parameters, and what ``about`` adds.
+    It holds kind, arguments, number of parameters, the digest of the user's code that makes it, where there is one, and
+    what ``about`` adds.
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_bytes(folder / WEIGHTS, save(weights))
     description: Json = {"kind": spec.kind, "arguments": spec.arguments}
     description["num_parameters"] = count_parameters(network)
+    if (own_code := spec.own_code()) is not None:
+        description["own_code"] = own_code
     write_json(folder / DESCRIPTION, about | description)
     return about | description
 

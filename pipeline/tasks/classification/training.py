@@ -106,7 +106,7 @@ class ClassificationTraining(TaskTraining):
     def plain_network(self, backbone: str, info: DataInfo, *, mean: list[float], std: list[float]) -> NetworkSpec:
         """Return how a classifier is made."""
         arguments = {"backbone": backbone, **self.output_arguments(info), "mean": mean, "std": std}
-        return NetworkSpec("classifier", arguments)
+        return NetworkSpec("classifier", arguments | {"image_size": list(info.image_size)})
 
     def build_plain(self, spec: NetworkSpec) -> nn.Module:
         """Return the classifier."""

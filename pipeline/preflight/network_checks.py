@@ -1,0 +1,94 @@
+"""Checks of the networks before any stage runs: that they exist, take the images, and have what the method needs.
+
+PyTorch, which takes seconds, is imported only for networks that need it and that an earlier check has not found right.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from models.backbones.sources import backbone_fingerprint, known_without_pytorch
+from pipeline.core.errors import user_error
+from pipeline.core.files import Json
+from pipeline.params.schema import Params
+
+TEACHER, STUDENT = "train_teacher.backbone", "distill_student.backbone"
+CLASSES = 2
+"""So many classes have the networks that are built to be checked; how many there are is not known yet."""
+
+
+def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
+    """Check that the networks exist and have what the method needs; return what was found right, and of which files.
+
+    Args:
+        earlier: what an earlier check found right, from ``earlier_inputs``.
+
+    Raises:
+        UserError: a backbone or a stage is not there, cannot be built, or cannot take the images; names the parameter.
+    """
+    student, size = params.distill_student, params.prepare_data.image_size
+    backbones = {STUDENT: student.backbone, TEACHER: params.train_teacher.backbone}
+    digests = {}
+    for key, name in backbones.items():
+        with user_error(key, advice=f"fmkt params --explain {key} lists all"):
+            digests[key] = backbone_fingerprint(name)
+    facts: Json = {
+        "backbones": list(backbones.values()),
+        "image_size": size,
+        "feature_map": student.backbone if student.needs_feature_map else None,
+        "feature_pairs": student.teacher_pairs,
+        "student_network": digests[STUDENT],
+        "teacher_network": digests[TEACHER],
+    }
+    if facts != {key: (earlier or {}).get(key) for key in facts}:
+        check_backbones(backbones)
+        check_buildable(backbones, size, with_feature_map=student.needs_feature_map)
+        check_feature_pairs(list(backbones.values()), student.teacher_pairs)
+    return facts
+
+
+def check_backbones(backbones: Mapping[str, str]) -> None:
+    """Raise UserError, naming its parameter, at the first of ``backbones`` (parameter to name) that does not exist."""
+    for key, name in backbones.items():
+        if not known_without_pytorch(name):
+            from models.backbones.sources import find_backbone
+
+            with user_error(key, advice=f"fmkt params --explain {key} lists all"):
+                find_backbone(name)
+
+
+def check_buildable(backbones: Mapping[str, str], size: int | None, *, with_feature_map: bool) -> None:
+    """Raise UserError at a network that cannot be built, take images of ``size`` pixels, or has no feature map.
+
+    Args:
+        size: height and width; None: not known yet.
+        with_feature_map: whether the student needs a feature map.
+    """
+    for key, name in backbones.items():
+        needs_map = with_feature_map and key == STUDENT
+        is_own = backbone_fingerprint(name) is not None
+        if not known_without_pytorch(name) and (needs_map or is_own or size is not None):
+            from models.factory import build_classifier, check_image_size
+
+            image_size = None if size is None else (size, size)
+            with user_error(key):
+                network = build_classifier(
+                    backbone=name,
+                    num_classes=CLASSES,
+                    mean=(0.0, 0.0, 0.0),
+                    std=(1.0, 1.0, 1.0),
+                    image_size=image_size,
+                    feature_map=needs_map,
+                )
+                if image_size is not None:
+                    check_image_size(network, image_size)
+
+
+def check_feature_pairs(backbones: Sequence[str], pairs: Sequence[Sequence[int]]) -> None:
+    """Raise UserError where student or teacher (``backbones``, in this order) lacks a stage of ``pairs``."""
+    if not pairs:
+        return
+    from models.factory import build_parts
+    from models.students import check_stages
+
+    with user_error("distill_student.feature_pairs"):
+        for position, backbone in enumerate(backbones):
+            check_stages(backbone, build_parts(backbone, CLASSES).backbone, [pair[position] for pair in pairs])
