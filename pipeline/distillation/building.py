@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from torch import nn
 
-from models.classifier import Classifier
 from pipeline.distillation.method import Networks, build_student
 from pipeline.distillation.methods import METHODS
 from pipeline.distillation.settings import DistillStudent
@@ -23,14 +22,12 @@ class Distillation(NamedTuple):
     adapter: nn.Module | None
     """What is trained beside the student and does not deploy; None: nothing is."""
     adapter_spec: NetworkSpec | None
-    teacher: Classifier | None
+    teacher: nn.Module | None
     """None where the method needs none."""
     objective: Objective
 
 
-def build_distillation(
-    settings: DistillStudent, data: TaskData, open_teacher: Callable[[], Classifier]
-) -> Distillation:
+def build_distillation(settings: DistillStudent, data: TaskData, open_teacher: Callable[[], nn.Module]) -> Distillation:
     """Return the student of ``settings`` with random weights, and what trains it.
 
     Args:
