@@ -12,6 +12,7 @@ from pipeline.core.torch_setup import derive_seed, set_up_torch
 from pipeline.distillation.building import Distillation, build_distillation
 from pipeline.distillation.method import teacher_stages
 from pipeline.distillation.settings import DistillStudent
+from pipeline.distillation.stored_teacher import store_logits
 from pipeline.distillation.teacher_loss import load_teacher
 from pipeline.networks.saved import ADAPTER
 from pipeline.networks.weights import DESCRIPTION, WEIGHTS, save_network
@@ -50,6 +51,8 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
         NAME, out, device, execution,
         precision=training.precision, params=params, inputs=inputs, code=stage_digest(NAME),
     ) as run:  # fmt: skip
+        facts = {"base": params["base"], "execution": run.execution.describe()}
+        store_logits(built.objective.teacher, prepared.info, training, facts, inputs, code=stage_digest(NAME))
         known = [*settings.warnings(len(prepared.info.class_names)), *built.doubts]
         _log(known)
         rows = run.train(

@@ -35,10 +35,21 @@ class Batch(NamedTuple):
     images: Tensor
     """float32 in [0, 1], (B, 3, H, W), channels last in memory."""
     targets: Targets
+    number: int = 0
+    """In its epoch, counted from 0."""
 
 
 Mix = Callable[[Batch], Batch]
-"""Mixes the images of a batch with each other."""
+"""Mixes the images of a batch with each other; draws from PyTorch's generator of the CPU."""
+
+
+def mixed(batch: Batch, mix: Mix | None, seed: int) -> Batch:
+    """Return ``batch``, mixed by ``mix`` as ``seed`` says, whatever else has drawn random numbers."""
+    if mix is None:
+        return batch
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return mix(batch)._replace(number=batch.number)
 
 
 class TrainingBatches(Protocol):
@@ -55,4 +66,4 @@ class TrainingBatches(Protocol):
         """Return the number of batches in an epoch."""
 
     def epoch(self, seed: int) -> Iterator[Batch]:
-        """Yield the batches of one epoch; ``seed`` fixes their order and augmentation."""
+        """Yield the batches of one epoch; ``seed`` fixes their order, augmentation and mixing."""

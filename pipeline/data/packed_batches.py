@@ -7,7 +7,7 @@ import torch
 from pipeline.core.distributed import local_shard
 from pipeline.core.torch_setup import derive_seed
 from pipeline.data.augmentation import Augmentation, to_unit_range
-from pipeline.data.batch import Batch, Mix
+from pipeline.data.batch import Batch, Mix, mixed
 from pipeline.data.dataset import Split
 from pipeline.data.epoch_order import EpochOrder
 
@@ -50,12 +50,13 @@ class PackedBatches:
         return len(self.order)
 
     def epoch(self, seed: int) -> Iterator[Batch]:
-        """Yield the batches of one epoch; ``seed`` fixes their order and augmentation."""
+        """Yield the batches of one epoch; ``seed`` fixes their order, augmentation and mixing."""
         used, device = len(self) * self.batch_size, self.images.device
         order = self.order.positions(seed).to(device)
         draws = self.augmentation.draw(used, derive_seed(seed, "augment"), device)
-        for start in range(0, used, self.batch_size):
+        for number, start in enumerate(range(0, used, self.batch_size)):
             shard = local_shard(start, self.batch_size)
             chosen = order[shard]
-            batch = Batch(self.augmentation(self.images[chosen], draws.rows(shard)), self.targets.select(chosen))
-            yield self.mix(batch) if self.mix else batch
+            images = self.augmentation(self.images[chosen], draws.rows(shard))
+            batch = Batch(images, self.targets.select(chosen), number)
+            yield mixed(batch, self.mix, derive_seed(seed, "mix", number))

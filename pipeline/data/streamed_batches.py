@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline.core.distributed import local_shard, world_size
 from pipeline.core.torch_setup import derive_seed
 from pipeline.data.augmentation import Augmentation
-from pipeline.data.batch import Batch, Mix
+from pipeline.data.batch import Batch, Mix, mixed
 from pipeline.data.dataset import ImageIndex
 from pipeline.data.decoding import decode_image
 from pipeline.data.epoch_order import EpochOrder
@@ -78,7 +78,7 @@ class StreamedBatches:
         return len(self.order)
 
     def epoch(self, seed: int) -> Iterator[Batch]:
-        """Yield the batches of one epoch; ``seed`` fixes their order and augmentation.
+        """Yield the batches of one epoch; ``seed`` fixes their order, augmentation and mixing.
 
         Raises:
             UserError: a file of the index can no longer be read, or has changed.
@@ -89,8 +89,8 @@ class StreamedBatches:
         for number, (loaded, positions) in enumerate(self.decoded(seed)):
             shard = local_shard(number * self.batch_size, self.batch_size)
             images, targets = self._on_device(loaded), self.targets.select(positions.to(self.device))
-            batch = Batch(self.augmentation(images, draws.rows(shard)), targets)
-            yield self.mix(batch) if self.mix else batch
+            batch = Batch(self.augmentation(images, draws.rows(shard)), targets, number)
+            yield mixed(batch, self.mix, derive_seed(seed, "mix", number))
 
     def decoded(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the images (B, size, size, 3) of each batch, uint8, and their positions (B,) in the index.

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from torch import nn
 
-from models.classifier import Classifier
 from models.factory import count_parameters
 from models.students import SampledStudent
 from pipeline.core.distributed import is_main
@@ -31,16 +30,14 @@ class Distillation(NamedTuple):
     adapter: nn.Module | None
     """What is trained beside the student and does not deploy; None: nothing is."""
     adapter_spec: NetworkSpec | None
-    teacher: Classifier | None
+    teacher: nn.Module | None
     """None where the method needs none."""
     objective: Objective
     doubts: list[str]
     """What of the student is allowed, but hardly meant."""
 
 
-def build_distillation(
-    settings: DistillStudent, data: TaskData, open_teacher: Callable[[], Classifier]
-) -> Distillation:
+def build_distillation(settings: DistillStudent, data: TaskData, open_teacher: Callable[[], nn.Module]) -> Distillation:
     """Return the student of ``settings`` with random weights, and what trains it.
 
     Args:

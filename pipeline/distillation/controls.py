@@ -29,7 +29,7 @@ class LabelsAlone(Method):
         info: DataInfo,  # noqa: ARG002
         task: TaskTraining,  # noqa: ARG002
         student: nn.Module,  # noqa: ARG002
-        teacher: Classifier | None,  # noqa: ARG002
+        teacher: nn.Module | None,  # noqa: ARG002
     ) -> NetworkSpec | None:
         """Return None: whatever is set to be transferred, nothing is."""
         return None

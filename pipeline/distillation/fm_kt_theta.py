@@ -44,7 +44,7 @@ class ThetaTransfer(Method):
         info: DataInfo,
         task: TaskTraining,
         student: nn.Module,
-        teacher: Classifier | None,  # noqa: ARG002  (signature of Method)
+        teacher: nn.Module | None,  # noqa: ARG002  (signature of Method)
     ) -> NetworkSpec | None:
         """Return how the flow from the student's last feature map to the task's outputs is made.
 

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from models.backbones.backbone import Backbone
-from models.classifier import Classifier
 from models.factory import check_image_size
 from models.students import SampledStudent, check_stages
 from pipeline.core.errors import UserError, user_error
@@ -20,7 +19,8 @@ from pipeline.distillation.criteria import FEATURES
 from pipeline.distillation.criterion import Criterion
 from pipeline.distillation.flow_width import choose_widths
 from pipeline.distillation.step_sampler import StepSampler
-from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss
+from pipeline.distillation.stored_teacher import StoredTeacher
+from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss, with_stages
 from pipeline.networks.saved import build_network
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.training import Supervision, TaskTraining
@@ -47,7 +47,7 @@ class Networks:
     student: nn.Module
     adapter: nn.Module | None
     """What is trained beside the student and does not deploy; None: nothing is."""
-    teacher: Classifier | None
+    teacher: nn.Module | None
     """None where the method needs none."""
 
 
@@ -64,7 +64,7 @@ class Method(ABC):
         info: DataInfo,
         task: TaskTraining,  # noqa: ARG002  (others need it)
         student: nn.Module,
-        teacher: Classifier | None,
+        teacher: nn.Module | None,
     ) -> NetworkSpec | None:
         """Return how that is made which is trained beside ``student`` and does not deploy; None where nothing is.
 
@@ -105,21 +105,20 @@ def backbone_of(student: nn.Module) -> Backbone:
     return backbone
 
 
-def feature_transforms(
-    settings: DistillStudent, info: DataInfo, student: nn.Module, teacher: Classifier
-) -> NetworkSpec:
+def feature_transforms(settings: DistillStudent, info: DataInfo, student: nn.Module, teacher: nn.Module) -> NetworkSpec:
     """Return how the transforms from the student's stages to the teacher's are made.
 
     Raises:
-        UserError: a stage is not there.
+        UserError: a stage is not there, or the teacher shows none.
     """
-    pairs, own = settings.feature_pairs, backbone_of(student)
+    pairs, own, shown = settings.feature_pairs, backbone_of(student), with_stages(teacher)
     with user_error("distill_student.feature_pairs"):
         check_stages(settings.backbone, own, [pair[0] for pair in pairs])
-        check_stages("the teacher's backbone", teacher.backbone, [pair[1] for pair in pairs])
+        check_stages("the teacher's backbone", shown.backbone, [pair[1] for pair in pairs])
     device = next(teacher.parameters()).device
+    teacher.eval()
     with torch.no_grad():
-        maps = teacher.eval().feature_maps(torch.zeros(1, 3, *info.image_size, device=device))
+        maps = shown.feature_maps(torch.zeros(1, 3, *info.image_size, device=device))
     shapes = [[own.widths[i - 1], maps[j - 1].shape[1], list(maps[j - 1].shape[2:])] for i, j in pairs]
     return NetworkSpec("feature_transforms", {"shapes": shapes})
 
@@ -152,7 +151,7 @@ def step_sampler_of(settings: DistillStudent) -> StepSampler:
     return StepSampler(settings.flow.num_steps, settings.flow.num_steps_warmup)
 
 
-def teacher_loss_of(settings: DistillStudent, teacher: Classifier | None, *, pair_ratio: float = 1.0) -> TeacherLoss:
+def teacher_loss_of(settings: DistillStudent, teacher: nn.Module | None, *, pair_ratio: float = 1.0) -> TeacherLoss:
     """Return what the student costs against ``teacher``: its outputs, or the stages of ``feature_pairs``.
 
     Raises:
@@ -162,8 +161,12 @@ def teacher_loss_of(settings: DistillStudent, teacher: Classifier | None, *, pai
         raise UserError(
             f"distill_student.method: {settings.method!r} needs a teacher; run train_teacher (dvc repro) first"
         )
-    stages = teacher_stages(settings) or []
-    return TeacherLoss(FrozenTeacher(teacher, stages), criterion_of(settings), pair_ratio=pair_ratio)
+    frozen = (
+        FrozenTeacher(teacher, teacher_stages(settings) or [])
+        if settings.stored_views is None
+        else StoredTeacher(teacher, settings.stored_views)
+    )
+    return TeacherLoss(frozen, criterion_of(settings), pair_ratio=pair_ratio)
 
 
 def teacher_stages(settings: DistillStudent) -> list[int] | None:

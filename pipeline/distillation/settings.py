@@ -73,6 +73,12 @@ class DistillStudent(Section):
     loss_weight: Positive = knob(1.0, "weight of the criterion beside the loss on the labels")
     flow: Flow = knob(Flow(), "the flow from student to teacher")
     training: Training = knob(Training(epochs=30), "how the student is trained")
+    stored_views: Count | None = knob(
+        None,
+        "null: the teacher runs at each step; V: in the first V epochs alone, whose batches then come again in turn, "
+        "its logits from disk (without augmentation 1, else 8 or more)",
+        takes="a number of epochs, or null",
+    )
     allow_larger: bool = rare(default=False, description="whether a student may have more parameters than its teacher")
     feature_pairs: Annotated[tuple[Pair, ...], Strict(strict=False), Field(min_length=1)] = rare(
         ((2, 2), (3, 3)), "to transfer features: pairs [student's stage, teacher's stage], counted from 1"
@@ -98,7 +104,9 @@ class DistillStudent(Section):
 
     def warnings(self, width: int) -> Iterator[str]:
         """Yield what is allowed, but hardly meant, of answers among ``width``."""
-        entry = CRITERIA[self.loss]
+        entry, views, epochs = CRITERIA[self.loss], self.stored_views, self.training.epochs
+        if self.needs_teacher and views is not None and views >= epochs:
+            yield f"distill_student.stored_views: {views} of {epochs} epochs: no batch comes again; give fewer, or null"
         if METHODS[self.method].uses_criterion and width < entry.whole_from_classes:
             able = [
                 name
@@ -124,6 +132,15 @@ class DistillStudent(Section):
             raise ValueError(
                 f"loss {self.loss!r} does not work on {self.transfer}; use {' or '.join(able)}, "
                 f"or set transfer to {applies_to[0]}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stores_logits_alone(self) -> Self:
+        if self.stored_views is not None and self.transfer == FEATURES and self.needs_teacher:
+            raise ValueError(
+                f"stored_views: got {self.stored_views}, but feature maps are too large to be stored; set it to null, "
+                f"or transfer to {LOGITS}"
             )
         return self
 

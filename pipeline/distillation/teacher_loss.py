@@ -2,28 +2,58 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from models.classifier import Classifier
+from models.backbones.backbone import Backbone
 from models.core.calling import call
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json
 from pipeline.data.batch import Batch
 from pipeline.distillation.criterion import Criterion, mean_of
-from pipeline.networks.saved import load_network
+from pipeline.networks.saved import NETWORK_KINDS, load_network
+
+
+@runtime_checkable
+class HasStages(Protocol):
+    """A network whose feature maps can be transferred."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """Return what is cut into stages."""
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """Return what each stage of the backbone returns, (B, C, H, W) each."""
+
+
+def with_stages(teacher: nn.Module) -> HasStages:
+    """Return ``teacher``, whose feature maps can be transferred.
+
+    Raises:
+        UserError: it shows none.
+    """
+    if not isinstance(teacher, HasStages):
+        raise UserError(
+            "distill_student.transfer: got features, but the teacher answers with its outputs alone; transfer logits, "
+            "or take a teacher of this pipeline's backbones"
+        )
+    return teacher
 
 
 class FrozenTeacher(nn.Module):
     """A teacher that stays as it is: in eval mode whatever is called on it, without gradients, never updated.
 
     Args:
+        network: from images (B, 3, H, W) to outputs (B, ...).
         stages: the stages, counted from 1, whose feature maps are transferred; empty: the outputs are.
     """
 
-    def __init__(self, network: Classifier, stages: Sequence[int] = ()) -> None:
+    num_views: int | None = None
+    """After so many epochs it must be shown the same batches again; None: it takes any."""
+
+    def __init__(self, network: nn.Module, stages: Sequence[int] = ()) -> None:
         super().__init__()
         network.requires_grad_(requires_grad=False)
         self.network = network.to(memory_format=torch.channels_last)
@@ -37,9 +67,16 @@ class FrozenTeacher(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the targets X_T: a feature map (B, C, H, W) for each stage, or the outputs (B, ...) alone."""
         with torch.inference_mode():
-            maps = self.network.feature_maps(images) if self.stages else [call(self.network, images)]
+            maps = with_stages(self.network).feature_maps(images) if self.stages else [call(self.network, images)]
         chosen = [maps[stage - 1] for stage in self.stages] or maps
         return [target.clone() for target in chosen]  # what is cloned out here may take part in a student's gradient
+
+    def targets(self, batch: Batch) -> list[Tensor]:
+        """Return the targets X_T of a batch of training."""
+        return self(batch.images)  # type: ignore[no-any-return]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take note that ``epoch``, counted from 0, begins; what it returns does not depend on that."""
 
 
 class TeacherLoss:
@@ -60,7 +97,7 @@ class TeacherLoss:
 
         An output is shaped like its target, with a leading dimension of steps where there are several.
         """
-        targets = paired(self.teacher(batch.images), self.pair_ratio)
+        targets = paired(self.teacher.targets(batch), self.pair_ratio)
         return mean_of(
             [self.criterion(output, target, batch.targets) for output, target in zip(outputs, targets, strict=True)]
         )
@@ -80,14 +117,14 @@ def paired(targets: Sequence[Tensor], ratio: float) -> Sequence[Tensor]:
     return [target[rows] for target in targets]
 
 
-def load_teacher(folder: Path) -> Classifier:
+def load_teacher(folder: Path) -> nn.Module:
     """Return the teacher in ``folder``.
 
     Raises:
         UserError: there is no teacher, or something else.
     """
     network, about = load_network(folder)
-    if not isinstance(network, Classifier):
+    if not NETWORK_KINDS[about["kind"]].teaches:
         raise UserError(f"{folder}: holds a {about['kind']}, which cannot teach; give the teacher's folder")
     return network
 

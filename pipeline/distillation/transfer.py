@@ -35,7 +35,8 @@ class TransferObjective(Objective):
             adapter=adapter,
             teacher=teacher_loss.teacher,
             supervision=supervision,
-            follows_epoch=[teacher_loss.criterion, *follows_epoch],
+            follows_epoch=[teacher_loss.criterion, teacher_loss.teacher, *follows_epoch],
+            num_views=teacher_loss.teacher.num_views,
         )
         self.teacher_loss = teacher_loss
         self.weight = weight

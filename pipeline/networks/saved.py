@@ -29,6 +29,8 @@ class NetworkKind(Entry):
     """A kind of network in the table."""
 
     load: Callable[[], Callable[..., nn.Module]]
+    teaches: bool = False
+    """Whether such a network can teach: it goes from images to outputs without sampling steps."""
 
 
 def _classifier() -> Callable[..., nn.Module]:
@@ -69,8 +71,10 @@ def _logit_flow() -> Callable[..., nn.Module]:
 
 NETWORK_KINDS = Table(
     "network",
-    NetworkKind(name="classifier", description="backbone and head", load=_classifier),
-    NetworkKind(name="layered_classifier", description="with a meta-encoder as layers", load=_layered_classifier),
+    NetworkKind(name="classifier", description="backbone and head", load=_classifier, teaches=True),
+    NetworkKind(
+        name="layered_classifier", description="with a meta-encoder as layers", load=_layered_classifier, teaches=True
+    ),
     NetworkKind(name="flow_student", description="a flow at the end of the backbone", load=_flow_student),
     NetworkKind(name="feature_flow_student", description="flows at stages", load=_feature_flow_student),
     NetworkKind(name="feature_transforms", description="from stages to the teacher's", load=_feature_transforms),

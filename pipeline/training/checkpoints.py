@@ -79,12 +79,21 @@ def open_checkpoints(stage: str, facts: Json, inputs: Sequence[Path], *, code: s
     Raises:
         BusyError: another process is training the same run.
     """
-    known = facts | {"code": code, "inputs": [sha256(path) for path in inputs]}
-    known |= {name: _version(name) for name in LIBRARIES}
-    key = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("DVC_ROOT", ".")) / ROOT / stage / key
+    folder = checkpoints_root() / stage / fingerprint(facts, inputs, code=code)
     with exclusive(folder / "run") if is_main() else contextlib.nullcontext():
         yield Checkpoints(folder)
+
+
+def checkpoints_root() -> Path:
+    """Return the folder of all that trainings keep for later ones."""
+    return Path(os.environ.get("DVC_ROOT", ".")) / ROOT
+
+
+def fingerprint(facts: Json, inputs: Sequence[Path], *, code: str) -> str:
+    """Return 16 digits that change with ``facts``, files, code, and the version of a library that computes."""
+    known = facts | {"code": code, "inputs": [sha256(path) for path in inputs]}
+    known |= {name: _version(name) for name in LIBRARIES}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _version(distribution: str) -> str | None:

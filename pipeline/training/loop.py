@@ -173,7 +173,7 @@ class _EpochRunner:
         objective.train()
         metrics = EpochMetrics(len(self.batches), key=self.key)
         row: Row = {"epoch": epoch + 1, "learning_rate": self.step.learning_rate}
-        for batch in self.batches.epoch(derive_seed(self.seed, "batches", epoch)):
+        for batch in self.batches.epoch(derive_seed(self.seed, "batches", objective.view(epoch))):
             learning_rate = self.step.learning_rate
             loss = self.take(batch)
             metrics.add(loss, objective.supervision.batch_scores(loss.predicted, batch), learning_rate)

@@ -37,6 +37,7 @@ class Objective(nn.Module, ABC):
         teacher: what it learns from and leaves as it is, or None.
         supervision: the loss against the targets.
         follows_epoch: what must know the epoch.
+        num_views: after so many epochs their batches come again, image for image; None: they never do.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Objective(nn.Module, ABC):
         teacher: nn.Module | None = None,
         supervision: Supervision,
         follows_epoch: Sequence[FollowsEpoch] = (),
+        num_views: int | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -55,6 +57,11 @@ class Objective(nn.Module, ABC):
         self.teacher = teacher
         self.supervision = supervision
         self.follows_epoch = follows_epoch
+        self.num_views = num_views
+
+    def view(self, epoch: int) -> int:
+        """Return the epoch whose batches ``epoch`` has: its own, or an earlier one that it repeats."""
+        return epoch if self.num_views is None else epoch % self.num_views
 
     def set_epoch(self, epoch: int) -> None:
         """Take note that ``epoch``, counted from 0, begins."""

@@ -140,7 +140,7 @@ def balanced_weights(class_counts: Sequence[int]) -> Tensor:
 def build_mix(*, mixup_alpha: float, cutmix_alpha: float, num_classes: int) -> Mix | None:
     """Return what mixes each image of a batch with its neighbour, by torchvision's MixUp or CutMix; None: nothing does.
 
-    An alpha of 0 leaves that one out; with both, each batch draws one of them. PyTorch's generator decides.
+    An alpha of 0 leaves that one out; with both, each batch draws one of them. PyTorch's generator of the CPU decides.
     """
     if not (mixup_alpha or cutmix_alpha):
         return None
