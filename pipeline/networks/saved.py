@@ -107,7 +107,7 @@ def load_network(folder: Path) -> tuple[nn.Module, Json]:
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / DESCRIPTION}: describes no network ({error!r}); run the stage again") from error
-    weights = read_weights(folder / WEIGHTS)
+    weights = read_weights(folder / WEIGHTS).tensors
     weights = {name.replace(*EARLIER_NAME): tensor for name, tensor in weights.items()}
     load_state(network, recut(weights, network), folder / WEIGHTS)
     return network.eval(), about

@@ -1,11 +1,15 @@
 """Weights on disk: safetensors, with the names and settings from which their network is rebuilt beside them."""
 
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from models.backbones.backbone import Backbone
+from models.classifier import Classifier
 from models.factory import count_parameters
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, write_bytes, write_json
@@ -14,6 +18,17 @@ from pipeline.networks.spec import NetworkSpec
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "network.json"
+
+
+class Weights(NamedTuple):
+    """Tensors from a file or a library."""
+
+    tensors: dict[str, Tensor]
+    """By the names that they have there."""
+    source: str
+    """Names it in messages."""
+    notes: tuple[str, ...]
+    """What the log should say of how they were read."""
 
 
 def save_network(folder: Path, network: nn.Module, spec: NetworkSpec, *, about: Json) -> Json:
@@ -32,7 +47,7 @@ def save_network(folder: Path, network: nn.Module, spec: NetworkSpec, *, about: 
     return about | description
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, *, entry: str | None = None) -> Weights:
     """Return the tensors of a safetensors file, or of a PyTorch state dict read with ``weights_only``.
 
     A state dict may stand under ``state_dict`` or ``model``, and its names may begin with ``module.``.
@@ -45,7 +60,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         reason = _why_unreadable(path, error)
         raise UserError(f"{path}: no readable weights ({reason}); give a .safetensors file or a state dict") from error
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model") if entry is None else (entry,):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -59,7 +74,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     broken = [name for name, value in content.items() if not bool(value.isfinite().all())]
     if broken:
         raise UserError(f"{path}: {printable(broken[0])} is not finite; its training diverged, give other weights")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
+    return Weights({str(name).removeprefix("module."): value for name, value in content.items()}, str(path), ())
 
 
 def _is_plain(value: Tensor) -> bool:
@@ -75,6 +90,43 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         if not start.startswith((b"PK\x03\x04", b"\x80")):
             return "the file is empty" if not start else "torch.save has not written this file"
     return " ".join(str(error).split())[:200]
+
+
+def load_weights(network: nn.Module, weights: Weights, *, new_head: bool = False) -> list[str]:
+    """Put ``weights`` into ``network`` and return what the log should say of it.
+
+    Args:
+        new_head: whether the network keeps its own output layer where that of the weights has another shape, instead of
+            refusing them.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    own = network.state_dict()
+    plain = _as_classifier(network)
+    head = "head." if "head" in dict(network.named_children()) else "flow.transform."
+    names = {name: re.sub(r"^head\.", head, known) for name, known in plain.own_names(weights.tensors).items()}
+    tensors = {names[name]: value for name, value in weights.tensors.items()}
+    if not new_head:
+        load_state(network, tensors, weights.source)
+        return []
+    kept = {name: value for name, value in own.items() if not name.startswith("backbone.")}
+    odd = [
+        name
+        for name, value in tensors.items()
+        if not name.startswith("backbone.") and (name not in own or own[name].shape != value.shape)
+    ]
+    load_state(network, kept | {name: value for name, value in tensors.items() if name not in odd}, weights.source)
+    return [f"{', '.join(odd)} of another shape: made anew, and learnt"] if odd else []
+
+
+def _as_classifier(network: nn.Module) -> Classifier:
+    if isinstance(network, Classifier):
+        return network
+    parts = dict(network.named_children())
+    head = parts["head"] if "head" in parts else parts["flow"].get_submodule("transform")
+    assert isinstance(parts["backbone"], Backbone)
+    return Classifier(parts["backbone"], head, mean=[0] * 3, std=[1] * 3)
 
 
 def load_state(network: nn.Module, weights: dict[str, Tensor], source: object) -> None:

@@ -1,61 +1,57 @@
-"""The teacher: trained here, or read from a file of weights."""
+"""The teacher: trained here, from random or given weights, or taken as it is given."""
 
-from pathlib import Path
+from typing import NamedTuple
 
 from torch import nn
 
-from models.classifier import Classifier
 from models.factory import check_image_size
 from pipeline.core.errors import user_error
 from pipeline.data.dataset import DataInfo
 from pipeline.networks.spec import NetworkSpec
-from pipeline.networks.torchvision_weights import fetch_weights, find_weights, is_published, published_statistics
-from pipeline.networks.weights import load_state, read_weights
-from pipeline.tasks.training import TaskTraining
+from pipeline.tasks.training import Supervision, TaskTraining
+from pipeline.training.objective import Objective, Supervised
+from pipeline.training.start import Start, find_start, load_start, tune_backbone
 from pipeline.training.teacher_settings import TrainTeacher
 
+SECTION = "train_teacher"
 
-def teacher_spec(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> NetworkSpec:
-    """Return how a teacher of the data ``info`` is made.
 
-    Where ``settings`` give no normalisation it is that of torchvision's weights where those are used, else that of the
-    training images.
+class Teacher(NamedTuple):
+    """A teacher and how it is made."""
+
+    network: nn.Module
+    spec: NetworkSpec
+    start: Start
+
+    def objective(self, settings: TrainTeacher, task: TaskTraining, supervision: Supervision) -> Objective:
+        """Return what trains it."""
+        objective = Supervised(self.network, supervision=supervision)
+        tune_backbone(objective, self.spec, self.start, settings.training.fine_tuning, task)
+        return objective
+
+
+def find_teacher(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> Teacher:
+    """Return the teacher of ``settings`` for the data ``info``, still with random weights.
 
     Raises:
-        UserError: torchvision has no such weights.
+        UserError: the backbone is unknown or cannot take the images, or there are no such weights.
     """
-    mean, std = list(info.mean), list(info.std)
-    if settings.weights is not None and is_published(settings.weights):
-        mean, std = published_statistics(find_weights(settings.backbone, settings.weights))
-    return task.plain_network(settings.backbone, info, mean=list(settings.mean or mean), std=list(settings.std or std))
+    start = find_start(settings, info, section=SECTION)
+    spec = task.plain_network(settings.backbone, info, mean=[*start.info.mean], std=[*start.info.std])
+    with user_error(f"{SECTION}.backbone"):
+        network = task.build_plain(spec)
+        check_image_size(network, info.image_size)
+    return Teacher(network, spec, start)
 
 
-def build_teacher(task: TaskTraining, spec: NetworkSpec, image_size: tuple[int, int]) -> nn.Module:
-    """Return the teacher with random weights.
+def build_teacher(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> Teacher:
+    """Return the teacher with the weights that it starts from.
+
+    A file's names may be this pipeline's, or those of the published networks.
 
     Raises:
-        UserError: the backbone is unknown or cannot take ``image_size``.
+        UserError: as ``find_teacher``; or the weights cannot be had or do not fit.
     """
-    with user_error("train_teacher.backbone"):
-        teacher = task.build_plain(spec)
-        check_image_size(teacher, image_size)
+    teacher = find_teacher(settings, info, task)
+    load_start(teacher.network, teacher.start, settings, section=SECTION)
     return teacher
-
-
-def read_teacher(task: TaskTraining, spec: NetworkSpec, weights: str, image_size: tuple[int, int]) -> nn.Module:
-    """Return the teacher with the given ``weights``: a file's, or torchvision's own (``torchvision:NAME``).
-
-    A file's names may be this pipeline's, or those of the published networks; see ``Classifier.own_names``.
-
-    Raises:
-        UserError: the backbone is unknown or cannot take ``image_size``, or the weights are not there or do not fit.
-    """
-    teacher = build_teacher(task, spec, image_size)
-    assert isinstance(teacher, Classifier)
-    if is_published(weights):
-        state = fetch_weights(find_weights(spec.arguments["backbone"], weights))
-    else:
-        state = read_weights(Path(weights))
-    names = teacher.own_names(state)
-    load_state(teacher, {names[name]: value for name, value in state.items()}, weights)
-    return teacher.eval()
