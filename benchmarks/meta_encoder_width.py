@@ -70,12 +70,11 @@ class Arm(NamedTuple):
 
 ARMS = [
     Arm("metric"),
-    Arm("metric_meta", "conv", "auto"),
-    Arm("fm_kt", "conv", "auto"),
     Arm("fm_kt", "conv", "full"),
+    Arm("fm_kt", "conv", "auto"),
     Arm("fm_kt", "conv_mobile", "full"),
+    Arm("metric_meta", "conv", "auto"),
     Arm("fm_kt", "conv", "half"),
-    Arm("metric_meta", "conv", "full"),
 ]
 
 

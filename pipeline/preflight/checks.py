@@ -37,7 +37,7 @@ def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
         earlier: as for ``check_params``.
 
     Raises:
-        UserError: a backbone or a stage is not there; names the parameter.
+        UserError: a backbone or a stage is not there, or the student is larger than its teacher; names the parameter.
     """
     known, student = earlier or {}, params.distill_student
     backbones = {
@@ -48,10 +48,30 @@ def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
     if student.needs_feature_map:
         check_feature_map(student.backbone, earlier=known)
     check_feature_pairs(list(backbones.values()), student.teacher_pairs, earlier=known)
+    sizes = compared_sizes(params)
+    if sizes is not None and sizes != known.get("sizes"):
+        from pipeline.preflight.sizes import check_student_is_smaller
+
+        check_student_is_smaller(params)
     return {
         "backbones": list(backbones.values()),
         "feature_map": student.backbone if student.needs_feature_map else None,
         "feature_pairs": student.teacher_pairs,
+        "sizes": sizes,
+    }
+
+
+def compared_sizes(params: Params) -> Json | None:
+    """Return what decides about the sizes of student and teacher; None where the student may be the larger one."""
+    student = params.distill_student
+    if student.allow_larger or not student.needs_teacher:
+        return None
+    keys = {"method", "backbone", "transfer", "feature_pairs", "flow"}
+    return {
+        "student": student.model_dump(mode="json", include=keys),
+        "teacher": params.train_teacher.backbone,
+        "source": params.prepare_data.source,
+        "image_size": params.prepare_data.image_size,
     }
 
 
