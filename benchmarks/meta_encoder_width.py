@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,8 +28,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from models.classifier import Classifier
-from models.deploy import with_num_steps
+from models.deploy import with_each_num_steps
 from models.factory import build_classifier, count_parameters
 from models.losses import kd_loss
 from models.students import FlowStudent, build_flow_student, build_layered_classifier
@@ -38,9 +37,8 @@ from pipeline.distillation.flow_width import choose_widths
 from pipeline.export.onnx.exporter import export_image_network
 from pipeline.networks.complexity import count_macs
 from pipeline.networks.spec import NetworkSpec
-from pipeline.package.benchmark import measure_latency
 from pipeline.runtimes.base import Runtime
-from pipeline.runtimes.latency import describe_protocol
+from pipeline.runtimes.latency import describe_protocol, percentiles, random_pixels, time_in_turns
 from pipeline.runtimes.onnx import OnnxRuntime
 
 RESULTS = Path(__file__).parent / "results/meta-encoder-width"
@@ -54,6 +52,23 @@ SHOWN_STEPS = (1, 2, 4, 8)
 STATISTICS = {"mean": [0.47, 0.47, 0.47], "std": [0.25, 0.25, 0.25]}
 FLOW = {"schedule": "rectified", "time_scale": 1.0}
 CPU = torch.device("cpu")
+DEPLOYED_STEPS = (1, 4)
+NAMES = ["logits"]
+HEADER = [
+    "arm", "channels", "top-1 % (sd)", "gain over metric", "seeds", "multiply-adds", "parameters", "ms of one image"
+]  # fmt: skip
+PROTOCOL = f"""\
+- Data: CIFAR-10 as JPEG files; {CLASSES * PER_CLASS:,} training images drawn once, all 10,000 test images, seen at
+  {SIZE} x {SIZE} by the students and at {TEACHER_SIZE} x {TEACHER_SIZE} by the teacher.
+- Teacher: {TEACHER}, {TEACHER_EPOCHS} epochs, 72.5% on the test images; its logits are stored, as the mean of both
+  mirror images.
+- Students: SGD with Nesterov momentum 0.9, rate {RATE}, weight decay 5e-4, one epoch of warm-up, cosine; batch {BATCH};
+  shifts by up to 2 pixels and flips; bf16; KD at temperature {TEMPERATURE:g} with weight 1 beside the cross-entropy;
+  flows with N = {STEPS} steps in training. Last epoch; nothing was chosen on the test images.
+- Arms of a seed see the same images in the same order; gains are paired by seed, with their standard error.
+- Multiply-adds are those of the form that deploys by default; parameters are those of the student as trained.
+- `auto` and `full` are values of `distill_student.flow.width`; `half` is half of `auto`.
+"""
 
 
 class Arm(NamedTuple):
@@ -70,12 +85,11 @@ class Arm(NamedTuple):
 
 ARMS = [
     Arm("metric"),
-    Arm("metric_meta", "conv", "auto"),
-    Arm("fm_kt", "conv", "auto"),
     Arm("fm_kt", "conv", "full"),
+    Arm("fm_kt", "conv", "auto"),
     Arm("fm_kt", "conv_mobile", "full"),
+    Arm("metric_meta", "conv", "auto"),
     Arm("fm_kt", "conv", "half"),
-    Arm("metric_meta", "conv", "full"),
 ]
 
 
@@ -128,7 +142,7 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     padding = height // 8
     padded = functional.pad(images, (padding,) * 4)
     rows, columns = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
-    flipped = torch.rand(count, generator=generator) < 0.5  # noqa: PLR2004  (half of them)
+    flipped = torch.rand(count, generator=generator) < 0.5
     down = rows[:, None] + torch.arange(height)  # (N, H)
     across = columns[:, None] + torch.arange(width)
     across = torch.where(flipped[:, None], across.flip(1), across)  # (N, W)
@@ -248,6 +262,103 @@ def train(*, images: Path, seeds: str, students: str, output: Path, work: Path) 
                 with (output / "runs.jsonl").open("a") as file:
                     file.write(json.dumps(run) + "\n")
                 click.echo(json.dumps(run))
+
+
+def cost(arm: Arm, backbone: str) -> dict[str, Any]:
+    """Return channels of the meta-encoder, parameters as trained, and multiply-adds as deployed by number of steps."""
+    torch.manual_seed(0)
+    student = build(arm, backbone).eval()
+    width = student.flow.velocity.width if isinstance(student, FlowStudent) else width_of(arm, backbone)
+    macs = {steps: count_macs(form, (SIZE, SIZE), CPU) for steps, form in deployed(student).items()}
+    return {"width": width, "parameters": count_parameters(student), "macs": macs}
+
+
+def deployed(student: nn.Module) -> dict[int, nn.Module]:
+    """Return the student's smallest form for one and for four steps; for one where it takes none."""
+    networks = with_each_num_steps(student, DEPLOYED_STEPS)
+    return {network.num_steps or 1: network.smallest_form((SIZE, SIZE)) for network in networks}
+
+
+@main.command()
+@click.option("--iterations", default=200, show_default=True)
+@click.option("--output", default=RESULTS, type=click.Path(path_type=Path))
+def latency(*, iterations: int, output: Path) -> None:
+    """Time every arm of a student in turns by ONNX Runtime, one image and one thread; weights are random."""
+    found: dict[str, Any] = {
+        "protocol": f"ONNX Runtime fp32, one thread; {describe_protocol(warmup=20, iterations=iterations)}"
+    }
+    for backbone in STUDENTS:
+        with tempfile.TemporaryDirectory() as folder:
+            runtimes: dict[str, Runtime] = {}
+            for arm in ARMS:
+                torch.manual_seed(0)
+                for steps, form in deployed(build(arm, backbone).eval()).items():
+                    path = Path(folder, f"{len(runtimes)}.onnx")
+                    export_image_network(form, path, image_input((SIZE, SIZE), "float32"), NAMES, opset=20, metadata={})
+                    runtimes[f"{arm}, K = {steps}"] = OnnxRuntime(path)
+            pixels = random_pixels(1, (SIZE, SIZE))
+            seconds = time_in_turns([*runtimes.values()], pixels, warmup=20, iterations=iterations)
+        found[backbone] = {name: percentiles(spent)["p50"] for name, spent in zip(runtimes, seconds, strict=True)}
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "latency.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+@main.command()
+@click.option("--output", default=RESULTS, type=click.Path(path_type=Path))
+def table(*, output: Path) -> None:
+    """Write README.md from runs.jsonl and, where it is there, latency.json."""
+    path = output / "latency.json"
+    timed = json.loads(path.read_text()) if path.exists() else {}
+    lines = ["# Meta-encoders in a width of their own", "", "Made by `python benchmarks/meta_encoder_width.py`.", ""]
+    for backbone, epochs in STUDENTS.items():
+        lines += [f"## {backbone}, {epochs} epochs", "", *_rows(backbone, runs_of(output), timed), ""]
+    lines.append(PROTOCOL.rstrip())
+    lines += [f"- Latency: {timed['protocol']}."] if timed else ["- Latency has not been measured yet."]
+    (output / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _rows(backbone: str, runs: list[dict[str, Any]], timed: dict[str, Any]) -> list[str]:
+    """Return the lines of the table of one student."""
+    by_arm = {
+        arm: {r["seed"]: r["accuracy"] for r in runs if (r["student"], r["arm"]) == (backbone, str(arm))}
+        for arm in ARMS
+    }
+    plain = cost(ARMS[0], backbone)["macs"][1]
+    rows = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)]]
+    for arm, scores in by_arm.items():
+        if not scores:
+            continue
+        spent = cost(arm, backbone)
+        for steps in spent["macs"]:
+            own = {seed: found[str(steps)] for seed, found in scores.items()}
+            gains = [own[seed] - by_arm[ARMS[0]][seed]["1"] for seed in own if seed in by_arm[ARMS[0]]]
+            name = f"{arm}, K = {steps}" if arm.method == "fm_kt" else str(arm)
+            milliseconds = timed.get(backbone, {}).get(f"{arm}, K = {steps}")
+            rows.append(
+                [
+                    name,
+                    str(spent["width"] or "") if arm.meta_encoder else "",
+                    _spread([*own.values()]),
+                    "" if arm == ARMS[0] else _gain(gains),
+                    str(len(own)),
+                    f"{spent['macs'][steps]:,} ({spent['macs'][steps] / plain:.2f}x)",
+                    f"{spent['parameters']:,}",
+                    "" if milliseconds is None else f"{milliseconds:.4f}",
+                ]
+            )
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.mean(values):.2f}" + (f" ({statistics.stdev(values):.2f})" if len(values) > 1 else "")
+
+
+def _gain(values: list[float]) -> str:
+    """Return the mean of paired differences with its standard error."""
+    if not values:
+        return ""
+    error = f" ± {statistics.stdev(values) / len(values) ** 0.5:.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):+.2f}{error}"
 
 
 if __name__ == "__main__":

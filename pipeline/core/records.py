@@ -58,11 +58,19 @@ class CurvePoint(Part):
     macs: int
 
 
+class PlainSizeRecord(Part):
+    """The size of the student without its flows."""
+
+    num_parameters: int
+    macs: int
+
+
 class CalibrationRecord(Record):
     """calibration.json: the number of steps, and those that it was chosen from."""
 
     written_by = "calibrate_steps"
     num_steps: NumSteps
+    plain: PlainSizeRecord | None = None
     reason: str
     num_images: int
     curve: list[CurvePoint]
@@ -147,6 +155,7 @@ class PlainRecord(Part):
 
     bytes: int
     latency_ms: float
+    latency_by_batch_ms: dict[str, float] = {}
 
 
 class TradeoffRecord(Record):

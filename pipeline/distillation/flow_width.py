@@ -98,6 +98,11 @@ def choose_widths(spec: NetworkSpec, image_size: tuple[int, int], wanted: int | 
     num_flows = len(spec.arguments.get("stages", [None]))
     if wanted != AUTO:
         return [None if wanted == FULL else int(wanted)] * num_flows
+    with torch.random.fork_rng(devices=[]):  # what is built here to be counted changes no weight that is drawn later
+        return _widest_within(spec, image_size)
+
+
+def _widest_within(spec: NetworkSpec, image_size: tuple[int, int]) -> list[int | None]:
     plain, places = _places(spec, image_size)
     flow = {name: spec.arguments[name] for name in ("schedule", "meta_encoder", "time_scale")}
     spare = {steps: (most - 1) * plain / len(places) for steps, most in ALLOWED.items()}
@@ -136,9 +141,9 @@ def _macs_at(place: Place, flow: dict[str, Any], width: int | None, num_steps: i
 
 
 def _places(spec: NetworkSpec, image_size: tuple[int, int]) -> tuple[int, list[Place]]:
-    """Return the multiply-adds of the plain student and the place of each flow; the state of random numbers stays."""
+    """Return the multiply-adds of the plain student and the place of each flow."""
     narrow = {"widths": [1] * len(spec.arguments["stages"])} if "stages" in spec.arguments else {"width": 1}
-    with torch.random.fork_rng(devices=[]), user_error("distill_student.backbone"):
+    with user_error("distill_student.backbone"):
         student = build_network(spec._replace(arguments=spec.arguments | narrow))
         assert isinstance(student, SampledStudent)
         places: list[Place] = []

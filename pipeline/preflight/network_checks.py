@@ -22,7 +22,8 @@ def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
         earlier: what an earlier check found right, from ``earlier_inputs``.
 
     Raises:
-        UserError: a backbone or a stage is not there, cannot be built, or cannot take the images; names the parameter.
+        UserError: a backbone or a stage is not there, cannot be built, or cannot take the images, or the student is
+            larger than its teacher; names the parameter.
     """
     student, size = params.distill_student, params.prepare_data.image_size
     backbones = {STUDENT: student.backbone, TEACHER: params.train_teacher.backbone}
@@ -37,12 +38,31 @@ def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
         "feature_pairs": student.teacher_pairs,
         "student_network": digests[STUDENT],
         "teacher_network": digests[TEACHER],
+        "sizes": compared_sizes(params),
     }
     if facts != {key: (earlier or {}).get(key) for key in facts}:
         check_backbones(backbones)
         check_buildable(backbones, size, with_feature_map=student.needs_feature_map)
         check_feature_pairs(list(backbones.values()), student.teacher_pairs)
+        if facts["sizes"] is not None:
+            from pipeline.preflight.sizes import check_student_is_smaller
+
+            check_student_is_smaller(params)
     return facts
+
+
+def compared_sizes(params: Params) -> Json | None:
+    """Return what decides about the sizes of student and teacher; None where the student may be the larger one."""
+    student = params.distill_student
+    if student.allow_larger or not student.needs_teacher:
+        return None
+    keys = {"method", "backbone", "transfer", "feature_pairs", "flow"}
+    return {
+        "student": student.model_dump(mode="json", include=keys),
+        "teacher": params.train_teacher.backbone,
+        "source": params.prepare_data.source,
+        "image_size": params.prepare_data.image_size,
+    }
 
 
 def check_backbones(backbones: Mapping[str, str]) -> None:

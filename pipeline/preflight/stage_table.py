@@ -217,6 +217,7 @@ STAGES = Table(
         params=(
             "base",
             "calibrate_steps.candidates",
+            "evaluate.latency_batch_sizes",
             "export_onnx.calibration",
             "export_onnx.collapse",
             "export_onnx.input",

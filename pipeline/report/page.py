@@ -85,6 +85,11 @@ def _headline(results: Results) -> str:
         ["sampling steps K", "", "none" if num_steps is None else str(num_steps), ""],
     ]
     header = ["", "teacher, PyTorch", "student, PyTorch", "student, ONNX Runtime fp32"]
+    plain = results.calibration.get("plain")
+    if plain is not None:
+        header.append("plain student, without its flow")
+        for row, cell in zip(rows, ["", _count(plain["num_parameters"]), _count(plain["macs"]), "none"], strict=True):
+            row.append(cell)
     reason = html.escape(results.calibration["reason"])
     return _cells(header, rows) + f"<p>Behind +/- stands the standard error. K: {reason}.</p>"
 
