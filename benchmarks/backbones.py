@@ -166,7 +166,7 @@ def main(names: tuple[str, ...]) -> None:
     """Examine the networks NAMES, or all that have not been yet."""
     found = read_json(RESULTS) if RESULTS.exists() else {}
     todo = list(names) or [name for name in all_names() if name not in found]
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # what takes seconds to import is imported once
     for number, name in enumerate(todo, start=1):
         started = time.perf_counter()
         with tempfile.NamedTemporaryFile("r") as file:

@@ -172,8 +172,6 @@ def test_what_is_no_file_of_weights_is_said_to_be_none(content: bytes, words: st
 def test_an_unknown_backbone_is_blamed_on_its_parameter() -> None:
     with pytest.raises(UserError, match=r"distill_student.backbone: unknown backbone 'resnet9'; did you mean"):
         build_student(student_spec(backbone="resnet9"), SIZE)
-    with pytest.raises(UserError, match=r"distill_student.backbone: backbone 'vit_b_16' pools no feature map"):
-        build_student(student_spec(backbone="vit_b_16"), SIZE)
     with pytest.raises(UserError, match=r"train_teacher.backbone: unknown backbone 'resnet9'"):
         given_teacher("any", spec_of(backbone="resnet9"))
 

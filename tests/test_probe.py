@@ -116,8 +116,8 @@ def test_the_probe_ends_with_two_and_one_line_and_writes_nothing(tmp_path: Path,
         {"prepare_data.source": "imagefolder", "prepare_data.root": str(tmp_path / "params.yaml")},
         {"prepare_data.source": "cifar10", "prepare_data.root": str(tmp_path / "nowhere")},
         FEATURES | {"distill_student.feature_pairs": [[2, 2], [4, 3]]},
-        FEATURES | {"distill_student.backbone": "vit_b_16"},
-        {"distill_student.method": "fm_kt_theta", "distill_student.backbone": "squeezenet1_1"},
+        FEATURES | {"distill_student.backbone": "timm:hiera_tiny_224"},
+        {"distill_student.method": "fm_kt_theta", "distill_student.backbone": "timm:hiera_tiny_224"},
     ):
         result = run_probe(params_file(changes), out)
         assert result.exit_code == 2

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.backbones.backbone import BackboneAndHead
+from models.backbones.backbone import BackboneAndHead, cannot_take
 from models.backbones.cutting import cut_classifier
 from models.backbones.local_imports import file_and_function
 from models.backbones.tracing import FAULTS, first_line
@@ -85,18 +85,19 @@ def _own_faults(path: Path) -> Iterator[None]:
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(folder)]
         place = f"{own[-1].filename}, line {own[-1].lineno}" if own else str(path)
+        if isinstance(error, SyntaxError):  # is in no frame yet
+            place = f"{error.filename}, line {error.lineno}"
         raise ValueError(f"{place}: {type(error).__name__}: {first_line(error)}") from error
     finally:
         sys.path.remove(folder)
 
 
 def _check_logits(name: str, classifier: nn.Module, num_classes: int, image_size: Sequence[int]) -> None:
-    size = " x ".join(map(str, image_size))
     try:
         with torch.no_grad():
             logits: object = classifier.eval()(torch.zeros(1, 3, *image_size))
     except FAULTS as error:
-        raise ValueError(f"{name} cannot take images of {size} pixels ({first_line(error)})") from error
+        raise ValueError(f"{name} {cannot_take(image_size, first_line(error))}") from error
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if shape != (1, num_classes):
         raise ValueError(

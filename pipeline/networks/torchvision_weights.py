@@ -27,7 +27,7 @@ def find_weights(backbone: str, weights: str) -> Any:
     from torchvision import models
 
     try:
-        entries = models.get_model_weights(backbone).__members__
+        entries = models.get_model_weights(backbone.removeprefix(f"{PREFIX}:")).__members__
     except ValueError as error:
         raise UserError(f"{KEY}: torchvision has no network {backbone!r}; give a file, or null to train") from error
     name = weights.partition(":")[2] or "DEFAULT"

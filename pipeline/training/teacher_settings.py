@@ -13,9 +13,7 @@ from pipeline.training.settings import Training
 class TrainTeacher(Section):
     """The network to learn from: trained here, or given as a file of weights."""
 
-    backbone: BackboneName = knob(
-        "resnet8x4", "the teacher's network: for small images, as resnet20, or one of torchvision's"
-    )
+    backbone: BackboneName = knob("resnet8x4", "resnet20, one of torchvision's, timm:NAME or python:FILE.py:FUNCTION")
     weights: PathText | None = knob(
         None, "null: train; or a file (.safetensors or a state dict), or the word torchvision"
     )
