@@ -87,7 +87,6 @@ def own(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "blocks.py").write_text(BLOCKS)
     (folder / "net.py").write_text(NETWORK)
-    sys.modules.pop("blocks", None)
     return folder / "net.py"
 
 
@@ -223,6 +222,18 @@ def test_a_fault_of_a_users_file_is_one_line_with_its_place(name: str, message: 
     with pytest.raises(ValueError, match=message) as error:
         build_parts(name.format(folder=own.parent), 3, (16, 16))
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_two_files_have_each_its_own_beside_it(own: Path) -> None:
+    other = own.parent.parent / "others"
+    other.mkdir()
+    (other / "net.py").write_text(NETWORK)
+    (other / "blocks.py").write_text(BLOCKS.replace("nn.ReLU()", "nn.GELU()"))
+    found = []
+    for folder in (own.parent, other, own.parent):
+        backbone = build_parts(f"python:{folder}/net.py:small", 3).backbone
+        found.append(any(isinstance(module, nn.GELU) for module in backbone.modules()))
+    assert found == [False, True, False]
 
 
 def test_a_network_that_cannot_be_cut_says_why_and_is_a_teacher_all_the_same(own: Path) -> None:
@@ -410,8 +421,10 @@ def test_a_vision_transformer_as_a_student_trains_and_exports(tmp_path: Path) ->
 def test_a_typo_in_a_timm_name_has_the_nearest_ones() -> None:
     with pytest.raises(ValueError, match=r"^unknown network of timm 'resnet19'; did you mean resnet18 or .*known$"):
         find_backbone("timm:resnet19")
-    with pytest.raises(ValueError, match=r"^unknown backbone 'resnetv3_50'; .* known, others as timm:..., python:...$"):
+    with pytest.raises(ValueError, match=r"^unknown backbone 'resnetv3_50'; .* known, others as timm:NAME, .*$"):
         find_backbone("resnetv3_50")
+    with pytest.raises(ValueError, match=r"^unknown backbone 'test_vit'; did you mean (.* or )?timm:test_vit"):
+        find_backbone("test_vit")
     assert find_backbone("torchvision:resnet18").source is find_backbone("resnet18").source
 
 

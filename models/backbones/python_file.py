@@ -17,6 +17,9 @@ from models.backbones.cutting import cut_classifier
 from models.backbones.local_imports import file_and_function
 from models.backbones.tracing import FAULTS, first_line
 
+_BESIDE: dict[str, str] = {}
+"""The modules that files of the user's have imported from beside them, and from which folder."""
+
 
 def cut_python_classifier(name: str, num_classes: int, image_size: Sequence[int] | None) -> BackboneAndHead:
     """Return what the function of ``name`` (``FILE.py:FUNCTION``) returns, cut into its stages and its head.
@@ -78,6 +81,10 @@ def _call(build: Callable[..., Any], num_classes: int, image_size: Sequence[int]
 def _own_faults(path: Path) -> Iterator[None]:
     """Turn whatever the code of ``path`` raises into a ValueError with the place; let it import what lies beside."""
     folder = str(path.resolve().parent)
+    for name in [name for name, other in _BESIDE.items() if other != folder]:
+        sys.modules.pop(name, None)  # another file's, which may be called the same
+        del _BESIDE[name]
+    before = set(sys.modules)
     sys.path.insert(0, folder)
     try:
         yield
@@ -90,6 +97,9 @@ def _own_faults(path: Path) -> Iterator[None]:
         raise ValueError(f"{place}: {type(error).__name__}: {first_line(error)}") from error
     finally:
         sys.path.remove(folder)
+        for name in set(sys.modules) - before:
+            if (getattr(sys.modules[name], "__file__", None) or "").startswith(f"{folder}/"):
+                _BESIDE[name] = folder
 
 
 def _check_logits(name: str, classifier: nn.Module, num_classes: int, image_size: Sequence[int]) -> None:

@@ -125,14 +125,16 @@ def probe_command(run: Run) -> Command:
 
 
 def trials(comparison: Comparison, out: Path) -> list[Trial]:
-    """Return the trials, all methods of a seed before the next seed; writes their parameters.
+    """Return the trials, all methods of a seed before the next seed; writes parameters and facts of each.
 
     Raises:
         UserError: the parameters of a method are wrong; nothing has run then.
     """
     found = [_trial(comparison, out, method, seed) for seed in comparison.seeds for method in comparison.methods]
-    for trial in found[: len(comparison.methods)]:  # another seed changes nothing that is checked
-        check_networks(load_params(trial.params))
+    first = found[: len(comparison.methods)]  # another seed changes nothing that is checked
+    facts = [check_networks(load_params(trial.params)) for trial in first]
+    for trial, inputs in zip(found, itertools.cycle(facts)):  # the facts are those of one seed
+        write_json(trial.environment, {"inputs": inputs})
     return found
 
 
