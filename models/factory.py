@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from models.backbones.backbone import Backbone, BackboneAndHead
+from models.backbones.backbone import Backbone, BackboneAndHead, cannot_take
 from models.backbones.sources import find_backbone
 from models.backbones.token_maps import tokens_as_map
 from models.backbones.tracing import UntraceableError
@@ -88,8 +88,7 @@ def check_image_size(network: nn.Module, image_size: Sequence[int], *arguments: 
         with torch.no_grad():
             network.eval()(torch.zeros(1, 3, *image_size), *arguments)
     except (AssertionError, RuntimeError, ValueError) as error:
-        size = " x ".join(map(str, image_size))
-        raise ValueError(f"cannot take images of {size} pixels ({error}); choose another, or set image_size") from error
+        raise ValueError(cannot_take(image_size, error)) from error
     network.train()
 
 

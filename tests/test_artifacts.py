@@ -177,8 +177,6 @@ def test_an_unknown_backbone_is_blamed_on_its_parameter(tmp_path: Path) -> None:
     (tmp_path / "any").touch()
     with pytest.raises(UserError, match=r"distill_student.backbone: unknown backbone 'resnet9'; did you mean"):
         build_student(student_spec(backbone="resnet9"), SIZE)
-    with pytest.raises(UserError, match=r"distill_student.backbone: backbone 'vit_b_16' pools no feature map"):
-        build_student(student_spec(backbone="vit_b_16"), SIZE)
     with pytest.raises(UserError, match=r"train_teacher.backbone: unknown backbone 'resnet9'"):
         given_teacher(tmp_path / "any", backbone="resnet9")
 

@@ -101,22 +101,26 @@ def test_a_classifier_is_what_torchvision_publishes(name: str) -> None:
     torch.testing.assert_close(network(images), whole(network.normalize(images)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_1", "swin_t", "vit_b_16"])
-def test_a_classifier_without_a_map_to_tap_is_refused_for_transfer(name: str) -> None:
-    refusal = rf"backbone '{name}' pools no feature map before its classifier"
-    with torch.device("meta"), pytest.raises(ValueError, match=refusal):
-        build_transfer_parts(name, 3)
+@pytest.mark.parametrize(
+    ("name", "widths"), [("squeezenet1_1", (64, 128, 256, 512)), ("swin_t", (96, 768)), ("vit_b_16", (768,))]
+)
+def test_classifiers_that_pool_no_map_by_a_layer_of_their_own_have_one_all_the_same(
+    name: str, widths: tuple[int, ...]
+) -> None:
+    with torch.device("meta"):
+        assert build_transfer_parts(name, 3).backbone.widths == widths
 
 
 def test_an_unknown_backbone_is_answered_with_the_nearest_ones() -> None:
     with pytest.raises(
-        ValueError, match=r"^unknown backbone 'resnet9'; did you mean resnet\d+ or .*\? \d\d+ are known$"
+        ValueError,
+        match=r"^unknown backbone 'resnet9'; did you mean resnet\d+ or .*\? \d\d+ are known, others as timm:NAME, .*$",
     ):
         build_parts("resnet9", 3)
 
 
 def test_a_backbone_has_one_source_and_names_are_listed_without_pytorch_where_they_can_be() -> None:
-    bare = [source for source in BACKBONE_SOURCES.values() if source.has_bare_names]
+    bare = [source for source in BACKBONE_SOURCES.values() if not source.form]
     names = [name for source in bare for name in (source.names() if source.names is not None else ())]
     assert len(set(names)) == len(names)
     assert [find_backbone(name).source.name for name in ("wrn_16_2", "resnet18")] == ["small_images", "torchvision"]

@@ -75,6 +75,12 @@ class Backbone(nn.Module):
         return x
 
 
+def cannot_take(image_size: Sequence[int], reason: object) -> str:
+    """Return what is said of a network that takes no images of ``image_size`` (H, W), for the ``reason``."""
+    size = " x ".join(map(str, image_size))
+    return f"cannot take images of {size} pixels ({reason}); choose another, or set image_size"
+
+
 class BackboneAndHead(NamedTuple):
     """A classifier in two parts: ``head(backbone(images))`` are its logits."""
 

@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.backbones.backbone import BackboneAndHead
+from models.backbones.backbone import BackboneAndHead, cannot_take
 from models.backbones.cutting import cut_classifier
 from models.backbones.local_imports import file_and_function
 from models.backbones.tracing import FAULTS, first_line
+
+_BESIDE: dict[str, str] = {}
+"""The modules that files of the user's have imported from beside them, and from which folder."""
 
 
 def cut_python_classifier(name: str, num_classes: int, image_size: Sequence[int] | None) -> BackboneAndHead:
@@ -78,6 +81,10 @@ def _call(build: Callable[..., Any], num_classes: int, image_size: Sequence[int]
 def _own_faults(path: Path) -> Iterator[None]:
     """Turn whatever the code of ``path`` raises into a ValueError with the place; let it import what lies beside."""
     folder = str(path.resolve().parent)
+    for name in [name for name, other in _BESIDE.items() if other != folder]:
+        sys.modules.pop(name, None)  # another file's, which may be called the same
+        del _BESIDE[name]
+    before = set(sys.modules)
     sys.path.insert(0, folder)
     try:
         yield
@@ -85,18 +92,22 @@ def _own_faults(path: Path) -> Iterator[None]:
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(folder)]
         place = f"{own[-1].filename}, line {own[-1].lineno}" if own else str(path)
+        if isinstance(error, SyntaxError):  # is in no frame yet
+            place = f"{error.filename}, line {error.lineno}"
         raise ValueError(f"{place}: {type(error).__name__}: {first_line(error)}") from error
     finally:
         sys.path.remove(folder)
+        for name in set(sys.modules) - before:
+            if (getattr(sys.modules[name], "__file__", None) or "").startswith(f"{folder}/"):
+                _BESIDE[name] = folder
 
 
 def _check_logits(name: str, classifier: nn.Module, num_classes: int, image_size: Sequence[int]) -> None:
-    size = " x ".join(map(str, image_size))
     try:
         with torch.no_grad():
             logits: object = classifier.eval()(torch.zeros(1, 3, *image_size))
     except FAULTS as error:
-        raise ValueError(f"{name} cannot take images of {size} pixels ({first_line(error)})") from error
+        raise ValueError(f"{name} {cannot_take(image_size, first_line(error))}") from error
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if shape != (1, num_classes):
         raise ValueError(

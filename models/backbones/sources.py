@@ -7,7 +7,8 @@ head, in a file of this folder, and an entry here. Bare names must differ betwee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -34,8 +35,8 @@ class BackboneSourceEntry(Entry):
     """Returns the names that it knows; None: they are files of the user's, which ``fingerprint`` looks for."""
     imports_pytorch: bool
     """Whether listing the names imports PyTorch, which takes seconds."""
-    has_bare_names: bool = True
-    """Whether its names also stand alone, without the source's."""
+    form: str = ""
+    """How its networks are named, such as ``timm:NAME``; empty where their names also stand alone."""
     how_to_list: str = ""
     """What to say in place of the names, where they are too many."""
     fingerprint: Callable[[str], str | None] = _no_file
@@ -111,20 +112,20 @@ BACKBONE_SOURCES = Table(
     ),
     BackboneSourceEntry(
         name="timm",
-        description="timm's image classifiers, cut into stages, as timm:NAME",
+        description="timm's image classifiers, cut into stages, as `timm:NAME`",
         load=_timm,
         names=_timm_names,
         imports_pytorch=True,
-        has_bare_names=False,
+        form="timm:NAME",
         how_to_list="more than a thousand: python -c 'import timm; print(*timm.list_models())' lists them",
     ),
     BackboneSourceEntry(
         name="python",
-        description="a function of your own, from the number of classes to the network, as python:FILE.py:FUNCTION",
+        description="a function of your own, from the number of classes to the network, as `python:FILE.py:FUNCTION`",
         load=_python,
         names=None,
         imports_pytorch=False,
-        has_bare_names=False,
+        form="python:FILE.py:FUNCTION",
         how_to_list="python:FILE.py:FUNCTION, where FUNCTION(num_classes) returns a torch.nn.Module, images to logits",
         fingerprint=_python_fingerprint,
     ),
@@ -137,7 +138,7 @@ def known_without_pytorch(name: str) -> bool:
     sources = [entry for entry in BACKBONE_SOURCES.values() if entry.names is not None and not entry.imports_pytorch]
     if colon:
         return any(entry.name == source and entry.names is not None and rest in entry.names() for entry in sources)
-    return any(entry.has_bare_names and entry.names is not None and name in entry.names() for entry in sources)
+    return any(not entry.form and entry.names is not None and name in entry.names() for entry in sources)
 
 
 def find_backbone(name: str) -> FoundBackbone:
@@ -152,15 +153,25 @@ def find_backbone(name: str) -> FoundBackbone:
         if source.names is not None and rest not in (known := source.names()):
             raise ValueError(unknown_name(f"network of {prefix}", rest, known))
         return FoundBackbone(source, rest)
-    bare = [entry for entry in BACKBONE_SOURCES.values() if entry.has_bare_names and entry.names is not None]
+    bare = [entry for entry in BACKBONE_SOURCES.values() if not entry.form and entry.names is not None]
     known = []
     for entry in bare:
         names = entry.names() if entry.names is not None else ()
         if name in names:
             return FoundBackbone(entry, name)
         known += names
-    prefixed = ", ".join(f"{entry.name}:..." for entry in BACKBONE_SOURCES.values() if not entry.has_bare_names)
-    raise ValueError(f"{unknown_name('backbone', name, known)}, others as {prefixed}")
+    known += [f"{prefix}:{name}" for prefix in _other_sources(name)]
+    forms = ", ".join(entry.form for entry in BACKBONE_SOURCES.values() if entry.form)
+    raise ValueError(f"{unknown_name('backbone', name, known)}, others as {forms}")
+
+
+def _other_sources(name: str) -> Iterator[str]:
+    """Yield the sources that know ``name``, but with their own before it."""
+    for entry in BACKBONE_SOURCES.values():
+        if entry.form and entry.names is not None:
+            with contextlib.suppress(ValueError):  # it is not installed
+                if name in entry.names():
+                    yield entry.name
 
 
 def backbone_fingerprint(name: str) -> str | None:

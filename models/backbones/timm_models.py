@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from models.backbones.backbone import BackboneAndHead, Untraced
+from models.backbones.backbone import BackboneAndHead, Untraced, cannot_take
 from models.backbones.cutting import cut_classifier
 from models.backbones.tracing import first_line
 
@@ -40,8 +40,9 @@ def build_timm_classifier(name: str, num_classes: int, image_size: Sequence[int]
     try:
         classifier: nn.Module = timm.create_model(name, pretrained=False, **options)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        size = " x ".join(map(str, image_size)) if image_size is not None else "any"
-        raise ValueError(f"timm builds no {name!r} for images of {size} pixels ({first_line(error)})") from error
+        reason = first_line(error)
+        message = cannot_take(image_size, reason) if image_size is not None else f"timm cannot build it ({reason})"
+        raise ValueError(message) from error
     return classifier
 
 
@@ -64,4 +65,5 @@ def _timm() -> ModuleType:
         import timm
     except ModuleNotFoundError as error:
         raise ValueError(NOT_INSTALLED) from error
+    timm.layers.set_fused_attn(enable=False)  # PyTorch's ONNX exporter takes the fused operator of some networks only
     return timm

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torchvision import models
 
-from models.backbones.backbone import BackboneAndHead
+from models.backbones.backbone import BackboneAndHead, cannot_take
 from models.backbones.cutting import cut_classifier
 
 
@@ -30,13 +30,12 @@ def build_torchvision_classifier(name: str, num_classes: int, image_size: Sequen
         options.update(aux_logits=False, init_weights=True)
     if name.startswith("vit_") and image_size is not None:
         if image_size[0] != image_size[1]:
-            raise ValueError(f"torchvision's {name} takes square images, got {image_size[0]} x {image_size[1]} pixels")
+            raise ValueError(cannot_take(image_size, "its images are square"))
         options["image_size"] = image_size[0]
     try:
         classifier: nn.Module = models.get_model(name, weights=None, **options)
     except AssertionError as error:
-        size = " x ".join(map(str, image_size or ()))
-        raise ValueError(f"torchvision builds no {name} for images of {size} pixels ({error})") from error
+        raise ValueError(cannot_take(image_size or (), error)) from error
     return classifier
 
 

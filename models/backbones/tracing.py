@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from models.backbones.backbone import NOTHING, Untraced
+from models.backbones.backbone import NOTHING, Untraced, cannot_take
 
 ROUNDS = 8
 """So often, at most, modules that compute otherwise in training are taken whole and the network is traced again."""
@@ -50,8 +50,7 @@ class Traced(NamedTuple):
                 self.root(image)  # says in its own words what is wrong
                 _Shapes(graph).run(image)
         except FAULTS as error:
-            size = " x ".join(map(str, image_size))
-            raise UntraceableError(f"it cannot take images of {size} pixels ({first_line(error)})") from error
+            raise UntraceableError(f"it {cannot_take(image_size, first_line(error))}") from error
 
     def after(self, start: fx.Node, end: fx.Node) -> fx.GraphModule:
         """Return what lies after ``start`` up to ``end``, as a module from the one value to the other.

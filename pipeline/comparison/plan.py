@@ -127,7 +127,7 @@ def probe_command(run: Run) -> Command:
 
 
 def trials(comparison: Comparison, out: Path) -> list[Trial]:
-    """Return the trials, all methods of a seed before the next seed; writes their parameters.
+    """Return the trials, all methods of a seed before the next seed; writes parameters and facts of each.
 
     Raises:
         UserError: the parameters of a method are wrong; nothing has run then.

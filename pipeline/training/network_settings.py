@@ -12,7 +12,7 @@ from pipeline.training.settings import FineTuning, Training
 class TrainedNetwork(Section):
     """A network that is trained from random weights, or from given ones."""
 
-    backbone: BackboneName = knob("resnet8", "the network: for small images, as resnet20, or one of torchvision's")
+    backbone: BackboneName = knob("resnet8", "resnet20, one of torchvision's, timm:NAME or python:FILE.py:FUNCTION")
     weights: PathText | None = knob(
         None,
         "null: start from scratch; or from a file (.safetensors or a state dict), torchvision[:NAME], or timm[:TAG]",
