@@ -311,7 +311,9 @@ def table(*, output: Path) -> None:
     timed = json.loads(path.read_text()) if path.exists() else {}
     lines = ["# Meta-encoders in a width of their own", "", "Made by `python benchmarks/meta_encoder_width.py`.", ""]
     for backbone, epochs in STUDENTS.items():
-        lines += [f"## {backbone}, {epochs} epochs", "", *_rows(backbone, runs_of(output), timed), ""]
+        runs = [run for run in runs_of(output) if run["student"] == backbone]
+        if runs:
+            lines += [f"## {backbone}, {epochs} epochs", "", *_rows(backbone, runs, timed), ""]
     lines.append(PROTOCOL.rstrip())
     lines += [f"- Latency: {timed['protocol']}."] if timed else ["- Latency has not been measured yet."]
     (output / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

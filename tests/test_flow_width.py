@@ -91,9 +91,16 @@ def count(network: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-@pytest.mark.parametrize("meta_encoder", ["conv", "conv_mobile", "mlp"])
-@pytest.mark.parametrize("backbone", ["resnet8", "cifar_shufflenet_v1", "mobilenet_v3_small"])
+@pytest.mark.parametrize(
+    ("backbone", "meta_encoder", "schedule"),
+    [
+        *(("resnet8", "conv", schedule) for schedule in sorted(SCHEDULES)),
+        ("resnet8", "mlp", "rectified"),
+        ("cifar_shufflenet_v1", "conv", "rectified"),
+        ("mobilenet_v3_small", "conv_mobile", "rectified"),
+        ("mobilenet_v3_small", "transformer", "rectified"),
+    ],
+)
 def test_auto_is_the_widest_that_the_budget_allows(backbone: str, meta_encoder: str, schedule: str) -> None:
     size = (48, 32)
     spec = spec_of(backbone=backbone, meta_encoder=meta_encoder, schedule=schedule)
