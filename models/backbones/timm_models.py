@@ -65,5 +65,8 @@ def _timm() -> ModuleType:
         import timm
     except ModuleNotFoundError as error:
         raise ValueError(NOT_INSTALLED) from error
-    timm.layers.set_fused_attn(enable=False)  # PyTorch's ONNX exporter takes the fused operator of some networks only
-    return timm
+    package: ModuleType = timm
+    package.layers.set_fused_attn(
+        enable=False
+    )  # PyTorch's ONNX exporter takes the fused operator of some networks only
+    return package
