@@ -65,7 +65,9 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
                 seed = derive_seed(base.seed, NAME)
                 rows = run.train(objective, data, task, settings.training, seed=seed, history=history)
             else:
-                teacher = read_teacher(task, spec, settings.weights, image_size).to(device)
+                teacher = read_teacher(task, spec, settings.weights, image_size, entry=settings.weights_entry).to(
+                    device
+                )
             about = save_network(run.folder, teacher, spec, about={})
             report = {"execution": run.execution.describe()} if trains else {}
             found = supervision.validate(teacher, prepared.split("test"), device)

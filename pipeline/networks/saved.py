@@ -96,7 +96,7 @@ def load_network(folder: Path) -> tuple[nn.Module, Json]:
         network = build_network(_spec(about["kind"], about["arguments"]))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / DESCRIPTION}: describes no network ({error!r}); run the stage again") from error
-    weights = read_weights(folder / WEIGHTS)
+    weights = read_weights(folder / WEIGHTS).tensors
     load_state(network, {name.replace(*EARLIER_NAME): tensor for name, tensor in weights.items()}, folder / WEIGHTS)
     return network.eval(), about
 

@@ -1,18 +1,20 @@
 """The teacher: trained here, or read from a file of weights."""
 
+import logging
 from pathlib import Path
 
 from torch import nn
 
-from models.classifier import Classifier
 from models.factory import check_image_size
 from pipeline.core.errors import user_error
 from pipeline.data.dataset import DataInfo
 from pipeline.networks.spec import NetworkSpec
 from pipeline.networks.torchvision_weights import fetch_weights, find_weights, is_published, published_statistics
-from pipeline.networks.weights import load_state, read_weights
+from pipeline.networks.weights import Weights, load_weights, read_weights
 from pipeline.tasks.training import TaskTraining
 from pipeline.training.teacher_settings import TrainTeacher
+
+logger = logging.getLogger(__name__)
 
 
 def teacher_spec(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> NetworkSpec:
@@ -42,20 +44,22 @@ def build_teacher(task: TaskTraining, spec: NetworkSpec, image_size: tuple[int, 
     return teacher
 
 
-def read_teacher(task: TaskTraining, spec: NetworkSpec, weights: str, image_size: tuple[int, int]) -> nn.Module:
+def read_teacher(
+    task: TaskTraining, spec: NetworkSpec, weights: str, image_size: tuple[int, int], *, entry: str | None = None
+) -> nn.Module:
     """Return the teacher with the given ``weights``: a file's, or torchvision's own (``torchvision:NAME``).
 
-    A file's names may be this pipeline's, or those of the published networks; see ``Classifier.own_names``.
+    Args:
+        entry: where the weights stand in their file; None: where they are found and fit.
 
     Raises:
         UserError: the backbone is unknown or cannot take ``image_size``, or the weights are not there or do not fit.
     """
     teacher = build_teacher(task, spec, image_size)
-    assert isinstance(teacher, Classifier)
     if is_published(weights):
-        state = fetch_weights(find_weights(spec.arguments["backbone"], weights))
+        given = Weights(fetch_weights(find_weights(spec.arguments["backbone"], weights)), weights)
     else:
-        state = read_weights(Path(weights))
-    names = teacher.own_names(state)
-    load_state(teacher, {names[name]: value for name, value in state.items()}, weights)
+        given = read_weights(Path(weights), entry=entry)
+    for line in load_weights(teacher, given):
+        logger.info("%s", line)
     return teacher.eval()
