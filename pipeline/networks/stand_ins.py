@@ -81,9 +81,11 @@ def read_with_stand_ins(path: Path, *, is_torchscript: bool, is_legacy: bool) ->
         (_Filled if name in named.filled else type("StandIn", (StandIn,), {"named": name}), name)
         for name in sorted(named.names)
     ]
-    source = _without_code(path) if is_torchscript else path
-    with torch.serialization.safe_globals([*stand_ins]):
-        content = torch.load(source, "cpu", weights_only=True)
+    with (
+        _without_code(path) if is_torchscript else path.open("rb") as file,  # by a name PyTorch would judge its suffix
+        torch.serialization.safe_globals([*stand_ins]),
+    ):
+        content = torch.load(file, "cpu", weights_only=True)
     return content, sorted(_outside_pytorch(named.names))
 
 

@@ -133,7 +133,7 @@ def load_weights(network: nn.Module, weights: Weights, *, new_head: bool = False
     taken = {mine: chosen.tensors[theirs] for mine, theirs in found.taken.items()}
     require_numbers({found.taken[mine]: value for mine, value in taken.items()}, chosen.source)
     network.load_state_dict(taken, strict=False)
-    lines = [*chosen.notes, *_choice(chosen, [candidates[i] for i in allowed[1:]], found)]
+    lines = _choice(chosen, [candidates[i] for i in allowed[1:]], found)
     return [*lines, *_left_out(found, network, chosen.tensors)]
 
 
