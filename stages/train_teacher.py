@@ -1,4 +1,4 @@
-"""Train the teacher, or take the one that is given."""
+"""Train the teacher, from scratch or from given weights, or take it as it is given."""
 
 import logging
 from pathlib import Path
@@ -17,10 +17,9 @@ from pipeline.tasks.data import open_data
 from pipeline.training.diagnosis import given_weights_warnings, training_warnings
 from pipeline.training.launch import run_in_processes
 from pipeline.training.loop import Row, write_empty_history
-from pipeline.training.objective import Supervised
 from pipeline.training.run import training_run
 from pipeline.training.settings import ExecutionSettings
-from pipeline.training.teacher import build_teacher, read_teacher, teacher_spec
+from pipeline.training.teacher import build_teacher
 from pipeline.training.teacher_settings import TrainTeacher
 from stages.common import exit_codes, stage_options
 from stages.declared import load_declared
@@ -35,21 +34,22 @@ NOT_NEEDED = {"status": "not needed", "reason": "distill_student.method learns w
 @stage_options(NAME)
 @exit_codes
 def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: Path, history: Path) -> None:
-    """Write the teacher, trained here or read from given weights, and its scores on the test split."""
+    """Write the teacher, trained here or taken from given weights, and its scores on the test split."""
     base = load_declared(NAME, params_path, "base", Base)
     execution = load_declared(NAME, params_path, "execution", ExecutionSettings)
     settings = load_declared(NAME, params_path, NAME, TrainTeacher)
     is_needed = read_record(environment, ProbedInputs)["inputs"]["teacher"] == "needed"
-    trains = is_needed and settings.weights is None
+    trains = is_needed and settings.training.epochs > 0
     if trains and run_in_processes(f"stages.{NAME}", execution.num_processes):
         return
     device = set_up_torch(NAME, base)
     prepared = open_data(data)
     task = prepared.training
-    spec = teacher_spec(settings, prepared.info, task)
+    teacher = build_teacher(settings, prepared.info, task) if is_needed else None
     supervision = task.supervision(prepared.info, **settings.training.supervision_settings())
     params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
-    precision, inputs = settings.training.precision, [data / "data.json"]
+    precision = settings.training.precision
+    inputs = [data / "data.json", *(teacher.start.files if teacher else [])]
     report: Json = NOT_NEEDED
     rows: list[Row] = []
     with training_run(
@@ -57,27 +57,23 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
     ) as run:
         if not trains and is_main():
             write_empty_history(history, supervision, prepared.task.primary)
-        if is_needed:
-            image_size = prepared.info.image_size
-            if settings.weights is None:
-                teacher = build_teacher(task, spec, image_size)
-                objective = Supervised(teacher, supervision=supervision)
+        if teacher is not None:
+            if trains:
+                objective = teacher.objective(settings, task, supervision)
                 seed = derive_seed(base.seed, NAME)
                 rows = run.train(objective, data, task, settings.training, seed=seed, history=history)
-            else:
-                teacher = read_teacher(task, spec, settings.weights, image_size, entry=settings.weights_entry).to(
-                    device
-                )
-            about = save_network(run.folder, teacher, spec, about={})
-            report = {"execution": run.execution.describe()} if trains else {}
-            found = supervision.validate(teacher, prepared.split("test"), device)
+            network, started = teacher.network.to(device).eval(), teacher.start.describe()
+            about = save_network(run.folder, network, teacher.spec, about=started)
+            report = started | ({"execution": run.execution.describe()} if trains else {})
+            found = supervision.validate(network, prepared.split("test"), device)
             report |= {f"test_{name}": value for name, value in found.scores.items()}
             report[f"test_{prepared.task.primary_error}"] = found.standard_error
-            report |= {"macs": count_macs(teacher, image_size, device), "num_parameters": about["num_parameters"]}
+            macs = count_macs(network, prepared.info.image_size, device)
+            report |= {"macs": macs, "num_parameters": about["num_parameters"]}
             report["warnings"] = (
                 training_warnings(rows, found, supervision, what="the teacher", key=run.key)
                 if trains
-                else given_weights_warnings(found)
+                else given_weights_warnings(found, what="the given teacher", section=NAME)
             )
         else:
             write_json(run.folder / "note.json", NOT_NEEDED)

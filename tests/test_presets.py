@@ -85,7 +85,7 @@ def cifar(source: str, teacher: str, student: str, **changes: object) -> dict[st
 def imagenet(teacher: str, student: str) -> dict[str, object]:
     return (
         GPU
-        | both(LARGE)
+        | {f"distill_student.{key}": value for key, value in LARGE.items()}
         | {
             "prepare_data.source": "imagefolder",
             "prepare_data.root": "data/imagenet",
@@ -95,6 +95,7 @@ def imagenet(teacher: str, student: str) -> dict[str, object]:
             "prepare_data.storage": "index",
             "train_teacher.backbone": teacher,
             "train_teacher.weights": "torchvision",
+            "train_teacher.training.epochs": 0,
             "distill_student.backbone": student,
             "distill_student.feature_pairs": [[4, 4], [5, 5]],
             "distill_student.losses.kd.temperature": 1.0,

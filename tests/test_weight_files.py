@@ -331,7 +331,7 @@ def test_nothing_of_a_file_is_run(
     for content in ({"state_dict": published(), "extra": Harmful(*call)}, {"state_dict": Harmful(*call)}):
         torch.save(content, "w.pth", _use_new_zipfile_serialization=not is_old)
         before = set(sys.modules)
-        is_blocked = call[0] is os.system or "extra" not in content
+        is_blocked = call[0] in (os.system, Path.touch) or "extra" not in content
         with pytest.raises(UserError, match=r"w.pth: no readable weights") if is_blocked else nullcontext():
             taken(Path("w.pth"), network(), published())
         assert not Path("harmed").exists()

@@ -10,9 +10,10 @@ from pathlib import Path
 from pipeline.comparison.config import Changes, Comparison, changed_params, folder_name
 from pipeline.core.files import Json, read_json, write_json, write_text
 from pipeline.params.schema import load_params
-from pipeline.preflight.checks import check_networks
+from pipeline.preflight.checks import check_networks, earlier_inputs
 from pipeline.preflight.code import PROJECT, CodeReader
 from pipeline.preflight.stage_table import PROBE, STAGES, StageEntry, command_line
+from pipeline.preflight.weights import check_given_weights
 
 Command = list[str]
 """A stage's module and its arguments."""
@@ -133,6 +134,9 @@ def trials(comparison: Comparison, out: Path) -> list[Trial]:
     found = [_trial(comparison, out, method, seed) for seed in comparison.seeds for method in comparison.methods]
     for trial in found[: len(comparison.methods)]:  # another seed changes nothing that is checked
         check_networks(load_params(trial.params))
+    for trial in found:
+        earlier = earlier_inputs(trial.environment)
+        write_json(trial.environment, {"inputs": check_given_weights(load_params(trial.params), earlier=earlier)})
     return found
 
 

@@ -13,6 +13,9 @@ from pipeline.networks.saved import build_network
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.data import TaskData
 from pipeline.training.objective import Objective
+from pipeline.training.start import Start, find_start, load_start, tune_backbone
+
+SECTION = "distill_student"
 
 
 class Distillation(NamedTuple):
@@ -20,6 +23,8 @@ class Distillation(NamedTuple):
 
     student: nn.Module
     spec: NetworkSpec
+    start: Start
+    """What the student started from."""
     adapter: nn.Module | None
     """What is trained beside the student and does not deploy; None: nothing is."""
     adapter_spec: NetworkSpec | None
@@ -31,21 +36,25 @@ class Distillation(NamedTuple):
 def build_distillation(
     settings: DistillStudent, data: TaskData, open_teacher: Callable[[], Classifier]
 ) -> Distillation:
-    """Return the student of ``settings`` with random weights, and what trains it.
+    """Return the student of ``settings``, with the weights that it starts from, and what trains it.
 
     Args:
         open_teacher: returns the teacher, on the device. It is called where the method needs one, after the student has
             been built, whose first weights therefore do not depend on the teacher.
 
     Raises:
-        UserError: the backbone is unknown, lacks a stage, or cannot take the images; or a teacher is needed.
+        UserError: the backbone is unknown, lacks a stage, or cannot take the images; given weights cannot be had or do
+            not fit; or a teacher is needed.
     """
     method, task, info = METHODS[settings.method].load(), data.training, data.info
-    spec = method.student(settings, info, task)
+    start = find_start(settings, info, section=SECTION)
+    spec = method.student(settings, start.info, task)
     student = build_student(spec, info.image_size)
+    load_start(student, start, settings, section=SECTION)
     teacher = open_teacher() if settings.needs_teacher else None
     adapter_spec = method.adapter(settings, info, task, student, teacher)
     adapter = build_network(adapter_spec) if adapter_spec else None
     supervision = task.supervision(info, **settings.training.supervision_settings())
     objective = method.objective(settings, Networks(student, adapter, teacher), supervision)
-    return Distillation(student, spec, adapter, adapter_spec, teacher, objective)
+    tune_backbone(objective, spec, start, settings.training.fine_tuning, task)
+    return Distillation(student, spec, start, adapter, adapter_spec, teacher, objective)

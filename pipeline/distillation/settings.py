@@ -11,6 +11,7 @@ from models.schedules import SCHEDULES
 from pipeline.core.settings import BackboneName, Count, Counts, Positive, Section, entry_of, knob, rare, section_of
 from pipeline.distillation.criteria import CRITERIA, FEATURES, LOGITS, CriterionEntry, Transfer
 from pipeline.distillation.methods import METHODS
+from pipeline.training.network_settings import TrainedNetwork
 from pipeline.training.settings import Training
 
 
@@ -58,7 +59,7 @@ class Theta(Section):
 Pair = Annotated[tuple[Annotated[Count, Strict()], Annotated[Count, Strict()]], Strict(strict=False)]
 
 
-class DistillStudent(Section):
+class DistillStudent(TrainedNetwork):
     """The student and how it learns."""
 
     method: Annotated[str, entry_of(METHODS)] = knob("fm_kt", "how the student learns")
@@ -129,6 +130,16 @@ class DistillStudent(Section):
             raise ValueError(
                 f"method {self.method!r} does not transfer {self.transfer}; use {' or '.join(able)}, "
                 f"or set transfer to {transfers[0]}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_trains_what_the_method_adds(self) -> Self:
+        if self.training.epochs == 0 and not METHODS[self.method].takes_given:
+            able = " or ".join(name for name, entry in METHODS.items() if entry.takes_given)
+            raise ValueError(
+                f"training.epochs: got 0, but method {self.method!r} learns in training alone; train for an epoch at "
+                f"least, or take given weights as they are with method {able}"
             )
         return self
 

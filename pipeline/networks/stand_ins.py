@@ -65,7 +65,7 @@ class Named(NamedTuple):
     """What a pickle names."""
 
     names: set[str]
-    """Classes and functions, as ``module.name``."""
+    """Classes and functions, as ``module.name``, spelt as in the pickle."""
     filled: set[str]
     """Those of whose objects items are set by key."""
 
@@ -78,15 +78,16 @@ def read_with_stand_ins(path: Path, *, is_torchscript: bool, is_legacy: bool) ->
     """
     named = _legacy_names(path) if is_legacy else _zip_names(path)
     stand_ins = [
-        (_Filled if name in named.filled else type("StandIn", (StandIn,), {"named": name}), name)
+        (_Filled if name in named.filled else type("StandIn", (StandIn,), {"named": _modern(name)}), spelt)
         for name in sorted(named.names)
+        for spelt in sorted({name, _modern(name)})  # PyTorch gives some names of Python 2 their new ones, not all
     ]
     with (
         _without_code(path) if is_torchscript else path.open("rb") as file,  # by a name PyTorch would judge its suffix
         torch.serialization.safe_globals([*stand_ins]),
     ):
         content = torch.load(file, "cpu", weights_only=True)
-    return content, sorted(_outside_pytorch(named.names))
+    return content, sorted(_outside_pytorch({_modern(name) for name in named.names}))
 
 
 def _outside_pytorch(names: set[str]) -> Iterator[str]:
@@ -124,7 +125,7 @@ def names_in(stream: IO[bytes]) -> Named:
             elif operation.name == "MARK":
                 stack.append(_MARK)
             elif operation.name == "GLOBAL":
-                stack.append(_name(str(argument)))
+                stack.append(str(argument).replace(" ", "."))
                 found.names.add(str(stack[-1]))
             else:
                 target = _pop(stack, operation)
@@ -149,9 +150,9 @@ def _pop(stack: list[str | None], operation: pickletools.OpcodeInfo) -> str | No
     return target
 
 
-def _name(argument: str) -> str:
-    """Return the name that Python 3 has for the ``argument`` of an instruction, "module name"."""
-    module, _, name = argument.partition(" ")
+def _modern(full: str) -> str:
+    """Return what Python 3 calls the ``module.name`` that a pickle of protocol 2 names as Python 2 would."""
+    module, _, name = full.rpartition(".")
     module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
     return f"{module}.{name}"
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from models.backbones.sources import known_without_pytorch
 from models.core.table import choose
-from pipeline.core.errors import UserError, readable_file, user_error
-from pipeline.core.files import Json, read_json, sha256
+from pipeline.core.errors import UserError, user_error
+from pipeline.core.files import Json, read_json
 from pipeline.data.sources.settings import PrepareData
 from pipeline.data.sources.table import SOURCES
-from pipeline.networks.torchvision_weights import is_published
 from pipeline.params.schema import Params
+from pipeline.preflight.weights import check_given_weights
 from pipeline.tasks.table import TASKS
 
 
@@ -23,10 +23,11 @@ def check_params(params: Params, *, earlier: Json | None = None) -> Json:
     Raises:
         UserError: a backbone, stage, file or folder is not there; names the parameter.
     """
-    return check_networks(params, earlier=earlier) | {
+    found = check_networks(params, earlier=earlier)
+    return found | {
         "data": data_fingerprint(params.prepare_data),
         "teacher": "needed" if params.distill_student.needs_teacher else "not needed",
-        "teacher_weights": weights_fingerprint(params.train_teacher.weights),
+        **check_given_weights(params, earlier=earlier or {}),
     }
 
 
@@ -67,21 +68,6 @@ def data_fingerprint(settings: PrepareData) -> str:
     if fingerprint is None or settings.root is None:
         return settings.source
     return fingerprint(Path(settings.root), settings.download)
-
-
-def weights_fingerprint(weights: str | None) -> str | None:
-    """Return the SHA-256 of the file of weights, the name of torchvision's, or None where none are given.
-
-    Raises:
-        UserError: the file does not exist or cannot be read.
-    """
-    if weights is None or is_published(weights):
-        return weights
-    path = Path(weights)
-    if not path.is_file():
-        raise UserError(f"train_teacher.weights: no such file: {path}")
-    with readable_file(path):
-        return sha256(path)
 
 
 def check_backbones(backbones: Mapping[str, str], *, known: Iterable[str]) -> None:

@@ -16,12 +16,12 @@ from pipeline.params.schema import Params
 from pipeline.tasks.data import TaskData, open_data
 from pipeline.training.execution import choose_execution
 from pipeline.training.loop import build_step, nondeterminism_explained
-from pipeline.training.objective import Objective, Supervised
+from pipeline.training.objective import Objective
 from pipeline.training.progress import FORETELLING, peak_memory, wait_for_device
 from pipeline.training.run import open_batches
 from pipeline.training.settings import Training
 from pipeline.training.step import TrainingStep
-from pipeline.training.teacher import build_teacher, teacher_spec
+from pipeline.training.teacher import build_teacher, find_teacher
 
 
 class Estimate(NamedTuple):
@@ -47,18 +47,19 @@ def estimate_trainings(params: Params, data: Path) -> Iterator[Estimate]:
     device, prepared = set_up_torch("estimate", params.base), open_data(data)
 
     def random_teacher() -> Classifier:
-        spec = teacher_spec(params.train_teacher, prepared.info, prepared.training)
-        teacher = build_teacher(prepared.training, spec, prepared.info.image_size).to(device)
+        teacher = find_teacher(params.train_teacher, prepared.info, prepared.training).network.to(device)
         assert isinstance(teacher, Classifier)
         return teacher
 
-    if params.distill_student.needs_teacher and params.train_teacher.weights is None:
-        settings = params.train_teacher.training
-        supervision = prepared.training.supervision(prepared.info, **settings.supervision_settings())
-        objective: Objective = Supervised(random_teacher(), supervision=supervision)
+    settings, task = params.train_teacher.training, prepared.training
+    if params.distill_student.needs_teacher and settings.epochs > 0:
+        supervision = task.supervision(prepared.info, **settings.supervision_settings())
+        teacher = build_teacher(params.train_teacher, prepared.info, task)
+        objective = teacher.objective(params.train_teacher, task, supervision)
         yield _estimate("train_teacher", objective, settings, params, prepared, device)
-    objective = build_distillation(params.distill_student, prepared, random_teacher).objective
-    yield _estimate("distill_student", objective, params.distill_student.training, params, prepared, device)
+    if params.distill_student.training.epochs > 0:
+        objective = build_distillation(params.distill_student, prepared, random_teacher).objective
+        yield _estimate("distill_student", objective, params.distill_student.training, params, prepared, device)
 
 
 def _estimate(
@@ -67,8 +68,7 @@ def _estimate(
     batches = open_batches(prepared.folder, prepared.training, settings, device)
     execution = choose_execution(device, params.execution, precision=settings.precision)
     step = build_step(objective, execution, settings, steps_per_epoch=len(batches))
-    objective.set_epoch(settings.epochs - 1)  # where steps and warm-ups cost what most of the training costs
-    objective.train()
+    step.begin_epoch(settings.epochs - 1)  # where steps and warm-ups cost what most of the training costs
     num_steps = settings.epochs * len(batches)
     with nondeterminism_explained():
         seconds = _seconds_of_a_step(step, batches) * num_steps

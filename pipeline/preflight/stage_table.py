@@ -153,6 +153,7 @@ STAGES = Table(
             PathOption("--history", "CSV of the epochs to write.", Kind.OUTPUT, "reports/student_history.csv"),
         ),
         params=("base", "distill_student", "execution"),
+        facts=("inputs.student_weights",),
     ),
     StageEntry(
         name="calibrate_steps",

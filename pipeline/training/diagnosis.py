@@ -80,11 +80,16 @@ def weak_teacher(student: Validation, teacher: Validation, primary: str) -> str 
     )
 
 
-def given_weights_warnings(validation: Validation) -> list[str]:
-    """Return a line on each reason to doubt a teacher that was not trained here."""
+def given_weights_warnings(validation: Validation, *, what: str, section: str) -> list[str]:
+    """Return a line on each reason to doubt a network that was not trained here.
+
+    Args:
+        what: names it, as "the given teacher".
+        section: its section of the parameters file.
+    """
     return [
-        f"the given teacher {doubt}; its classes must stand in the order of data.json (sorted folder names), and "
-        "train_teacher.mean and std must be those of its training"
+        f"{what} {doubt}; its classes must stand in the order of data.json (sorted folder names), and "
+        f"{section}.mean and std must be those of its training"
         for doubt in validation.doubts
     ]
 

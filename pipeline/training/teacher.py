@@ -1,7 +1,6 @@
-"""The teacher: trained here, or read from a file of weights."""
+"""The teacher: trained here, from random or given weights, or taken as it is given."""
 
-import logging
-from pathlib import Path
+from typing import NamedTuple
 
 from torch import nn
 
@@ -9,57 +8,50 @@ from models.factory import check_image_size
 from pipeline.core.errors import user_error
 from pipeline.data.dataset import DataInfo
 from pipeline.networks.spec import NetworkSpec
-from pipeline.networks.torchvision_weights import fetch_weights, find_weights, is_published, published_statistics
-from pipeline.networks.weights import Weights, load_weights, read_weights
-from pipeline.tasks.training import TaskTraining
+from pipeline.tasks.training import Supervision, TaskTraining
+from pipeline.training.objective import Objective, Supervised
+from pipeline.training.start import Start, find_start, load_start, tune_backbone
 from pipeline.training.teacher_settings import TrainTeacher
 
-logger = logging.getLogger(__name__)
+SECTION = "train_teacher"
 
 
-def teacher_spec(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> NetworkSpec:
-    """Return how a teacher of the data ``info`` is made.
+class Teacher(NamedTuple):
+    """A teacher and how it is made."""
 
-    Where ``settings`` give no normalisation it is that of torchvision's weights where those are used, else that of the
-    training images.
+    network: nn.Module
+    spec: NetworkSpec
+    start: Start
+
+    def objective(self, settings: TrainTeacher, task: TaskTraining, supervision: Supervision) -> Objective:
+        """Return what trains it."""
+        objective = Supervised(self.network, supervision=supervision)
+        tune_backbone(objective, self.spec, self.start, settings.training.fine_tuning, task)
+        return objective
+
+
+def find_teacher(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> Teacher:
+    """Return the teacher of ``settings`` for the data ``info``, still with random weights.
 
     Raises:
-        UserError: torchvision has no such weights.
+        UserError: the backbone is unknown or cannot take the images, or there are no such weights.
     """
-    mean, std = list(info.mean), list(info.std)
-    if settings.weights is not None and is_published(settings.weights):
-        mean, std = published_statistics(find_weights(settings.backbone, settings.weights))
-    return task.plain_network(settings.backbone, info, mean=list(settings.mean or mean), std=list(settings.std or std))
+    start = find_start(settings, info, section=SECTION)
+    spec = task.plain_network(settings.backbone, info, mean=[*start.info.mean], std=[*start.info.std])
+    with user_error(f"{SECTION}.backbone"):
+        network = task.build_plain(spec)
+        check_image_size(network, info.image_size)
+    return Teacher(network, spec, start)
 
 
-def build_teacher(task: TaskTraining, spec: NetworkSpec, image_size: tuple[int, int]) -> nn.Module:
-    """Return the teacher with random weights.
+def build_teacher(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> Teacher:
+    """Return the teacher with the weights that it starts from.
+
+    A file's names may be this pipeline's, or those of the published networks.
 
     Raises:
-        UserError: the backbone is unknown or cannot take ``image_size``.
+        UserError: as ``find_teacher``; or the weights cannot be had or do not fit.
     """
-    with user_error("train_teacher.backbone"):
-        teacher = task.build_plain(spec)
-        check_image_size(teacher, image_size)
+    teacher = find_teacher(settings, info, task)
+    load_start(teacher.network, teacher.start, settings, section=SECTION)
     return teacher
-
-
-def read_teacher(
-    task: TaskTraining, spec: NetworkSpec, weights: str, image_size: tuple[int, int], *, entry: str | None = None
-) -> nn.Module:
-    """Return the teacher with the given ``weights``: a file's, or torchvision's own (``torchvision:NAME``).
-
-    Args:
-        entry: where the weights stand in their file; None: where they are found and fit.
-
-    Raises:
-        UserError: the backbone is unknown or cannot take ``image_size``, or the weights are not there or do not fit.
-    """
-    teacher = build_teacher(task, spec, image_size)
-    if is_published(weights):
-        given = Weights(fetch_weights(find_weights(spec.arguments["backbone"], weights)), weights)
-    else:
-        given = read_weights(Path(weights), entry=entry)
-    for line in load_weights(teacher, given):
-        logger.info("%s", line)
-    return teacher.eval()
