@@ -50,6 +50,7 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
     params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
     precision = settings.training.precision
     inputs = [data / "data.json", *(teacher.start.files if teacher else [])]
+    inputs += [Path(settings.classes)] if settings.classes is not None else []
     report: Json = NOT_NEEDED
     rows: list[Row] = []
     with training_run(
