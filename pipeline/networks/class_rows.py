@@ -36,6 +36,6 @@ def last_layer(network: nn.Module, num_classes: int) -> str:
     ]
     if not layers:
         raise UserError(
-            "train_teacher.classes: no layer of the backbone has an output for each class; reorder the weights in the file"
+            "train_teacher.classes: no layer of the backbone has an output for each class; reorder the file itself"
         )
     return layers[-1]

@@ -53,6 +53,22 @@ class Supervision(ABC):
         """Return what is found of ``predict`` on ``split``; processes share the work."""
 
 
+class GivenCheck(NamedTuple):
+    """What is found of a network that was trained elsewhere."""
+
+    figures: Mapping[str, float] = {}
+    """For the report: its score on the calibration images."""
+    explanation: str | None = None
+    """Why it is wrong here, and what to do; None: nothing was found."""
+    remark: str = ""
+    """What was tried in vain."""
+    proposed_classes: Sequence[str] = ()
+    """The classes of its outputs, in their order, where another than that of the data fits."""
+
+
+NOTHING_FOUND = GivenCheck()
+
+
 class ExportParts(NamedTuple):
     """A network in the two parts in which it is exported."""
 
@@ -94,6 +110,10 @@ class TaskTraining(ABC):
         Raises:
             ValueError: the backbone is unknown.
         """
+
+    def check_given(self, network: nn.Module, split: Split, info: DataInfo, device: torch.device) -> GivenCheck:  # noqa: ARG002
+        """Return what is found of a ``network`` that was trained elsewhere on ``split`` of the data ``info``."""
+        return NOTHING_FOUND
 
     @abstractmethod
     def output_arguments(self, info: DataInfo) -> dict[str, Any]:
