@@ -75,7 +75,7 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
             report |= (
                 {"warnings": training_warnings(rows, found, supervision, what="the teacher", key=run.key)}
                 if trains
-                else given_teacher_report(network, prepared, found, device)
+                else given_teacher_report(network, prepared, found, device, classes=settings.classes)
             )
         else:
             write_json(run.folder / "note.json", NOT_NEEDED)

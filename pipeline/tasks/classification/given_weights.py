@@ -1,6 +1,5 @@
 """Why a classifier that was trained elsewhere is wrong here: the order of its classes, or how images are normalised."""
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -29,8 +28,6 @@ LOOKED_AT = 2000
 TRIED_ON = 300
 """Images, at most, on which each other normalisation is tried."""
 HELPLESS = "tried on calibration images, neither a usual normalisation nor another order of the classes makes it better"
-PASTED = 100
-"""Classes, at most, that a warning lists; the report has any number."""
 
 
 class Normalisation(NamedTuple):
@@ -115,15 +112,11 @@ def _normalised_otherwise(
 
 def _in_order(figures: dict[str, float], order: Order, names: Sequence[str], count: int, before: str) -> GivenCheck:
     proposed = [names[i] for i in order.classes]
-    listed = json.dumps(proposed, ensure_ascii=False)
-    if len(proposed) > PASTED:
-        listed = "the list proposed_classes of reports/teacher.json"
     found = (
         f"{before}with its classes in {order.name} it has {order.accuracy:.2%} on {count} calibration images, as it is "
-        f"{figures['calib_accuracy']:.2%}; save their list as classes.json, set train_teacher.classes: classes.json; the "
-        f"list: {listed}"
+        f"{figures['calib_accuracy']:.2%}; save their list as classes.json and set train_teacher.classes to that"
     )
-    return GivenCheck(figures, found, proposed)
+    return GivenCheck(figures, found, proposed_classes=proposed)
 
 
 class _Otherwise(nn.Module):
