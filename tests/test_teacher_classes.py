@@ -10,10 +10,10 @@ import torch
 from models.factory import build_classifier
 from pipeline.core.errors import UserError
 from pipeline.data.dataset import DataInfo
+from pipeline.tasks.classification.class_names import find_classes, read_classes
 from pipeline.tasks.classification.training import ClassificationTraining
 from pipeline.training.settings import Training
 from pipeline.training.teacher import build_teacher
-from pipeline.training.teacher_classes import find_classes, read_classes
 from pipeline.training.teacher_settings import TrainTeacher
 
 NAMES = ("ant", "bee", "cat")

@@ -127,6 +127,7 @@ def load_weights(network: nn.Module, weights: Weights, *, new_head: bool = False
     allowed = [i for i, one in enumerate(fits) if is_enough(one, network, candidates[i].tensors, new_head=new_head)]
     if not allowed:
         nearest = max(range(len(fits)), key=lambda i: len(fits[i].taken))
+        require_numbers(candidates[nearest].tensors, weights.source)
         raise _misfit(network, candidates[nearest], fits[nearest])
     chosen, found = candidates[allowed[0]], fits[allowed[0]]
     taken = {mine: chosen.tensors[theirs] for mine, theirs in found.taken.items()}
@@ -211,7 +212,7 @@ def require_numbers(tensors: Mapping[str, Tensor], source: object) -> None:
         if not _is_plain(value):
             raise UserError(
                 f"{printable(source)}: {printable(name)} is no plain tensor of numbers (but on the device meta, "
-                "sparse, quantized or complex); save the state dict of the trained network in float32"
+                "sparse, quantized, complex or repeated); save the state dict of the trained network in float32"
             )
         if not bool(value.isfinite().all()):
             raise UserError(
@@ -220,5 +221,7 @@ def require_numbers(tensors: Mapping[str, Tensor], source: object) -> None:
 
 
 def _is_plain(value: Tensor) -> bool:
-    """Return whether ``value`` holds real numbers, one beside the other."""
-    return not (value.is_meta or value.is_quantized or value.is_complex()) and value.layout == torch.strided
+    """Return whether ``value`` holds real numbers, one beside the other, and each of them is stored."""
+    if value.is_meta or value.is_quantized or value.is_complex() or value.layout != torch.strided:
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()

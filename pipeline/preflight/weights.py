@@ -7,8 +7,8 @@ from pipeline.core.files import Json
 from pipeline.networks.given_weights import digest_of
 from pipeline.networks.origins import find_weights, is_published
 from pipeline.params.schema import Params
+from pipeline.tasks.classification.class_names import read_classes
 from pipeline.training.network_settings import TrainedNetwork
-from pipeline.training.teacher_classes import read_classes
 
 
 def check_given_weights(params: Params, *, earlier: Json) -> Json:

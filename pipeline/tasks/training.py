@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.core.errors import UserError
 from pipeline.data.batch import Batch, Mix, Targets
 from pipeline.data.dataset import DataInfo, Split
 from pipeline.data.settings import Augment
@@ -114,6 +115,16 @@ class TaskTraining(ABC):
     def check_given(self, network: nn.Module, split: Split, info: DataInfo, device: torch.device) -> GivenCheck:  # noqa: ARG002
         """Return what is found of a ``network`` that was trained elsewhere on ``split`` of the data ``info``."""
         return NOTHING_FOUND
+
+    def take_outputs(self, network: nn.Module, whole: nn.Module, outputs: Sequence[int], info: DataInfo) -> None:  # noqa: ARG002
+        """Put the weights of ``whole``, made for the classes of ``info``, into ``network``: its ``outputs`` in order.
+
+        Raises:
+            UserError: the task, or the network, has no outputs that can be told apart.
+        """
+        raise UserError(
+            "train_teacher.classes: the outputs of this task have no order that a file could give; set null"
+        )
 
     @abstractmethod
     def output_arguments(self, info: DataInfo) -> dict[str, Any]:

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from pipeline.core.files import Json
+from pipeline.tasks.classification.class_names import find_classes, read_classes
 from pipeline.tasks.data import TaskData
 from pipeline.tasks.training import Validation
 from pipeline.training.diagnosis import given_weights_warnings
-from pipeline.training.teacher_classes import find_classes, read_classes
 
 PASTED = 100
 """Classes, at most, that a warning lists; the report has any number."""

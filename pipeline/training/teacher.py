@@ -9,12 +9,11 @@ from torch import nn
 from models.factory import check_image_size
 from pipeline.core.errors import user_error
 from pipeline.data.dataset import DataInfo
-from pipeline.networks.class_rows import take_classes
 from pipeline.networks.spec import NetworkSpec
+from pipeline.tasks.classification.class_names import find_classes, read_classes
 from pipeline.tasks.training import Supervision, TaskTraining
 from pipeline.training.objective import Objective, Supervised
 from pipeline.training.start import Start, find_start, load_start, tune_backbone
-from pipeline.training.teacher_classes import find_classes, read_classes
 from pipeline.training.teacher_settings import TrainTeacher
 
 SECTION = "train_teacher"
@@ -72,4 +71,4 @@ def _load_named(teacher: Teacher, settings: TrainTeacher, info: DataInfo, task: 
     theirs = dataclasses.replace(info, class_names=tuple(names[0] for names in classes), class_counts=())
     whole = find_teacher(settings, theirs, task)
     load_start(whole.network, whole.start, settings, section=SECTION, may_replace_head=False)
-    take_classes(teacher.network, whole.network, outputs, len(classes))
+    task.take_outputs(teacher.network, whole.network, outputs, theirs)

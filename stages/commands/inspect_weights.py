@@ -17,7 +17,7 @@ def inspect_weights(file: Path) -> None:
     Nothing of FILE is run.
     """
     from pipeline.networks.checkpoint import read_checkpoint
-    from pipeline.networks.inspection import describe_content, describe_fitting, fitting_backbones
+    from pipeline.tasks.classification.inspection import describe_content, describe_fitting, fitting_backbones
 
     checkpoint = read_checkpoint(file)
     for line in describe_content(checkpoint):
