@@ -145,8 +145,7 @@ EXPECTED: dict[str, dict[str, object]] = {
     "cifar100-wrn_40_2-wrn_40_1": cifar("cifar100", "wrn_40_2", "wrn_40_1"),
     "imagenet-resnet34-resnet18": imagenet("resnet34", "resnet18"),
     "imagenet-resnet50-mobilenet_v2": imagenet("resnet50", "mobilenet_v2"),
-    "photos-scratch": both(PHOTOS | {"training.epochs": 25})
-    | RESNET_TO_MOBILENET,
+    "photos-scratch": both(PHOTOS | {"training.epochs": 25}) | RESNET_TO_MOBILENET,
     "photos": both(PHOTOS | {"training.epochs": 15, "weights": "torchvision"})
     | both({"training.fine_tuning.backbone_learning_rate_factor": 0.1, "training.fine_tuning.frozen_epochs": 2})
     | RESNET_TO_MOBILENET,
