@@ -21,6 +21,7 @@ from models.students import (
     build_flow_student,
     build_layered_classifier,
 )
+from models.weight_names import WeightNames
 
 STATISTICS: dict[str, Any] = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
 FLOW: dict[str, Any] = {"schedule": "rectified", "meta_encoder": "conv", "time_scale": 1.0}
@@ -48,8 +49,9 @@ def torchvisions_own(name: str, network: Classifier) -> torch.nn.Module:
     """Return torchvision's classifier ``name`` with the weights of ``network``, in eval mode."""
     whole = build_torchvision_classifier(name, 3)
     state = network.state_dict()
-    own = network.own_names(whole.state_dict())
-    assert len(own) == len(state)
+    names = WeightNames(network)
+    own = {published: names.find(published) for published in whole.state_dict()}
+    assert len(set(own.values())) == len(state)
     whole.load_state_dict({published: state[mine] for published, mine in own.items()})
     return whole.eval()
 

@@ -16,6 +16,7 @@ from pipeline.core.records import (
     by_precision,
     collect_warnings,
     read_record,
+    started_lines,
 )
 from pipeline.core.text_table import aligned, with_error
 from pipeline.evaluation.runtimes import RUNTIMES
@@ -59,7 +60,7 @@ def summarize(root: Path) -> str:
         ["multiply-adds", _count(teacher.get("macs")), _relative(chosen, teacher, "macs"), *empty],
         *_runtime_rows(list(runs.values())),
     ]
-    lines = [f"method {network['method']}, backbone {network['backbone']}"]
+    lines = [f"method {network['method']}, backbone {network['backbone']}", *started_lines(teacher, student)]
     if calibration["num_steps"] is not None:
         lines.append(f"sampling steps K = {calibration['num_steps']}: {calibration['reason']}")
     lines += ["", *aligned(header, rows), ""]

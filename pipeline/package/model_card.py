@@ -5,6 +5,7 @@ from string import Template
 from typing import NamedTuple
 
 from pipeline.core.files import Json
+from pipeline.core.records import started_lines
 from pipeline.core.text_table import with_error
 from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.package.reader import Package
@@ -22,7 +23,7 @@ $description
 $other_scores
 $plain
 Backbone `$backbone`, method `$method`, images of $image_size pixels, $num_names classes.
-Sampling steps: $num_steps ($reason).
+Sampling steps: $num_steps ($reason).$started
 
 | file (opset $opset) | bytes | $primary | largest difference | same answer as trained | TensorRT 10, 11 |
 |---|---:|---:|---:|---:|---|
@@ -137,6 +138,7 @@ def model_card(package: Package, facts: Facts) -> str:
         method=metadata["method"],
         num_steps="none" if calibration["num_steps"] is None else calibration["num_steps"],
         reason=calibration["reason"],
+        started="".join(f"\n{line}." for line in started_lines(teacher, student)),
         num_names=len(package.class_names),
         image_size=" x ".join(map(str, package.image_size)),
         num_images=student["num_images"],

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 
 from pipeline.core.files import Json
-from pipeline.core.records import by_precision
+from pipeline.core.records import by_precision, started_lines
 from pipeline.core.text_table import with_error
 from pipeline.report.records import Results
 from pipeline.tasks.base import Row
@@ -91,7 +91,8 @@ def _headline(results: Results) -> str:
         for row, cell in zip(rows, ["", _count(plain["num_parameters"]), _count(plain["macs"]), "none"], strict=True):
             row.append(cell)
     reason = html.escape(results.calibration["reason"])
-    return _cells(header, rows) + f"<p>Behind +/- stands the standard error. K: {reason}.</p>"
+    started = "".join(f"<p>{html.escape(line)}.</p>" for line in started_lines(teacher, student))
+    return _cells(header, rows) + f"<p>Behind +/- stands the standard error. K: {reason}.</p>{started}"
 
 
 def _files(results: Results) -> str:
