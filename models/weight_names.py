@@ -9,6 +9,8 @@ from models.layers.shape_transform import LogitTransform
 
 HEADS = r"^(fc|linear|classifier(\.0)?)\.(weight|bias)$"
 """Names that published networks give their linear classifier."""
+DENSE = r"^(.*denselayer\d+\.(?:norm|conv))\.([12])\."
+"""How DenseNet's published weights write ``norm1.``."""
 PARTS = r"^(backbone\.parts\.\d+|backbone|head(\.\d+(?=\.linear))?|flow\.transform)\."
 """What stands before a published name here: the part of the network that holds it."""
 
@@ -33,6 +35,7 @@ class WeightNames:
 
     def find(self, published: str) -> str:
         """Return the name here of the weights called ``published``; where they have no place, one that is not here."""
+        published = re.sub(DENSE, r"\1\2.", published)
         for name in (published, re.sub(r"^trunk\.", "backbone.", published)):
             if name in self.own:
                 return name

@@ -14,7 +14,8 @@ from pipeline.networks.complexity import count_macs
 from pipeline.networks.weights import save_network
 from pipeline.preflight.code import stage_digest
 from pipeline.tasks.data import open_data
-from pipeline.training.diagnosis import given_weights_warnings, training_warnings
+from pipeline.training.diagnosis import training_warnings
+from pipeline.training.given_teacher import given_teacher_report
 from pipeline.training.launch import run_in_processes
 from pipeline.training.loop import Row, write_empty_history
 from pipeline.training.run import training_run
@@ -50,6 +51,7 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
     params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
     precision = settings.training.precision
     inputs = [data / "data.json", *(teacher.start.files if teacher else [])]
+    inputs += [Path(settings.classes)] if settings.classes is not None else []
     report: Json = NOT_NEEDED
     rows: list[Row] = []
     with training_run(
@@ -70,10 +72,10 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
             report[f"test_{prepared.task.primary_error}"] = found.standard_error
             macs = count_macs(network, prepared.info.image_size, device)
             report |= {"macs": macs, "num_parameters": about["num_parameters"]}
-            report["warnings"] = (
-                training_warnings(rows, found, supervision, what="the teacher", key=run.key)
+            report |= (
+                {"warnings": training_warnings(rows, found, supervision, what="the teacher", key=run.key)}
                 if trains
-                else given_weights_warnings(found, what="the given teacher", section=NAME)
+                else given_teacher_report(network, prepared, found, device, classes=settings.classes)
             )
         else:
             write_json(run.folder / "note.json", NOT_NEEDED)

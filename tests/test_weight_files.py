@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 import tarfile
@@ -21,7 +22,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v3_small, resnet18
+from torchvision.models import densenet121, googlenet, mobilenet_v3_small, resnet18
 
 from models.factory import build_classifier
 from models.students import build_feature_flow_student, build_flow_student, build_layered_classifier
@@ -282,6 +283,20 @@ def test_a_head_of_several_layers_stays_out_of_a_students_pooled_classifier(tmp_
         f"classifier.3.{part}: 3 classes in the file, 5 here: made anew" for part in ("weight", "bias")
     ]
     torch.testing.assert_close(plain.state_dict()["head.classifier.0.weight"], whole["classifier.0.weight"])
+
+
+def test_published_names_of_densenet_and_auxiliary_heads_are_understood(tmp_path: Path) -> None:
+    whole = densenet121(num_classes=3).state_dict()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)\.", r"\1.\2.", name): value for name, value in whole.items()}
+    assert set(old) != set(whole)
+    torch.save(old, tmp_path / "dense.pth")
+    target = network(backbone="densenet121")
+    load_weights(target, read_weights(tmp_path / "dense.pth"))
+    names = {re.sub(r"^(backbone\.parts\.\d+|head)\.", "", name): value for name, value in target.state_dict().items()}
+    assert all(torch.equal(names[name], value) for name, value in whole.items())
+    torch.save(googlenet(num_classes=3, init_weights=False).state_dict(), tmp_path / "aux.pth")
+    *_, last = load_weights(network(backbone="googlenet"), read_weights(tmp_path / "aux.pth"))
+    assert last.startswith("not taken of the file: aux1.conv.conv.weight, ")
 
 
 def test_a_whole_module_is_refused_with_the_line_that_saves_its_weights(tmp_path: Path) -> None:

@@ -162,7 +162,8 @@ def _look_into(found: Checkpoint, content: object, place: tuple[str, ...]) -> No
 def _look_into_mapping(found: Checkpoint, content: Mapping[object, object], place: tuple[str, ...]) -> None:
     named = {str(key): _plain(value) for key, value in content.items() if isinstance(key, str | bytes)}
     tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
-    if any((value.ndim >= 2 and value.is_floating_point()) or value.is_quantized for value in tensors.values()):
+    has_layers = any(value.ndim >= 2 or value.is_quantized for value in tensors.values())
+    if has_layers or (tensors and not place):
         found.state_dicts.append(StateDict(".".join(place), tensors))
     before = len(found.state_dicts)
     for key, value in named.items():

@@ -137,6 +137,20 @@ def _sort_leftovers(
         (found.unknown if inside and is_weight else found.beside).append(original)
 
 
+def is_enough(found: Fit, network: nn.Module, tensors: Mapping[str, Tensor], *, new_head: bool) -> bool:
+    """Return whether ``network`` may take what was ``found``: everything, or, with ``new_head``, all but a head."""
+    if found.is_whole or not new_head or not found.taken:
+        return found.is_whole
+    names = WeightNames(network)
+    own = network.state_dict()
+    if not all(names.is_head(name) for name in own):  # the backbone must be there, whatever the head is
+        scopes = {names.scope(name) for name in own if not names.is_head(name)}
+        left = (names.scope(names.find(name.removeprefix(found.prefix))) for name in found.unknown)
+        return all(map(names.is_head, [*found.missing, *found.other_shape])) and scopes.isdisjoint(left)
+    differs = [(own[mine].shape, tensors[theirs].shape) for mine, theirs in found.other_shape.items()]
+    return not (found.missing or found.unknown) and all(mine[1:] == theirs[1:] for mine, theirs in differs)
+
+
 def describe(found: Fit, network: nn.Module, tensors: Mapping[str, Tensor]) -> str:
     """Return in words where ``tensors`` do not fit ``network``, with the names of the file."""
     own, faults = network.state_dict(), []

@@ -44,6 +44,8 @@ def digest_of(path: Path, key: str) -> str:
     Raises:
         UserError: there is no such file, or it cannot be read.
     """
+    if path.is_dir():
+        raise UserError(f"{key}: {path} is a folder; give a file in it")
     if not path.is_file():
         raise UserError(f"{key}: no such file: {path}")
     with readable_file(path):

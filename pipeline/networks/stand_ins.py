@@ -132,7 +132,7 @@ def names_in(stream: IO[bytes]) -> Named:
                 if operation.name.startswith("SETITEM") and target in found.names:
                     found.filled.add(str(target))
                 stack += [target if operation.name in _KEEP_TARGET else None] * len(operation.stack_after)
-    except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
+    except (ValueError, IndexError, KeyError, MemoryError, OverflowError) as error:
         raise pickle.UnpicklingError(f"damaged or cut off: {error}") from error
     return found
 

@@ -8,6 +8,9 @@ from pipeline.core.errors import UserError
 from pipeline.networks.given_weights import GivenWeights, Statistics
 from pipeline.networks.weights import Weights
 
+SCALED_WITHIN = ("googlenet", "inception_v3")
+"""Networks that torchvision gives ImageNet's normalisation, and that undo it where they have its published weights."""
+
 
 def find_torchvision(*, backbone: str, choice: str, entry: str | None, key: str) -> GivenWeights:  # noqa: ARG001  (of all origins)
     """Return torchvision's weights called ``choice`` of ``backbone``; where that is empty, those that it recommends.
@@ -26,13 +29,20 @@ def find_torchvision(*, backbone: str, choice: str, entry: str | None, key: str)
     if name not in known:
         raise UserError(f"{key}: torchvision has no weights {name!r} of {network}; it has {', '.join(known)}")
     found = known[name]
-    transforms = found.transforms()
     title = f"torchvision's weights {found.name} of {network}"
     return GivenWeights(
         title=title,
-        statistics=Statistics([*transforms.mean], [*transforms.std]),
+        statistics=_statistics(network, found),
         read=lambda: Weights(_fetched(found, key), title, ()),
     )
+
+
+def _statistics(network: str, found: Any) -> Statistics:
+    """Return by which the images were normalised that the entry ``found`` of ``network`` was trained on."""
+    if network in SCALED_WITHIN:
+        return Statistics([0.5] * 3, [0.5] * 3)
+    transforms = found.transforms()
+    return Statistics([*transforms.mean], [*transforms.std])
 
 
 def _fetched(found: Any, key: str) -> dict[str, Any]:

@@ -11,13 +11,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from models.factory import count_parameters
-from models.weight_names import WeightNames
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, write_bytes, write_json
 from pipeline.core.printable import printable
 from pipeline.networks.checkpoint import Checkpoint, read_checkpoint
 from pipeline.networks.file_kinds import ADVICE, unreadable
-from pipeline.networks.fitting import COUNTER, Fit, describe, fit
+from pipeline.networks.fitting import COUNTER, Fit, describe, fit, is_enough
 from pipeline.networks.spec import NetworkSpec
 
 WEIGHTS = "model.safetensors"
@@ -125,9 +124,10 @@ def load_weights(network: nn.Module, weights: Weights, *, new_head: bool = False
     """
     candidates = [weights, *weights.others]
     fits = [fit(network, one.tensors) for one in candidates]
-    allowed = [i for i, one in enumerate(fits) if _is_enough(one, network, candidates[i].tensors, new_head=new_head)]
+    allowed = [i for i, one in enumerate(fits) if is_enough(one, network, candidates[i].tensors, new_head=new_head)]
     if not allowed:
         nearest = max(range(len(fits)), key=lambda i: len(fits[i].taken))
+        require_numbers(candidates[nearest].tensors, weights.source)
         raise _misfit(network, candidates[nearest], fits[nearest])
     chosen, found = candidates[allowed[0]], fits[allowed[0]]
     taken = {mine: chosen.tensors[theirs] for mine, theirs in found.taken.items()}
@@ -135,20 +135,6 @@ def load_weights(network: nn.Module, weights: Weights, *, new_head: bool = False
     network.load_state_dict(taken, strict=False)
     lines = _choice(chosen, [candidates[i] for i in allowed[1:]], found)
     return [*lines, *_left_out(found, network, chosen.tensors)]
-
-
-def _is_enough(found: Fit, network: nn.Module, tensors: Mapping[str, Tensor], *, new_head: bool) -> bool:
-    """Return whether ``network`` may take what fits: everything, or, with ``new_head``, all but a head."""
-    if found.is_whole or not new_head or not found.taken:
-        return found.is_whole
-    names = WeightNames(network)
-    own = network.state_dict()
-    if not all(names.is_head(name) for name in own):  # the backbone must be there, whatever the head is
-        scopes = {names.scope(name) for name in own if not names.is_head(name)}
-        left = (names.scope(names.find(name.removeprefix(found.prefix))) for name in found.unknown)
-        return all(map(names.is_head, [*found.missing, *found.other_shape])) and scopes.isdisjoint(left)
-    differs = [(own[mine].shape, tensors[theirs].shape) for mine, theirs in found.other_shape.items()]
-    return not (found.missing or found.unknown) and all(mine[1:] == theirs[1:] for mine, theirs in differs)
 
 
 def _choice(chosen: Weights, others: list[Weights], found: Fit) -> list[str]:
@@ -188,10 +174,11 @@ def _some(names: list[str]) -> str:
 
 
 def _misfit(network: nn.Module, weights: Weights, found: Fit) -> UserError:
+    how = f"; fmkt inspect-weights {printable(weights.source)} says what fits" if Path(weights.source).exists() else ""
     source, where = printable(weights.source), f", {printable(weights.entry)}" if weights.entry else ""
     return UserError(
         f"{source}{where}: the weights do not fit the network: {describe(found, network, weights.tensors)}; check the "
-        f"backbone and the classes; fmkt inspect-weights {source} says what fits"
+        f"backbone and the classes{how}"
     )
 
 
@@ -225,7 +212,7 @@ def require_numbers(tensors: Mapping[str, Tensor], source: object) -> None:
         if not _is_plain(value):
             raise UserError(
                 f"{printable(source)}: {printable(name)} is no plain tensor of numbers (but on the device meta, "
-                "sparse, quantized or complex); save the state dict of the trained network in float32"
+                "sparse, quantized, complex or repeated); save the state dict of the trained network in float32"
             )
         if not bool(value.isfinite().all()):
             raise UserError(
@@ -234,5 +221,7 @@ def require_numbers(tensors: Mapping[str, Tensor], source: object) -> None:
 
 
 def _is_plain(value: Tensor) -> bool:
-    """Return whether ``value`` holds real numbers, one beside the other."""
-    return not (value.is_meta or value.is_quantized or value.is_complex()) and value.layout == torch.strided
+    """Return whether ``value`` holds real numbers, one beside the other, and each of them is stored."""
+    if value.is_meta or value.is_quantized or value.is_complex() or value.layout != torch.strided:
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()

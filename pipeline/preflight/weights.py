@@ -7,6 +7,7 @@ from pipeline.core.files import Json
 from pipeline.networks.given_weights import digest_of
 from pipeline.networks.origins import find_weights, is_published
 from pipeline.params.schema import Params
+from pipeline.tasks.classification.class_names import read_classes
 from pipeline.training.network_settings import TrainedNetwork
 
 
@@ -40,6 +41,7 @@ def check_given_weights(params: Params, *, earlier: Json) -> Json:
             _check_fit(used[section], section)
     return {
         "teacher_weights": prints["train_teacher"],
+        "teacher_classes": classes_fingerprint(teacher.classes),
         "student_weights": prints["distill_student"],
         "fitting_weights": fitting,
     }
@@ -54,6 +56,19 @@ def weights_fingerprint(weights: str | None, key: str) -> str | None:
     if weights is None or is_published(weights):
         return weights
     return digest_of(Path(weights), key)
+
+
+def classes_fingerprint(classes: str | None) -> str | None:
+    """Return the SHA-256 of the file of the teacher's ``classes``, or None where none is given.
+
+    Raises:
+        UserError: the file does not exist, cannot be read, or is no list of classes.
+    """
+    if classes is None:
+        return None
+    digest = digest_of(Path(classes), "train_teacher.classes")
+    read_classes(Path(classes))
+    return digest
 
 
 def _check_fit(settings: TrainedNetwork, section: str) -> None:

@@ -73,20 +73,27 @@ def find_start(settings: TrainedNetwork, info: DataInfo, *, section: str) -> Sta
     return Start(dataclasses.replace(info, mean=tuple(found.mean), std=tuple(found.std)), given)
 
 
-def load_start(network: nn.Module, start: Start, settings: TrainedNetwork, *, section: str) -> None:
+def load_start(
+    network: nn.Module, start: Start, settings: TrainedNetwork, *, section: str, may_replace_head: bool = True
+) -> None:
     """Put the weights that are given, if any are, into ``network``; an output layer of other classes stays as it is.
+
+    Args:
+        may_replace_head: false where the classes of the weights are known, and an output layer of others is a fault.
 
     Raises:
         UserError: they cannot be had or do not fit; or, where nothing is trained, their classes are others.
     """
     if start.given is None:
         return
-    weights, trains = start.given.read(), settings.training.epochs > 0
+    weights, trains = start.given.read(), settings.training.epochs > 0 and may_replace_head
     try:
         lines = load_weights(network, weights, new_head=trains)
     except UserError as error:
         way_on = (
-            "" if trains else f"; an output layer of other classes is learnt with {section}.training.epochs above 0"
+            ""
+            if trains or not may_replace_head
+            else f"; an output layer of other classes is learnt with {section}.training.epochs above 0"
         )
         raise UserError(f"{section}.weights: {error}{way_on}") from error
     if is_main():

@@ -1,5 +1,7 @@
 """The teacher: trained here, from random or given weights, or taken as it is given."""
 
+import dataclasses
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
@@ -8,6 +10,7 @@ from models.factory import check_image_size
 from pipeline.core.errors import user_error
 from pipeline.data.dataset import DataInfo
 from pipeline.networks.spec import NetworkSpec
+from pipeline.tasks.classification.class_names import find_classes, read_classes
 from pipeline.tasks.training import Supervision, TaskTraining
 from pipeline.training.objective import Objective, Supervised
 from pipeline.training.start import Start, find_start, load_start, tune_backbone
@@ -53,5 +56,19 @@ def build_teacher(settings: TrainTeacher, info: DataInfo, task: TaskTraining) ->
         UserError: as ``find_teacher``; or the weights cannot be had or do not fit.
     """
     teacher = find_teacher(settings, info, task)
-    load_start(teacher.network, teacher.start, settings, section=SECTION)
+    if settings.classes is None:
+        load_start(teacher.network, teacher.start, settings, section=SECTION)
+    else:
+        _load_named(teacher, settings, info, task)
     return teacher
+
+
+def _load_named(teacher: Teacher, settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> None:
+    """Put given weights into ``teacher``, the outputs in the order of the data: the file of classes has theirs."""
+    path = Path(settings.classes or "")
+    classes = read_classes(path)
+    outputs = find_classes(info.class_names, classes, path)
+    theirs = dataclasses.replace(info, class_names=tuple(names[0] for names in classes), class_counts=())
+    whole = find_teacher(settings, theirs, task)
+    load_start(whole.network, whole.start, settings, section=SECTION, may_replace_head=False)
+    task.take_outputs(teacher.network, whole.network, outputs, theirs)
