@@ -20,7 +20,7 @@ from pipeline.training.loop import Row, write_empty_history
 from pipeline.training.objective import Supervised
 from pipeline.training.run import training_run
 from pipeline.training.settings import ExecutionSettings
-from pipeline.training.teacher import build_teacher, read_teacher, teacher_spec
+from pipeline.training.teacher import build_teacher, given_teacher, teacher_spec
 from pipeline.training.teacher_settings import TrainTeacher
 from stages.common import exit_codes, stage_options
 from stages.declared import load_declared
@@ -40,13 +40,12 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
     execution = load_declared(NAME, params_path, "execution", ExecutionSettings)
     settings = load_declared(NAME, params_path, NAME, TrainTeacher)
     is_needed = read_record(environment, ProbedInputs)["inputs"]["teacher"] == "needed"
-    trains = is_needed and settings.weights is None
+    trains = is_needed and not settings.is_given
     if trains and run_in_processes(f"stages.{NAME}", execution.num_processes):
         return
     device = set_up_torch(NAME, base)
     prepared = open_data(data)
     task = prepared.training
-    spec = teacher_spec(settings, prepared.info, task)
     supervision = task.supervision(prepared.info, **settings.training.supervision_settings())
     params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
     precision, inputs = settings.training.precision, [data / "data.json"]
@@ -59,23 +58,25 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
             write_empty_history(history, supervision, prepared.task.primary)
         if is_needed:
             image_size = prepared.info.image_size
-            if settings.weights is None:
+            if trains:
+                spec = teacher_spec(settings, prepared.info, task)
                 teacher = build_teacher(task, spec, image_size)
                 objective = Supervised(teacher, supervision=supervision)
                 seed = derive_seed(base.seed, NAME)
                 rows = run.train(objective, data, task, settings.training, seed=seed, history=history)
             else:
-                teacher = read_teacher(task, spec, settings.weights, image_size).to(device)
+                teacher, spec, doubts = given_teacher(settings, prepared, device)
             about = save_network(run.folder, teacher, spec, about={})
             report = {"execution": run.execution.describe()} if trains else {}
             found = supervision.validate(teacher, prepared.split("test"), device)
             report |= {f"test_{name}": value for name, value in found.scores.items()}
             report[f"test_{prepared.task.primary_error}"] = found.standard_error
-            report |= {"macs": count_macs(teacher, image_size, device), "num_parameters": about["num_parameters"]}
+            macs = count_macs(teacher, image_size, device) or None  # PyTorch sees nothing of other runtimes
+            report |= {"macs": macs, "num_parameters": about["num_parameters"]}
             report["warnings"] = (
                 training_warnings(rows, found, supervision, what="the teacher", key=run.key)
                 if trains
-                else given_weights_warnings(found)
+                else [*doubts, *given_weights_warnings(found)]
             )
         else:
             write_json(run.folder / "note.json", NOT_NEEDED)

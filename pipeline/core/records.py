@@ -165,7 +165,7 @@ class TeacherRecord(Record):
     """reports/teacher.json; without a teacher it has none of the figures."""
 
     written_by = "train_teacher"
-    macs: int = 0
+    macs: int | None = 0
     num_parameters: int = 0
     warnings: list[str] = []
 

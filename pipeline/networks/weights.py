@@ -10,6 +10,7 @@ from models.factory import count_parameters
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, write_bytes, write_json
 from pipeline.core.printable import printable
+from pipeline.networks.program import Program
 from pipeline.networks.spec import NetworkSpec
 
 WEIGHTS = "model.safetensors"
@@ -24,7 +25,9 @@ def save_network(folder: Path, network: nn.Module, spec: NetworkSpec, *, about: 
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_bytes(folder / WEIGHTS, save(weights))
     description: Json = {"kind": spec.kind, "arguments": spec.arguments}
-    description["num_parameters"] = count_parameters(network)
+    description["num_parameters"] = (
+        network.num_parameters if isinstance(network, Program) else count_parameters(network)
+    )
     write_json(folder / DESCRIPTION, about | description)
     return about | description
 

@@ -7,8 +7,10 @@ from models.backbones.sources import known_without_pytorch
 from models.core.table import choose
 from pipeline.core.errors import UserError, readable_file, user_error
 from pipeline.core.files import Json, read_json, sha256
+from pipeline.core.printable import printable
 from pipeline.data.sources.settings import PrepareData
 from pipeline.data.sources.table import SOURCES
+from pipeline.networks.programs import find_program
 from pipeline.networks.torchvision_weights import is_published
 from pipeline.params.schema import Params
 from pipeline.tasks.table import TASKS
@@ -26,6 +28,7 @@ def check_params(params: Params, *, earlier: Json | None = None) -> Json:
     return check_networks(params, earlier=earlier) | {
         "data": data_fingerprint(params.prepare_data),
         "teacher": "needed" if params.distill_student.needs_teacher else "not needed",
+        "teacher_network": network_fingerprint(params.train_teacher.backbone),
         "teacher_weights": weights_fingerprint(params.train_teacher.weights),
     }
 
@@ -39,11 +42,15 @@ def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
     Raises:
         UserError: a backbone or a stage is not there; names the parameter.
     """
-    known, student = earlier or {}, params.distill_student
-    backbones = {
-        "distill_student.backbone": student.backbone,
-        "train_teacher.backbone": params.train_teacher.backbone,
-    }
+    known, student, teacher = earlier or {}, params.distill_student, params.train_teacher
+    backbones = {"distill_student.backbone": student.backbone}
+    if find_program(teacher.backbone) is None:
+        backbones["train_teacher.backbone"] = teacher.backbone
+    elif student.teacher_pairs:
+        raise UserError(
+            f"distill_student.transfer: got features, but the teacher {printable(teacher.backbone)} shows none; "
+            "set it to logits, or take a teacher of this pipeline's backbones"
+        )
     check_backbones(backbones, known=known.get("backbones", []))
     if student.needs_feature_map:
         check_feature_map(student.backbone, earlier=known)
@@ -67,6 +74,16 @@ def data_fingerprint(settings: PrepareData) -> str:
     if fingerprint is None or settings.root is None:
         return settings.source
     return fingerprint(Path(settings.root), settings.download)
+
+
+def network_fingerprint(backbone: str) -> str | None:
+    """Return a digest of the user's files that ``backbone`` names; None where it names none.
+
+    Raises:
+        UserError: a file is not there, or is not what it should be.
+    """
+    program = find_program(backbone)
+    return None if program is None else program.fingerprint()
 
 
 def weights_fingerprint(weights: str | None) -> str | None:

@@ -135,7 +135,7 @@ STAGES = Table(
             PathOption("--history", "CSV of the epochs to write.", Kind.OUTPUT, "reports/teacher_history.csv"),
         ),
         params=("base", "execution", "train_teacher"),
-        facts=("inputs.teacher", "inputs.teacher_weights"),
+        facts=("inputs.teacher", "inputs.teacher_network", "inputs.teacher_weights"),
     ),
     StageEntry(
         name="distill_student",

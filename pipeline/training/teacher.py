@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from models.classifier import Classifier
 from models.factory import check_image_size
 from pipeline.core.errors import user_error
 from pipeline.data.dataset import DataInfo
+from pipeline.networks.programs import find_program
 from pipeline.networks.spec import NetworkSpec
 from pipeline.networks.torchvision_weights import fetch_weights, find_weights, is_published, published_statistics
 from pipeline.networks.weights import load_state, read_weights
+from pipeline.tasks.data import TaskData
 from pipeline.tasks.training import TaskTraining
+from pipeline.training.program_teacher import GivenTeacher, read_program
 from pipeline.training.teacher_settings import TrainTeacher
 
 
@@ -40,6 +44,21 @@ def build_teacher(task: TaskTraining, spec: NetworkSpec, image_size: tuple[int, 
         teacher = task.build_plain(spec)
         check_image_size(teacher, image_size)
     return teacher
+
+
+def given_teacher(settings: TrainTeacher, data: TaskData, device: torch.device) -> GivenTeacher:
+    """Return the teacher of ``settings`` that is not trained here, on ``device``.
+
+    Raises:
+        UserError: see ``read_teacher`` and ``read_program``.
+    """
+    program = find_program(settings.backbone)
+    if program is not None:
+        return read_program(program, settings, data, device)
+    assert settings.weights is not None
+    spec = teacher_spec(settings, data.info, data.training)
+    teacher = read_teacher(data.training, spec, settings.weights, data.info.image_size)
+    return GivenTeacher(teacher.to(device), spec)
 
 
 def read_teacher(task: TaskTraining, spec: NetworkSpec, weights: str, image_size: tuple[int, int]) -> nn.Module:
