@@ -20,7 +20,7 @@ from pipeline.training.launch import run_in_processes
 from pipeline.training.loop import Row, write_empty_history
 from pipeline.training.run import training_run
 from pipeline.training.settings import ExecutionSettings
-from pipeline.training.teacher import build_teacher
+from pipeline.training.teacher import open_teacher
 from pipeline.training.teacher_settings import TrainTeacher
 from stages.common import exit_codes, stage_options
 from stages.declared import load_declared
@@ -46,7 +46,7 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
     device = set_up_torch(NAME, base)
     prepared = open_data(data)
     task = prepared.training
-    teacher = build_teacher(settings, prepared.info, task) if is_needed else None
+    teacher = open_teacher(settings, prepared, device) if is_needed else None
     supervision = task.supervision(prepared.info, **settings.training.supervision_settings())
     params: Json = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
     params["network"] = teacher.spec.own_code() if teacher else None
@@ -71,12 +71,14 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
             found = supervision.validate(network, prepared.split("test"), device)
             report |= {f"test_{name}": value for name, value in found.scores.items()}
             report[f"test_{prepared.task.primary_error}"] = found.standard_error
-            macs = count_macs(network, prepared.info.image_size, device)
+            macs = count_macs(network, prepared.info.image_size, device) or None  # of other runtimes none are seen
             report |= {"macs": macs, "num_parameters": about["num_parameters"]}
             report |= (
                 {"warnings": training_warnings(rows, found, supervision, what="the teacher", key=run.key)}
                 if trains
-                else given_teacher_report(network, prepared, found, device, classes=settings.classes)
+                else given_teacher_report(
+                    teacher._replace(network=network), prepared, found, device, classes=settings.classes
+                )
             )
         else:
             write_json(run.folder / "note.json", NOT_NEEDED)

@@ -137,7 +137,7 @@ def damage(store: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "computed", "word"),
     [
-        ("cut", 1, "missing"),
+        ("cut", 1, "damaged"),
         ("empty", STEPS, "missing"),
         ("one bit", 1, "damaged"),
         ("its size", 1, "missing"),

@@ -174,7 +174,7 @@ class TeacherRecord(Record):
     """reports/teacher.json; without a teacher it has none of the figures."""
 
     written_by = "train_teacher"
-    macs: int = 0
+    macs: int | None = 0
     num_parameters: int = 0
     started_from: str | None = None
     warnings: list[str] = []

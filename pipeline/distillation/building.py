@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from torch import nn
 
-from models.factory import count_parameters
 from models.students import SampledStudent
 from pipeline.core.distributed import is_main
 from pipeline.core.errors import UserError
@@ -14,6 +13,7 @@ from pipeline.distillation.flow_width import describe_widths, flow_cost
 from pipeline.distillation.method import Networks, build_student
 from pipeline.distillation.methods import METHODS
 from pipeline.distillation.settings import DistillStudent
+from pipeline.networks.complexity import num_parameters
 from pipeline.networks.saved import build_network
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.data import TaskData
@@ -61,7 +61,7 @@ def build_distillation(settings: DistillStudent, data: TaskData, open_teacher: C
     doubts = [*_doubts(settings, student, info.image_size)]
     teacher = open_teacher() if settings.needs_teacher else None
     if teacher is not None and not settings.allow_larger:
-        check_smaller(count_parameters(student), count_parameters(teacher))
+        check_smaller(num_parameters(student), num_parameters(teacher))
     adapter_spec = method.adapter(settings, info, task, student, teacher)
     adapter = build_network(adapter_spec) if adapter_spec else None
     supervision = task.supervision(info, **settings.training.supervision_settings())

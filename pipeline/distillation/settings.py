@@ -11,6 +11,7 @@ from models.schedules import SCHEDULES
 from pipeline.core.settings import BackboneName, Count, Counts, Positive, Section, entry_of, knob, rare, section_of
 from pipeline.distillation.criteria import CRITERIA, FEATURES, LOGITS, CriterionEntry, Transfer
 from pipeline.distillation.methods import METHODS
+from pipeline.networks.programs import find_program
 from pipeline.training.network_settings import TrainedNetwork
 from pipeline.training.settings import Training
 
@@ -134,6 +135,12 @@ class DistillStudent(TrainedNetwork):
                 f"loss {self.loss!r} does not work on {self.transfer}; use {' or '.join(able)}, "
                 f"or set transfer to {applies_to[0]}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _backbone_can_be_trained(self) -> Self:
+        if find_program(self.backbone) is not None:
+            raise ValueError(f"backbone: {self.backbone} can teach, but not be trained; give the name of a network")
         return self
 
     @model_validator(mode="after")

@@ -36,8 +36,8 @@ def with_stages(teacher: nn.Module) -> HasStages:
     """
     if not isinstance(teacher, HasStages):
         raise UserError(
-            "distill_student.transfer: got features, but the teacher answers with its outputs alone; transfer logits, "
-            "or take a teacher of this pipeline's backbones"
+            "distill_student.transfer: got features, but the teacher shows none of them; set it to logits, or take "
+            "a teacher of this pipeline's backbones"
         )
     return teacher
 

@@ -56,8 +56,8 @@ def summarize(root: Path) -> str:
             _score(teacher, f"test_{task.primary}", f"test_{task.primary_error}", "none"),
             *(_score(run, task.primary, task.primary_error, "skipped") for run in runs.values()),
         ],
-        ["parameters", _count(teacher.get("num_parameters")), _relative(network, teacher, "num_parameters"), *empty],
-        ["multiply-adds", _count(teacher.get("macs")), _relative(chosen, teacher, "macs"), *empty],
+        ["parameters", _known(teacher, "num_parameters"), _relative(network, teacher, "num_parameters"), *empty],
+        ["multiply-adds", _known(teacher, "macs"), _relative(chosen, teacher, "macs"), *empty],
         *_runtime_rows(list(runs.values())),
     ]
     lines = [f"method {network['method']}, backbone {network['backbone']}", *started_lines(teacher, student)]
@@ -160,10 +160,17 @@ def _percent(value: float) -> str:
     return f"{value:.2%}"
 
 
-def _count(value: int | None) -> str:
-    return "none" if value is None else f"{value:,}"
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _known(teacher: Json, key: str) -> str:
+    """Return the figure ``key`` of the teacher; where there is no teacher it has none."""
+    if key not in teacher:
+        return "none"
+    return "unknown" if teacher[key] is None else _count(teacher[key])
 
 
 def _relative(student: Json, teacher: Json, key: str) -> str:
-    share = f" ({student[key] / teacher[key]:.1%})" if key in teacher else ""
+    share = f" ({student[key] / teacher[key]:.1%})" if teacher.get(key) else ""
     return _count(student[key]) + share

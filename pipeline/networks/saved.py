@@ -69,12 +69,26 @@ def _logit_flow() -> Callable[..., nn.Module]:
     return build_logit_flow
 
 
+def _onnx_program() -> Callable[..., nn.Module]:
+    from pipeline.networks.onnx_program import OnnxProgram
+
+    return OnnxProgram
+
+
+def _exported_program() -> Callable[..., nn.Module]:
+    from pipeline.networks.exported_program import TorchProgram
+
+    return TorchProgram
+
+
 NETWORK_KINDS = Table(
     "network",
     NetworkKind(name="classifier", description="backbone and head", load=_classifier, teaches=True),
     NetworkKind(
         name="layered_classifier", description="with a meta-encoder as layers", load=_layered_classifier, teaches=True
     ),
+    NetworkKind(name="onnx_program", description="a given ONNX file", load=_onnx_program, teaches=True),
+    NetworkKind(name="exported_program", description="of torch.export", load=_exported_program, teaches=True),
     NetworkKind(name="flow_student", description="a flow at the end of the backbone", load=_flow_student),
     NetworkKind(name="feature_flow_student", description="flows at stages", load=_feature_flow_student),
     NetworkKind(name="feature_transforms", description="from stages to the teacher's", load=_feature_transforms),

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from models.factory import count_parameters
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, write_bytes, write_json
 from pipeline.core.printable import printable
 from pipeline.networks.checkpoint import Checkpoint, read_checkpoint
+from pipeline.networks.complexity import num_parameters
 from pipeline.networks.file_kinds import ADVICE, unreadable
 from pipeline.networks.fitting import COUNTER, Fit, describe, fit, is_enough
 from pipeline.networks.spec import NetworkSpec
@@ -50,7 +50,7 @@ def save_network(folder: Path, network: nn.Module, spec: NetworkSpec, *, about: 
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_bytes(folder / WEIGHTS, save(weights))
     description: Json = {"kind": spec.kind, "arguments": spec.arguments}
-    description["num_parameters"] = count_parameters(network)
+    description["num_parameters"] = num_parameters(network)
     if (own_code := spec.own_code()) is not None:
         description["own_code"] = own_code
     write_json(folder / DESCRIPTION, about | description)

@@ -1,17 +1,20 @@
 """How long the trainings of a parameters file will take: their first steps, taken for real and thrown away."""
 
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
-from models.classifier import Classifier
 from pipeline.core.errors import UserError
 from pipeline.core.torch_setup import set_up_torch
 from pipeline.data.batch import TrainingBatches
 from pipeline.distillation.building import build_distillation
+from pipeline.distillation.stored_teacher import StoredTeacher
+from pipeline.networks.programs import find_program
 from pipeline.params.schema import Params
 from pipeline.tasks.data import TaskData, open_data
 from pipeline.training.execution import choose_execution
@@ -21,7 +24,7 @@ from pipeline.training.progress import FORETELLING, peak_memory, wait_for_device
 from pipeline.training.run import open_batches
 from pipeline.training.settings import Training
 from pipeline.training.step import TrainingStep
-from pipeline.training.teacher import build_teacher, find_teacher
+from pipeline.training.teacher import find_teacher, open_teacher
 
 
 class Estimate(NamedTuple):
@@ -46,19 +49,19 @@ def estimate_trainings(params: Params, data: Path) -> Iterator[Estimate]:
         raise UserError(f"{data}: holds no prepared data; run dvc repro prepare_data first")
     device, prepared = set_up_torch("estimate", params.base), open_data(data)
 
-    def random_teacher() -> Classifier:
-        teacher = find_teacher(params.train_teacher, prepared.info, prepared.training).network.to(device)
-        assert isinstance(teacher, Classifier)
-        return teacher
+    settings, task = params.train_teacher, prepared.training
 
-    settings, task = params.train_teacher.training, prepared.training
-    if params.distill_student.needs_teacher and settings.epochs > 0:
-        supervision = task.supervision(prepared.info, **settings.supervision_settings())
-        teacher = build_teacher(params.train_teacher, prepared.info, task)
-        objective = teacher.objective(params.train_teacher, task, supervision)
-        yield _estimate("train_teacher", objective, settings, params, prepared, device)
+    def some_teacher() -> nn.Module:
+        if find_program(settings.backbone) is not None:
+            return open_teacher(settings, prepared, device).network
+        return find_teacher(settings, prepared.info, task).network.to(device)
+
+    if params.distill_student.needs_teacher and settings.training.epochs > 0:
+        supervision = task.supervision(prepared.info, **settings.training.supervision_settings())
+        objective = open_teacher(settings, prepared, device).objective(settings, task, supervision)
+        yield _estimate("train_teacher", objective, settings.training, params, prepared, device)
     if params.distill_student.training.epochs > 0:
-        objective = build_distillation(params.distill_student, prepared, random_teacher).objective
+        objective = build_distillation(params.distill_student, prepared, some_teacher).objective
         yield _estimate("distill_student", objective, params.distill_student.training, params, prepared, device)
 
 
@@ -70,9 +73,21 @@ def _estimate(
     step = build_step(objective, execution, settings, steps_per_epoch=len(batches))
     step.begin_epoch(settings.epochs - 1)  # where steps and warm-ups cost what most of the training costs
     num_steps = settings.epochs * len(batches)
+    num_new = min(objective.num_views or settings.epochs, settings.epochs) * len(batches)
     with nondeterminism_explained():
-        seconds = _seconds_of_a_step(step, batches) * num_steps
+        seconds = _seconds_of_a_step(step, batches) * num_new
+        if isinstance(objective.teacher, StoredTeacher) and num_new < num_steps:
+            seconds += _seconds_with_stored(objective.teacher, step, batches) * (num_steps - num_new)
     return Estimate(stage, sum(prepared.info.class_counts), num_steps, seconds, peak_memory())
+
+
+def _seconds_with_stored(teacher: StoredTeacher, step: TrainingStep, batches: TrainingBatches) -> float:
+    """Return what a step takes whose logits of the ``teacher`` are read from disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        teacher.keep_in(Path(folder))
+        teacher.set_epoch(0)
+        _seconds_of_a_step(step, batches)  # stores them
+        return _seconds_of_a_step(step, batches)
 
 
 def _seconds_of_a_step(step: TrainingStep, batches: TrainingBatches) -> float:

@@ -6,8 +6,10 @@ PyTorch, which takes seconds, is imported only for networks that need it and tha
 from collections.abc import Mapping, Sequence
 
 from models.backbones.sources import backbone_fingerprint, known_without_pytorch
-from pipeline.core.errors import user_error
+from pipeline.core.errors import UserError, user_error
 from pipeline.core.files import Json
+from pipeline.core.printable import printable
+from pipeline.networks.programs import find_program
 from pipeline.params.schema import Params
 
 TEACHER, STUDENT = "train_teacher.backbone", "distill_student.backbone"
@@ -27,7 +29,12 @@ def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
     """
     student, size = params.distill_student, params.prepare_data.image_size
     backbones = {STUDENT: student.backbone, TEACHER: params.train_teacher.backbone}
+    program = find_program(params.train_teacher.backbone)
     digests = {}
+    if program is not None:
+        del backbones[TEACHER]
+        digests[TEACHER] = program.fingerprint()
+        _check_transfer(params)
     for key, name in backbones.items():
         with user_error(key, advice=f"fmkt params --explain {key} lists all"):
             digests[key] = backbone_fingerprint(name)
@@ -51,10 +58,22 @@ def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
     return facts
 
 
+def _check_transfer(params: Params) -> None:
+    """Raise UserError where features are to be transferred from a teacher that is a program."""
+    if params.distill_student.teacher_pairs:
+        raise UserError(
+            f"distill_student.transfer: got features, but the teacher {printable(params.train_teacher.backbone)} shows "
+            "none; set it to logits, or take a teacher of this pipeline's backbones"
+        )
+
+
 def compared_sizes(params: Params) -> Json | None:
-    """Return what decides about the sizes of student and teacher; None where the student may be the larger one."""
+    """Return what decides about the sizes of student and teacher.
+
+    None where the student may be the larger one, or the teacher is a program, whose size shows when it is opened.
+    """
     student = params.distill_student
-    if student.allow_larger or not student.needs_teacher:
+    if student.allow_larger or not student.needs_teacher or params.train_teacher.is_program:
         return None
     keys = {"method", "backbone", "transfer", "feature_pairs", "flow"}
     return {

@@ -80,8 +80,8 @@ def _headline(results: Results) -> str:
             _score(results.trained, primary, task.primary_error),
             _score(results.evaluation, primary, task.primary_error),
         ],
-        ["parameters", _count(teacher.get("num_parameters")), _count(student["num_parameters"]), ""],
-        ["multiply-adds", _count(teacher.get("macs")), _count(chosen["macs"]), ""],
+        ["parameters", _known(teacher, "num_parameters"), _count(student["num_parameters"]), ""],
+        ["multiply-adds", _known(teacher, "macs"), _count(chosen["macs"]), ""],
         ["sampling steps K", "", "none" if num_steps is None else str(num_steps), ""],
     ]
     header = ["", "teacher, PyTorch", "student, PyTorch", "student, ONNX Runtime fp32"]
@@ -118,8 +118,14 @@ def _score(report: Json, key: str, error: str) -> str:
     return with_error(report[key], report.get(error)) if key in report else NO_TEACHER
 
 
-def _count(value: int | None) -> str:
-    return NO_TEACHER if value is None else f"{value:,}"
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _known(teacher: Json, key: str) -> str:
+    if key not in teacher:
+        return NO_TEACHER
+    return "unknown" if teacher[key] is None else _count(teacher[key])
 
 
 def _table(columns: Sequence[str], rows: Sequence[Row]) -> str:

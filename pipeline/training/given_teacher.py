@@ -5,28 +5,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from pipeline.core.files import Json
 from pipeline.tasks.classification.class_names import find_classes, read_classes
 from pipeline.tasks.data import TaskData
 from pipeline.tasks.training import Validation
 from pipeline.training.diagnosis import given_weights_warnings
+from pipeline.training.teacher import Teacher
 
 PASTED = 100
 """Classes, at most, that a warning lists; the report has any number."""
 
 
 def given_teacher_report(
-    network: nn.Module, data: TaskData, found: Validation, device: torch.device, *, classes: str | None
+    teacher: Teacher, data: TaskData, found: Validation, device: torch.device, *, classes: str | None
 ) -> Json:
-    """Return the figures of ``network`` on the calibration images, and why it is to be doubted, for the report.
+    """Return the figures of ``teacher`` on the calibration images, and why it is to be doubted, for the report.
 
     Args:
         found: of it on the test images.
         classes: the file that its classes were read from; None: they are in the order of the data.
     """
-    check = data.training.check_given(network, data.split("calib"), data.info, device)
+    check = data.training.check_given(teacher.network, data.split("calib"), data.info, device)
     report: Json = dict(check.figures)
     if check.proposed_classes:
         proposed = _in_file(check.proposed_classes, data.info.class_names, classes)
@@ -36,7 +36,7 @@ def given_teacher_report(
             listed = "proposed_classes of reports/teacher.json"
         check = check._replace(explanation=f"{check.explanation}; the list: {listed}")
     warnings = given_weights_warnings(found, what="the given teacher", section="train_teacher", check=check)
-    return report | {"warnings": warnings}
+    return report | {"warnings": [*teacher.warnings, *warnings]}
 
 
 def _in_file(proposed: Sequence[str], class_names: Sequence[str], classes: str | None) -> list[str]:

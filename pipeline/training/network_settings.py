@@ -38,9 +38,14 @@ class TrainedNetwork(Section):
             raise ValueError(f"{name} has no weights of {self.backbone!r}; give a file, or null to train from scratch")
         return self
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether the network comes with weights."""
+        return self.weights is not None
+
     @model_validator(mode="after")
     def _given_weights_suit_the_training(self) -> Self:
-        if self.weights is not None:
+        if self.has_weights:
             return self
         if self.training.epochs == 0:
             raise ValueError("training.epochs: got 0 without weights; give weights, or train for an epoch at least")

@@ -1,19 +1,22 @@
 """The teacher: trained here, from random or given weights, or taken as it is given."""
 
-import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from models.factory import check_image_size
 from pipeline.core.errors import user_error
 from pipeline.data.dataset import DataInfo
+from pipeline.networks.programs import find_program
 from pipeline.networks.spec import NetworkSpec
-from pipeline.tasks.classification.class_names import find_classes, read_classes
+from pipeline.tasks.data import TaskData
 from pipeline.tasks.training import Supervision, TaskTraining
 from pipeline.training.objective import Objective, Supervised
+from pipeline.training.program_teacher import read_program
 from pipeline.training.start import Start, find_start, load_start, tune_backbone
+from pipeline.training.teacher_classes import known_classes
 from pipeline.training.teacher_settings import TrainTeacher
 
 SECTION = "train_teacher"
@@ -25,6 +28,8 @@ class Teacher(NamedTuple):
     network: nn.Module
     spec: NetworkSpec
     start: Start
+    warnings: tuple[str, ...] = ()
+    """What was found of it that is hardly meant."""
 
     def objective(self, settings: TrainTeacher, task: TaskTraining, supervision: Supervision) -> Objective:
         """Return what trains it."""
@@ -47,6 +52,20 @@ def find_teacher(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> 
     return Teacher(network, spec, start)
 
 
+def open_teacher(settings: TrainTeacher, data: TaskData, device: torch.device) -> Teacher:
+    """Return the teacher of ``settings`` on ``device``: a program as its file has it, a network as it starts.
+
+    Raises:
+        UserError: see ``build_teacher`` and ``read_program``.
+    """
+    program = find_program(settings.backbone)
+    if program is None:
+        teacher = build_teacher(settings, data.info, data.training)
+        return teacher._replace(network=teacher.network.to(device))
+    found = read_program(program, settings, data, device)
+    return Teacher(found.network, found.spec, Start(data.info, None), found.warnings)
+
+
 def build_teacher(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> Teacher:
     """Return the teacher with the weights that it starts from.
 
@@ -65,10 +84,7 @@ def build_teacher(settings: TrainTeacher, info: DataInfo, task: TaskTraining) ->
 
 def _load_named(teacher: Teacher, settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> None:
     """Put given weights into ``teacher``, the outputs in the order of the data: the file of classes has theirs."""
-    path = Path(settings.classes or "")
-    classes = read_classes(path)
-    outputs = find_classes(info.class_names, classes, path)
-    theirs = dataclasses.replace(info, class_names=tuple(names[0] for names in classes), class_counts=())
+    theirs, outputs = known_classes(Path(settings.classes or ""), info)
     whole = find_teacher(settings, theirs, task)
     load_start(whole.network, whole.start, settings, section=SECTION, may_replace_head=False)
     task.take_outputs(teacher.network, whole.network, outputs, theirs)
