@@ -147,7 +147,7 @@ def check_program(network: Program, image_size: Sequence[int], *, normalized: bo
         raise UserError("answers the same images differently each time (dropout?); export it in eval mode")
     if not torch.allclose(alone, outputs[:1], rtol=ROUNDING, atol=ROUNDING * float(outputs.abs().max())):
         raise UserError(
-            "answers an image differently beside another one (batch normalisation in training mode?); export it in eval mode"
+            "answers an image differently beside another one (batch normalisation in training?); export it in eval mode"
         )
 
 
