@@ -76,9 +76,7 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
             report |= (
                 {"warnings": training_warnings(rows, found, supervision, what="the teacher", key=run.key)}
                 if trains
-                else given_teacher_report(
-                    teacher._replace(network=network), prepared, found, device, classes=settings.classes
-                )
+                else given_teacher_report(teacher, prepared, found, device, classes=settings.classes)
             )
         else:
             write_json(run.folder / "note.json", NOT_NEEDED)

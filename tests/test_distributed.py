@@ -85,6 +85,19 @@ def test_one_parameter_launches_processes_that_train_what_one_trains(bench: Benc
     assert not list(bench.folder.glob(".checkpoints/distill_student/*/epoch*")), "they are cleared at the end"
 
 
+def test_each_process_stores_the_logits_of_its_shard(bench: Bench) -> None:
+    """The second epoch repeats the first; the same two processes without stored logits end with the same bits."""
+    changes = {"distill_student.stored_views": 1}
+    first = launched(bench, "stored", changes)
+    assert first.returncode == 0, first.stderr
+    (store,) = bench.folder.glob(".checkpoints/teacher_logits/*")
+    assert sorted(path.name for path in store.iterdir()) == ["view-00000.shard-0", "view-00000.shard-1"]
+    again = launched(bench, "again", {**changes, "distill_student.loss_weight": 1.0})
+    assert again.returncode == 0, again.stderr
+    one, other = (load_file(bench.folder / name / "model.safetensors") for name in ("stored", "again"))
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 def test_a_wrong_parameter_keeps_its_message_and_its_exit_code(bench: Bench) -> None:
     result = launched(bench, "odd", {"distill_student.training.batch_size": 33})
     assert result.returncode == 2, result.stderr

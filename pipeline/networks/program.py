@@ -86,7 +86,7 @@ class Program(nn.Module, ABC):
         return self.session.num_parameters
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits of the classes of the images, float32 (B, classes), for ``images`` (B, 3, H, W) in [0, 1]."""
+        """Return float32 logits (B, classes) of the images' classes, for ``images`` (B, 3, H, W) in [0, 1]."""
         logits = self.all_logits(images)
         return logits if self.outputs is None else logits[:, self.outputs]
 
@@ -155,7 +155,7 @@ def check_program(network: Program, image_size: Sequence[int], *, normalized: bo
         raise UserError("answers the same images differently each time (dropout?); export it in eval mode")
     if not torch.allclose(alone, outputs[:1], rtol=ROUNDING, atol=ROUNDING * float(outputs.abs().max())):
         raise UserError(
-            "answers an image differently beside another one (batch normalisation in training mode?); export it in eval mode"
+            "answers an image differently beside another one (batch normalisation in training?); export it in eval mode"
         )
 
 

@@ -30,7 +30,7 @@ def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
     student, size = params.distill_student, params.prepare_data.image_size
     backbones = {STUDENT: student.backbone, TEACHER: params.train_teacher.backbone}
     program = find_program(params.train_teacher.backbone)
-    digests = {}
+    digests: dict[str, str | None] = {}
     if program is not None:
         del backbones[TEACHER]
         digests[TEACHER] = program.fingerprint()
