@@ -5,7 +5,8 @@
 CIFAR-10 is given as folders, train/CLASS and test/CLASS. Five of its classes, every other one by name, are the task:
 400 images of each to train on, 100 to calibrate on, and all their test images. The weights come from the five others,
 of which all training images are taken, so that no image and no class is seen twice. Everything runs through the stages,
-the seeds and methods through the comparison: both students have the same recipe and the same number of epochs.
+the seeds and methods through the comparison: both students have the same recipe and the same number of epochs. A third
+one from scratch has three times as many.
 """
 
 import json
@@ -27,7 +28,7 @@ from pipeline.params.presets import PRESETS, load_preset
 from pipeline.preflight.stage_table import command_line
 
 ROOT = Path(__file__).parent.parent
-SCRATCH, STARTED = "from scratch", "from given weights"
+SCRATCH, STARTED, LONGER = "from scratch", "from given weights", "from scratch three times as long"
 TRAIN, CALIB = 400, 100
 """Images of each class of the task."""
 DATA = {"source": "imagefolder", "image_size": 32, "download": False}
@@ -114,8 +115,8 @@ def train_weights(out: Path, values: dict[str, Any]) -> tuple[Path, dict[str, An
     }
 
 
-def compare(out: Path, values: dict[str, Any], weights: Path, seeds: int) -> None:
-    """Train both students with each seed."""
+def compare(out: Path, values: dict[str, Any], weights: Path, *, epochs: int, seeds: int) -> None:
+    """Train the students with each seed."""
     content = {
         "title": "Starting from given weights",
         "preset": "cifar10",
@@ -125,6 +126,7 @@ def compare(out: Path, values: dict[str, Any], weights: Path, seeds: int) -> Non
         "methods": {
             SCRATCH: {"distill_student.weights": None},
             STARTED: {"distill_student.weights": str(weights.resolve())},
+            LONGER: {"distill_student.training.epochs": 3 * epochs},
         },
     }
     with (out / "comparison.yaml").open("w", encoding="utf-8") as file:
@@ -150,9 +152,9 @@ def row(out: Path, method: str, seeds: int) -> dict[str, Any]:
 @click.argument("cifar", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for runs; what is done stays done.")
 @click.option("--output", type=click.Path(path_type=Path), help="JSON file to write the results to.")
-@click.option("--backbone", default="resnet8", show_default=True)
+@click.option("--backbone", default="resnet8_x0_5", show_default=True)
 @click.option("--weights-epochs", default=10, show_default=True, help="Epochs on the other classes.")
-@click.option("--epochs", default=30, show_default=True, help="Epochs of each student.")
+@click.option("--epochs", default=20, show_default=True, help="Epochs of each student.")
 @click.option("--seeds", default=3, show_default=True)
 def main(
     cifar: Path, out: Path, output: Path | None, backbone: str, weights_epochs: int, epochs: int, seeds: int
@@ -162,8 +164,8 @@ def main(
     out = out.resolve()
     classes = link_images(cifar, out)
     weights, about = train_weights(out, changes(out / "other", backbone=backbone, epochs=weights_epochs))
-    compare(out, changes(out / "task", backbone=backbone, epochs=epochs), weights, seeds)
-    rows = [row(out, method, seeds) for method in (SCRATCH, STARTED)]
+    compare(out, changes(out / "task", backbone=backbone, epochs=epochs), weights, epochs=epochs, seeds=seeds)
+    rows = [row(out, method, seeds) for method in (SCRATCH, STARTED, LONGER)]
     result = {
         "protocol": f"{backbone}; task: {TRAIN} training, {CALIB} calibration and all test images of each of "
         f"{len(classes['task'])} classes, {epochs} epochs of batches of 128, SGD at 0.05 with momentum 0.9, cosine, "
@@ -175,7 +177,7 @@ def main(
         "torch": torch.__version__,
     }
     for found in rows:
-        click.echo(f"{found['method']:20} {found['mean']:6.2f} ({found['standard_deviation']:.2f})  {found}")
+        click.echo(f"{found['method']:35} {found['mean']:6.2f} ({found['standard_deviation']:.2f})  {found}")
     if output is not None:
         output.write_text(f"{json.dumps(result, indent=2)}\n", encoding="utf-8")
 

@@ -109,6 +109,9 @@ def test_a_teacher_goes_on_from_given_weights(bench: Bench, seven: Path) -> None
 def test_weights_of_other_classes_are_not_taken_as_they_are(bench: Bench, seven: Path) -> None:
     result = bench.distill({**AS_IT_IS, KEY: str(seven)})
     refused(result, "distill_student.weights: ", "model.safetensors", "7", "distill_student.training.epochs above 0")
+    result = bench.distill({**AS_IT_IS, KEY: str(seven), "distill_student.backbone": "resnet20"})
+    refused(result, "distill_student.weights: ", "fit")
+    assert "training.epochs above 0" not in result.output, "another backbone does not fit either way"
 
 
 def test_other_weights_are_another_training(bench: Bench, seven: Path, tmp_path: Path) -> None:

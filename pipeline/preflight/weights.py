@@ -80,7 +80,8 @@ def _check_fit(settings: TrainedNetwork, section: str) -> None:
     key = f"{section}.weights"
     given = find_weights(settings.backbone, settings.weights, entry=settings.weights_entry, key=key)
     network = build_classifier(backbone=settings.backbone, num_classes=2, mean=[0.0] * 3, std=[1.0] * 3)
+    weights = given.read()
     try:
-        load_weights(network, given.read(), new_head=True)
+        load_weights(network, weights, new_head=True)
     except UserError as error:
         raise UserError(f"{key}: {error}") from error

@@ -18,7 +18,7 @@ from pipeline.networks.given_weights import GivenWeights, Statistics
 from pipeline.networks.origins import find_weights
 from pipeline.networks.saved import build_network
 from pipeline.networks.spec import NetworkSpec
-from pipeline.networks.weights import load_weights
+from pipeline.networks.weights import Weights, load_weights
 from pipeline.tasks.training import TaskTraining
 from pipeline.training.fine_tuning import TunedBackbone
 from pipeline.training.network_settings import TrainedNetwork
@@ -90,16 +90,23 @@ def load_start(
     try:
         lines = load_weights(network, weights, new_head=trains)
     except UserError as error:
-        way_on = (
-            ""
-            if trains or not may_replace_head
-            else f"; an output layer of other classes is learnt with {section}.training.epochs above 0"
-        )
+        way_on = ""
+        if may_replace_head and not trains and _fits_but_for_head(network, weights):
+            way_on = f"; with {section}.training.epochs above 0 an output layer of your classes is learnt"
         raise UserError(f"{section}.weights: {error}{way_on}") from error
     if is_main():
         logger.info("%s starts from %s", section, start.given.title)
         for line in (*weights.notes, *lines):
             logger.info("%s.weights: %s", section, line)
+
+
+def _fits_but_for_head(network: nn.Module, weights: Weights) -> bool:
+    """Return whether ``weights``, which ``network`` may take for that, are of it and of other classes."""
+    try:
+        load_weights(network, weights, new_head=True)
+    except UserError:
+        return False
+    return True
 
 
 def backbone_names(network: nn.Module, spec: NetworkSpec, outputs: Mapping[str, int]) -> set[str]:
