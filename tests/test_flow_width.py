@@ -26,7 +26,7 @@ from pipeline.networks.spec import NetworkSpec
 from pipeline.networks.weights import save_network
 from pipeline.params.presets import list_presets, load_preset
 from pipeline.params.schema import load_params
-from pipeline.preflight.checks import check_networks, compared_sizes
+from pipeline.preflight.network_checks import check_networks, compared_sizes
 from pipeline.preflight.sizes import check_student_is_smaller
 from pipeline.tasks.classification.training import ClassificationTraining
 from tests.bench import Bench, taught_bench

@@ -336,7 +336,7 @@ class Harmful:
         (torch.save, {}, "harmed"),
         (__import__, "antigravity"),
     ],
-    ids=str,
+    ids=lambda call: f"{call[0].__module__}.{call[0].__qualname__}",
 )
 def test_nothing_of_a_file_is_run(
     call: tuple[Any, ...], is_old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
