@@ -112,7 +112,9 @@ def loaded(backbone: str, **arguments: Any) -> Program:
     file = find_program(backbone)
     assert file is not None
     content = file.read()
-    found = build_network(NetworkSpec(file.entry.kind, {"num_bytes": len(content), "num_classes": 10, **arguments}))
+    found = build_network(
+        NetworkSpec(file.entry.kind, {"num_bytes": len(content), "output": "logits", "num_outputs": 10, **arguments})
+    )
     assert isinstance(found, Program)
     found.file.copy_(torch.tensor(list(content), dtype=torch.uint8))
     return found
@@ -159,7 +161,7 @@ def find_kind(backbone: str) -> str:
 
 
 def arguments_of(program: Program) -> dict[str, Any]:
-    return {"num_bytes": len(program.file), "num_classes": program.num_classes}
+    return {"num_bytes": len(program.file), "output": program.output, "num_outputs": program.num_outputs}
 
 
 def test_images_are_brought_into_the_form_that_the_program_takes(tmp_path: Path) -> None:

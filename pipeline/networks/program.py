@@ -1,4 +1,4 @@
-"""Networks that are programs: images in, logits out, and nothing inside that could be trained or cut."""
+"""Networks that are programs: images in, outputs out, and nothing inside that could be trained or cut."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ class Session(Protocol):
 
 
 class Program(nn.Module, ABC):
-    """A classifier whose weights are the bytes of a file: it is saved and loaded like any other network.
+    """A network whose weights are the bytes of a file: it is saved and loaded like any other network.
 
     Args:
         num_bytes: of the file.
-        num_classes: that it must tell apart.
+        output: the name of what it returns, where it returns more than one tensor.
+        num_outputs: values that it must return of an image.
         mean, std: of each channel of images in [0, 1], by which they are normalised before; None: they are not.
-        returns_probabilities: whether its outputs are probabilities, whose logarithms are the logits.
+        returns_probabilities: whether its outputs are probabilities, whose logarithms are taken.
     """
 
     file: Tensor
@@ -50,7 +51,8 @@ class Program(nn.Module, ABC):
         self,
         *,
         num_bytes: int,
-        num_classes: int,
+        output: str,
+        num_outputs: int,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         returns_probabilities: bool = False,
@@ -58,7 +60,8 @@ class Program(nn.Module, ABC):
         super().__init__()
         self.register_buffer("file", torch.zeros(num_bytes, dtype=torch.uint8))
         self.normalize = Normalize(mean, std) if mean is not None and std is not None else nn.Identity()
-        self.num_classes = num_classes
+        self.output = output
+        self.num_outputs = num_outputs
         self.returns_probabilities = returns_probabilities
         self._session: Session | None = None
 
@@ -83,7 +86,7 @@ class Program(nn.Module, ABC):
         return self.session.num_parameters
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, num_classes), float32, for ``images`` (B, 3, H, W) in [0, 1]."""
+        """Return outputs (B, num_outputs), float32, for ``images`` (B, 3, H, W) in [0, 1]."""
         taken = self._as_taken(call(self.normalize, images))
         size = self.session.shape[0]
         parts = torch.split(taken, size or max(len(taken), 1))
@@ -113,8 +116,8 @@ def is_channels_last(shape: Sequence[int | None]) -> bool:
 def check_program(network: Program, image_size: Sequence[int], *, normalized: bool) -> None:
     """Raise UserError, without the parameter's name, where ``network`` does not fit images of ``image_size`` (H, W).
 
-    It is run on two random images: what it returns must be finite logits of all classes, the same again, and the same
-    for one image alone.
+    It is run on two random images: what it returns must be finite values of the right number, the same again, and
+    the same for one image alone.
 
     Args:
         normalized: whether images are normalised before it.
@@ -136,10 +139,10 @@ def check_program(network: Program, image_size: Sequence[int], *, normalized: bo
     images = torch.rand(2, CHANNELS, *image_size, generator=torch.Generator().manual_seed(0)).to(network.file.device)
     with torch.inference_mode():
         outputs, again, alone = network(images), network(images), network(images[:1])
-    if outputs.dim() != 2 or outputs.shape[1] != network.num_classes:
+    if outputs.dim() != 2 or outputs.shape[1] != network.num_outputs:
         raise UserError(
-            f"returns {tuple(outputs.shape)} for 2 images; needed are logits (2, {network.num_classes}), one for each "
-            "class of the images"
+            f"returns {tuple(outputs.shape)} for 2 images; needed are {network.output} (2, {network.num_outputs}); a "
+            "teacher of other classes cannot teach these"
         )
     if not bool(outputs.isfinite().all()):
         raise UserError("returns values that are not finite; check its weights, and train_teacher.mean and std")
@@ -156,6 +159,6 @@ def _sides(size: Sequence[int | None]) -> str:
 
 
 def are_probabilities(outputs: Tensor) -> bool:
-    """Return whether each row of ``outputs`` (B, num_classes) sums to 1, without a value below 0."""
+    """Return whether each row of ``outputs`` (B, num_outputs) sums to 1, without a value below 0."""
     sums = outputs.float().sum(dim=1)
     return bool((outputs >= 0).all()) and bool(torch.allclose(sums, torch.ones_like(sums), atol=1e-2))

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from pipeline.core.errors import UserError
+from pipeline.core.files import Json
 from pipeline.core.printable import printable
 from pipeline.data.packed_batches import ordered_batches
 from pipeline.networks.program import Program, are_probabilities, check_program
 from pipeline.networks.programs import KEY, ProgramFile
-from pipeline.networks.saved import build_network
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.data import TaskData
 from pipeline.training.teacher_settings import TrainTeacher
@@ -39,7 +39,8 @@ def read_program(file: ProgramFile, settings: TrainTeacher, data: TaskData, devi
         UserError: it cannot be read or run, or takes or returns something else than the images need.
     """
     content = file.read()
-    arguments = {"num_bytes": len(content), **data.training.output_arguments(data.info)}
+    (output,) = data.signature().outputs
+    arguments: Json = {"num_bytes": len(content), "output": output.name, "num_outputs": output.shape[-1]}
     arguments |= {"mean": settings.mean and list(settings.mean), "std": settings.std and list(settings.std)}
     network = _built(file, NetworkSpec(file.entry.kind, arguments), content, device)
     try:
@@ -54,8 +55,7 @@ def read_program(file: ProgramFile, settings: TrainTeacher, data: TaskData, devi
 
 
 def _built(file: ProgramFile, spec: NetworkSpec, content: bytes, device: torch.device) -> Program:
-    network = build_network(spec)
-    assert isinstance(network, Program), f"{file.entry.name} builds no program"
+    network = file.entry.load()(**spec.arguments)
     network.file.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
     return network.to(device).eval()
 
