@@ -1,7 +1,7 @@
 """The table of programs: files of finished networks that can teach, in forms that are neither trained nor cut.
 
 A teacher's backbone ``SOURCE:FILE`` names one, as ``onnx:teacher.onnx``. To add a form: a ``Program`` in a file of this
-folder with its kind in ``pipeline.networks.saved``, and an entry here. Nothing here imports PyTorch.
+folder, and an entry here. Nothing here imports PyTorch.
 """
 
 from __future__ import annotations
