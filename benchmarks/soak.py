@@ -47,6 +47,7 @@ class Bench:
         params["train_teacher"]["backbone"] = "resnet8"
         params["train_teacher"]["training"]["epochs"] = epochs
         params["distill_student"]["training"]["epochs"] = epochs
+        params["distill_student"]["allow_larger"] = True
         yaml.dump(params, folder / "params.yaml")
 
     def start(self, stage: str) -> "subprocess.Popen[str]":

@@ -11,6 +11,7 @@ from models.flow import FixedFlow, FlowTransfer, at_each_step
 from models.folding import CollapsedFlow, FoldedFlow, is_collapsible, is_foldable
 from models.integrate import Trajectory
 from models.meta_encoder import Conditioning, MetaEncoder
+from models.narrow_flow import CollapsedNarrowFlow, NarrowFlow
 from models.students import FlowStudent, SampledStudent
 
 MAX_COLLAPSED_STEPS = 2
@@ -34,6 +35,11 @@ class DeployableNetwork(nn.Module, ABC):
     @abstractmethod
     def without_flows(self) -> nn.Module:
         """Return the plain network beside which the cost of sampling steps is seen, in eval mode."""
+
+    def smallest_form(self, image_size: Sequence[int]) -> nn.Module:
+        """Return the smallest of ``smaller_forms``, the general form where there are none: what deploys by default."""
+        forms = [*self.smaller_forms(image_size, collapse=True).values()]
+        return forms[-1]() if forms else self.general_form()
 
     @abstractmethod
     def smaller_forms(self, image_size: Sequence[int], *, collapse: bool) -> dict[str, Callable[[], nn.Module]]:
@@ -92,23 +98,46 @@ class SampledNetwork(DeployableNetwork):
     def smaller_forms(self, image_size: Sequence[int], *, collapse: bool) -> dict[str, Callable[[], nn.Module]]:
         """Return the folded form where every flow folds, and the collapsed one of up to ``MAX_COLLAPSED_STEPS`` steps.
 
-        There are none for another schedule than rectified flow, a transform that is not linear, or a meta-encoder whose
-        last layer is not affine.
+        There are none for another schedule than rectified flow, a transform that is not linear, or a meta-encoder of
+        full width whose last layer is not affine.
         """
         forms: dict[str, Callable[[], nn.Module]] = {}
         if all(is_foldable(module) for module in self.student.modules() if isinstance(module, FlowTransfer)):
-            forms["folded"] = lambda: self._with(FoldedFlow)
+            forms["folded"] = lambda: self._with(fold)
         if not (collapse and self.num_steps <= MAX_COLLAPSED_STEPS and isinstance(self.student, FlowStudent)):
             return forms
         if is_collapsible(self.student.flow):
             with torch.no_grad():
                 parameter = next(self.student.parameters())
                 size = self.student.features(parameter.new_zeros(1, 3, *image_size)).shape[2:]
-            forms["collapsed"] = lambda: self._with(lambda flow, steps: CollapsedFlow(flow, steps, size))
+            forms["collapsed"] = lambda: self._with(lambda flow, steps: collapse_flow(flow, steps, size))
         return forms
 
     def _with(self, form: Callable[[FlowTransfer, int], FixedFlow]) -> nn.Module:
         return self.student.with_fixed_flows(lambda flow: form(flow, self.num_steps)).eval()
+
+
+def fold(flow: FlowTransfer, num_steps: int) -> FixedFlow:
+    """Return the folded form of a flow that ``is_foldable``."""
+    return NarrowFlow(flow, num_steps) if _is_narrow(flow) else FoldedFlow(flow, num_steps)
+
+
+def collapse_flow(flow: FlowTransfer, num_steps: int, feature_size: Sequence[int]) -> FixedFlow:
+    """Return the collapsed form, for features of ``feature_size`` (H, W), of a flow that ``is_collapsible``."""
+    form = CollapsedNarrowFlow if _is_narrow(flow) else CollapsedFlow
+    return form(flow, num_steps, feature_size)
+
+
+def smallest_flow(flow: FlowTransfer, num_steps: int, feature_size: Sequence[int]) -> FixedFlow:
+    """Return the form in which ``flow`` deploys by default, for features of ``feature_size`` (H, W)."""
+    if num_steps <= MAX_COLLAPSED_STEPS and is_collapsible(flow):
+        return collapse_flow(flow, num_steps, feature_size)
+    return fold(flow, num_steps) if is_foldable(flow) else UnrolledFlow(flow, num_steps)
+
+
+def _is_narrow(flow: FlowTransfer) -> bool:
+    assert isinstance(flow.velocity, MetaEncoder)
+    return flow.velocity.is_narrow
 
 
 class UnrolledFlow(FixedFlow):

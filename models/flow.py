@@ -91,15 +91,26 @@ def at_each_step(transform: nn.Module, steps: Sequence[Tensor]) -> Tensor:
 
 
 def build_flow(
-    *, channels: int, schedule: str, meta_encoder: str, time_scale: float, transform: nn.Module
+    *,
+    channels: int,
+    schedule: str,
+    meta_encoder: str,
+    time_scale: float,
+    transform: nn.Module,
+    width: int | None = None,
 ) -> FlowTransfer:
     """Return a flow for features of ``channels`` channels, its meta-encoder with random weights.
+
+    Args:
+        width: channels of the meta-encoder; None: those of the features.
 
     Raises:
         ValueError: a name is unknown.
     """
     path = get_schedule(schedule)
-    encoder = build_meta_encoder(meta_encoder, channels, time_scale=time_scale, velocity_norm=path.velocity_norm)
+    encoder = build_meta_encoder(
+        meta_encoder, channels, width=width, time_scale=time_scale, velocity_norm=path.velocity_norm
+    )
     return FlowTransfer(velocity=encoder, schedule=path, transform=transform)
 
 

@@ -1,7 +1,8 @@
 """Rewritings of a flow with a fixed number of steps: the same function, in a smaller graph.
 
 They hold for rectified flow, where a step is Z <- Z - g(Z + e(t)) / K and the output T(Z_K) for a linear T: the mean
-over the steps of T(X_S - v_i) is T(X_S - mean_i v_i).
+over the steps of T(X_S - v_i) is T(X_S - mean_i v_i). Here are those of a meta-encoder as wide as the states; for one
+with a width of its own see ``models.narrow_flow``.
 """
 
 import copy
@@ -111,23 +112,23 @@ class CollapsedFlow(FoldedFlow):
 
 
 def is_foldable(flow: FlowTransfer) -> bool:
-    """Return whether ``FoldedFlow`` equals ``flow``.
+    """Return whether a fixed number of steps of ``flow`` has a ``FoldedFlow`` or ``NarrowFlow`` that equals it.
 
-    It does for rectified flow with a linear transform and a meta-encoder whose last layer is affine: a convolution, or
-    a layer normalisation over the channels with its scale and shift.
+    It does for rectified flow with a linear transform and a meta-encoder whose last layer is affine: the projection out
+    of its own width, a convolution, or a layer normalisation over the channels with its scale and shift.
     """
     if not (isinstance(flow.schedule, RectifiedFlow) and isinstance(flow.velocity, MetaEncoder)):
         return False
     last = flow.velocity.body[-1]
     affine = isinstance(last, nn.Conv2d) or (isinstance(last, ChannelLayerNorm) and last.norm.elementwise_affine)
-    return affine and isinstance(flow.transform, LogitTransform | nn.Identity)
+    return (affine or flow.velocity.is_narrow) and isinstance(flow.transform, LogitTransform | nn.Identity)
 
 
 def is_collapsible(flow: FlowTransfer) -> bool:
-    """Return whether ``CollapsedFlow`` equals ``flow``.
+    """Return whether it has a ``CollapsedFlow`` or ``CollapsedNarrowFlow`` that equals it.
 
-    It does where the flow is foldable, pooled logits follow it, and its last layer is a convolution with zero padding
-    whose output is as large as its input, tap by tap.
+    It has where the flow is foldable, pooled logits follow it, and the last layer of its meta-encoder's body is a
+    convolution with zero padding whose output is as large as its input, tap by tap.
     """
     if not (is_foldable(flow) and isinstance(flow.transform, LogitTransform)):
         return False

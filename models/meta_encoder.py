@@ -15,15 +15,19 @@ class Conditioning(NamedTuple):
     """What a meta-encoder knows of the time, ready to be added to and multiplied with feature maps."""
 
     shift: Tensor
-    """Time embedding (B or 1, C, 1, 1)."""
+    """Time embedding (B or 1, R, 1, 1) of the R channels of the meta-encoder's body."""
     norm: Tensor | None
     """Magnitude of the velocity (B or 1, 1, 1, 1); None: 1."""
 
 
 class MetaEncoder(nn.Module):
-    """Velocity v = n(t) body(Z + e(t)), e broadcast over height and width (arXiv 2402.02012, figure 4, where n = 1).
+    """Velocity v = n(t) U body(D Z + e(t)), e broadcast over height and width.
+
+    D and U are 1x1 convolutions from the C channels of the states to the fewer of the body and back. Without a width of
+    its own the body has C channels and neither is there: the authors' form (arXiv 2402.02012, figure 4, where n = 1).
 
     Args:
+        body: layers of ``width`` channels, or of ``channels`` where that is None.
         velocity_norm: n; see ``models.flow_paths.base.Schedule.velocity_norm``.
     """
 
@@ -32,13 +36,22 @@ class MetaEncoder(nn.Module):
         channels: int,
         body: nn.Sequential,
         *,
+        width: int | None = None,
         time_scale: float = 1.0,
         velocity_norm: Callable[[Tensor], Tensor | None] | None = None,
     ) -> None:
         super().__init__()
-        self.time_embedding = TimeEmbedding(channels, scale=time_scale)
+        self.channels, self.width = channels, width or channels
+        self.time_embedding = TimeEmbedding(self.width, scale=time_scale)
+        self.project_in = projection(channels, width)
         self.body = body
+        self.project_out = projection(width, channels)
         self.velocity_norm = velocity_norm
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the body has a width of its own."""
+        return isinstance(self.project_in, nn.Conv2d)
 
     def forward(self, *, x: Tensor, t: Tensor) -> Tensor:
         """Return the velocity (B, C, H, W) at states ``x`` (B, C, H, W) and times ``t`` (B,)."""
@@ -68,20 +81,32 @@ class MetaEncoder(nn.Module):
 
     def velocity_at(self, x: Tensor, conditioning: Conditioning) -> Tensor:
         """Return the velocity at states ``x`` (B, C, H, W) for what ``condition`` returned."""
-        velocity: Tensor = self.body(x + conditioning.shift)
+        velocity = call(self.project_out, call(self.body, call(self.project_in, x) + conditioning.shift))
         return velocity if conditioning.norm is None else conditioning.norm * velocity
 
 
 class LayerEncoder(nn.Module):
     """The body of a meta-encoder as an ordinary residual layer: the control "student + meta-encoder", without a flow.
 
-    What one step of rectified flow computes, but for the time embedding.
+    What one step of rectified flow computes, but for the time embedding; ``body`` and ``width`` as of ``MetaEncoder``.
     """
 
-    def __init__(self, body: nn.Sequential) -> None:
+    def __init__(self, channels: int, body: nn.Sequential, *, width: int | None = None) -> None:
         super().__init__()
+        self.project_in = projection(channels, width)
         self.body = body
+        self.project_out = projection(width, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x - body(x), shaped like ``x`` (B, C, H, W)."""
-        return x - call(self.body, x)
+        """Return x - U body(D x), shaped like ``x`` (B, C, H, W)."""
+        return x - call(self.project_out, call(self.body, call(self.project_in, x)))
+
+
+def projection(channels: int | None, out: int | None) -> nn.Module:
+    """Return a 1x1 convolution from ``channels`` to ``out`` channels; where one is None, what changes nothing.
+
+    It has no bias: on the way in the time embedding is one, and on the way out the body's last layer may have one.
+    """
+    if channels is None or out is None:
+        return nn.Identity()
+    return nn.Conv2d(channels, out, 1, bias=False)

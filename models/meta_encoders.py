@@ -1,8 +1,8 @@
 """The table of meta-encoders, the small networks g(Z, t) that predict the velocity of the flow.
 
 To add one: a function from the number of channels to its layers, in a file of ``models/encoder_bodies``, and an entry
-here. Where its last layer is affine in what it is given (a convolution, or a normalisation's scale and shift) a fixed
-number of steps folds into its weights; see ``models.folding``.
+here. Any of them can have a width of its own, and a fixed number of steps then folds; at the states' full width it does
+where the last layer is affine (a convolution, or a normalisation's scale and shift). See ``models.folding``.
 """
 
 from __future__ import annotations
@@ -66,15 +66,19 @@ def build_meta_encoder(
     name: str,
     channels: int,
     *,
+    width: int | None = None,
     time_scale: float = 1.0,
     velocity_norm: Callable[[Tensor], Tensor | None] | None = None,
 ) -> MetaEncoder:
     """Return the meta-encoder called ``name`` for states of ``channels`` channels; see ``MetaEncoder``.
+
+    Args:
+        width: channels of its own, between two projections; None: those of the states, as the authors have it.
 
     Raises:
         ValueError: the name is unknown; the message lists the known ones.
     """
     from models.meta_encoder import MetaEncoder
 
-    body = META_ENCODERS[name].load()(channels)
-    return MetaEncoder(channels, body, time_scale=time_scale, velocity_norm=velocity_norm)
+    body = META_ENCODERS[name].load()(width or channels)
+    return MetaEncoder(channels, body, width=width, time_scale=time_scale, velocity_norm=velocity_norm)

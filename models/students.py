@@ -196,16 +196,22 @@ def through_stages(
 
 
 def build_flow_student(
-    *, backbone: str, num_classes: int, mean: Sequence[float], std: Sequence[float], **flow: Any
+    *,
+    backbone: str,
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    image_size: Sequence[int] | None = None,
+    **flow: Any,
 ) -> FlowStudent:
     """Return a logit-based FM-KT student with random weights.
 
-    ``flow`` holds schedule, meta_encoder and time_scale.
+    ``flow`` holds schedule, meta_encoder, time_scale and, where the meta-encoder has one of its own, width.
 
     Raises:
         ValueError: a name is unknown, or the backbone has no feature map.
     """
-    stages = build_transfer_parts(backbone, num_classes).backbone
+    stages = build_transfer_parts(backbone, num_classes, image_size).backbone
     transfer = build_logit_flow(channels=stages.channels, num_classes=num_classes, **flow)
     return FlowStudent(Normalize(mean, std), stages, transfer)
 
@@ -217,33 +223,51 @@ def build_feature_flow_student(
     mean: Sequence[float],
     std: Sequence[float],
     stages: Sequence[int],
+    widths: Sequence[int | None] | None = None,
+    image_size: Sequence[int] | None = None,
     **flow: Any,
 ) -> FeatureFlowStudent:
     """Return a feature-based FM-KT student with random weights and a flow at each of ``stages``, counted from 1.
 
-    ``flow`` holds schedule, meta_encoder and time_scale.
+    Args:
+        widths: that of the meta-encoder at each stage, None: the stage's own; None for all of them so.
+        flow: schedule, meta_encoder and time_scale.
 
     Raises:
         ValueError: a name is unknown, the backbone has no feature map, or no such stage.
     """
-    network, head = build_transfer_parts(backbone, num_classes)
+    network, head = build_transfer_parts(backbone, num_classes, image_size)
     check_stages(backbone, network, stages)
-    flows = {stage: build_flow(channels=network.widths[stage - 1], transform=nn.Identity(), **flow) for stage in stages}
+    flows = {
+        stage: build_flow(channels=network.widths[stage - 1], width=width, transform=nn.Identity(), **flow)
+        for stage, width in zip(stages, widths or [None] * len(stages), strict=True)
+    }
     return FeatureFlowStudent(Normalize(mean, std), network, head, flows)
 
 
 def build_layered_classifier(
-    *, backbone: str, num_classes: int, mean: Sequence[float], std: Sequence[float], layers: str
+    *,
+    backbone: str,
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    layers: str,
+    width: int | None = None,
+    image_size: Sequence[int] | None = None,
 ) -> Classifier:
     """Return a plain network with random weights whose head begins with a meta-encoder as ordinary layers.
 
-    It is the control for what the meta-encoder's weights alone bring. ``layers`` names the meta-encoder.
+    It is the control for what the meta-encoder's weights alone bring.
+
+    Args:
+        layers: names the meta-encoder.
+        width: its channels; None: those of the backbone's last feature map.
 
     Raises:
         ValueError: a name is unknown, or the backbone has no feature map to put the layers on.
     """
-    network = build_transfer_parts(backbone, num_classes).backbone
-    encoder = LayerEncoder(META_ENCODERS[layers].load()(network.channels))
+    network = build_transfer_parts(backbone, num_classes, image_size).backbone
+    encoder = LayerEncoder(network.channels, META_ENCODERS[layers].load()(width or network.channels), width=width)
     head = nn.Sequential(encoder, LogitTransform(network.channels, num_classes))
     return Classifier(network, head, mean=mean, std=std)
 

@@ -6,6 +6,7 @@ from stages.commands.benchmark import benchmark
 from stages.commands.build_engine import build_engine
 from stages.commands.compare import compare
 from stages.commands.estimate import estimate
+from stages.commands.inspect_weights import inspect_weights
 from stages.commands.offline_plots import offline_plots
 from stages.commands.params import params
 from stages.commands.predict import predict
@@ -25,6 +26,7 @@ COMMANDS = (
     build_engine,
     compare,
     estimate,
+    inspect_weights,
     offline_plots,
     params,
     predict,

@@ -33,7 +33,8 @@ def main(params_path: Path, data: Path, student: Path, out: Path, curve: Path) -
     networks = with_each_num_steps(load_network(student)[0], settings.candidates)
     calibration = StepCalibration(prepared.task, prepared.signature(), split, device)
     points = [calibration.measure(network) for network in networks]
-    latency = [calibration.measure_latency(network) for network in networks]
+    latency = [calibration.measure_latency(network.general_form()) for network in networks]
+    plain = calibration.measure_plain(networks[0])
     choice = choose_steps(
         points,
         prepared.task.primary,
@@ -44,9 +45,14 @@ def main(params_path: Path, data: Path, student: Path, out: Path, curve: Path) -
     logger.info("sampling steps: %s (%s)", choice.num_steps or "none", choice.reason)
     rows = [point.row() for point in points]
     with replaced_folder(out) as folder:
-        write_json(folder / CALIBRATION, {**choice._asdict(), "curve": rows, "num_images": len(split)})
+        found = {**choice._asdict(), "plain": plain and plain._asdict(), "curve": rows, "num_images": len(split)}
+        write_json(folder / CALIBRATION, found)
     shown = [{**row, "latency_ms": spent} for row, spent in zip(rows, latency, strict=True)]
-    write_csv(curve, list(shown[0]), shown)
+    columns = list(shown[0])
+    if plain is not None:
+        spent = calibration.measure_latency(networks[0].without_flows())
+        shown.insert(0, {"num_steps": 0, "macs": plain.macs, "latency_ms": spent})
+    write_csv(curve, columns, shown)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline.core.distributed import is_main
-from pipeline.core.files import write_json
+from pipeline.core.files import Json, write_json
 from pipeline.core.settings import Base
 from pipeline.core.torch_setup import derive_seed, set_up_torch
 from pipeline.distillation.building import Distillation, build_distillation
@@ -18,9 +18,10 @@ from pipeline.networks.saved import ADAPTER
 from pipeline.networks.weights import DESCRIPTION, WEIGHTS, save_network
 from pipeline.preflight.code import stage_digest
 from pipeline.tasks.data import TaskData, open_data
-from pipeline.training.diagnosis import training_warnings, weak_teacher
+from pipeline.tasks.training import Validation
+from pipeline.training.diagnosis import given_weights_warnings, training_warnings, weak_teacher
 from pipeline.training.launch import run_in_processes
-from pipeline.training.loop import Row
+from pipeline.training.loop import Row, write_empty_history
 from pipeline.training.run import TrainingRun, training_run
 from pipeline.training.settings import ExecutionSettings
 from stages.common import exit_codes, stage_options
@@ -35,40 +36,49 @@ NAME = "distill_student"
 @stage_options(NAME)
 @exit_codes
 def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path, history: Path) -> None:
-    """Train the student by the chosen method and write what deploys."""
+    """Train the student by the chosen method, or take it as it is given, and write what deploys."""
     base = load_declared(NAME, params_path, "base", Base)
     execution = load_declared(NAME, params_path, "execution", ExecutionSettings)
     settings = load_declared(NAME, params_path, NAME, DistillStudent)
-    if run_in_processes(f"stages.{NAME}", execution.num_processes):
+    if settings.training.epochs and run_in_processes(f"stages.{NAME}", execution.num_processes):
         return
     device = set_up_torch(NAME, base)
     prepared, training = open_data(data), settings.training
     built = build_distillation(settings, prepared, lambda: load_teacher(teacher).to(device))
-    params = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
-    inputs = [data / "data.json", *([teacher / DESCRIPTION, teacher / WEIGHTS] if built.teacher else [])]
+    params: Json = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
+    params["network"] = built.spec.own_code()
+    inputs = [data / "data.json", *built.start.files]
+    inputs += [teacher / DESCRIPTION, teacher / WEIGHTS] if built.teacher else []
     with training_run(
         NAME, out, device, execution,
         precision=training.precision, params=params, inputs=inputs, code=stage_digest(NAME),
     ) as run:  # fmt: skip
         facts = {"base": params["base"], "execution": run.execution.describe()}
         store_logits(built.objective.teacher, prepared.info, training, facts, inputs, code=stage_digest(NAME))
-        known = [*settings.warnings(len(prepared.info.class_names))]
+        known = [*settings.warnings(len(prepared.info.class_names)), *built.doubts]
         _log(known)
-        rows = run.train(
-            built.objective, data, prepared.training, training, seed=derive_seed(base.seed, NAME), history=history
-        )
-        about = {"method": settings.method, "loss": settings.loss, "backbone": settings.backbone}
+        rows: list[Row] = []
+        if training.epochs:
+            seed = derive_seed(base.seed, NAME)
+            rows = run.train(built.objective, data, prepared.training, training, seed=seed, history=history)
+        else:
+            write_empty_history(history, built.objective.supervision, prepared.task.primary)
+            built.objective.network.to(device).eval()
+        started = built.start.describe()
+        about = {"method": settings.method, "loss": settings.loss, "backbone": settings.backbone} | started
         about = save_network(
             run.folder, built.student, built.spec, about=about | {"teacher_stages": teacher_stages(settings)}
         )
         if built.adapter is not None and built.adapter_spec is not None:
             save_network(run.folder / ADAPTER, built.adapter, built.adapter_spec, about={})
-        found = _warnings(rows, built, prepared, run)
+        validation = built.objective.supervision.validate(built.objective.predict, prepared.split("calib"), device)
+        found = _warnings(rows, validation, built, prepared, run)
         _log(found)
         if is_main():
-            val = {name: value for name, value in rows[-1].items() if name.startswith("val_")}
-            report = {"num_parameters": about["num_parameters"], "execution": run.execution.describe()}
-            write_json(metrics, val | report | {"warnings": [*known, *found]})
+            last = rows[-1] if rows else {f"val_{name}": value for name, value in validation.scores.items()}
+            report = {name: value for name, value in last.items() if name.startswith("val_")} | started
+            report |= {"num_parameters": about["num_parameters"], "execution": run.execution.describe()}
+            write_json(metrics, report | {"warnings": [*known, *found]})
 
 
 def _log(warnings: list[str]) -> None:
@@ -76,11 +86,16 @@ def _log(warnings: list[str]) -> None:
         logger.warning("%s", warning)
 
 
-def _warnings(rows: list[Row], built: Distillation, data: TaskData, run: TrainingRun) -> list[str]:
-    """Return a line on each reason to doubt the trained student, or its teacher."""
-    supervision, device, calib = built.objective.supervision, run.execution.device, data.split("calib")
-    student = supervision.validate(built.objective.predict, calib, device)
-    teacher = supervision.validate(built.teacher, calib, device) if built.teacher is not None else None
+def _warnings(rows: list[Row], student: Validation, built: Distillation, data: TaskData, run: TrainingRun) -> list[str]:
+    """Return a line on each reason to doubt the student, of which ``student`` was found, or its teacher."""
+    if not rows:
+        return given_weights_warnings(student, what="the given student", section=NAME)
+    supervision = built.objective.supervision
+    teacher = (
+        supervision.validate(built.teacher, data.split("calib"), run.execution.device)
+        if built.teacher is not None
+        else None
+    )
     found = training_warnings(rows, student, supervision, what="the student", key=run.key, teacher=teacher)
     weak = weak_teacher(student, teacher, data.task.primary) if teacher is not None else None
     return [*found, weak] if weak else found

@@ -9,7 +9,7 @@ from pipeline.core.files import replaced_folder, write_json
 from pipeline.core.settings import Base
 from pipeline.core.torch_setup import set_up_torch
 from pipeline.evaluation.calibration_settings import CalibrateSteps
-from pipeline.evaluation.settings import MeasureTradeoff
+from pipeline.evaluation.settings import Evaluate, MeasureTradeoff
 from pipeline.evaluation.tradeoff import measure_tradeoff, table_rows
 from pipeline.export.onnx.files import Source
 from pipeline.export.settings import ExportOnnx
@@ -29,6 +29,7 @@ def main(params_path: Path, data: Path, student: Path, out: Path) -> None:
     settings = load_declared("measure_tradeoff", params_path, "measure_tradeoff", MeasureTradeoff)
     onnx = load_declared("measure_tradeoff", params_path, "export_onnx", ExportOnnx)
     candidates = load_declared("measure_tradeoff", params_path, "calibrate_steps", CalibrateSteps).candidates
+    batch_sizes = load_declared("measure_tradeoff", params_path, "evaluate", Evaluate).latency_batch_sizes
     set_up_torch("measure_tradeoff", base)
     prepared = open_data(data)
     task, test = prepared.task, prepared.split("test")
@@ -36,7 +37,7 @@ def main(params_path: Path, data: Path, student: Path, out: Path) -> None:
     networks = with_each_num_steps(student_network, candidates)
     calibrated_on = prepared.split("calib").spread(onnx.calibration.num_images).pixels
     source = Source(networks[0], prepared.signature(onnx.input), prepared.training, calibrated_on, {}, onnx)
-    measured = measure_tradeoff(networks, source, task, test, settings)
+    measured = measure_tradeoff(networks, source, task, test, settings, batch_sizes)
     protocol = f"ONNX Runtime, CPU, batch of {settings.batch_size}, {settings.num_threads} thread(s), "
     timed = describe_protocol(warmup=settings.warmup, iterations=settings.iterations)
     report = {

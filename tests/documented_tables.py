@@ -4,7 +4,7 @@ A block begins with ``<!-- table: NAME -->`` and ends with ``<!-- end of table -
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pipeline.evaluation.runtimes import RUNTIMES
 from pipeline.export.precisions import PRECISIONS
 from pipeline.preflight.stage_table import STAGES
 from pipeline.tasks.table import TASKS
+from tests.measured_backbones import MEASURED
 
 ROOT = Path(__file__).parent.parent
 TABLES: Mapping[str, Table[Any]] = {
@@ -34,6 +35,8 @@ TABLES: Mapping[str, Table[Any]] = {
     "stages": STAGES,
 }
 """From the name of a block to the table that it shows."""
+BLOCKS: Mapping[str, Callable[[], str]] = {**{name: table.markdown for name, table in TABLES.items()}, **MEASURED}
+"""From the name of a block to what writes it."""
 BLOCK = re.compile(r"<!-- table: (?P<name>.*?) -->\n.*?<!-- end of table -->", re.DOTALL)
 
 
@@ -53,8 +56,8 @@ def rewritten(text: str) -> str:
 
 def _block(found: re.Match[str]) -> str:
     name = found["name"]
-    table = choose(TABLES, name, kind="documented table")
-    return f"<!-- table: {name} -->\n\n{table.markdown()}\n\n<!-- end of table -->"
+    show = choose(BLOCKS, name, kind="documented table")
+    return f"<!-- table: {name} -->\n\n{show()}\n\n<!-- end of table -->"
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ TINY = {
     "train_teacher.training.epochs": 6,
     "train_teacher.training.batch_size": 32,
     "train_teacher.training.schedule.warmup_epochs": 0,
+    "distill_student.allow_larger": True,
     "distill_student.training.epochs": 6,
     "distill_student.training.batch_size": 32,
     "distill_student.training.schedule.warmup_epochs": 0,

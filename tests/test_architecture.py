@@ -35,10 +35,11 @@ LIBRARIES = {
     "tensorrt": ("tensorrt",),
     "polygraphy": ("polygraphy", "tensorrt"),
     "onnxruntime": ("onnx", "onnxruntime"),
+    "timm": ("timm",),
 }
 """Optional libraries: imported only in folders and files whose names begin so."""
 ONLY_IN = {"click": "stages", "dvc": "nowhere"}
-MODELS_THIRD_PARTY = {"torch", "torchvision"}
+MODELS_THIRD_PARTY = {"torch", "torchvision", "timm"}
 
 
 class WithoutFunctions(ast.NodeTransformer):

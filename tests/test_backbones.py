@@ -15,6 +15,7 @@ from models.backbones.cifar_vgg import CifarVgg
 from models.backbones.wide_resnet import WideResNet
 from models.classifier import Classifier
 from models.factory import build_classifier, build_parts, count_parameters
+from models.weight_names import WeightNames
 
 
 class Published(NamedTuple):
@@ -124,7 +125,7 @@ def test_stages_end_where_the_resolution_falls_and_compose_to_the_backbone(name:
 def test_published_weights_find_their_place(name: str, published: str, own: str, shape: tuple[int, ...]) -> None:
     with torch.device("meta"):  # names and shapes need no numbers
         network = classifier(name)
-    assert network.own_names([published]) == {published: own}
+    assert WeightNames(network).find(published) == own
     assert network.state_dict()[own].shape == shape
 
 
@@ -132,7 +133,7 @@ def test_weights_of_version_0_1_find_their_place() -> None:
     """That version called the backbone ``trunk``."""
     network = classifier("resnet8_x0_25")
     old = {name.replace("backbone.", "trunk."): value for name, value in network.state_dict().items()}
-    names = network.own_names(old)
+    names = {name: WeightNames(network).find(name) for name in old}
     assert "trunk.layer1.0.conv1.weight" in names
     torch.manual_seed(1)
     other = build_classifier(backbone="resnet8_x0_25", num_classes=100, mean=[0.5, 0.4, 0.3], std=[0.2, 0.25, 0.3])

@@ -176,6 +176,7 @@ def loaded_with(reader: CodeReader, name: str) -> set[str]:
 def test_the_documented_files_are_there(project: Project) -> None:
     calibration = project.json("artifacts/calibration/calibration.json")
     assert calibration["num_steps"] in {1, 2}
+    assert set(calibration["plain"]) == {"num_parameters", "macs"}
     scores = {"accuracy", "accuracy_standard_error", "nll", "ece"}
     assert [set(point) for point in calibration["curve"]] == [{"num_steps", *scores, "macs"}] * 2
     report = project.json("reports/evaluation/onnx.json")

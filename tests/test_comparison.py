@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -271,3 +272,23 @@ def test_a_comparison_starts_from_a_preset_or_from_a_file(given: dict[str, str],
     path.write_text(json.dumps(rest | given))
     with pytest.raises(UserError, match="give one of them"):
         load_comparison(path)
+
+
+def test_a_stage_may_fork_while_the_worker_listens_for_its_end(tmp_path: Path) -> None:
+    """A forked process closes stdin first of all, for whose lock it would wait for ever."""
+    (tmp_path / "forks.py").write_text(
+        "import multiprocessing, sys, time\n"
+        "time.sleep(0.5)  # the worker listens by then\n"
+        "child = multiprocessing.get_context('fork').Process(target=int)\n"
+        "child.start(); child.join(20)\n"
+        "ended = child.exitcode\n"
+        "child.kill()\n"
+        "sys.exit(0 if ended == 0 else 7)\n"
+    )
+    command = [sys.executable, "-m", "pipeline.comparison.worker"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:
+        assert process.stdin is not None
+        process.stdin.write(b'[["forks"]]\n')
+        process.stdin.flush()
+        assert process.wait(40) == 0

@@ -142,6 +142,7 @@ TINY = {
     "base.num_threads": 1,
     "prepare_data.source": "squares",
     "train_teacher.backbone": "resnet8_x0_25",
+    "distill_student.allow_larger": True,
     "calibrate_steps.candidates": [1, 2],
     "evaluate.latency_iterations": 10,
     "evaluate.latency_batch_sizes": [1],

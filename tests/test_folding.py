@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from models.deploy import SampledNetwork
 from models.encoder_bodies.mlp import ChannelLayerNorm
@@ -35,13 +36,13 @@ def lively(network: nn.Module) -> nn.Module:
     return network.double().eval()
 
 
-def make_student(meta_encoder: str = "conv", schedule: str = "rectified") -> Any:
+def make_student(meta_encoder: str = "conv", schedule: str = "rectified", width: int | None = None) -> Any:
     names = {"backbone": "wrn_16_1", "schedule": schedule, "meta_encoder": meta_encoder}
-    return lively(build_flow_student(num_classes=5, time_scale=30.0, **names, **STATISTICS))
+    return lively(build_flow_student(num_classes=5, time_scale=30.0, width=width, **names, **STATISTICS))
 
 
-def make_feature_student(schedule: str = "rectified") -> Any:
-    names = {"backbone": "resnet8", "schedule": schedule, "meta_encoder": "conv"}
+def make_feature_student(schedule: str = "rectified", **changes: Any) -> Any:
+    names = {"backbone": "resnet8", "schedule": schedule, "meta_encoder": "conv", **changes}
     return lively(build_feature_flow_student(num_classes=5, stages=[1, 3], time_scale=30.0, **names, **STATISTICS))
 
 
@@ -50,13 +51,21 @@ def make_images(count: int = 3) -> Tensor:
 
 
 def euler_by_hand(student: Any, images: Tensor, num_steps: int) -> Tensor:
-    """Return mean_k Linear(GAP(X_S - v_k)) along Z <- Z - v / K, written out (arXiv 2402.02012, figure 4)."""
+    """Return mean_k Linear(GAP(X_S - v_k)) along Z <- Z - v / K, written out (arXiv 2402.02012, figure 4).
+
+    The velocity is U body(D Z + e(t)) where the meta-encoder has a width of its own.
+    """
     start = state = student.features(images)
     encoder, head = student.flow.velocity, student.flow.transform.linear
     outputs = []
     for step in range(num_steps):
         time = torch.full((len(images),), 1 - step / num_steps, dtype=images.dtype)
-        velocity = encoder.body(state + encoder.time_embedding(time)[:, :, None, None])
+        seen = (
+            torch.einsum("rc,bchw->brhw", encoder.project_in.weight[..., 0, 0], state) if encoder.is_narrow else state
+        )
+        velocity = encoder.body(seen + encoder.time_embedding(time)[:, :, None, None])
+        if encoder.is_narrow:
+            velocity = torch.einsum("cr,brhw->bchw", encoder.project_out.weight[..., 0, 0], velocity)
         outputs.append(head((start - velocity).mean(dim=(2, 3))))
         state = state - velocity / num_steps
     return torch.stack(outputs).mean(dim=0)
@@ -78,9 +87,54 @@ def test_every_form_is_the_mean_of_all_heads_along_the_chain(meta_encoder: str, 
         torch.testing.assert_close(build()(images), wanted, rtol=1e-12, atol=1e-12, msg=name)
 
 
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 8])
+@pytest.mark.parametrize("width", [1, 5, 16, 80])
+@pytest.mark.parametrize("meta_encoder", sorted({*FOLDED, *META_ENCODERS}))
 @torch.no_grad()
-def test_refined_feature_maps_fold_too() -> None:
-    student, images = make_feature_student(), make_images()
+def test_a_meta_encoder_of_its_own_width_is_followed_in_that_width(
+    meta_encoder: str, width: int, num_steps: int
+) -> None:
+    student, images = make_student(meta_encoder, width=width), make_images()
+    wanted = euler_by_hand(student, images, num_steps)
+    network = SampledNetwork(student, num_steps)
+    torch.testing.assert_close(network(images), wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(network.general_form()(images), wanted, rtol=1e-12, atol=1e-12)
+    forms = network.smaller_forms(SIZE, collapse=True)
+    collapses = meta_encoder.startswith("conv") and num_steps <= 2
+    assert list(forms) == (["folded", "collapsed"] if collapses else ["folded"])
+    for name, build in forms.items():
+        torch.testing.assert_close(build()(images), wanted, rtol=1e-12, atol=1e-12, msg=name)
+    torch.testing.assert_close(network.smallest_form(SIZE)(images), wanted, rtol=1e-12, atol=1e-12)
+
+
+@torch.no_grad()
+def test_a_narrow_flow_is_smaller_than_its_general_form_and_the_projection_out_costs_nothing() -> None:
+    student = make_student(width=16).float()
+    plain = SampledNetwork(student, 4).without_flows()
+    images = torch.zeros(1, 3, *SIZE)
+    height, width = student.features(images).shape[2:]
+    positions, states, own, classes = height * width, CHANNELS, 16, 5
+    convolutions = 2 * 9 * own**2
+    for num_steps in (1, 4):
+        network = SampledNetwork(student, num_steps)
+        folded = network.smaller_forms(SIZE, collapse=False)["folded"]()
+        spent = macs(folded, images) - macs(plain, images)
+        walked = states * own + num_steps * convolutions + (num_steps - 1) * own**2
+        assert spent == positions * walked + classes * own
+        general = macs(network.general_form(), images) - macs(plain, images)
+        assert general == num_steps * positions * (2 * states * own + convolutions) + (num_steps - 1) * classes * states
+
+
+def macs(network: nn.Module, images: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        network(images)
+    return int(counter.get_total_flops()) // 2
+
+
+@pytest.mark.parametrize("widths", [None, [None, 12], [4, 20]])
+@torch.no_grad()
+def test_refined_feature_maps_fold_too(widths: list[int | None] | None) -> None:
+    student, images = make_feature_student(widths=widths), make_images()
     forms = SampledNetwork(student, 3).smaller_forms(SIZE, collapse=True)
     assert list(forms) == ["folded"]
     torch.testing.assert_close(forms["folded"]()(images), student(images, 3), rtol=1e-12, atol=1e-12)
@@ -100,7 +154,11 @@ def test_a_convolution_pooling_and_classifier_are_one_linear_map_of_nine_sums(gr
 
 def test_what_the_mathematics_does_not_allow_is_not_offered() -> None:
     for schedule in ("vp", "ve"):
-        for student in (make_student(schedule=schedule), make_feature_student(schedule)):
+        for student in (
+            make_student(schedule=schedule),
+            make_student(schedule=schedule, width=8),
+            make_feature_student(schedule),
+        ):
             assert SampledNetwork(student, 2).smaller_forms(SIZE, collapse=True) == {}
     flow = make_student().flow
     assert is_foldable(flow)
@@ -134,6 +192,20 @@ BODIES: dict[str, tuple[list[nn.Module], list[str]]] = {
     "one convolution with a bias": ([convolution(kernel_size=(5, 1), padding=(2, 0))], ["folded", "collapsed"]),
 }
 """From a meta-encoder's last layer to the layers of its body and the forms that there are."""
+
+
+@pytest.mark.parametrize("name", BODIES)
+@torch.no_grad()
+def test_any_body_folds_between_projections_and_collapses_as_far_as_its_last_layer_allows(name: str) -> None:
+    layers, wanted = BODIES[name]
+    student, images = make_student(width=CHANNELS), make_images()
+    student.flow.velocity.body = copy.deepcopy(nn.Sequential(*layers))
+    lively(student)
+    forms = SampledNetwork(student, 2).smaller_forms(SIZE, collapse=True)
+    assert list(forms) == (wanted or ["folded"])
+    expected = euler_by_hand(student, images, 2)
+    for build in forms.values():
+        torch.testing.assert_close(build()(images), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", BODIES)

@@ -137,7 +137,7 @@ def test_channel_layer_norm_treats_each_position_on_its_own() -> None:
 
 @every_meta_encoder
 def test_meta_encoder_layers_are_one_rectified_step_without_the_time(name: str) -> None:
-    layers, x = random_weights(LayerEncoder(META_ENCODERS[name].load()(6))), random_maps(6, 4, 4)
+    layers, x = random_weights(LayerEncoder(6, META_ENCODERS[name].load()(6))), random_maps(6, 4, 4)
     torch.testing.assert_close(layers(x), x - layers.body(x))
     encoder = build_meta_encoder(name, 6).double()
     encoder.body.load_state_dict(layers.body.state_dict())

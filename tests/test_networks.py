@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.backbones.sources import BACKBONE_SOURCES, backbone_source, known_without_pytorch
+from models.backbones.sources import BACKBONE_SOURCES, find_backbone, known_without_pytorch
 from models.backbones.torchvision_models import build_torchvision_classifier
 from models.classifier import Classifier
 from models.deploy import ByteImages, PlainNetwork, SampledNetwork, with_each_num_steps, with_num_steps
@@ -21,6 +21,7 @@ from models.students import (
     build_flow_student,
     build_layered_classifier,
 )
+from models.weight_names import WeightNames
 
 STATISTICS: dict[str, Any] = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
 FLOW: dict[str, Any] = {"schedule": "rectified", "meta_encoder": "conv", "time_scale": 1.0}
@@ -48,8 +49,9 @@ def torchvisions_own(name: str, network: Classifier) -> torch.nn.Module:
     """Return torchvision's classifier ``name`` with the weights of ``network``, in eval mode."""
     whole = build_torchvision_classifier(name, 3)
     state = network.state_dict()
-    own = network.own_names(whole.state_dict())
-    assert len(own) == len(state)
+    names = WeightNames(network)
+    own = {published: names.find(published) for published in whole.state_dict()}
+    assert len(set(own.values())) == len(state)
     whole.load_state_dict({published: state[mine] for published, mine in own.items()})
     return whole.eval()
 
@@ -92,33 +94,38 @@ def test_a_cut_torchvision_network_trains_and_follows_the_mode() -> None:
     assert torch.equal(network(images), network(images))
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_1", "swin_t"])
+@pytest.mark.parametrize("name", ["squeezenet1_1", "swin_t", "maxvit_t"])
 @torch.no_grad()
-def test_a_classifier_without_a_map_to_tap_is_whole(name: str) -> None:
+def test_a_classifier_is_what_torchvision_publishes(name: str) -> None:
     network = plain_student(backbone=name)
     whole = torchvisions_own(name, network)
-    images = torch.rand(1, 3, 64, 64)
+    images = torch.rand(1, 3, 224, 224)
     torch.testing.assert_close(network(images), whole(network.normalize(images)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_1", "swin_t", "vit_b_16"])
-def test_a_classifier_without_a_map_to_tap_is_refused_for_transfer(name: str) -> None:
-    refusal = rf"backbone '{name}' pools no feature map before its classifier"
-    with torch.device("meta"), pytest.raises(ValueError, match=refusal):
-        build_transfer_parts(name, 3)
+@pytest.mark.parametrize(
+    ("name", "widths"), [("squeezenet1_1", (64, 128, 256, 512)), ("swin_t", (96, 768)), ("vit_b_16", (768,))]
+)
+def test_classifiers_that_pool_no_map_by_a_layer_of_their_own_have_one_all_the_same(
+    name: str, widths: tuple[int, ...]
+) -> None:
+    with torch.device("meta"):
+        assert build_transfer_parts(name, 3).backbone.widths == widths
 
 
 def test_an_unknown_backbone_is_answered_with_the_nearest_ones() -> None:
     with pytest.raises(
-        ValueError, match=r"^unknown backbone 'resnet9'; did you mean resnet\d+ or .*\? \d\d+ are known$"
+        ValueError,
+        match=r"^unknown backbone 'resnet9'; did you mean resnet\d+ or .*\? \d\d+ are known, others as timm:NAME, .*$",
     ):
         build_parts("resnet9", 3)
 
 
 def test_a_backbone_has_one_source_and_names_are_listed_without_pytorch_where_they_can_be() -> None:
-    names = [name for source in BACKBONE_SOURCES.values() for name in source.names()]
+    bare = [source for source in BACKBONE_SOURCES.values() if not source.form]
+    names = [name for source in bare for name in (source.names() if source.names is not None else ())]
     assert len(set(names)) == len(names)
-    assert [backbone_source(name).name for name in ("wrn_16_2", "resnet18")] == ["small_images", "torchvision"]
+    assert [find_backbone(name).source.name for name in ("wrn_16_2", "resnet18")] == ["small_images", "torchvision"]
     assert [known_without_pytorch(name) for name in ("wrn_16_2", "resnet18", "resnet9")] == [True, False, False]
 
 

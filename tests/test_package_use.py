@@ -497,7 +497,7 @@ def test_the_benchmark_compares_every_file_with_the_plain_student(package: Path,
     assert run("benchmark", package, "--provider", "gpu").exit_code == 2
 
 
-def test_the_model_card_holds_every_file_and_every_point(package: Path) -> None:
+def test_the_model_card_holds_every_file_and_every_point(package: Path, bench: Bench) -> None:
     card = (package / "README.md").read_text()
     manifest = json.loads((package / "manifest.json").read_text())
     for name, entry in manifest["files"].items():
@@ -515,6 +515,11 @@ def test_the_model_card_holds_every_file_and_every_point(package: Path) -> None:
     for point in front:
         assert not any(p["accuracy"] > point["accuracy"] and p["latency_ms"] < point["latency_ms"] for p in points)
     assert all(p["bytes"] > 0 and p["latency_ms"] > 0 for p in points)
+    calibration = bench.json("calibration/calibration.json")
+    plain, steps = calibration["plain"], calibration["num_steps"]
+    assert f"| plain student, without sampling steps | {plain['num_parameters']:,} | {plain['macs']:,} | " in card
+    (own,) = [point["macs"] for point in calibration["curve"] if point["num_steps"] == steps]
+    assert re.search(rf"^\| ratio \| \d\.\d\dx \| {own / plain['macs']:.2f}x \| \d+\.\d\dx \|$", card, re.MULTILINE)
     assert (package / "tradeoff.svg").read_text().count("<svg") == 1
     assert manifest["int8_calibration"]["num_images"] > 0
     assert re.fullmatch("[0-9a-f]{64}", manifest["int8_calibration"]["split_sha256"])

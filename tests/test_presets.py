@@ -85,7 +85,7 @@ def cifar(source: str, teacher: str, student: str, **changes: object) -> dict[st
 def imagenet(teacher: str, student: str) -> dict[str, object]:
     return (
         GPU
-        | both(LARGE)
+        | {f"distill_student.{key}": value for key, value in LARGE.items()}
         | {
             "prepare_data.source": "imagefolder",
             "prepare_data.root": "data/imagenet",
@@ -95,6 +95,7 @@ def imagenet(teacher: str, student: str) -> dict[str, object]:
             "prepare_data.storage": "index",
             "train_teacher.backbone": teacher,
             "train_teacher.weights": "torchvision",
+            "train_teacher.training.epochs": 0,
             "distill_student.backbone": student,
             "distill_student.feature_pairs": [[4, 4], [5, 5]],
             "distill_student.losses.kd.temperature": 1.0,
@@ -107,6 +108,25 @@ def imagenet(teacher: str, student: str) -> dict[str, object]:
     )
 
 
+PHOTOS = STEADY | {
+    "training.min_epoch_steps": 15,
+    "training.batch_size": 32,
+    "training.optimizer.learning_rate": 0.001,
+    "training.augment.crop_padding": 0,
+    "training.augment.resized_crop_scale": [0.25, 1.0],
+}
+RESNET_TO_MOBILENET: dict[str, object] = {
+    "base.num_threads": None,
+    "prepare_data.source": "imagefolder",
+    "prepare_data.root": "data/images",
+    "prepare_data.image_size": 128,
+    "prepare_data.storage": "index",
+    "train_teacher.backbone": "resnet18",
+    "distill_student.backbone": "mobilenet_v3_small",
+    "distill_student.flow.meta_encoder": "conv_mobile",
+    "distill_student.feature_pairs": [[4, 4], [5, 5]],
+    "package.name": "fmkt-photos",
+}
 SLOWER: dict[str, object] = {"training__optimizer__learning_rate": 0.01}
 EXPECTED: dict[str, dict[str, object]] = {
     "digits": {},
@@ -125,21 +145,10 @@ EXPECTED: dict[str, dict[str, object]] = {
     "cifar100-wrn_40_2-wrn_40_1": cifar("cifar100", "wrn_40_2", "wrn_40_1"),
     "imagenet-resnet34-resnet18": imagenet("resnet34", "resnet18"),
     "imagenet-resnet50-mobilenet_v2": imagenet("resnet50", "mobilenet_v2"),
-    "photos": both(STEADY | {"training.epochs": 25, "training.min_epoch_steps": 15, "training.batch_size": 32})
-    | both({"training.optimizer.learning_rate": 0.001, "training.augment.crop_padding": 0})
-    | both({"training.augment.resized_crop_scale": [0.25, 1.0]})
-    | {
-        "base.num_threads": None,
-        "prepare_data.source": "imagefolder",
-        "prepare_data.root": "data/images",
-        "prepare_data.image_size": 128,
-        "prepare_data.storage": "index",
-        "train_teacher.backbone": "resnet18",
-        "distill_student.backbone": "mobilenet_v3_small",
-        "distill_student.flow.meta_encoder": "conv_mobile",
-        "distill_student.feature_pairs": [[4, 4], [5, 5]],
-        "package.name": "fmkt-photos",
-    },
+    "photos-scratch": both(PHOTOS | {"training.epochs": 25}) | RESNET_TO_MOBILENET,
+    "photos": both(PHOTOS | {"training.epochs": 15, "weights": "torchvision"})
+    | both({"training.fine_tuning.backbone_learning_rate_factor": 0.1, "training.fine_tuning.frozen_epochs": 2})
+    | RESNET_TO_MOBILENET,
     "imagefolder-trial": both(CROPS | STEADY | {"training.epochs": 4, "training.min_epoch_steps": 50})
     | both({"training.optimizer.learning_rate": 0.004, "training.schedule.warmup_epochs": 1})
     | {

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 from safetensors.numpy import load_file
 
 from pipeline.core.plotting import new_figure
+from pipeline.evaluation.summary import summarize
+from pipeline.networks.complexity import count_macs
+from pipeline.networks.saved import load_network
 from pipeline.report.annotations import Annotation, annotate_apart
 from pipeline.report.confusion_plot import plot_confusion
 from pipeline.report.gallery import CELL, GAP, write_gallery
@@ -25,7 +30,7 @@ from pipeline.tasks.table import get_task
 from stages.__main__ import main as fmkt
 from tests.bench import Bench, taught_bench
 
-TASK = get_task("classification")
+CPU, TASK = torch.device("cpu"), get_task("classification")
 CLASSES = ["cat", "dog", "never seen", "owl"]
 LABELS = np.array([0, 0, 1, 1, 1, 3])
 LOGITS = np.log(
@@ -182,7 +187,8 @@ def test_mistakes_are_those_of_the_deployed_file_by_their_names(bench: Bench) ->
 def test_the_headline_figures_are_few_and_those_of_the_records(bench: Bench) -> None:
     report, headline = bench.json("onnx.json"), bench.json("metrics.json")
     accuracy, count = report["accuracy"], report["num_images"]
-    manifest = bench.json("onnx/manifest.json")
+    manifest, calibration = bench.json("onnx/manifest.json"), bench.json("calibration/calibration.json")
+    (own,) = [point for point in calibration["curve"] if point["num_steps"] == manifest["num_steps"]]
     assert headline == {
         "accuracy": accuracy,
         "accuracy_error": pytest.approx((accuracy * (1 - accuracy) / count) ** 0.5),
@@ -190,6 +196,7 @@ def test_the_headline_figures_are_few_and_those_of_the_records(bench: Bench) -> 
         "teacher": bench.json("teacher.json")["test_accuracy"],
         "K": manifest["num_steps"],
         "parameters": bench.json("student.json")["num_parameters"],
+        "macs_ratio": pytest.approx(own["macs"] / calibration["plain"]["macs"], abs=1e-3),
         "onnx_bytes": (bench.folder / "onnx/model.onnx").stat().st_size,
         "latency_ms": report["latency_ms"]["1"]["p50"],
     }
@@ -243,6 +250,42 @@ def test_the_page_holds_all_that_it_shows(bench: Bench) -> None:
     assert table(bench, "mistakes.csv")[0]["file"] in page.text
     assert "the teacher is <no> good" in page.text
     assert f"{bench.json('onnx.json')['accuracy']:.2%} +/- " in page.text
+
+
+def test_the_plain_student_stands_beside_the_deployed_one(bench: Bench, tmp_path: Path) -> None:
+    student, _ = load_network(bench.folder / "student")
+    plain = student.without_flows().eval()
+    size = {"num_parameters": sum(p.numel() for p in plain.parameters()), "macs": count_macs(plain, (8, 8), CPU)}
+    assert bench.json("calibration/calibration.json")["plain"] == size
+    first = table(bench, "curve.csv")[0]
+    assert (first["num_steps"], first["accuracy"], first["macs"]) == ("0", "", str(size["macs"]))
+    assert float(first["latency_ms"]) > 0
+    timed = bench.json("tradeoff/tradeoff.json")["plain"]
+    assert {name: timed[name] for name in size} == size
+    assert list(timed["latency_by_batch_ms"]) == ["1", "32"]
+    page = Links((bench.folder / "report/report.html").read_text())
+    assert "plain student, without its flow" in page.text
+    assert f"{size['macs']:,}" in page.text
+    summary = summarize(project_of(bench, tmp_path)).splitlines()
+    (row,) = [line for line in summary if line.startswith("plain student")]
+    assert row.split()[5:7] == [f"{value:,}" for value in size.values()]
+    (ratios,) = [line.split()[1:] for line in summary if line.startswith("ratio")]
+    assert ratios[1] == f"{bench.json('metrics.json')['macs_ratio']:.2f}x"
+    assert len(ratios) == 4
+    assert all(
+        len(line) <= 100 for line in summary if line.startswith(("plain student", "student as", "ratio", "fp32"))
+    )
+
+
+def project_of(bench: Bench, root: Path) -> Path:
+    """Return ``root`` with what the summary reads."""
+    for name in ("student", "calibration", "onnx", "tradeoff"):
+        shutil.copytree(bench.folder / name, root / "artifacts" / name)
+    (root / "reports/evaluation").mkdir(parents=True)
+    for name, place in (("teacher", ""), ("student", ""), ("onnx", "evaluation"), ("torch", "evaluation")):
+        shutil.copyfile(bench.folder / f"{name}.json", root / "reports" / place / f"{name}.json")
+    (root / "reports/evaluation/tensorrt.json").write_text('{"status": "skipped", "reason": "no GPU"}')
+    return root
 
 
 def test_the_tradeoff_names_teacher_and_plain_student(bench: Bench) -> None:

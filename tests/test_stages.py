@@ -30,13 +30,13 @@ def bench(tmp_path: Path, params_file: WriteParams) -> Bench:
     return bench
 
 
-def test_given_weights_are_evaluated_instead_of_trained(bench: Bench) -> None:
+def test_given_weights_are_taken_as_they_are_with_0_epochs(bench: Bench) -> None:
     assert bench.teach({}).exit_code == 0
     trained, accuracy = load_network(bench.folder / "teacher")[0], bench.json("teacher.json")["test_accuracy"]
     torch.save(trained.state_dict(), bench.folder / "given.pt")
-    result = bench.teach({"train_teacher.weights": str(bench.folder / "given.pt")})
+    result = bench.teach({"train_teacher.weights": str(bench.folder / "given.pt"), "train_teacher.training.epochs": 0})
     assert result.exit_code == 0, result.output
-    assert "epoch" not in result.output
+    assert "epoch 1" not in result.output
     assert bench.json("teacher.json")["test_accuracy"] == accuracy
     assert len((bench.folder / "teacher.csv").read_text().splitlines()) == 1, "a header, and no epochs"
 
@@ -58,7 +58,8 @@ def test_a_given_teacher_with_its_classes_in_another_order_is_named(bench: Bench
     state = load_network(bench.folder / "teacher")[0].state_dict()
     state |= {name: value.roll(1, 0) for name, value in state.items() if name.startswith("head.")}
     torch.save(state, bench.folder / "rolled.pt")
-    assert bench.teach({"train_teacher.weights": str(bench.folder / "rolled.pt")}).exit_code == 0
+    taken = {"train_teacher.weights": str(bench.folder / "rolled.pt"), "train_teacher.training.epochs": 0}
+    assert bench.teach(taken).exit_code == 0
     (warning,) = bench.json("teacher.json")["warnings"]
     assert warning.startswith("the given teacher has an accuracy of ")
     assert "its classes must stand in the order of data.json" in warning

@@ -130,6 +130,7 @@ def test_every_entry_loads_what_its_table_says() -> None:
     for kind in NETWORK_KINDS.values():
         assert callable(kind.load())
     for source in BACKBONE_SOURCES.values():
-        build: Callable[[str, int], tuple[Backbone, nn.Module]] = source.load()
-        with torch.device("meta"):
-            assert isinstance(build(next(iter(source.names())), 3)[0], Backbone)
+        build: Callable[..., tuple[Backbone, nn.Module]] = source.load()
+        if source.names is not None:
+            with torch.device("meta"):
+                assert isinstance(build(next(iter(source.names())), 3, None)[0], Backbone)

@@ -15,6 +15,9 @@ from pipeline.distillation.settings import DistillStudent, Flow, Losses
 from pipeline.networks.saved import build_network
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import ClassificationTraining
+from pipeline.training.fine_tuning import TunedBackbone
+from pipeline.training.objective import Objective
+from pipeline.training.settings import FineTuning
 
 TASK = ClassificationTraining()
 INFO = DataInfo("classification", ("a", "b", "c", "d"), (8, 8), (0.5,) * 3, (0.25,) * 3, "none", "packed")
@@ -66,6 +69,13 @@ def make_objective(
     info = replace(INFO, class_counts=class_counts or ())
     supervision = TASK.supervision(info, label_smoothing=0.0, class_weights="balanced" if class_counts else None)
     return entry.objective(settings, networks, supervision)
+
+
+def tune(objective: Objective, **settings: Any) -> TunedBackbone:
+    """Let the backbone of ``objective`` be one that was given, treated as ``settings`` say."""
+    names = [name for name in objective.student.state_dict() if name.startswith("backbone.")]
+    objective.tuned = TunedBackbone(objective.student, names, FineTuning(**settings))
+    return objective.tuned
 
 
 def variant(name: str, **changes: Any) -> Any:

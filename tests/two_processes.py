@@ -17,27 +17,34 @@ from pipeline.training.optim import build_optimizer
 from pipeline.training.settings import LearningRate, Optimizer
 from pipeline.training.step import TrainingStep
 from stages.common import exit_codes
-from tests.toy_objectives import make_teacher, variant
+from tests.toy_objectives import make_teacher, tune, variant
 
 CPU = torch.device("cpu")
 LOSSES = {"fm_kt": "dist", "fm_kt_theta": "dkd", "ofm_kt": "dist", "fm_kt on features": "pkd", "metric": "kd"}
 CLASS_COUNTS = {"metric": (50, 5, 20, 1)}
 """Of the variants whose classes are balanced; the processes have different ones."""
 
+FROZEN_AT_FIRST = {"fm_kt", "fm_kt_theta", "fm_kt on features"}
+"""Variants whose backbone was given and does not learn in the first epoch."""
+
 
 def take_steps() -> dict[str, dict[str, Tensor]]:
-    """Return the weights of each variant after five steps in float64; every process takes its shard of each batch."""
+    """Return the weights of each variant after five steps, of two epochs, in float64; each process has its shard."""
     return {name: _weights_after_steps(name, loss) for name, loss in LOSSES.items()}
 
 
 def _weights_after_steps(name: str, loss: str) -> dict[str, Any]:
     objective = variant(name, loss=loss, teacher=make_teacher().double(), class_counts=CLASS_COUNTS.get(name))
     network = objective.network.double()
+    if name in FROZEN_AT_FIRST:
+        tune(objective, frozen_epochs=1)
     schedule = LearningRate(warmup_epochs=0)
     rule = build_optimizer(network, Optimizer(weight_decay=0.1), schedule, steps_per_epoch=5, epochs=1)
     step = TrainingStep(objective, *rule, precision="fp32", clip_norm=1.0, average=None, device=CPU)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(5):
+    for number in range(5):
+        if number in {0, 2}:
+            step.begin_epoch(number // 2)
         images = torch.rand(8, 3, 8, 8, generator=generator, dtype=torch.float64)
         shard = local_shard(0, 8)
         torch.manual_seed(1)

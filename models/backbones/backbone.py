@@ -1,11 +1,20 @@
 """Feature backbones: networks cut into stages, whose outputs are the feature maps at which knowledge is transferred."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+
+class Untraced(NamedTuple):
+    """What tracing a network does not look into."""
+
+    modules: Collection[type[nn.Module]] = ()
+    functions: Collection[Callable[..., Any]] = ()
+
+
+NOTHING = Untraced()
 Stage = Callable[[Tensor], Tensor]
 """A part of a backbone: feature map (B, C, H, W) to feature map (B, C', H', W')."""
 
@@ -18,6 +27,12 @@ class Backbone(nn.Module):
 
     widths: tuple[int, ...]
     """Channels that each stage returns."""
+    why_uncut: str = ""
+    """Of a network without stages: what stands in the way of cutting it."""
+    untraced: Untraced = NOTHING
+    """What tracing it does not look into."""
+    image_size: tuple[int, ...] | None = None
+    """(H, W) of the images that it is built for, where that is known."""
     published_names: tuple[tuple[str, str], ...] = ()
     """(pattern, replacement) pairs that turn the names of weights published for this family into those used here."""
 
@@ -58,6 +73,12 @@ class Backbone(nn.Module):
         for stage in self.stages():
             x = stage(x)
         return x
+
+
+def cannot_take(image_size: Sequence[int], reason: object) -> str:
+    """Return what is said of a network that takes no images of ``image_size`` (H, W), for the ``reason``."""
+    size = " x ".join(map(str, image_size))
+    return f"cannot take images of {size} pixels ({reason}); choose another, or set image_size"
 
 
 class BackboneAndHead(NamedTuple):

@@ -1,6 +1,6 @@
 """The backbones for small images, built from their configurations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from models.backbones.backbone import Backbone, BackboneAndHead
 from models.backbones.bottleneck_resnet import BottleneckResNet
@@ -23,7 +23,11 @@ FAMILIES: dict[str, Callable[..., Backbone]] = {
 }
 
 
-def build_small_image_network(name: str, num_classes: int) -> BackboneAndHead:
+def build_small_image_network(
+    name: str,
+    num_classes: int,
+    image_size: Sequence[int] | None,  # noqa: ARG001  (they take any)
+) -> BackboneAndHead:
     """Return the network ``name`` of ``models.backbones.catalog``, with random weights."""
     config = SMALL_IMAGE_BACKBONES[name]
     backbone = FAMILIES[config.family](**config.arguments)

@@ -10,9 +10,11 @@ from pathlib import Path
 from pipeline.comparison.config import Changes, Comparison, changed_params, folder_name
 from pipeline.core.files import Json, read_json, write_json, write_text
 from pipeline.params.schema import load_params
-from pipeline.preflight.checks import check_networks
+from pipeline.preflight.checks import earlier_inputs
 from pipeline.preflight.code import PROJECT, CodeReader
+from pipeline.preflight.network_checks import check_networks
 from pipeline.preflight.stage_table import PROBE, STAGES, StageEntry, command_line
+from pipeline.preflight.weights import check_given_weights
 
 Command = list[str]
 """A stage's module and its arguments."""
@@ -125,14 +127,16 @@ def probe_command(run: Run) -> Command:
 
 
 def trials(comparison: Comparison, out: Path) -> list[Trial]:
-    """Return the trials, all methods of a seed before the next seed; writes their parameters.
+    """Return the trials, all methods of a seed before the next seed; writes parameters and facts of each.
 
     Raises:
         UserError: the parameters of a method are wrong; nothing has run then.
     """
     found = [_trial(comparison, out, method, seed) for seed in comparison.seeds for method in comparison.methods]
-    for trial in found[: len(comparison.methods)]:  # another seed changes nothing that is checked
-        check_networks(load_params(trial.params))
+    for trial in found:
+        params, earlier = load_params(trial.params), earlier_inputs(trial.environment)
+        facts = check_networks(params, earlier=earlier) | check_given_weights(params, earlier=earlier)
+        write_json(trial.environment, {"inputs": facts})
     return found
 
 

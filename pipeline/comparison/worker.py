@@ -25,8 +25,12 @@ def run_commands(commands: list[list[str]]) -> int:
 
 
 def end_with_input() -> None:
-    """End this process when its input ends; what a stage was writing is incomplete and does not count."""
-    sys.stdin.read()
+    """End this process when its input ends; what a stage was writing is incomplete and does not count.
+
+    It reads past ``sys.stdin``, whose lock it would hold: processes that a stage forks close that object first of all.
+    """
+    while os.read(sys.stdin.fileno(), 1 << 10):
+        pass
     os._exit(1)
 
 

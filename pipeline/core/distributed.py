@@ -44,7 +44,9 @@ def local_world_size() -> int:
 
 def is_main() -> bool:
     """Return whether this process is the one that writes and reports."""
-    return not distributed.is_initialized() or distributed.get_rank() == 0
+    if distributed.is_initialized():
+        return distributed.get_rank() == 0
+    return not was_launched() or os.environ["RANK"] == "0"
 
 
 def local_shard(start: int, count: int) -> slice:

@@ -58,11 +58,19 @@ class CurvePoint(Part):
     macs: int
 
 
+class PlainSizeRecord(Part):
+    """The size of the student without its flows."""
+
+    num_parameters: int
+    macs: int
+
+
 class CalibrationRecord(Record):
     """calibration.json: the number of steps, and those that it was chosen from."""
 
     written_by = "calibrate_steps"
     num_steps: NumSteps
+    plain: PlainSizeRecord | None = None
     reason: str
     num_images: int
     curve: list[CurvePoint]
@@ -147,6 +155,7 @@ class PlainRecord(Part):
 
     bytes: int
     latency_ms: float
+    latency_by_batch_ms: dict[str, float] = {}
 
 
 class TradeoffRecord(Record):
@@ -167,6 +176,7 @@ class TeacherRecord(Record):
     written_by = "train_teacher"
     macs: int | None = 0
     num_parameters: int = 0
+    started_from: str | None = None
     warnings: list[str] = []
 
 
@@ -175,6 +185,7 @@ class StudentRecord(Record):
 
     written_by = "distill_student"
     num_parameters: int
+    started_from: str | None = None
     warnings: list[str] = []
 
 
@@ -217,6 +228,12 @@ def collect_warnings(teacher: Json, student: Json, manifest: Json, evaluation: J
     ]
     parts = (report.get("warnings", []) for report in (teacher, student, evaluation))
     return list(dict.fromkeys([*(text for part in parts for text in part), *left_out]))
+
+
+def started_lines(teacher: Json, student: Json) -> list[str]:
+    """Return a line on each network that started from given weights, from the reports of their stages."""
+    found = {"The teacher": teacher.get("started_from"), "The student": student.get("started_from")}
+    return [f"{network} started from {weights}" for network, weights in found.items() if weights is not None]
 
 
 class InputsRecord(Part):

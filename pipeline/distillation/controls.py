@@ -11,7 +11,7 @@ from pipeline.data.dataset import DataInfo
 from pipeline.distillation.criteria import FEATURES
 from pipeline.distillation.feature_objectives import FeatureDistillation
 from pipeline.distillation.logit_objectives import LogitDistillation
-from pipeline.distillation.method import Method, Networks, teacher_loss_of
+from pipeline.distillation.method import Method, Networks, teacher_loss_of, with_flow
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.training import Supervision, TaskTraining
 from pipeline.training.objective import Objective, Supervised
@@ -65,6 +65,7 @@ class CriterionWithMetaEncoder(CriterionAlone):
     """The method ``metric_meta``."""
 
     def student(self, settings: DistillStudent, info: DataInfo, task: TaskTraining) -> NetworkSpec:
-        """Return how a plain network with the meta-encoder as ordinary layers is made."""
+        """Return how a plain network with the meta-encoder as ordinary layers, as wide as in ``fm_kt``, is made."""
         arguments = super().student(settings, info, task).arguments
-        return NetworkSpec("layered_classifier", arguments | {"layers": settings.flow.meta_encoder})
+        width = with_flow(NetworkSpec("flow_student", arguments), settings, info).arguments["width"]
+        return NetworkSpec("layered_classifier", arguments | {"layers": settings.flow.meta_encoder, "width": width})

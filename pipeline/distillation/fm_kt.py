@@ -15,9 +15,9 @@ from pipeline.distillation.method import (
     Method,
     Networks,
     TracedFlows,
-    flow_arguments,
     step_sampler_of,
     teacher_loss_of,
+    with_flow,
 )
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.training import Supervision, TaskTraining
@@ -32,11 +32,11 @@ class FlowMatchingTransfer(Method):
 
     def student(self, settings: DistillStudent, info: DataInfo, task: TaskTraining) -> NetworkSpec:
         """Return how a student with a flow at its end, or with one at each paired stage, is made."""
-        arguments = super().student(settings, info, task).arguments | flow_arguments(settings)
+        arguments = super().student(settings, info, task).arguments
         if settings.transfer != FEATURES:
-            return NetworkSpec("flow_student", arguments)
+            return with_flow(NetworkSpec("flow_student", arguments), settings, info)
         stages = [pair[0] for pair in settings.feature_pairs]
-        return NetworkSpec("feature_flow_student", arguments | {"stages": stages})
+        return with_flow(NetworkSpec("feature_flow_student", arguments | {"stages": stages}), settings, info)
 
     def objective(self, settings: DistillStudent, networks: Networks, supervision: Supervision) -> Objective:
         """Return FM-KT's objective for what is transferred."""

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 class ThetaTransfer(Method):
     """The method ``fm_kt_theta``."""
 
+    def student(self, settings: DistillStudent, info: DataInfo, task: TaskTraining) -> NetworkSpec:
+        """Return how a plain network is made whose backbone ends in a feature map."""
+        kind, arguments = super().student(settings, info, task)
+        return NetworkSpec(kind, arguments | {"feature_map": True})
+
     def adapter(
         self,
         settings: DistillStudent,
@@ -43,6 +48,8 @@ class ThetaTransfer(Method):
     ) -> NetworkSpec | None:
         """Return how the flow from the student's last feature map to the task's outputs is made.
 
+        It does not deploy, so that width ``auto`` is the full one: the student stays as small as it is.
+
         Raises:
             UserError: the student's backbone has no feature map.
         """
@@ -50,7 +57,8 @@ class ThetaTransfer(Method):
         with user_error("distill_student.backbone"):
             require_feature_map(settings.backbone, student.backbone)
         arguments = task.output_arguments(info) | flow_arguments(settings)
-        return NetworkSpec("logit_flow", {"channels": student.backbone.channels, **arguments})
+        width = settings.flow.width if isinstance(settings.flow.width, int) else None
+        return NetworkSpec("logit_flow", {"channels": student.backbone.channels, "width": width, **arguments})
 
     def objective(self, settings: DistillStudent, networks: Networks, supervision: Supervision) -> Objective:
         """Return FM-KT's loss of the flow with the head's own."""

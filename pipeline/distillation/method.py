@@ -17,6 +17,7 @@ from pipeline.core.errors import UserError, user_error
 from pipeline.data.dataset import DataInfo
 from pipeline.distillation.criteria import FEATURES
 from pipeline.distillation.criterion import Criterion
+from pipeline.distillation.flow_width import choose_widths
 from pipeline.distillation.step_sampler import StepSampler
 from pipeline.distillation.stored_teacher import StoredTeacher
 from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss, with_stages
@@ -123,9 +124,21 @@ def feature_transforms(settings: DistillStudent, info: DataInfo, student: nn.Mod
 
 
 def flow_arguments(settings: DistillStudent) -> dict[str, object]:
-    """Return the arguments of ``models.flow.build_flow`` that the settings decide."""
+    """Return the arguments of ``models.flow.build_flow`` that the settings alone decide."""
     flow = settings.flow
     return {"schedule": flow.schedule, "meta_encoder": flow.meta_encoder, "time_scale": flow.time_scale}
+
+
+def with_flow(spec: NetworkSpec, settings: DistillStudent, info: DataInfo) -> NetworkSpec:
+    """Return how a student with flows is made, given all of it but their width.
+
+    Raises:
+        UserError: as ``choose_widths``.
+    """
+    arguments = spec.arguments | flow_arguments(settings)
+    widths = choose_widths(NetworkSpec(spec.kind, arguments), info.image_size, settings.flow.width)
+    chosen = {"widths": widths} if "stages" in arguments else {"width": widths[0]}
+    return NetworkSpec(spec.kind, arguments | chosen)
 
 
 def criterion_of(settings: DistillStudent) -> Criterion:

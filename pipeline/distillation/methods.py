@@ -29,6 +29,8 @@ class MethodEntry(Entry):
     """What it can transfer, of ``TRANSFERS``."""
     uses_criterion: bool = True
     """Whether ``distill_student.loss`` means something to it."""
+    takes_given: bool = False
+    """Whether its student may be a given network as it is: there is nothing that only training could bring."""
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong with this entry."""
@@ -99,6 +101,7 @@ METHODS = Table(
         needs_feature_map=False,
         transfers=(LOGITS, FEATURES),
         uses_criterion=False,
+        takes_given=True,
     ),
     MethodEntry(
         name="metric",

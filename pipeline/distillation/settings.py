@@ -1,7 +1,7 @@
 """Settings of the student: the method, what it transfers and by which criterion, the flow, and its training."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
@@ -12,6 +12,7 @@ from pipeline.core.settings import BackboneName, Count, Counts, Positive, Sectio
 from pipeline.distillation.criteria import CRITERIA, FEATURES, LOGITS, CriterionEntry, Transfer
 from pipeline.distillation.methods import METHODS
 from pipeline.networks.programs import find_program
+from pipeline.training.network_settings import TrainedNetwork
 from pipeline.training.settings import Training
 
 
@@ -40,6 +41,11 @@ class Flow(Section):
     num_steps: Counts = knob((4,), "steps in training; of several, as [1, 2, 4, 8], each batch draws one")
     schedule: Annotated[str, entry_of(SCHEDULES)] = knob("rectified", "path from student to teacher")
     meta_encoder: Annotated[str, entry_of(META_ENCODERS)] = knob("conv", "small network that predicts the velocity")
+    width: Literal["auto", "full"] | Count = knob(
+        "auto",
+        "its channels: auto (the student stays small), full (as the features), or N",
+        takes="auto, full, or a number of channels from 1 on",
+    )
     num_steps_warmup: Annotated[int, Field(ge=0)] = rare(
         0, "of several: at first at most (epoch + this) / this; the authors use 10; 0: off"
     )
@@ -59,7 +65,7 @@ class Theta(Section):
 Pair = Annotated[tuple[Annotated[Count, Strict()], Annotated[Count, Strict()]], Strict(strict=False)]
 
 
-class DistillStudent(Section):
+class DistillStudent(TrainedNetwork):
     """The student and how it learns."""
 
     method: Annotated[str, entry_of(METHODS)] = knob("fm_kt", "how the student learns")
@@ -75,6 +81,7 @@ class DistillStudent(Section):
         "its logits from disk (without augmentation 1, else 8 or more)",
         takes="a number of epochs, or null",
     )
+    allow_larger: bool = rare(default=False, description="whether a student may have more parameters than its teacher")
     feature_pairs: Annotated[tuple[Pair, ...], Strict(strict=False), Field(min_length=1)] = rare(
         ((2, 2), (3, 3)), "to transfer features: pairs [student's stage, teacher's stage], counted from 1"
     )
@@ -153,6 +160,16 @@ class DistillStudent(Section):
             raise ValueError(
                 f"method {self.method!r} does not transfer {self.transfer}; use {' or '.join(able)}, "
                 f"or set transfer to {transfers[0]}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_trains_what_the_method_adds(self) -> Self:
+        if self.training.epochs == 0 and not METHODS[self.method].takes_given:
+            able = " or ".join(name for name, entry in METHODS.items() if entry.takes_given)
+            raise ValueError(
+                f"training.epochs: got 0, but method {self.method!r} learns in training alone; train for an epoch at "
+                f"least, or take given weights as they are with method {able}"
             )
         return self
 

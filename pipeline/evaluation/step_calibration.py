@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from models.deploy import DeployableNetwork
+from models.factory import count_parameters
 from pipeline.core.errors import GateError
 from pipeline.core.signature import Signature
 from pipeline.data.dataset import Split
@@ -29,11 +31,21 @@ class StepScores(NamedTuple):
     scores: Scores
     """The task's, and the standard error of its primary one."""
     macs: int
-    """Multiply-adds of convolutions and matrix products for one image."""
+    """Multiply-adds of convolutions and matrix products for one image, in the form that deploys by default."""
 
     def row(self) -> dict[str, Any]:
         """Return the fields of a table's row."""
         return {"num_steps": self.num_steps, **self.scores, "macs": self.macs}
+
+
+class PlainSize(NamedTuple):
+    """The plain student beside one with sampling steps: what these cost is seen against it.
+
+    It was not trained to answer alone, and has no score.
+    """
+
+    num_parameters: int
+    macs: int
 
 
 class Choice(NamedTuple):
@@ -57,20 +69,35 @@ class StepCalibration:
         self.device = device
 
     def measure(self, network: DeployableNetwork) -> StepScores:
-        """Return the scores of ``network`` in its general form, and its multiply-adds."""
-        form = network.general_form().to(self.device)
-        runtime = TorchRuntime(form, output_names=self.signature.output_names, device=self.device)
+        """Return the scores of ``network`` in its general form, and the multiply-adds of its smallest."""
+        runtime = self._runtime(network.general_form())
         outputs = predict(runtime, self.split.pixels, REFERENCE_BATCH)
         scores = scores_with_error(self.task, outputs, self.split.targets.truth())
-        return StepScores(network.num_steps, scores, count_macs(form, self.split.images.shape[2:], self.device))
+        return StepScores(network.num_steps, scores, self._macs(network.smallest_form(self._image_size)))
 
-    def measure_latency(self, network: DeployableNetwork) -> float:
-        """Return the median milliseconds of one image in eager PyTorch, over 30 calls after 5."""
-        form = network.general_form().to(self.device)
-        runtime = TorchRuntime(form, output_names=self.signature.output_names, device=self.device)
-        height, width = self.split.images.shape[2:]
-        figures = benchmark(runtime, image_size=(height, width), batch_sizes=[1], warmup=5, iterations=30)
+    def measure_plain(self, network: DeployableNetwork) -> PlainSize | None:
+        """Return the size of the plain student; None where ``network`` takes no steps, and is the plain student."""
+        if network.num_steps is None:
+            return None
+        plain = network.without_flows()
+        return PlainSize(count_parameters(plain), self._macs(plain))
+
+    def measure_latency(self, form: nn.Module) -> float:
+        """Return the median milliseconds of one image by ``form`` in eager PyTorch, over 30 calls after 5."""
+        runtime = self._runtime(form)
+        figures = benchmark(runtime, image_size=self._image_size, batch_sizes=[1], warmup=5, iterations=30)
         return float(figures["latency_ms"]["1"]["p50"])
+
+    @property
+    def _image_size(self) -> tuple[int, int]:
+        height, width = self.split.images.shape[2:]
+        return height, width
+
+    def _runtime(self, form: nn.Module) -> TorchRuntime:
+        return TorchRuntime(form.to(self.device), output_names=self.signature.output_names, device=self.device)
+
+    def _macs(self, form: nn.Module) -> int:
+        return count_macs(form.to(self.device), self._image_size, self.device)
 
 
 def choose_steps(

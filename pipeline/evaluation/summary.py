@@ -16,6 +16,7 @@ from pipeline.core.records import (
     by_precision,
     collect_warnings,
     read_record,
+    started_lines,
 )
 from pipeline.core.text_table import aligned, with_error
 from pipeline.evaluation.runtimes import RUNTIMES
@@ -59,15 +60,35 @@ def summarize(root: Path) -> str:
         ["multiply-adds", _known(teacher, "macs"), _relative(chosen, teacher, "macs"), *empty],
         *_runtime_rows(list(runs.values())),
     ]
-    lines = [f"method {network['method']}, backbone {network['backbone']}"]
+    lines = [f"method {network['method']}, backbone {network['backbone']}", *started_lines(teacher, student)]
     if calibration["num_steps"] is not None:
         lines.append(f"sampling steps K = {calibration['num_steps']}: {calibration['reason']}")
     lines += ["", *aligned(header, rows), ""]
     lines += [*_files(manifest, runs[ONNX], task), ""]
+    if tradeoff["plain"] is not None and calibration.get("plain") is not None:
+        lines += [*_beside_plain(network, chosen, calibration["plain"], tradeoff["plain"], runs[ONNX]), ""]
     lines.append(_fastest(manifest, runs[ONNX]))
     lines += [f"{name} was skipped: {run['reason']}" for name, run in runs.items() if run["status"] == "skipped"]
     lines += [f"warning: {text}" for text in collect_warnings(teacher, student, manifest, runs[ONNX], tradeoff)]
     return "\n".join([*lines, *_where_to_look(root)])
+
+
+def _beside_plain(network: Json, chosen: Json, size: Json, timed: Json, report: Json) -> list[str]:
+    """Return a table of the deployed student beside the plain one, without sampling steps, and their ratios."""
+    batches = sorted(report["latency_ms"].keys() & timed.get("latency_by_batch_ms", {}).keys(), key=int)
+    own = [network["num_parameters"], chosen["macs"], *(report["latency_ms"][size]["p50"] for size in batches)]
+    plain = [size["num_parameters"], size["macs"], *(timed["latency_by_batch_ms"][size] for size in batches)]
+    header = ["fp32", "parameters", "multiply-adds", *(f"batch {size}, ms" for size in batches)]
+    rows = [
+        ["plain student, without sampling steps", *map(_figure, plain)],
+        [f"student as deployed, K = {chosen['num_steps']}", *map(_figure, own)],
+        ["ratio", *(f"{mine / other:.2f}x" for mine, other in zip(own, plain, strict=True))],
+    ]
+    return aligned(header, rows)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
 def _where_to_look(root: Path) -> list[str]:

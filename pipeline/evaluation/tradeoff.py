@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from tqdm import tqdm
 
 from models.deploy import DeployableNetwork
+from models.factory import count_parameters
 from pipeline.core.errors import GateError
 from pipeline.core.files import Json
 from pipeline.data.dataset import Split
 from pipeline.evaluation.settings import MeasureTradeoff
 from pipeline.export.onnx.exporter import export_image_network
 from pipeline.export.onnx.files import Exported, Source, export_precisions, open_exported
+from pipeline.networks.complexity import count_macs
 from pipeline.runtimes.base import Runtime, predict
-from pipeline.runtimes.latency import percentiles, random_pixels, time_in_turns
+from pipeline.runtimes.latency import benchmark, percentiles, random_pixels, time_in_turns
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Task
 from pipeline.tasks.reference import REFERENCE_BATCH, reference
@@ -60,6 +63,11 @@ class Plain(NamedTuple):
 
     bytes: int
     latency_ms: float
+    """Median of one call, in turns with the points."""
+    num_parameters: int
+    macs: int
+    latency_by_batch_ms: dict[str, float]
+    """The same on its own, from each batch size at which runtimes are evaluated."""
 
 
 class Tradeoff(NamedTuple):
@@ -72,7 +80,12 @@ class Tradeoff(NamedTuple):
 
 
 def measure_tradeoff(
-    networks: Sequence[DeployableNetwork], source: Source, task: Task, test: Split, settings: MeasureTradeoff
+    networks: Sequence[DeployableNetwork],
+    source: Source,
+    task: Task,
+    test: Split,
+    settings: MeasureTradeoff,
+    batch_sizes: Sequence[int],
 ) -> Tradeoff:
     """Return a point for each of ``networks`` in each precision of ``settings``; all take turns at being timed.
 
@@ -81,6 +94,7 @@ def measure_tradeoff(
     Args:
         networks: the same student with each number of steps.
         source: what files are made from; its own network does not count.
+        batch_sizes: at which the plain student is timed on its own too.
 
     Raises:
         GateError: a rewriting is wrong, or a float32 file is no valid ONNX.
@@ -116,7 +130,23 @@ def measure_tradeoff(
         seconds = time_in_turns(runtimes, pixels, warmup=settings.warmup, iterations=settings.iterations)
         medians = [percentiles(spent)["p50"] for spent in seconds]
         timed = [point._replace(latency_ms=median) for point, median in zip(found.points, medians, strict=False)]
-        own = Plain(plain.stat().st_size, medians[-1]) if plain.exists() else None
+        if not plain.exists():
+            return found._replace(points=timed)
+        network = networks[0].without_flows()
+        alone = benchmark(
+            runtimes[-1],
+            image_size=(height, width),
+            batch_sizes=batch_sizes,
+            warmup=settings.warmup,
+            iterations=settings.iterations,
+        )
+        own = Plain(
+            bytes=plain.stat().st_size,
+            latency_ms=medians[-1],
+            num_parameters=count_parameters(network),
+            macs=count_macs(network, (height, width), torch.device("cpu")),
+            latency_by_batch_ms={size: figures["p50"] for size, figures in alone["latency_ms"].items()},
+        )
         return found._replace(points=timed, plain=own)
 
 

@@ -40,7 +40,8 @@ class Program(nn.Module, ABC):
     Args:
         num_bytes: of the file.
         output: the name of what it returns, where it returns more than one tensor.
-        num_outputs: values that it must return of an image.
+        num_outputs: values that it returns of an image.
+        chosen: those of them that are meant, in their order; None: all, as they are.
         mean, std: of each channel of images in [0, 1], by which they are normalised before; None: they are not.
         returns_probabilities: whether its outputs are probabilities, whose logarithms are taken.
     """
@@ -53,6 +54,7 @@ class Program(nn.Module, ABC):
         num_bytes: int,
         output: str,
         num_outputs: int,
+        chosen: Sequence[int] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         returns_probabilities: bool = False,
@@ -62,6 +64,7 @@ class Program(nn.Module, ABC):
         self.normalize = Normalize(mean, std) if mean is not None and std is not None else nn.Identity()
         self.output = output
         self.num_outputs = num_outputs
+        self.chosen = None if chosen is None else list(chosen)
         self.returns_probabilities = returns_probabilities
         self._session: Session | None = None
 
@@ -86,6 +89,11 @@ class Program(nn.Module, ABC):
         return self.session.num_parameters
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the chosen outputs (B, ...), float32, for ``images`` (B, 3, H, W) in [0, 1]."""
+        outputs = self.all_outputs(images)
+        return outputs if self.chosen is None else outputs[:, self.chosen]
+
+    def all_outputs(self, images: Tensor) -> Tensor:
         """Return outputs (B, num_outputs), float32, for ``images`` (B, 3, H, W) in [0, 1]."""
         taken = self._as_taken(call(self.normalize, images))
         size = self.session.shape[0]
@@ -138,11 +146,11 @@ def check_program(network: Program, image_size: Sequence[int], *, normalized: bo
         raise UserError("takes pixels as uint8; set train_teacher.mean and std to null, it normalises them itself")
     images = torch.rand(2, CHANNELS, *image_size, generator=torch.Generator().manual_seed(0)).to(network.file.device)
     with torch.inference_mode():
-        outputs, again, alone = network(images), network(images), network(images[:1])
+        outputs, again, alone = (network.all_outputs(part) for part in (images, images, images[:1]))
     if outputs.dim() != 2 or outputs.shape[1] != network.num_outputs:
         raise UserError(
             f"returns {tuple(outputs.shape)} for 2 images; needed are {network.output} (2, {network.num_outputs}); a "
-            "teacher of other classes cannot teach these"
+            "teacher of more classes needs train_teacher.classes"
         )
     if not bool(outputs.isfinite().all()):
         raise UserError("returns values that are not finite; check its weights, and train_teacher.mean and std")

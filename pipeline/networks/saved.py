@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.core.table import Entry, Table
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, user_error
 from pipeline.core.files import Json, read_json
 from pipeline.networks.programs import PROGRAMS
 from pipeline.networks.spec import NetworkSpec
 from pipeline.networks.weights import DESCRIPTION, WEIGHTS, load_state, read_weights
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 ADAPTER = "adapter"
 """Folder beside a student's weights for what was trained with it and does not deploy."""
+PART = r"^(backbone\.parts\.\d+|head)\."
 EARLIER_NAME = ("trunk.", "backbone.")
 """What version 0.1 called the backbone in the names of weights, and what it is called."""
 
@@ -102,12 +104,38 @@ def load_network(folder: Path) -> tuple[nn.Module, Json]:
     """
     about = read_json(folder / DESCRIPTION)
     try:
-        network = build_network(_spec(about["kind"], about["arguments"]))
+        spec = _spec(about["kind"], about["arguments"])
+        with user_error(str(folder / DESCRIPTION)):
+            require_own_code(spec, about.get("own_code"))
+        network = build_network(spec)
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / DESCRIPTION}: describes no network ({error!r}); run the stage again") from error
-    weights = read_weights(folder / WEIGHTS)
-    load_state(network, {name.replace(*EARLIER_NAME): tensor for name, tensor in weights.items()}, folder / WEIGHTS)
+    weights = read_weights(folder / WEIGHTS).tensors
+    weights = {name.replace(*EARLIER_NAME): tensor for name, tensor in weights.items()}
+    load_state(network, recut(weights, network), folder / WEIGHTS)
     return network.eval(), about
+
+
+def require_own_code(spec: NetworkSpec, digest: str | None) -> None:
+    """Raise ValueError where the user's code that makes the network of ``spec`` is not that of ``digest`` any more."""
+    if digest is not None and spec.own_code() != digest:
+        raise ValueError(
+            f"the code of {spec.arguments['backbone']!r} has changed since these weights were made; "
+            "make them anew (dvc repro), or bring the code back"
+        )
+
+
+def recut(weights: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Return ``weights`` of a backbone that an earlier version has cut elsewhere, under the names of ``network``.
+
+    Behind the name of its part a weight is called what the network's author called it, wherever the cut lies.
+    """
+    own = {re.sub(PART, "", name): name for name in network.state_dict()}
+    if weights.keys() == set(own.values()) or len(own) != len(network.state_dict()):
+        return weights
+    return {own.get(re.sub(PART, "", name), name): tensor for name, tensor in weights.items()}
 
 
 def _spec(kind: str, arguments: Json) -> NetworkSpec:

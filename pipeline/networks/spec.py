@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from models.backbones.sources import backbone_fingerprint
+
 
 class NetworkSpec(NamedTuple):
     """From what a network is built."""
@@ -10,3 +12,11 @@ class NetworkSpec(NamedTuple):
     """A name of ``pipeline.networks.saved.NETWORK_KINDS``."""
     arguments: dict[str, Any]
     """Those of the kind's builder."""
+
+    def own_code(self) -> str | None:
+        """Return a digest of the user's files that make the network; None where there are none.
+
+        Raises:
+            ValueError: a file is not there, or cannot be read.
+        """
+        return backbone_fingerprint(self.arguments["backbone"]) if "backbone" in self.arguments else None

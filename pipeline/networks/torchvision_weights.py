@@ -1,57 +1,60 @@
 """The weights that torchvision publishes for its classifiers, with the normalisation that they were trained with."""
 
-from __future__ import annotations
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
+from torchvision import models
 
 from pipeline.core.errors import UserError
+from pipeline.networks.given_weights import GivenWeights, Statistics
+from pipeline.networks.weights import Weights
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-PREFIX = "torchvision"
-KEY = "train_teacher.weights"
-
-
-def is_published(weights: str | None) -> bool:
-    """Return whether ``weights`` means torchvision's own (``torchvision``, ``torchvision:NAME``) rather than a file."""
-    return weights is not None and weights.partition(":")[0] == PREFIX
+SCALED_WITHIN = ("googlenet", "inception_v3")
+"""Networks that torchvision gives ImageNet's normalisation, and that undo it where they have its published weights."""
 
 
-def find_weights(backbone: str, weights: str) -> Any:
-    """Return torchvision's entry of the weights NAME of ``backbone``, or of those that it recommends.
+def find_torchvision(*, backbone: str, choice: str, entry: str | None, key: str) -> GivenWeights:  # noqa: ARG001  (of all origins)
+    """Return torchvision's weights called ``choice`` of ``backbone``; where that is empty, those that it recommends.
 
     Raises:
         UserError: torchvision has no weights of that name, or none for the backbone.
     """
-    from torchvision import models
-
+    network = backbone.removeprefix("torchvision:")
     try:
-        entries = models.get_model_weights(backbone).__members__
+        known = models.get_model_weights(network).__members__
     except ValueError as error:
-        raise UserError(f"{KEY}: torchvision has no network {backbone!r}; give a file, or null to train") from error
-    name = weights.partition(":")[2] or "DEFAULT"
-    if name not in entries:
-        raise UserError(f"{KEY}: torchvision has no weights {name!r} of {backbone}; it has {', '.join(entries)}")
-    return entries[name]
+        raise UserError(
+            f"{key}: torchvision has no weights of {network!r}; give a file, or null to train from scratch"
+        ) from error
+    name = choice or "DEFAULT"
+    if name not in known:
+        raise UserError(f"{key}: torchvision has no weights {name!r} of {network}; it has {', '.join(known)}")
+    found = known[name]
+    title = f"torchvision's weights {found.name} of {network}"
+    return GivenWeights(
+        title=title,
+        statistics=_statistics(network, found),
+        read=lambda: Weights(_fetched(found, key), title, ()),
+    )
 
 
-def published_statistics(entry: Any) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of each channel by which the images of ``entry`` were normalised."""
-    transforms = entry.transforms()
-    return list(transforms.mean), list(transforms.std)
+def _statistics(network: str, found: Any) -> Statistics:
+    """Return by which the images were normalised that the entry ``found`` of ``network`` was trained on."""
+    if network in SCALED_WITHIN:
+        return Statistics([0.5] * 3, [0.5] * 3)
+    transforms = found.transforms()
+    return Statistics([*transforms.mean], [*transforms.std])
 
 
-def fetch_weights(entry: Any) -> dict[str, Tensor]:
-    """Return the tensors of ``entry``, from PyTorch's cache (TORCH_HOME) or downloaded into it and verified.
+def _fetched(found: Any, key: str) -> dict[str, Any]:
+    """Return the tensors of torchvision's entry ``found``, from PyTorch's cache (TORCH_HOME), or downloaded into it.
 
     Raises:
         UserError: they cannot be downloaded, or are damaged.
     """
     try:
-        return dict(entry.get_state_dict(progress=False, check_hash=True))
+        return dict(found.get_state_dict(progress=False, check_hash=True))
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{KEY}: {entry.url} cannot be fetched ({reason}); download it elsewhere and give the file's path"
+            f"{key}: {found.url} cannot be fetched ({reason}); download it elsewhere and give the file's path"
         ) from error

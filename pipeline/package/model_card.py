@@ -5,8 +5,9 @@ from string import Template
 from typing import NamedTuple
 
 from pipeline.core.files import Json
+from pipeline.core.records import started_lines
 from pipeline.core.text_table import with_error
-from pipeline.export.precisions import PRECISIONS
+from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.package.reader import Package
 from pipeline.tasks.base import Row, Task
 
@@ -20,9 +21,9 @@ $description
 | $primary, $num_images test images, with its standard error | $score | $teacher_score |
 | parameters | $num_parameters | $teacher_parameters |
 $other_scores
-
+$plain
 Backbone `$backbone`, method `$method`, images of $image_size pixels, $num_names classes.
-Sampling steps: $num_steps ($reason).
+Sampling steps: $num_steps ($reason).$started
 
 | file (opset $opset) | bytes | $primary | largest difference | same answer as trained | TensorRT 10, 11 |
 |---|---:|---:|---:|---:|---|
@@ -137,12 +138,14 @@ def model_card(package: Package, facts: Facts) -> str:
         method=metadata["method"],
         num_steps="none" if calibration["num_steps"] is None else calibration["num_steps"],
         reason=calibration["reason"],
+        started="".join(f"\n{line}." for line in started_lines(teacher, student)),
         num_names=len(package.class_names),
         image_size=" x ".join(map(str, package.image_size)),
         num_images=student["num_images"],
         score=with_error(student[task.primary], student.get(task.primary_error)),
         other_scores="\n".join(f"| {title} | {value} | |" for title, value in task.card_rows(student)),
         num_parameters=f"{student['num_parameters']:,}",
+        plain=_beside_plain(student["num_parameters"], calibration, facts.tradeoff),
         teacher_score="no teacher" if score is None else with_error(score, teacher.get(f"test_{task.primary_error}")),
         classes_title=_classes_title(facts.classes, student["num_images"]),
         classes=_class_table(facts.classes[:LISTED_CLASSES]),
@@ -157,6 +160,32 @@ def model_card(package: Package, facts: Facts) -> str:
         steps=_steps_table(calibration["curve"], task),
         versions="\n".join(_version_rows(metadata)),
     )
+
+
+def _beside_plain(num_parameters: int, calibration: Json, tradeoff: Json) -> str:
+    """Return a table of the student beside the plain one; nothing where it is the plain one."""
+    size, timed = calibration.get("plain"), tradeoff["plain"]
+    if size is None or timed is None:
+        return ""
+    chosen = next(point for point in calibration["curve"] if point["num_steps"] == calibration["num_steps"])
+    own, plain = (num_parameters, chosen["macs"]), (size["num_parameters"], size["macs"])
+    ratios = [f"{mine / other:.2f}x" for mine, other in zip(own, plain, strict=True)]
+    measured = [
+        point["latency_ms"]
+        for point in tradeoff["points"]
+        if (point["num_steps"], point["precision"]) == (calibration["num_steps"], FP32)
+    ]
+    latency = [f"{milliseconds:.3f}" for milliseconds in (timed["latency_ms"], *measured)]
+    if measured:
+        ratios.append(f"{measured[0] / timed['latency_ms']:.2f}x")
+    rows = [
+        ["", "parameters", "multiply-adds", "latency of fp32, ms"],
+        ["---", "---:", "---:", "---:"],
+        ["plain student, without sampling steps", *(f"{value:,}" for value in plain), latency[0]],
+        [f"this student, {_steps(chosen)} step(s)", *(f"{value:,}" for value in own), *(latency[1:] or ["-"])],
+        ["ratio", *ratios, *([] if measured else ["-"])],
+    ]
+    return "\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
 def _warnings_block(warnings: Sequence[str]) -> str:

@@ -1,6 +1,8 @@
 """The package: what a consumer downloads, every fact in it taken from the stages' own records."""
 
+import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +77,7 @@ def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorr
     tradeoff = read_record(records.tradeoff / "tradeoff.json", TradeoffRecord)
     task = get_task(data["task"])
     scores = read_record(records.evaluation, EvaluationRecord, task.primary, task.primary_error)
-    scores["num_parameters"] = student["num_parameters"]
+    scores |= {name: student[name] for name in ("num_parameters", "started_from") if name in student}
     metrics: Json = {"student": scores, "teacher": read_record(records.teacher, TeacherRecord)}
     manifest = read_record(records.onnx / MANIFEST, ManifestRecord)
     warnings = collect_warnings(metrics["teacher"], student, manifest, scores, tradeoff)
@@ -97,7 +99,7 @@ def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorr
     write_sums(folder)
     package = Package.open(folder)
     metadata = read_metadata(package.file(FP32))
-    write_json(folder / "preprocessing.json", preprocessing(package.signature, data))
+    write_json(folder / "preprocessing.json", preprocessing(package.signature, data, metadata))
     facts = Facts(
         settings.description,
         metadata,
@@ -126,13 +128,15 @@ def read_metadata(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
 
 
-def preprocessing(signature: Signature, data: Json) -> Json:
+def preprocessing(signature: Signature, data: Json, metadata: Mapping[str, str]) -> Json:
     """Return how an image becomes the network's input, and what comes out.
 
     Args:
         data: content of data.json.
+        metadata: that of the fp32 file, which says how the network normalises.
     """
     taken = signature.input
+    mean, std = (json.loads(metadata[name]) for name in ("mean", "std"))
     described: Json = {
         "input": {
             "name": taken.name,
@@ -144,7 +148,7 @@ def preprocessing(signature: Signature, data: Json) -> Json:
         "outputs": [output.describe() for output in signature.outputs],
         "image_size": list(taken.shape[1:]),
         "resize": RESIZING[data["resize"]],
-        "normalization": {"inside_the_graph": True, "mean": data["mean"], "std": data["std"]},
+        "normalization": {"inside_the_graph": True, "mean": mean, "std": std},
     }
     if len(signature.outputs) == 1:  # as packages of version 0.1 have it
         (output,) = signature.outputs

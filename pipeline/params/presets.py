@@ -94,7 +94,7 @@ def _names(folder: Path) -> list[str]:
     """Return the names of the presets in ``folder``; raises UserError where there is no such folder."""
     if not folder.is_dir():
         raise UserError(f"{folder.absolute()}: no such folder; run this in the root of a clone, which has it")
-    return [path.stem for path in sorted(folder.glob("*.yaml")) if not path.stem.startswith("_")]
+    return sorted(path.stem for path in folder.glob("*.yaml") if not path.stem.startswith("_"))
 
 
 def _require_preset(folder: Path, name: str) -> None:

@@ -160,7 +160,8 @@ def _backbones() -> Iterator[str]:
 
     for source in BACKBONE_SOURCES.values():
         yield f"    {source.name}: {source.description}"
-        yield from textwrap.wrap(", ".join(source.names()), WIDTH, initial_indent="      ", subsequent_indent="      ")
+        names = source.how_to_list or ", ".join(source.names() if source.names is not None else ())
+        yield from textwrap.wrap(names, WIDTH, initial_indent="      ", subsequent_indent="      ")
 
 
 def _listing(section: Parameter) -> Iterator[str]:

@@ -19,12 +19,12 @@ from pipeline.params.schema import Params
 from pipeline.tasks.data import TaskData, open_data
 from pipeline.training.execution import choose_execution
 from pipeline.training.loop import build_step, nondeterminism_explained
-from pipeline.training.objective import Objective, Supervised
+from pipeline.training.objective import Objective
 from pipeline.training.progress import FORETELLING, peak_memory, wait_for_device
 from pipeline.training.run import open_batches
 from pipeline.training.settings import Training
 from pipeline.training.step import TrainingStep
-from pipeline.training.teacher import build_teacher, given_teacher, teacher_spec
+from pipeline.training.teacher import find_teacher, open_teacher
 
 
 class Estimate(NamedTuple):
@@ -49,19 +49,20 @@ def estimate_trainings(params: Params, data: Path) -> Iterator[Estimate]:
         raise UserError(f"{data}: holds no prepared data; run dvc repro prepare_data first")
     device, prepared = set_up_torch("estimate", params.base), open_data(data)
 
-    def some_teacher() -> nn.Module:
-        if find_program(params.train_teacher.backbone) is not None:
-            return given_teacher(params.train_teacher, prepared, device).network
-        spec = teacher_spec(params.train_teacher, prepared.info, prepared.training)
-        return build_teacher(prepared.training, spec, prepared.info.image_size).to(device)
+    settings, task = params.train_teacher, prepared.training
 
-    if params.distill_student.needs_teacher and not params.train_teacher.is_given:
-        settings = params.train_teacher.training
-        supervision = prepared.training.supervision(prepared.info, **settings.supervision_settings())
-        objective: Objective = Supervised(some_teacher(), supervision=supervision)
-        yield _estimate("train_teacher", objective, settings, params, prepared, device)
-    objective = build_distillation(params.distill_student, prepared, some_teacher).objective
-    yield _estimate("distill_student", objective, params.distill_student.training, params, prepared, device)
+    def some_teacher() -> nn.Module:
+        if find_program(settings.backbone) is not None:
+            return open_teacher(settings, prepared, device).network
+        return find_teacher(settings, prepared.info, task).network.to(device)
+
+    if params.distill_student.needs_teacher and settings.training.epochs > 0:
+        supervision = task.supervision(prepared.info, **settings.training.supervision_settings())
+        objective = open_teacher(settings, prepared, device).objective(settings, task, supervision)
+        yield _estimate("train_teacher", objective, settings.training, params, prepared, device)
+    if params.distill_student.training.epochs > 0:
+        objective = build_distillation(params.distill_student, prepared, some_teacher).objective
+        yield _estimate("distill_student", objective, params.distill_student.training, params, prepared, device)
 
 
 def _estimate(
@@ -70,8 +71,7 @@ def _estimate(
     batches = open_batches(prepared.folder, prepared.training, settings, device)
     execution = choose_execution(device, params.execution, precision=settings.precision)
     step = build_step(objective, execution, settings, steps_per_epoch=len(batches))
-    objective.set_epoch(settings.epochs - 1)  # where steps and warm-ups cost what most of the training costs
-    objective.train()
+    step.begin_epoch(settings.epochs - 1)  # where steps and warm-ups cost what most of the training costs
     num_steps = settings.epochs * len(batches)
     num_new = min(objective.num_views or settings.epochs, settings.epochs) * len(batches)
     with nondeterminism_explained():

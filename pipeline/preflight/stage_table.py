@@ -135,7 +135,7 @@ STAGES = Table(
             PathOption("--history", "CSV of the epochs to write.", Kind.OUTPUT, "reports/teacher_history.csv"),
         ),
         params=("base", "execution", "train_teacher"),
-        facts=("inputs.teacher", "inputs.teacher_network", "inputs.teacher_weights"),
+        facts=("inputs.teacher", "inputs.teacher_classes", "inputs.teacher_network", "inputs.teacher_weights"),
     ),
     StageEntry(
         name="distill_student",
@@ -153,6 +153,7 @@ STAGES = Table(
             PathOption("--history", "CSV of the epochs to write.", Kind.OUTPUT, "reports/student_history.csv"),
         ),
         params=("base", "distill_student", "execution"),
+        facts=("inputs.student_network", "inputs.student_weights"),
     ),
     StageEntry(
         name="calibrate_steps",
@@ -216,6 +217,7 @@ STAGES = Table(
         params=(
             "base",
             "calibrate_steps.candidates",
+            "evaluate.latency_batch_sizes",
             "export_onnx.calibration",
             "export_onnx.collapse",
             "export_onnx.input",

@@ -8,18 +8,23 @@ from pipeline.report.records import Results, smallest_batch_latency
 def headline(results: Results) -> Json:
     """Return scores on the test split with their standard error, size and latency of the fp32 file.
 
+    ``macs_ratio`` is how many times the plain student's multiply-adds it takes; None where it is the plain student.
+
     Names are short, since DVC makes columns of them.
     """
     primary = results.task.primary
     (name,) = [name for name, entry in results.manifest["files"].items() if entry["precision"] == FP32]
+    plain, num_steps = results.calibration.get("plain"), results.calibration["num_steps"]
+    chosen = next(point for point in results.calibration["curve"] if point["num_steps"] == num_steps)
     _, latency = smallest_batch_latency(results.evaluation)
     return {
         primary: results.deployed,
         f"{primary}_error": results.error,
         "student": results.trained[primary],
         "teacher": results.teacher_score,
-        "K": results.calibration["num_steps"],
+        "K": num_steps,
         "parameters": results.student["num_parameters"],
+        "macs_ratio": None if plain is None else round(chosen["macs"] / plain["macs"], 3),
         "onnx_bytes": results.manifest["files"][name]["bytes"],
         "latency_ms": latency,
     }

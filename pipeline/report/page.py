@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 
 from pipeline.core.files import Json
-from pipeline.core.records import by_precision
+from pipeline.core.records import by_precision, started_lines
 from pipeline.core.text_table import with_error
 from pipeline.report.records import Results
 from pipeline.tasks.base import Row
@@ -85,8 +85,14 @@ def _headline(results: Results) -> str:
         ["sampling steps K", "", "none" if num_steps is None else str(num_steps), ""],
     ]
     header = ["", "teacher, PyTorch", "student, PyTorch", "student, ONNX Runtime fp32"]
+    plain = results.calibration.get("plain")
+    if plain is not None:
+        header.append("plain student, without its flow")
+        for row, cell in zip(rows, ["", _count(plain["num_parameters"]), _count(plain["macs"]), "none"], strict=True):
+            row.append(cell)
     reason = html.escape(results.calibration["reason"])
-    return _cells(header, rows) + f"<p>Behind +/- stands the standard error. K: {reason}.</p>"
+    started = "".join(f"<p>{html.escape(line)}.</p>" for line in started_lines(teacher, student))
+    return _cells(header, rows) + f"<p>Behind +/- stands the standard error. K: {reason}.</p>{started}"
 
 
 def _files(results: Results) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.core.errors import UserError
 from pipeline.data.batch import Batch, Mix, Targets
 from pipeline.data.dataset import DataInfo, Split
 from pipeline.data.settings import Augment
@@ -53,6 +54,22 @@ class Supervision(ABC):
         """Return what is found of ``predict`` on ``split``; processes share the work."""
 
 
+class GivenCheck(NamedTuple):
+    """What is found of a network that was trained elsewhere."""
+
+    figures: Mapping[str, float] = {}
+    """For the report: its score on the calibration images."""
+    explanation: str | None = None
+    """Why it is wrong here, and what to do; None: nothing was found."""
+    remark: str = ""
+    """What was tried in vain."""
+    proposed_classes: Sequence[str] = ()
+    """The classes of its outputs, in their order, where another than that of the data fits."""
+
+
+NOTHING_FOUND = GivenCheck()
+
+
 class ExportParts(NamedTuple):
     """A network in the two parts in which it is exported."""
 
@@ -94,6 +111,20 @@ class TaskTraining(ABC):
         Raises:
             ValueError: the backbone is unknown.
         """
+
+    def check_given(self, network: nn.Module, split: Split, info: DataInfo, device: torch.device) -> GivenCheck:  # noqa: ARG002
+        """Return what is found of a ``network`` that was trained elsewhere on ``split`` of the data ``info``."""
+        return NOTHING_FOUND
+
+    def take_outputs(self, network: nn.Module, whole: nn.Module, outputs: Sequence[int], info: DataInfo) -> None:  # noqa: ARG002
+        """Put the weights of ``whole``, made for the classes of ``info``, into ``network``: its ``outputs`` in order.
+
+        Raises:
+            UserError: the task, or the network, has no outputs that can be told apart.
+        """
+        raise UserError(
+            "train_teacher.classes: the outputs of this task have no order that a file could give; set null"
+        )
 
     @abstractmethod
     def output_arguments(self, info: DataInfo) -> dict[str, Any]:

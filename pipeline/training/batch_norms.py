@@ -1,6 +1,7 @@
 """Running statistics of batch normalisation that keep up with a short training."""
 
 import logging
+from collections.abc import Sequence
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -19,10 +20,15 @@ steps; within some hundred it leaves the deployed network with the statistics of
 """
 
 
-def keep_up_batch_norms(network: nn.Module, *, num_steps: int) -> None:
-    """Raise the momentum of the batch normalisations in ``network`` as far as a training of ``num_steps`` needs it."""
+def keep_up_batch_norms(network: nn.Module, *, num_steps: int, frozen: Sequence[_BatchNorm] = ()) -> None:
+    """Raise the momentum of the batch normalisations in ``network`` as far as a training of ``num_steps`` needs it.
+
+    Args:
+        frozen: those that keep their running statistics; nothing needs to follow there.
+    """
     needed = min(PYTORCH_MOMENTUM, WINDOWS / num_steps)
-    slow = [module for module in network.modules() if isinstance(module, _BatchNorm) and _momentum(module) < needed]
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module not in frozen]
+    slow = [norm for norm in norms if _momentum(norm) < needed]
     if slow and is_main():
         logger.info(
             "the momentum of %d batch normalisations is %.3g for this training, not %.3g: their running statistics "

@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 ROOT = ".checkpoints"
 KEPT = 2
-LIBRARIES = ("numpy", "pillow", "pillow-heif", "simplejpeg", "torch", "torchvision")
-"""What decodes images and computes; pillow-heif may not be installed."""
+LIBRARIES = ("numpy", "pillow", "pillow-heif", "simplejpeg", "timm", "torch", "torchvision")
+"""What decodes images and computes; pillow-heif and timm may not be installed."""
 DIGEST_SIZE = hashlib.sha256().digest_size
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from pipeline.core.errors import GateError
 from pipeline.tasks.significance import STANDARD_ERRORS
-from pipeline.tasks.training import Supervision, Validation
+from pipeline.tasks.training import NOTHING_FOUND, GivenCheck, Supervision, Validation
 
 DIVERGED = 1.5
 """Times the loss of a fresh network, above which a training has diverged."""
@@ -80,11 +80,23 @@ def weak_teacher(student: Validation, teacher: Validation, primary: str) -> str 
     )
 
 
-def given_weights_warnings(validation: Validation) -> list[str]:
-    """Return a line on each reason to doubt a teacher that was not trained here."""
+def given_weights_warnings(
+    validation: Validation, *, what: str, section: str, check: GivenCheck = NOTHING_FOUND
+) -> list[str]:
+    """Return a line on each reason to doubt a network that was not trained here.
+
+    Args:
+        what: names it, as "the given teacher".
+        section: its section of the parameters file.
+        check: what was found of it on the calibration images.
+    """
+    remark = f" ({check.remark})" if check.remark else ""
+    if check.explanation is not None:
+        doubts = " and ".join(validation.doubts) or "is not in the order of the data"
+        return [f"{what} {doubts}; {check.explanation}"]
     return [
-        f"the given teacher {doubt}; its classes must stand in the order of data.json (sorted folder names), and "
-        "train_teacher.mean and std must be those of its training"
+        f"{what} {doubt}; its classes must stand in the order of data.json (sorted folder names), and "
+        f"{section}.mean and std must be those of its training{remark}"
         for doubt in validation.doubts
     ]
 

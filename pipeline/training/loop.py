@@ -100,11 +100,22 @@ def train(
 
 def build_step(objective: Objective, execution: Execution, settings: Training, *, steps_per_epoch: int) -> TrainingStep:
     """Return what updates ``objective.network``, which is moved to the device."""
+    tuning, tuned = settings.fine_tuning, objective.tuned
     network = objective.network.to(execution.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    keep_up_batch_norms(network, num_steps=settings.epochs * steps_per_epoch)
+    keep_up_batch_norms(
+        network,
+        num_steps=(settings.epochs - tuning.frozen_epochs) * steps_per_epoch,
+        frozen=tuned.batch_norms() if tuned and tuning.batch_norm == "frozen" else (),
+    )
     average = WeightAverage(network, settings.ema_decay) if settings.ema_decay is not None else None
     optimizer, scheduler = build_optimizer(
-        network, settings.optimizer, settings.schedule, steps_per_epoch=steps_per_epoch, epochs=settings.epochs
+        network,
+        settings.optimizer,
+        settings.schedule,
+        steps_per_epoch=steps_per_epoch,
+        epochs=settings.epochs,
+        slowed=tuned.parameters() if tuned else (),
+        slowed_factor=tuning.backbone_learning_rate_factor,
     )
     return TrainingStep(
         objective,
@@ -169,8 +180,7 @@ class _EpochRunner:
         """Return the means of the loss, its parts and the task's scores in ``epoch``, counted from 0."""
         seed_everything(self.seed, "epoch", epoch)
         objective = self.step.objective
-        objective.set_epoch(epoch)
-        objective.train()
+        self.step.begin_epoch(epoch)
         metrics = EpochMetrics(len(self.batches), key=self.key)
         row: Row = {"epoch": epoch + 1, "learning_rate": self.step.learning_rate}
         for batch in self.batches.epoch(derive_seed(self.seed, "batches", objective.view(epoch))):

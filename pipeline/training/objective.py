@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 from torch import Tensor, nn
 
 from pipeline.data.batch import Batch
 from pipeline.tasks.training import Predicted, Supervision
+from pipeline.training.fine_tuning import TunedBackbone
 
 
 class Loss(NamedTuple):
@@ -58,6 +59,8 @@ class Objective(nn.Module, ABC):
         self.supervision = supervision
         self.follows_epoch = follows_epoch
         self.num_views = num_views
+        self.tuned: TunedBackbone | None = None
+        """The part of the student that given weights brought; None: nothing was given."""
 
     def view(self, epoch: int) -> int:
         """Return the epoch whose batches ``epoch`` has: its own, or an earlier one that it repeats."""
@@ -65,8 +68,15 @@ class Objective(nn.Module, ABC):
 
     def set_epoch(self, epoch: int) -> None:
         """Take note that ``epoch``, counted from 0, begins."""
-        for part in self.follows_epoch:
+        for part in (*self.follows_epoch, *([self.tuned] if self.tuned else [])):
             part.set_epoch(epoch)
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002  (signature of nn.Module)
+        """Set the mode of all, except batch normalisations that keep their statistics."""
+        super().train(mode)
+        if self.tuned is not None:
+            self.tuned.hold_batch_norms()
+        return self
 
     @abstractmethod
     def forward(self, batch: Batch) -> Loss:

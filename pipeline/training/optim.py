@@ -3,7 +3,7 @@
 import bisect
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -43,15 +43,27 @@ def _along_cosine(start: float, end: float, progress: float) -> float:
 
 
 def build_optimizer(
-    network: nn.Module, settings: OptimizerSettings, schedule: LearningRate, *, steps_per_epoch: int, epochs: int
+    network: nn.Module,
+    settings: OptimizerSettings,
+    schedule: LearningRate,
+    *,
+    steps_per_epoch: int,
+    epochs: int,
+    slowed: Collection[nn.Parameter] = (),
+    slowed_factor: float = 1.0,
 ) -> tuple[Optimizer, LambdaLR]:
-    """Return the optimizer of all parameters of ``network`` and a scheduler to be stepped after every batch."""
+    """Return the optimizer of all parameters of ``network`` and a scheduler to be stepped after every batch.
+
+    Args:
+        slowed: parameters of ``network``, not all, whose learning rate is ``slowed_factor`` times that of the others.
+    """
     parameters = list(network.parameters())
-    decay_all, decay, rate = settings.decay_all, settings.weight_decay, settings.learning_rate
-    decayed = [p for p in parameters if decay_all or p.dim() > 1]
-    exempt = [p for p in parameters if not decay_all and p.dim() <= 1]  # biases, and the weights of norms
-    groups = [{"params": decayed, "weight_decay": decay}, {"params": exempt, "weight_decay": 0.0}]
-    used = [group for group in groups if group["params"]]
+    apart = {id(p) for p in slowed} if slowed_factor != 1.0 else set()
+    rate = settings.learning_rate
+    used = [
+        *_groups([p for p in parameters if id(p) not in apart], settings, rate),  # the first has the rate that is shown
+        *_groups([p for p in parameters if id(p) in apart], settings, slowed_factor * rate),
+    ]
     optimizer: Optimizer
     if settings.name == "adamw":
         optimizer = AdamW(used, lr=rate, betas=settings.betas, fused=True)
@@ -64,6 +76,17 @@ def build_optimizer(
         return learning_rate_factor((step + 0.5) / steps_per_epoch, schedule, epochs=epochs)
 
     return optimizer, LambdaLR(optimizer, factor)
+
+
+def _groups(parameters: list[nn.Parameter], settings: OptimizerSettings, rate: float) -> list[dict[str, Any]]:
+    """Return ``parameters`` in groups of one weight decay."""
+    decayed = [p for p in parameters if settings.decay_all or p.dim() > 1]
+    exempt = [p for p in parameters if not settings.decay_all and p.dim() <= 1]  # biases, and the weights of norms
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay, "lr": rate},
+        {"params": exempt, "weight_decay": 0.0, "lr": rate},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 class WeightAverage:

@@ -1,5 +1,7 @@
 """A teacher that is a program: read from its file, and checked against the images before anything learns from it."""
 
+import dataclasses
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,6 +15,7 @@ from pipeline.networks.program import Program, are_probabilities, check_program
 from pipeline.networks.programs import KEY, ProgramFile
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.data import TaskData
+from pipeline.training.teacher_classes import known_classes
 from pipeline.training.teacher_settings import TrainTeacher
 
 IMAGES = 64
@@ -23,8 +26,8 @@ PROBABILITIES = (
 )
 
 
-class GivenTeacher(NamedTuple):
-    """A teacher that was not trained here."""
+class ReadProgram(NamedTuple):
+    """A program that can teach."""
 
     network: nn.Module
     spec: NetworkSpec
@@ -32,15 +35,20 @@ class GivenTeacher(NamedTuple):
     """What was found of it that is hardly meant."""
 
 
-def read_program(file: ProgramFile, settings: TrainTeacher, data: TaskData, device: torch.device) -> GivenTeacher:
+def read_program(file: ProgramFile, settings: TrainTeacher, data: TaskData, device: torch.device) -> ReadProgram:
     """Return the program in ``file`` on ``device``.
 
     Raises:
         UserError: it cannot be read or run, or takes or returns something else than the images need.
     """
     content = file.read()
-    (output,) = data.signature().outputs
+    taught, chosen = data, None
+    if settings.classes is not None:
+        info, chosen = known_classes(Path(settings.classes), data.info)
+        taught = dataclasses.replace(data, info=info)
+    (output,) = taught.signature().outputs
     arguments: Json = {"num_bytes": len(content), "output": output.name, "num_outputs": output.shape[-1]}
+    arguments["chosen"] = chosen
     arguments |= {"mean": settings.mean and list(settings.mean), "std": settings.std and list(settings.std)}
     network = _built(file, NetworkSpec(file.entry.kind, arguments), content, device)
     try:
@@ -49,9 +57,9 @@ def read_program(file: ProgramFile, settings: TrainTeacher, data: TaskData, devi
     except UserError as error:
         raise UserError(f"{KEY}: {printable(file.path)}: {error}") from error
     if not found:
-        return GivenTeacher(network, NetworkSpec(file.entry.kind, arguments))
+        return ReadProgram(network, NetworkSpec(file.entry.kind, arguments))
     spec = NetworkSpec(file.entry.kind, arguments | {"returns_probabilities": True})
-    return GivenTeacher(_built(file, spec, content, device), spec, (PROBABILITIES,))
+    return ReadProgram(_built(file, spec, content, device), spec, (PROBABILITIES,))
 
 
 def _built(file: ProgramFile, spec: NetworkSpec, content: bytes, device: torch.device) -> Program:
@@ -63,4 +71,4 @@ def _built(file: ProgramFile, spec: NetworkSpec, content: bytes, device: torch.d
 @torch.inference_mode()
 def _returns_probabilities(network: Program, data: TaskData, device: torch.device) -> bool:
     batches = ordered_batches(data.split("calib").spread(IMAGES), IMAGES, device)
-    return all(are_probabilities(network(batch.images)) for batch in batches)
+    return all(are_probabilities(network.all_outputs(batch.images)) for batch in batches)

@@ -52,16 +52,30 @@ class LearningRate(Section):
     gamma: Annotated[float, Field(gt=0, le=1)] = rare(0.1, "of multistep: what it is multiplied by at each milestone")
 
 
+class FineTuning(Section):
+    """How a network that starts from given weights treats them.
+
+    Its backbone is all of it but the output layer and what the method adds: flow, meta-encoder, adapter.
+    """
+
+    backbone_learning_rate_factor: Positive = knob(1.0, "learning rate of the backbone, as a multiple; e.g. 0.1")
+    frozen_epochs: Annotated[int, Field(ge=0)] = knob(0, "epochs at the start in which all but the backbone learns")
+    batch_norm: Literal["train", "frozen"] = knob(
+        "train", "frozen: the backbone's batch normalisation keeps its running statistics and uses them in training too"
+    )
+
+
 class Training(Section):
     """Settings of one training run."""
 
-    epochs: Count = knob(20, "passes over the training images")
+    epochs: Annotated[int, Field(ge=0)] = knob(20, "passes over the training images; 0: given weights as they are")
     batch_size: Annotated[int, Field(ge=2)] = knob(64, "images of one step, over all processes")
     min_epoch_steps: Count = knob(1, "steps of an epoch at least; fewer images are passed over again until then")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = knob("fp32", "number format; auto: the fastest of the device")
     optimizer: Optimizer = knob(Optimizer(), "what changes the weights")
     schedule: LearningRate = knob(LearningRate(), "learning rate over the epochs")
     augment: Augment = knob(Augment(), "random changes of the training images")
+    fine_tuning: FineTuning = knob(FineTuning(), "where the network starts from given weights: how they are treated")
     label_smoothing: BelowOne = rare(0.0, "share of the target that is spread over all classes, e.g. 0.1")
     class_weights: Literal["balanced"] | None = rare(
         None, "balanced: each class weighs the same in the loss, however few its images; null: each image does"
@@ -76,8 +90,18 @@ class Training(Section):
         return {"label_smoothing": self.label_smoothing, "class_weights": self.class_weights}
 
     @model_validator(mode="after")
+    def _frozen_epochs_end(self) -> Self:
+        frozen = self.fine_tuning.frozen_epochs
+        if 0 < self.epochs <= frozen:
+            raise ValueError(
+                f"fine_tuning.frozen_epochs must be fewer than epochs, got {frozen} of {self.epochs}; lower it, or "
+                "train longer"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
-        if self.schedule.warmup_epochs >= self.epochs:
+        if 0 < self.epochs <= self.schedule.warmup_epochs:
             got = f"{self.schedule.warmup_epochs} of {self.epochs}"
             raise ValueError(f"schedule.warmup_epochs must be fewer than epochs, got {got}; lower it, or train longer")
         return self

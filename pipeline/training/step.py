@@ -1,5 +1,6 @@
 """One step of training: cost, gradient, update."""
 
+import gc
 from typing import Any
 
 import torch
@@ -40,16 +41,34 @@ class TrainingStep:
         self.objective = objective
         self.network = objective.network
         self.cost: nn.Module = objective
+        self.shared: list[nn.Parameter] = []
         if world_size() > 1:
             synchronize_batch_norms(self.network, all_reduce_sum=all_reduce_sum, world_size=world_size())
-            self.cost = DistributedDataParallel(objective)
-            self.cost.broadcast_buffers = False  # all compute the same; as an argument it warns from PyTorch 2.14 on
+            self._share_gradients()
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.autocast = torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
         self.clip_norm = clip_norm
         self.average = average
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Make ready for the steps of ``epoch``, counted from 0, in which other parameters may learn than before."""
+        self.objective.set_epoch(epoch)
+        self.objective.train()
+        if world_size() > 1:
+            self._share_gradients()
+
+    def _share_gradients(self) -> None:
+        """Let processes exchange the gradients of the parameters that learn now, where others did before."""
+        learning = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+        if [*map(id, learning)] == [*map(id, self.shared)]:
+            return
+        self.cost = self.objective
+        gc.collect()  # what exchanged them before is part of a circle, and goes on as long as it is there
+        self.cost = DistributedDataParallel(self.objective)
+        self.cost.broadcast_buffers = False  # all compute the same; as an argument it warns from PyTorch 2.14 on
+        self.shared = learning
 
     def __call__(self, batch: Batch) -> Loss:
         """Update the network by ``batch`` and return what the batch cost before."""

@@ -1,80 +1,90 @@
-"""The teacher: trained here, or read from a file of weights."""
+"""The teacher: trained here, from random or given weights, or taken as it is given."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from models.classifier import Classifier
 from models.factory import check_image_size
 from pipeline.core.errors import user_error
 from pipeline.data.dataset import DataInfo
 from pipeline.networks.programs import find_program
 from pipeline.networks.spec import NetworkSpec
-from pipeline.networks.torchvision_weights import fetch_weights, find_weights, is_published, published_statistics
-from pipeline.networks.weights import load_state, read_weights
 from pipeline.tasks.data import TaskData
-from pipeline.tasks.training import TaskTraining
-from pipeline.training.program_teacher import GivenTeacher, read_program
+from pipeline.tasks.training import Supervision, TaskTraining
+from pipeline.training.objective import Objective, Supervised
+from pipeline.training.program_teacher import read_program
+from pipeline.training.start import Start, find_start, load_start, tune_backbone
+from pipeline.training.teacher_classes import known_classes
 from pipeline.training.teacher_settings import TrainTeacher
 
+SECTION = "train_teacher"
 
-def teacher_spec(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> NetworkSpec:
-    """Return how a teacher of the data ``info`` is made.
 
-    Where ``settings`` give no normalisation it is that of torchvision's weights where those are used, else that of the
-    training images.
+class Teacher(NamedTuple):
+    """A teacher and how it is made."""
+
+    network: nn.Module
+    spec: NetworkSpec
+    start: Start
+    warnings: tuple[str, ...] = ()
+    """What was found of it that is hardly meant."""
+
+    def objective(self, settings: TrainTeacher, task: TaskTraining, supervision: Supervision) -> Objective:
+        """Return what trains it."""
+        objective = Supervised(self.network, supervision=supervision)
+        tune_backbone(objective, self.spec, self.start, settings.training.fine_tuning, task)
+        return objective
+
+
+def find_teacher(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> Teacher:
+    """Return the teacher of ``settings`` for the data ``info``, still with random weights.
 
     Raises:
-        UserError: torchvision has no such weights.
+        UserError: the backbone is unknown or cannot take the images, or there are no such weights.
     """
-    mean, std = list(info.mean), list(info.std)
-    if settings.weights is not None and is_published(settings.weights):
-        mean, std = published_statistics(find_weights(settings.backbone, settings.weights))
-    return task.plain_network(settings.backbone, info, mean=list(settings.mean or mean), std=list(settings.std or std))
+    start = find_start(settings, info, section=SECTION)
+    spec = task.plain_network(settings.backbone, info, mean=[*start.info.mean], std=[*start.info.std])
+    with user_error(f"{SECTION}.backbone"):
+        network = task.build_plain(spec)
+        check_image_size(network, info.image_size)
+    return Teacher(network, spec, start)
 
 
-def build_teacher(task: TaskTraining, spec: NetworkSpec, image_size: tuple[int, int]) -> nn.Module:
-    """Return the teacher with random weights.
+def open_teacher(settings: TrainTeacher, data: TaskData, device: torch.device) -> Teacher:
+    """Return the teacher of ``settings`` on ``device``: a program as its file has it, a network as it starts.
 
     Raises:
-        UserError: the backbone is unknown or cannot take ``image_size``.
+        UserError: see ``build_teacher`` and ``read_program``.
     """
-    with user_error("train_teacher.backbone"):
-        teacher = task.build_plain(spec)
-        check_image_size(teacher, image_size)
+    program = find_program(settings.backbone)
+    if program is None:
+        teacher = build_teacher(settings, data.info, data.training)
+        return teacher._replace(network=teacher.network.to(device))
+    found = read_program(program, settings, data, device)
+    return Teacher(found.network, found.spec, Start(data.info, None), found.warnings)
+
+
+def build_teacher(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> Teacher:
+    """Return the teacher with the weights that it starts from.
+
+    A file's names may be this pipeline's, or those of the published networks.
+
+    Raises:
+        UserError: as ``find_teacher``; or the weights cannot be had or do not fit.
+    """
+    teacher = find_teacher(settings, info, task)
+    if settings.classes is None:
+        load_start(teacher.network, teacher.start, settings, section=SECTION)
+    else:
+        _load_named(teacher, settings, info, task)
     return teacher
 
 
-def given_teacher(settings: TrainTeacher, data: TaskData, device: torch.device) -> GivenTeacher:
-    """Return the teacher of ``settings`` that is not trained here, on ``device``.
-
-    Raises:
-        UserError: see ``read_teacher`` and ``read_program``.
-    """
-    program = find_program(settings.backbone)
-    if program is not None:
-        return read_program(program, settings, data, device)
-    assert settings.weights is not None
-    spec = teacher_spec(settings, data.info, data.training)
-    teacher = read_teacher(data.training, spec, settings.weights, data.info.image_size)
-    return GivenTeacher(teacher.to(device), spec)
-
-
-def read_teacher(task: TaskTraining, spec: NetworkSpec, weights: str, image_size: tuple[int, int]) -> nn.Module:
-    """Return the teacher with the given ``weights``: a file's, or torchvision's own (``torchvision:NAME``).
-
-    A file's names may be this pipeline's, or those of the published networks; see ``Classifier.own_names``.
-
-    Raises:
-        UserError: the backbone is unknown or cannot take ``image_size``, or the weights are not there or do not fit.
-    """
-    teacher = build_teacher(task, spec, image_size)
-    assert isinstance(teacher, Classifier)
-    if is_published(weights):
-        state = fetch_weights(find_weights(spec.arguments["backbone"], weights))
-    else:
-        state = read_weights(Path(weights))
-    names = teacher.own_names(state)
-    load_state(teacher, {names[name]: value for name, value in state.items()}, weights)
-    return teacher.eval()
+def _load_named(teacher: Teacher, settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> None:
+    """Put given weights into ``teacher``, the outputs in the order of the data: the file of classes has theirs."""
+    theirs, outputs = known_classes(Path(settings.classes or ""), info)
+    whole = find_teacher(settings, theirs, task)
+    load_start(whole.network, whole.start, settings, section=SECTION, may_replace_head=False)
+    task.take_outputs(teacher.network, whole.network, outputs, theirs)

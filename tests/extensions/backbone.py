@@ -23,7 +23,7 @@ class TwoStages(Backbone):
         return [self.first, self.second]
 
 
-def build_two_stages(name: str, num_classes: int) -> BackboneAndHead:  # noqa: ARG001  (it has one network)
+def build_two_stages(name: str, num_classes: int, image_size: Sequence[int] | None) -> BackboneAndHead:  # noqa: ARG001
     """Return the network with random weights."""
     backbone = TwoStages()
     return BackboneAndHead(backbone, LogitTransform(backbone.channels, num_classes))

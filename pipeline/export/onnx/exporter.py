@@ -131,10 +131,10 @@ def onnx_metadata(about: Json, info: DataInfo, num_steps: int | None) -> dict[st
     facts = {
         "backbone": about["backbone"],
         "classes": info.class_names,
-        "mean": info.mean,
+        "mean": about["arguments"]["mean"],
         "method": about["method"],
         "num_steps": num_steps,
-        "std": info.std,
+        "std": about["arguments"]["std"],
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
 

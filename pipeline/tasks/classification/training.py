@@ -15,10 +15,11 @@ from pipeline.data.dataset import DataInfo, Split
 from pipeline.data.packed_batches import ordered_batches
 from pipeline.data.settings import Augment
 from pipeline.networks.spec import NetworkSpec
+from pipeline.tasks.classification.class_rows import take_classes
 from pipeline.tasks.classification.doubts import doubts
 from pipeline.tasks.classification.targets import ClassTargets, class_targets
 from pipeline.tasks.significance import share_error
-from pipeline.tasks.training import ExportParts, Supervision, TaskTraining, Validation
+from pipeline.tasks.training import ExportParts, GivenCheck, Supervision, TaskTraining, Validation
 
 VALIDATION_BATCH = 256
 
@@ -106,11 +107,21 @@ class ClassificationTraining(TaskTraining):
     def plain_network(self, backbone: str, info: DataInfo, *, mean: list[float], std: list[float]) -> NetworkSpec:
         """Return how a classifier is made."""
         arguments = {"backbone": backbone, **self.output_arguments(info), "mean": mean, "std": std}
-        return NetworkSpec("classifier", arguments)
+        return NetworkSpec("classifier", arguments | {"image_size": list(info.image_size)})
 
     def build_plain(self, spec: NetworkSpec) -> nn.Module:
         """Return the classifier."""
         return build_classifier(**spec.arguments)
+
+    def check_given(self, network: nn.Module, split: Split, info: DataInfo, device: torch.device) -> GivenCheck:
+        """Return whether another order of the classes, or another normalisation, makes the classifier right."""
+        from pipeline.tasks.classification.given_weights import check_given_classifier  # SciPy, which few need
+
+        return check_given_classifier(network, split, info, device)
+
+    def take_outputs(self, network: nn.Module, whole: nn.Module, outputs: Sequence[int], info: DataInfo) -> None:
+        """Take the rows of the last layer that belong to ``outputs``, and all other weights as they are."""
+        take_classes(network, whole, outputs, len(info.class_names))
 
     def output_arguments(self, info: DataInfo) -> dict[str, Any]:
         """Return the number of classes."""

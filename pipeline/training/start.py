@@ -1,0 +1,141 @@
+"""What a network starts from: random weights, or given ones with their normalisation."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from models.meta_encoder import LayerEncoder, MetaEncoder
+from pipeline.core.distributed import is_main
+from pipeline.core.errors import UserError
+from pipeline.core.files import Json, sha256
+from pipeline.data.dataset import DataInfo
+from pipeline.networks.given_weights import GivenWeights, Statistics
+from pipeline.networks.origins import find_weights
+from pipeline.networks.saved import build_network
+from pipeline.networks.spec import NetworkSpec
+from pipeline.networks.weights import Weights, load_weights
+from pipeline.tasks.training import TaskTraining
+from pipeline.training.fine_tuning import TunedBackbone
+from pipeline.training.network_settings import TrainedNetwork
+from pipeline.training.objective import Objective
+from pipeline.training.settings import FineTuning
+
+logger = logging.getLogger(__name__)
+
+
+class Start(NamedTuple):
+    """What a network starts from."""
+
+    info: DataInfo
+    """The data, with the normalisation that the network has."""
+    given: GivenWeights | None
+    """None: random weights."""
+
+    @property
+    def files(self) -> list[Path]:
+        """Return the user's files that the network starts from."""
+        return [self.given.file] if self.given is not None and self.given.file is not None else []
+
+    def describe(self) -> Json:
+        """Return what a network's description and report say of it; nothing of random weights."""
+        if self.given is None:
+            return {}
+        digest = {} if self.given.file is None else {"started_from_sha256": sha256(self.given.file)}
+        return {"started_from": self.given.title, **digest}
+
+
+def find_start(settings: TrainedNetwork, info: DataInfo, *, section: str) -> Start:
+    """Return what the network of the section ``section`` starts from, on the data ``info``; reads no weights yet.
+
+    Its normalisation is the one that is set; else that of the given weights, where known; else that of the images.
+
+    Raises:
+        UserError: there are no such weights.
+    """
+    given = None
+    if settings.weights is not None:
+        key = f"{section}.weights"
+        given = find_weights(settings.backbone, settings.weights, entry=settings.weights_entry, key=key)
+    own = Statistics([*info.mean], [*info.std])
+    if settings.mean is not None and settings.std is not None:
+        found, whose = Statistics([*settings.mean], [*settings.std]), f"{section}.mean and std"
+    elif given is not None and given.statistics is not None:
+        found, whose = given.statistics, "the weights"
+    else:
+        found, whose = own, "the training images"
+    if given is not None and is_main():
+        logger.info("%s: images are normalised by the mean and std of %s", section, whose)
+    return Start(dataclasses.replace(info, mean=tuple(found.mean), std=tuple(found.std)), given)
+
+
+def load_start(
+    network: nn.Module, start: Start, settings: TrainedNetwork, *, section: str, may_replace_head: bool = True
+) -> None:
+    """Put the weights that are given, if any are, into ``network``; an output layer of other classes stays as it is.
+
+    Args:
+        may_replace_head: false where the classes of the weights are known, and an output layer of others is a fault.
+
+    Raises:
+        UserError: they cannot be had or do not fit; or, where nothing is trained, their classes are others.
+    """
+    if start.given is None:
+        return
+    weights, trains = start.given.read(), settings.training.epochs > 0 and may_replace_head
+    try:
+        lines = load_weights(network, weights, new_head=trains)
+    except UserError as error:
+        way_on = ""
+        if may_replace_head and not trains and _fits_but_for_head(network, weights):
+            way_on = f"; with {section}.training.epochs above 0 an output layer of your classes is learnt"
+        raise UserError(f"{section}.weights: {error}{way_on}") from error
+    if is_main():
+        logger.info("%s starts from %s", section, start.given.title)
+        for line in (*weights.notes, *lines):
+            logger.info("%s.weights: %s", section, line)
+
+
+def _fits_but_for_head(network: nn.Module, weights: Weights) -> bool:
+    """Return whether ``weights``, which ``network`` may take for that, are of it and of other classes."""
+    try:
+        load_weights(network, weights, new_head=True)
+    except UserError:
+        return False
+    return True
+
+
+def backbone_names(network: nn.Module, spec: NetworkSpec, outputs: Mapping[str, int]) -> set[str]:
+    """Return the names of the tensors of ``network`` that given weights bring, whatever they were trained on.
+
+    These are all but the output layer, which is what has another shape for another number of classes, and the
+    meta-encoders of flows and layers.
+
+    Args:
+        outputs: the arguments of ``spec`` that say how many outputs there are.
+    """
+    with torch.random.fork_rng(devices=[]):
+        other = build_network(NetworkSpec(spec.kind, spec.arguments | {name: n + 1 for name, n in outputs.items()}))
+    shapes = {name: tensor.shape for name, tensor in other.state_dict().items()}
+    added = tuple(
+        f"{name}." for name, module in network.named_modules() if isinstance(module, MetaEncoder | LayerEncoder)
+    )
+    return {
+        name
+        for name, tensor in network.state_dict().items()
+        if tensor.shape == shapes[name] and not name.startswith(added)
+    }
+
+
+def tune_backbone(
+    objective: Objective, spec: NetworkSpec, start: Start, settings: FineTuning, task: TaskTraining
+) -> None:
+    """Let ``objective`` treat the backbone of its student, made from ``spec``, as ``settings`` say, if it was given."""
+    if start.given is None:
+        return
+    names = backbone_names(objective.student, spec, task.output_arguments(start.info))
+    objective.tuned = TunedBackbone(objective.student, names, settings)

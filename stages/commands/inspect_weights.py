@@ -1,0 +1,36 @@
+"""``fmkt inspect-weights``: what is in a file of weights, and which backbones it fits."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.core.printable import printable
+from stages.common import exit_codes
+
+
+@click.command("inspect-weights")
+@click.argument("file", type=click.Path(path_type=Path))
+@exit_codes
+def inspect_weights(file: Path) -> None:
+    """Say what is in FILE, which backbones it would fit, and the lines of params.yaml that take it.
+
+    Nothing of FILE is run.
+    """
+    from pipeline.networks.checkpoint import read_checkpoint
+    from pipeline.tasks.classification.inspection import describe_content, describe_fitting, fitting_backbones
+
+    checkpoint = read_checkpoint(file)
+    for line in describe_content(checkpoint):
+        click.echo(line)
+    if not checkpoint.state_dicts:
+        click.echo("no named tensors: nothing here can be taken as weights")
+        return
+    found = False
+    for fitting in fitting_backbones(checkpoint):
+        click.echo("")
+        for line in describe_fitting(fitting, checkpoint):
+            click.echo(line)
+        found = True
+    if not found:
+        names = list(checkpoint.state_dicts[0].tensors)
+        click.echo(f"fits none of the known backbones; its names: {', '.join(map(printable, names[:5]))} ...")
