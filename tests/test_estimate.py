@@ -74,3 +74,11 @@ def test_the_command_prints_a_table_and_keeps_nothing(bench: Bench) -> None:
 def test_without_prepared_data_it_says_how_to_have_them(tmp_path: Path, params_file: Any) -> None:
     words = ["estimate", "--params", str(params_file({})), "--data", str(tmp_path / "nowhere")]
     refused(CliRunner().invoke(main, words), "nowhere: holds no prepared data; run dvc repro prepare_data first")
+
+
+def test_stored_logits_cost_the_teacher_in_the_first_epochs_alone(bench: Bench) -> None:
+    changes = {"train_teacher__backbone": "resnet56", "distill_student__training__epochs": 40}
+    at_each_step, stored = (estimates(bench, **changes, distill_student__stored_views=views)[1] for views in (None, 1))
+    assert stored.num_steps == at_each_step.num_steps
+    assert stored.seconds < 0.7 * at_each_step.seconds
+    assert not list(bench.folder.rglob("view-*"))

@@ -112,7 +112,9 @@ def loaded(backbone: str, **arguments: Any) -> Program:
     file = find_program(backbone)
     assert file is not None
     content = file.read()
-    found = build_network(NetworkSpec(file.entry.kind, {"num_bytes": len(content), "num_classes": 10, **arguments}))
+    found = build_network(
+        NetworkSpec(file.entry.kind, {"num_bytes": len(content), "output": "logits", "num_outputs": 10, **arguments})
+    )
     assert isinstance(found, Program)
     found.file.copy_(torch.tensor(list(content), dtype=torch.uint8))
     return found
@@ -159,7 +161,7 @@ def find_kind(backbone: str) -> str:
 
 
 def arguments_of(program: Program) -> dict[str, Any]:
-    return {"num_bytes": len(program.file), "num_classes": program.num_classes}
+    return {"num_bytes": len(program.file), "output": program.output, "num_outputs": program.num_outputs}
 
 
 def test_images_are_brought_into_the_form_that_the_program_takes(tmp_path: Path) -> None:
@@ -181,6 +183,11 @@ def test_images_are_brought_into_the_form_that_the_program_takes(tmp_path: Path)
         torch.testing.assert_close(program(IMAGES), expected.flatten(1) @ weights, rtol=1e-4, atol=1e-2)
 
 
+def test_the_outputs_of_the_classes_of_the_images_are_chosen(exports: dict[str, str]) -> None:
+    whole, part = loaded(exports["onnx"]), loaded(exports["onnx"], chosen=[7, 0])
+    assert torch.equal(part(IMAGES), whole(IMAGES)[:, [7, 0]])
+
+
 def test_logarithms_of_probabilities_are_the_logits_but_for_a_constant_of_each_image(tmp_path: Path) -> None:
     program = loaded(export_torch(tmp_path / "soft.pt2", Softened(network())), returns_probabilities=True)
     found, expected = program(IMAGES), network()(IMAGES)
@@ -199,7 +206,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def teach(bench: Bench, backbone: str, **changes: Any) -> Result:
-    options = {"train_teacher.backbone": backbone}
+    options = {"train_teacher.backbone": backbone, "train_teacher.training.epochs": 0}
     return bench.teach(options | {f"train_teacher.{key}": value for key, value in changes.items()})
 
 
@@ -286,7 +293,10 @@ FEATURES = {"distill_student__transfer": "features", "distill_student__loss": "p
 
 
 def check(tmp_path: Path, **changes: Any) -> Any:
-    params = write_params(tmp_path / "params.yaml", {key.replace("__", "."): value for key, value in changes.items()})
+    given = {"train_teacher.training.epochs": 0} if "train_teacher__backbone" in changes else {}
+    params = write_params(
+        tmp_path / "params.yaml", given | {key.replace("__", "."): value for key, value in changes.items()}
+    )
     return check_params(load_params(params))
 
 
@@ -340,8 +350,10 @@ def test_weights_outside_the_folder_are_not_read(exports: dict[str, str], tmp_pa
     ],
 )
 def test_what_a_program_cannot_do_is_refused_before_anything_runs(
-    changes: dict[str, Any], words: str, tmp_path: Path
+    changes: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    linear_onnx(Path("a.onnx"))
     with pytest.raises(UserError) as caught:
         check(tmp_path, **changes)
     assert words in str(caught.value)

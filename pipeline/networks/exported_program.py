@@ -12,21 +12,19 @@ from torch.utils import _pytree as pytree
 from pipeline.core.errors import UserError
 from pipeline.networks.program import Program
 
-LOGITS = "logits"
-
 
 class TorchProgram(Program):
     """A program of ``torch.export``. Loading one may run code that its file holds: take it from whom you trust."""
 
     def open(self, data: bytes, device: torch.device) -> "TorchSession":
         """Return the program on ``device``."""
-        return TorchSession(data, device)
+        return TorchSession(data, device, self.output)
 
 
 class TorchSession:
     """An exported program that is ready to run; see ``pipeline.networks.program.Session``."""
 
-    def __init__(self, data: bytes, device: torch.device) -> None:
+    def __init__(self, data: bytes, device: torch.device, output: str) -> None:
         program = _load(data)
         names = program.graph_signature.user_inputs
         nodes = {node.name: node for node in program.graph.nodes}
@@ -40,14 +38,15 @@ class TorchSession:
             from torch.export.passes import move_to_device_pass
 
             program = move_to_device_pass(program, device)
+        self._output = output
         self._spec = program.call_spec.in_spec
         self._module = program.module()
 
     def run(self, images: Tensor) -> Tensor:
-        """Return the logits of one batch."""
+        """Return the outputs of one batch."""
         args, kwargs = pytree.tree_unflatten([images], self._spec)
         try:
-            return _logits(self._module(*args, **kwargs))
+            return _chosen(self._module(*args, **kwargs), self._output)
         except (AssertionError, RuntimeError) as error:
             raise UserError(f"cannot run it ({' '.join(str(error).split())[:300]})") from error
 
@@ -62,12 +61,12 @@ def _load(data: bytes) -> ExportedProgram:
         raise UserError(f"is nothing that PyTorch {torch.__version__} can load ({reason})") from error
 
 
-def _logits(found: object) -> Tensor:
-    """Return the only one of some outputs, or the one named logits."""
-    if isinstance(found, Mapping) and LOGITS in found:
-        found = found[LOGITS]
+def _chosen(found: object, name: str) -> Tensor:
+    """Return the only one of some outputs, or the one called ``name``."""
+    if isinstance(found, Mapping) and name in found:
+        found = found[name]
     if isinstance(found, Sequence) and len(found) == 1:
         found = found[0]
     if not isinstance(found, Tensor):
-        raise UserError(f"returns a {type(found).__name__}; needed is one tensor, or one under the key {LOGITS}")
+        raise UserError(f"returns a {type(found).__name__}; needed is one tensor, or one under the key {name}")
     return found

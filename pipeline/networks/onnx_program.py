@@ -18,7 +18,6 @@ from pipeline.networks.program import Program
 LARGEST = 2**31 - 1
 """Bytes of a protobuf message, which an ONNX file is."""
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
-LOGITS = "logits"
 
 
 class OnnxProgram(Program):
@@ -26,13 +25,13 @@ class OnnxProgram(Program):
 
     def open(self, data: bytes, device: torch.device) -> "OnnxSession":
         """Return a session of ONNX Runtime, on CUDA where ``device`` is one and ONNX Runtime can use it."""
-        return OnnxSession(data, device)
+        return OnnxSession(data, device, self.output)
 
 
 class OnnxSession:
     """An ONNX file that is ready to run; see ``pipeline.networks.program.Session``."""
 
-    def __init__(self, data: bytes, device: torch.device) -> None:
+    def __init__(self, data: bytes, device: torch.device, output: str) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.inter_op_num_threads = 1
@@ -47,15 +46,15 @@ class OnnxSession:
         self.input_name: str = entries[0].name
         self.shape: Sequence[int | None] = [size if isinstance(size, int) else None for size in entries[0].shape]
         self.dtype = DTYPES.get(entries[0].type, entries[0].type)
-        outputs = self.session.get_outputs()
-        self.output_name = outputs[0].name if len(outputs) == 1 else LOGITS
-        if self.output_name not in [output.name for output in outputs]:
-            raise UserError(f"returns {len(outputs)} outputs ({_names(outputs)}); needed is one, or one named {LOGITS}")
+        entries = self.session.get_outputs()
+        self.output_name = entries[0].name if len(entries) == 1 else output
+        if self.output_name not in [entry.name for entry in entries]:
+            raise UserError(f"returns {len(entries)} outputs ({_names(entries)}); needed is one, or one named {output}")
         weights = onnx.load_model_from_string(data).graph.initializer
         self.num_parameters = sum(math.prod(weight.dims) for weight in weights)
 
     def run(self, images: Tensor) -> Tensor:
-        """Return the logits of one batch."""
+        """Return the outputs of one batch."""
         try:
             (found,) = self.session.run([self.output_name], {self.input_name: images.cpu().numpy()})
         except Exception as error:  # as above

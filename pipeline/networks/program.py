@@ -1,4 +1,4 @@
-"""Networks that are programs: images in, logits out, and nothing inside that could be trained or cut."""
+"""Networks that are programs: images in, outputs out, and nothing inside that could be trained or cut."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ class Session(Protocol):
 
 
 class Program(nn.Module, ABC):
-    """A classifier whose weights are the bytes of a file: it is saved and loaded like any other network.
+    """A network whose weights are the bytes of a file: it is saved and loaded like any other network.
 
     Args:
         num_bytes: of the file.
-        num_classes: that it tells apart.
-        outputs: those of them that are the classes of the images, in their order; None: all, as they are.
+        output: the name of what it returns, where it returns more than one tensor.
+        num_outputs: values that it returns of an image.
+        chosen: those of them that are meant, in their order; None: all, as they are.
         mean, std: of each channel of images in [0, 1], by which they are normalised before; None: they are not.
-        returns_probabilities: whether its outputs are probabilities, whose logarithms are the logits.
+        returns_probabilities: whether its outputs are probabilities, whose logarithms are taken.
     """
 
     file: Tensor
@@ -51,8 +52,9 @@ class Program(nn.Module, ABC):
         self,
         *,
         num_bytes: int,
-        num_classes: int,
-        outputs: Sequence[int] | None = None,
+        output: str,
+        num_outputs: int,
+        chosen: Sequence[int] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         returns_probabilities: bool = False,
@@ -60,8 +62,9 @@ class Program(nn.Module, ABC):
         super().__init__()
         self.register_buffer("file", torch.zeros(num_bytes, dtype=torch.uint8))
         self.normalize = Normalize(mean, std) if mean is not None and std is not None else nn.Identity()
-        self.num_classes = num_classes
-        self.outputs = None if outputs is None else list(outputs)
+        self.output = output
+        self.num_outputs = num_outputs
+        self.chosen = None if chosen is None else list(chosen)
         self.returns_probabilities = returns_probabilities
         self._session: Session | None = None
 
@@ -86,12 +89,12 @@ class Program(nn.Module, ABC):
         return self.session.num_parameters
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return float32 logits (B, classes) of the images' classes, for ``images`` (B, 3, H, W) in [0, 1]."""
-        logits = self.all_logits(images)
-        return logits if self.outputs is None else logits[:, self.outputs]
+        """Return the chosen outputs (B, ...), float32, for ``images`` (B, 3, H, W) in [0, 1]."""
+        outputs = self.all_outputs(images)
+        return outputs if self.chosen is None else outputs[:, self.chosen]
 
-    def all_logits(self, images: Tensor) -> Tensor:
-        """Return logits (B, num_classes), float32, for ``images`` (B, 3, H, W) in [0, 1]."""
+    def all_outputs(self, images: Tensor) -> Tensor:
+        """Return outputs (B, num_outputs), float32, for ``images`` (B, 3, H, W) in [0, 1]."""
         taken = self._as_taken(call(self.normalize, images))
         size = self.session.shape[0]
         parts = torch.split(taken, size or max(len(taken), 1))
@@ -121,8 +124,8 @@ def is_channels_last(shape: Sequence[int | None]) -> bool:
 def check_program(network: Program, image_size: Sequence[int], *, normalized: bool) -> None:
     """Raise UserError, without the parameter's name, where ``network`` does not fit images of ``image_size`` (H, W).
 
-    It is run on two random images: what it returns must be finite logits of all classes, the same again, and the same
-    for one image alone.
+    It is run on two random images: what it returns must be finite values of the right number, the same again, and
+    the same for one image alone.
 
     Args:
         normalized: whether images are normalised before it.
@@ -143,11 +146,11 @@ def check_program(network: Program, image_size: Sequence[int], *, normalized: bo
         raise UserError("takes pixels as uint8; set train_teacher.mean and std to null, it normalises them itself")
     images = torch.rand(2, CHANNELS, *image_size, generator=torch.Generator().manual_seed(0)).to(network.file.device)
     with torch.inference_mode():
-        outputs, again, alone = (network.all_logits(part) for part in (images, images, images[:1]))
-    if outputs.dim() != 2 or outputs.shape[1] != network.num_classes:
+        outputs, again, alone = (network.all_outputs(part) for part in (images, images, images[:1]))
+    if outputs.dim() != 2 or outputs.shape[1] != network.num_outputs:
         raise UserError(
-            f"returns {tuple(outputs.shape)} for 2 images; needed are logits (2, {network.num_classes}), one for each "
-            "class of the images"
+            f"returns {tuple(outputs.shape)} for 2 images; needed are {network.output} (2, {network.num_outputs}); a "
+            "teacher of more classes needs train_teacher.classes"
         )
     if not bool(outputs.isfinite().all()):
         raise UserError("returns values that are not finite; check its weights, and train_teacher.mean and std")
@@ -164,6 +167,6 @@ def _sides(size: Sequence[int | None]) -> str:
 
 
 def are_probabilities(outputs: Tensor) -> bool:
-    """Return whether each row of ``outputs`` (B, num_classes) sums to 1, without a value below 0."""
+    """Return whether each row of ``outputs`` (B, num_outputs) sums to 1, without a value below 0."""
     sums = outputs.float().sum(dim=1)
     return bool((outputs >= 0).all()) and bool(torch.allclose(sums, torch.ones_like(sums), atol=1e-2))

@@ -1,7 +1,7 @@
 """The table of programs: files of finished networks that can teach, in forms that are neither trained nor cut.
 
 A teacher's backbone ``SOURCE:FILE`` names one, as ``onnx:teacher.onnx``. To add a form: a ``Program`` in a file of this
-folder with its kind in ``pipeline.networks.saved``, and an entry here. Nothing here imports PyTorch.
+folder, and an entry here. Nothing here imports PyTorch.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from models.core.table import Entry, Table
 from pipeline.core.errors import UserError, readable_file
 from pipeline.core.files import sha256
 from pipeline.core.printable import printable
+
+if TYPE_CHECKING:
+    from pipeline.networks.program import Program
 
 KEY = "train_teacher.backbone"
 
@@ -25,8 +28,10 @@ KEY = "train_teacher.backbone"
 class ProgramEntry(Entry):
     """A form of programs in the table."""
 
-    load: Callable[[], Callable[[Path], bytes]]
-    """Returns what reads a file, and all that belongs to it, as the bytes of one."""
+    load: Callable[[], type[Program]]
+    """Returns the class of its networks."""
+    read: Callable[[Path], bytes] = Path.read_bytes
+    """Returns a file, and all that belongs to it, as the bytes of one."""
     files: Callable[[Path], Sequence[Path]] = lambda path: [path]
     """Returns the files that belong to one."""
 
@@ -61,7 +66,7 @@ class ProgramFile(NamedTuple):
             UserError: a file is not there, or is none of this form.
         """
         with self._named():
-            content = self.entry.load()(self.path)
+            content = self.entry.read(self.path)
             if not content:
                 raise UserError(f"{printable(self.path)}: the file is empty")
         return content
@@ -76,10 +81,16 @@ class ProgramFile(NamedTuple):
             raise UserError(f"{KEY}: {error}") from error
 
 
-def _onnx() -> Callable[[Path], bytes]:
+def _onnx() -> type[Program]:
+    from pipeline.networks.onnx_program import OnnxProgram
+
+    return OnnxProgram
+
+
+def _read_onnx(path: Path) -> bytes:
     from pipeline.networks.onnx_program import read_onnx
 
-    return read_onnx
+    return read_onnx(path)
 
 
 def _onnx_files(path: Path) -> Sequence[Path]:
@@ -88,13 +99,15 @@ def _onnx_files(path: Path) -> Sequence[Path]:
     return onnx_files(path)
 
 
-def _exported() -> Callable[[Path], bytes]:
-    return Path.read_bytes
+def _exported() -> type[Program]:
+    from pipeline.networks.exported_program import TorchProgram
+
+    return TorchProgram
 
 
 PROGRAMS = Table(
     "program",
-    ProgramEntry(name="onnx", description="an ONNX file", load=_onnx, files=_onnx_files),
+    ProgramEntry(name="onnx", description="an ONNX file", load=_onnx, read=_read_onnx, files=_onnx_files),
     ProgramEntry(name="exported", description="what torch.export.save has written (.pt2)", load=_exported),
 )
 

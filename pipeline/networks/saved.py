@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from models.core.table import Entry, Table
 from pipeline.core.errors import UserError, user_error
 from pipeline.core.files import Json, read_json
+from pipeline.networks.programs import PROGRAMS
 from pipeline.networks.spec import NetworkSpec
 from pipeline.networks.weights import DESCRIPTION, WEIGHTS, load_state, read_weights
 
@@ -69,26 +70,16 @@ def _logit_flow() -> Callable[..., nn.Module]:
     return build_logit_flow
 
 
-def _onnx_program() -> Callable[..., nn.Module]:
-    from pipeline.networks.onnx_program import OnnxProgram
-
-    return OnnxProgram
-
-
-def _exported_program() -> Callable[..., nn.Module]:
-    from pipeline.networks.exported_program import TorchProgram
-
-    return TorchProgram
-
-
 NETWORK_KINDS = Table(
     "network",
     NetworkKind(name="classifier", description="backbone and head", load=_classifier, teaches=True),
     NetworkKind(
         name="layered_classifier", description="with a meta-encoder as layers", load=_layered_classifier, teaches=True
     ),
-    NetworkKind(name="onnx_program", description="a given ONNX file", load=_onnx_program, teaches=True),
-    NetworkKind(name="exported_program", description="of torch.export", load=_exported_program, teaches=True),
+    *(
+        NetworkKind(name=entry.kind, description=entry.description, load=entry.load, teaches=True)
+        for entry in PROGRAMS.values()
+    ),
     NetworkKind(name="flow_student", description="a flow at the end of the backbone", load=_flow_student),
     NetworkKind(name="feature_flow_student", description="flows at stages", load=_feature_flow_student),
     NetworkKind(name="feature_transforms", description="from stages to the teacher's", load=_feature_transforms),

@@ -1,17 +1,18 @@
 """A teacher that is a program: read from its file, and checked against the images before anything learns from it."""
 
+import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from pipeline.core.errors import UserError
+from pipeline.core.files import Json
 from pipeline.core.printable import printable
 from pipeline.data.packed_batches import ordered_batches
 from pipeline.networks.program import Program, are_probabilities, check_program
 from pipeline.networks.programs import KEY, ProgramFile
-from pipeline.networks.saved import build_network
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.data import TaskData
 from pipeline.training.teacher_classes import known_classes
@@ -41,12 +42,13 @@ def read_program(file: ProgramFile, settings: TrainTeacher, data: TaskData, devi
         UserError: it cannot be read or run, or takes or returns something else than the images need.
     """
     content = file.read()
-    info = data.info
-    chosen: dict[str, Any] = {}
+    taught, chosen = data, None
     if settings.classes is not None:
-        info, outputs = known_classes(Path(settings.classes), data.info)
-        chosen = {"outputs": outputs}
-    arguments = {"num_bytes": len(content), **data.training.output_arguments(info), **chosen}
+        info, chosen = known_classes(Path(settings.classes), data.info)
+        taught = dataclasses.replace(data, info=info)
+    (output,) = taught.signature().outputs
+    arguments: Json = {"num_bytes": len(content), "output": output.name, "num_outputs": output.shape[-1]}
+    arguments["chosen"] = chosen
     arguments |= {"mean": settings.mean and list(settings.mean), "std": settings.std and list(settings.std)}
     network = _built(file, NetworkSpec(file.entry.kind, arguments), content, device)
     try:
@@ -61,8 +63,7 @@ def read_program(file: ProgramFile, settings: TrainTeacher, data: TaskData, devi
 
 
 def _built(file: ProgramFile, spec: NetworkSpec, content: bytes, device: torch.device) -> Program:
-    network = build_network(spec)
-    assert isinstance(network, Program), f"{file.entry.name} builds no program"
+    network = file.entry.load()(**spec.arguments)
     network.file.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
     return network.to(device).eval()
 
@@ -70,4 +71,4 @@ def _built(file: ProgramFile, spec: NetworkSpec, content: bytes, device: torch.d
 @torch.inference_mode()
 def _returns_probabilities(network: Program, data: TaskData, device: torch.device) -> bool:
     batches = ordered_batches(data.split("calib").spread(IMAGES), IMAGES, device)
-    return all(are_probabilities(network.all_logits(batch.images)) for batch in batches)
+    return all(are_probabilities(network.all_outputs(batch.images)) for batch in batches)
