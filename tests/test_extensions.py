@@ -313,7 +313,7 @@ def test_criterion_meta_encoder_and_backbone_train_a_student_that_exports(chain:
     assert (about["kind"], about["loss"], about["backbone"]) == ("flow_student", "power", "two_stages")
     assert about["arguments"]["meta_encoder"] == "bounded"
     manifest = chain.json("run/artifacts/onnx/manifest.json")
-    assert {entry["form"] for entry in manifest["files"].values()} == {"general"}, "tanh does not fold"
+    assert {entry["form"] for entry in manifest["files"].values()} == {"folded"}, "tanh lies between projections"
     assert "Tanh" in {node.op_type for node in onnx.load(chain.root / "run/artifacts/onnx/model.onnx").graph.node}
 
 

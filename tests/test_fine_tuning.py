@@ -182,5 +182,5 @@ def test_the_backbone_is_all_but_the_output_layer_and_meta_encoders(
 ) -> None:
     spec = NetworkSpec(kind, PLAIN | arguments)
     network = build_network(spec)
-    found = backbone_names(network, spec, {"num_classes": 3})
+    found = backbone_names(network, spec, build_network, {"num_classes": 3})
     assert found == {name for name in network.state_dict() if not name.startswith(tuple(others))}

@@ -66,7 +66,7 @@ def build_distillation(settings: DistillStudent, data: TaskData, open_teacher: C
     adapter = build_network(adapter_spec) if adapter_spec else None
     supervision = task.supervision(info, **settings.training.supervision_settings())
     objective = method.objective(settings, Networks(student, adapter, teacher), supervision)
-    tune_backbone(objective, spec, start, settings.training.fine_tuning, task)
+    tune_backbone(objective, spec, build_network, start, settings.training.fine_tuning, task)
     return Distillation(student, spec, start, adapter, adapter_spec, teacher, objective, doubts)
 
 

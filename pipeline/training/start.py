@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,6 @@ from pipeline.core.files import Json, sha256
 from pipeline.data.dataset import DataInfo
 from pipeline.networks.given_weights import GivenWeights, Statistics
 from pipeline.networks.origins import find_weights
-from pipeline.networks.saved import build_network
 from pipeline.networks.spec import NetworkSpec
 from pipeline.networks.weights import Weights, load_weights
 from pipeline.tasks.training import TaskTraining
@@ -26,6 +25,9 @@ from pipeline.training.objective import Objective
 from pipeline.training.settings import FineTuning
 
 logger = logging.getLogger(__name__)
+
+Build = Callable[[NetworkSpec], nn.Module]
+"""From a spec to its network with random weights."""
 
 
 class Start(NamedTuple):
@@ -109,17 +111,18 @@ def _fits_but_for_head(network: nn.Module, weights: Weights) -> bool:
     return True
 
 
-def backbone_names(network: nn.Module, spec: NetworkSpec, outputs: Mapping[str, int]) -> set[str]:
+def backbone_names(network: nn.Module, spec: NetworkSpec, build: Build, outputs: Mapping[str, int]) -> set[str]:
     """Return the names of the tensors of ``network`` that given weights bring, whatever they were trained on.
 
     These are all but the output layer, which is what has another shape for another number of classes, and the
     meta-encoders of flows and layers.
 
     Args:
+        build: returns the network of a spec like ``spec``.
         outputs: the arguments of ``spec`` that say how many outputs there are.
     """
     with torch.random.fork_rng(devices=[]):
-        other = build_network(NetworkSpec(spec.kind, spec.arguments | {name: n + 1 for name, n in outputs.items()}))
+        other = build(NetworkSpec(spec.kind, spec.arguments | {name: n + 1 for name, n in outputs.items()}))
     shapes = {name: tensor.shape for name, tensor in other.state_dict().items()}
     added = tuple(
         f"{name}." for name, module in network.named_modules() if isinstance(module, MetaEncoder | LayerEncoder)
@@ -132,10 +135,14 @@ def backbone_names(network: nn.Module, spec: NetworkSpec, outputs: Mapping[str, 
 
 
 def tune_backbone(
-    objective: Objective, spec: NetworkSpec, start: Start, settings: FineTuning, task: TaskTraining
+    objective: Objective, spec: NetworkSpec, build: Build, start: Start, settings: FineTuning, task: TaskTraining
 ) -> None:
-    """Let ``objective`` treat the backbone of its student, made from ``spec``, as ``settings`` say, if it was given."""
+    """Let ``objective`` treat the backbone of its student, made from ``spec``, as ``settings`` say, if it was given.
+
+    Args:
+        build: returns the network of a spec like ``spec``.
+    """
     if start.given is None:
         return
-    names = backbone_names(objective.student, spec, task.output_arguments(start.info))
+    names = backbone_names(objective.student, spec, build, task.output_arguments(start.info))
     objective.tuned = TunedBackbone(objective.student, names, settings)

@@ -34,7 +34,7 @@ class Teacher(NamedTuple):
     def objective(self, settings: TrainTeacher, task: TaskTraining, supervision: Supervision) -> Objective:
         """Return what trains it."""
         objective = Supervised(self.network, supervision=supervision)
-        tune_backbone(objective, self.spec, self.start, settings.training.fine_tuning, task)
+        tune_backbone(objective, self.spec, task.build_plain, self.start, settings.training.fine_tuning, task)
         return objective
 
 
