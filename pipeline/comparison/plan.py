@@ -133,9 +133,12 @@ def trials(comparison: Comparison, out: Path) -> list[Trial]:
         UserError: the parameters of a method are wrong; nothing has run then.
     """
     found = [_trial(comparison, out, method, seed) for seed in comparison.seeds for method in comparison.methods]
+    checked: dict[str, Json] = {}
     for trial in found:
-        params, earlier = load_params(trial.params), earlier_inputs(trial.environment)
+        params = load_params(trial.params)
+        earlier = checked.get(trial.method) or earlier_inputs(trial.environment)
         facts = check_networks(params, earlier=earlier) | check_given_weights(params, earlier=earlier)
+        checked[trial.method] = facts
         write_json(trial.environment, {"inputs": facts})
     return found
 

@@ -49,7 +49,7 @@ def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
     }
     if facts != {key: (earlier or {}).get(key) for key in facts}:
         check_backbones(backbones)
-        check_buildable(backbones, size, with_feature_map=student.needs_feature_map)
+        check_buildable(params, backbones)
         check_feature_pairs(list(backbones.values()), student.teacher_pairs)
         if facts["sizes"] is not None:
             from pipeline.preflight.sizes import check_student_is_smaller
@@ -94,31 +94,20 @@ def check_backbones(backbones: Mapping[str, str]) -> None:
                 find_backbone(name)
 
 
-def check_buildable(backbones: Mapping[str, str], size: int | None, *, with_feature_map: bool) -> None:
-    """Raise UserError at a network that cannot be built, take images of ``size`` pixels, or has no feature map.
-
-    Args:
-        size: height and width; None: not known yet.
-        with_feature_map: whether the student needs a feature map.
-    """
+def check_buildable(params: Params, backbones: Mapping[str, str]) -> None:
+    """Raise UserError at a network that cannot be built, take the images, or has no feature map where it needs one."""
+    size = params.prepare_data.image_size
     for key, name in backbones.items():
-        needs_map = with_feature_map and key == STUDENT
+        needs_map = params.distill_student.needs_feature_map and key == STUDENT
         is_own = backbone_fingerprint(name) is not None
         if not known_without_pytorch(name) and (needs_map or is_own or size is not None):
-            from models.factory import build_classifier, check_image_size
+            from models.factory import check_image_size
+            from pipeline.preflight.assumed_networks import assumed_network
 
-            image_size = None if size is None else (size, size)
             with user_error(key):
-                network = build_classifier(
-                    backbone=name,
-                    num_classes=CLASSES,
-                    mean=(0.0, 0.0, 0.0),
-                    std=(1.0, 1.0, 1.0),
-                    image_size=image_size,
-                    feature_map=needs_map,
-                )
-                if image_size is not None:
-                    check_image_size(network, image_size)
+                network = assumed_network(params, name, with_feature_map=needs_map)
+                if size is not None:
+                    check_image_size(network, (size, size))
 
 
 def check_feature_pairs(backbones: Sequence[str], pairs: Sequence[Sequence[int]]) -> None:

@@ -1,25 +1,19 @@
 """The size of the student beside its teacher, before the images are known."""
 
-import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from models.factory import count_parameters
 from pipeline.core.errors import UserError
-from pipeline.data.dataset import DataInfo
-from pipeline.data.sources.table import SOURCES
 from pipeline.distillation.building import check_smaller
 from pipeline.distillation.method import build_student
 from pipeline.distillation.methods import METHODS
-from pipeline.distillation.settings import DistillStudent
 from pipeline.params.schema import Params
-from pipeline.tasks.table import TASKS
+from pipeline.preflight.assumed_networks import assumed_data
 
 CLASSES = (2, 1000)
 """Few and many: the sizes of student and teacher both grow by as much with each class, so that what is right for both
 numbers is right between them."""
-IMAGE_SIZE = 32
-"""Where the parameters do not say it."""
 
 
 class Pair(NamedTuple):
@@ -46,19 +40,10 @@ def check_student_is_smaller(params: Params) -> None:
 
 
 def _pairs(params: Params) -> Iterator[Pair]:
-    source, teacher = SOURCES[params.prepare_data.source], params.train_teacher.backbone
-    size = params.prepare_data.image_size or IMAGE_SIZE
-    for number in CLASSES:
-        yield _sizes(params.distill_student, teacher, source.task, size, number)
-
-
-@functools.lru_cache(maxsize=64)
-def _sizes(settings: DistillStudent, teacher: str, task_name: str, image_size: int, num_classes: int) -> Pair:
-    """Return the sizes of networks with random weights."""
-    statistics = (0.5, 0.5, 0.5)
-    names = tuple(map(str, range(num_classes)))
-    info = DataInfo(task_name, names, (image_size, image_size), statistics, statistics, "none", "packed")
-    task = TASKS[task_name].load().training()
-    student = build_student(METHODS[settings.method].load().student(settings, info, task), info.image_size)
-    plain = task.build_plain(task.plain_network(teacher, info, mean=[*statistics], std=[*statistics]))
-    return Pair(count_parameters(student), count_parameters(plain))
+    """Yield the sizes of networks with random weights, with few classes and with many."""
+    student, backbone = params.distill_student, params.train_teacher.backbone
+    for count in CLASSES:
+        task, info = assumed_data(params, count=count)
+        small = build_student(METHODS[student.method].load().student(student, info, task), info.image_size)
+        large = task.build_plain(task.plain_network(backbone, info, mean=[*info.mean], std=[*info.std]))
+        yield Pair(count_parameters(small), count_parameters(large))

@@ -1,0 +1,37 @@
+"""Networks as they would be for images that have not been read yet."""
+
+from torch import nn
+
+from pipeline.data.dataset import DataInfo
+from pipeline.data.sources.table import SOURCES
+from pipeline.params.schema import Params
+from pipeline.tasks.table import TASKS
+from pipeline.tasks.training import TaskTraining
+
+FEW = 2
+"""Classes, where their number changes nothing that is checked."""
+USUAL_SIZE = 32
+"""Pixels of height and width, where nothing says them."""
+STATISTICS = (0.5, 0.5, 0.5)
+
+
+def assumed_data(params: Params, *, count: int = FEW) -> tuple[TaskTraining, DataInfo]:
+    """Return the task of the data that ``params`` name, and what such data of ``count`` classes would say of them."""
+    task = SOURCES[params.prepare_data.source].task
+    side = params.prepare_data.image_size or USUAL_SIZE
+    names = tuple(map(str, range(count)))
+    info = DataInfo(task, names, (side, side), STATISTICS, STATISTICS, "none", "packed")
+    return TASKS[task].load().training(), info
+
+
+def assumed_network(params: Params, backbone: str, *, with_feature_map: bool = False) -> nn.Module:
+    """Return the plain network ``backbone`` with random weights, for images of the size that ``params`` say, if any.
+
+    Raises:
+        ValueError: it cannot be built, or has no feature map where it must.
+    """
+    task, info = assumed_data(params)
+    spec = task.plain_network(backbone, info, mean=[*STATISTICS], std=[*STATISTICS])
+    changed: dict[str, bool | None] = {"feature_map": True} if with_feature_map else {}
+    changed |= {"image_size": None} if params.prepare_data.image_size is None else {}
+    return task.build_plain(spec._replace(arguments=spec.arguments | changed))
