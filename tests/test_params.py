@@ -284,7 +284,7 @@ def test_combinations_that_make_no_sense_are_refused_with_what_to_use(
 
 
 def test_torchvision_has_no_weights_of_networks_for_small_images(params_file: WriteParams) -> None:
-    assert "train_teacher: torchvision has no weights of 'resnet8x4'; give a file, or null to train" in refusal(
+    assert "train_teacher: weights: torchvision has no weights of 'resnet8x4'; give a file, or null" in refusal(
         params_file({"train_teacher.weights": "torchvision"})
     )
 

@@ -233,6 +233,10 @@ def test_the_probe_fits_the_weights_before_anything_runs(
     out = tmp_path / "environment.json"
     refused(run_probe(params_file({KEY: str(seven), "distill_student.backbone": "resnet20"}), out), f"{KEY}: ", "fit")
     refused(run_probe(params_file({KEY: str(tmp_path / "no.pt")}), out), f"{KEY}: no such file")
+    refused(run_probe(params_file({KEY: "two\nlines.pt"}), out), f"{KEY}: no such file: two\\nlines.pt")
+    refused(run_probe(params_file({KEY: f"folder/{'a' * 256}"}), out), f"{KEY}: got 263 characters")
+    (tmp_path / "empty.pt").touch()
+    refused(run_probe(params_file({KEY: str(tmp_path / "empty.pt")}), out), f"{KEY}: ", "the file is empty")
     assert not out.exists()
     params = params_file({KEY: str(seven)})
     assert run_probe(params, out).exit_code == 0

@@ -401,6 +401,12 @@ def test_a_file_that_holds_no_weights_is_said_to_be_what_it_is(form: str, tmp_pa
         read_weights(tmp_path / "w.pth")
 
 
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w.pth: no readable weights \(a pipe or a device\)"):
+        read_weights(tmp_path / "w.pth")
+
+
 def test_a_folder_is_answered_with_the_files_in_it(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(UserError, match=r"a folder; give one of its files: model.safetensors"):

@@ -24,6 +24,8 @@ from pydantic_core import CoreSchema, core_schema
 
 from models.core.table import Table
 
+LONGEST_NAME = 255
+"""Bytes of a file's name, without its folders, that file systems take."""
 NAMES_OF = "names_of"
 """In a JSON schema: what the names that a text takes are names of, where listing them takes too long for the schema."""
 
@@ -59,7 +61,15 @@ def _expanded(path: str) -> str:
 
 
 BackboneName = Annotated[str, WithJsonSchema({"type": "string", NAMES_OF: "backbones"})]
-PathText = Annotated[str, Field(min_length=1), AfterValidator(_expanded)]
+
+
+def _usable(path: str) -> str:
+    if any(len(part.encode(errors="replace")) > LONGEST_NAME for part in Path(path).parts):
+        raise ValueError(f"got {len(path)} characters, {path[:40]!r} ...; no file has a name as long as that")
+    return path
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_usable), AfterValidator(_expanded)]
 
 
 class Section(BaseModel):

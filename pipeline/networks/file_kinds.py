@@ -62,6 +62,8 @@ def file_kind(path: Path) -> FileKind:
         raise unreadable(path, "no such file")
     if path.is_dir():
         raise unreadable(path, _folder(path))
+    if not path.is_file():
+        raise unreadable(path, "a pipe or a device")
     with readable_file(path), path.open("rb") as file:
         head = file.read(HEAD)
     if head.startswith(LEGACY):

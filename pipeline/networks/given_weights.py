@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.core.errors import UserError, readable_file
 from pipeline.core.files import sha256
+from pipeline.core.printable import printable
 
 if TYPE_CHECKING:
     from pipeline.networks.weights import Weights
@@ -45,8 +46,8 @@ def digest_of(path: Path, key: str) -> str:
         UserError: there is no such file, or it cannot be read.
     """
     if path.is_dir():
-        raise UserError(f"{key}: {path} is a folder; give a file in it")
+        raise UserError(f"{key}: {printable(path)} is a folder; give a file in it")
     if not path.is_file():
-        raise UserError(f"{key}: no such file: {path}")
+        raise UserError(f"{key}: no such file: {printable(path)}")
     with readable_file(path):
         return sha256(path)

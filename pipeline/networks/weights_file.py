@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
 from pipeline.networks.given_weights import GivenWeights, Statistics, digest_of
-from pipeline.networks.weights import DESCRIPTION, WEIGHTS, read_weights
+from pipeline.networks.weights import DESCRIPTION, WEIGHTS, Weights, read_weights
 
 SHOWN_DIGITS = 12
 """Of the SHA-256 of a file, to tell it from another of its name."""
@@ -20,9 +21,17 @@ def find_file(*, backbone: str, choice: str, entry: str | None, key: str) -> Giv
     return GivenWeights(
         title=f"the weights in {path.name} (sha256 {digest_of(path, key)[:SHOWN_DIGITS]})",
         statistics=_described(path),
-        read=lambda: read_weights(path, entry=entry),
+        read=lambda: _read(path, entry, key),
         file=path,
     )
+
+
+def _read(path: Path, entry: str | None, key: str) -> Weights:
+    """Return the weights at ``entry`` of the file ``path``; errors name ``key``."""
+    try:
+        return read_weights(path, entry=entry)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
 
 
 def _described(path: Path) -> Statistics | None:

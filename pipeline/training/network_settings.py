@@ -35,7 +35,9 @@ class TrainedNetwork(Section):
     def _published_weights_exist(self) -> Self:
         if self.weights is not None and not origin_of(self.weights).may_have(self.backbone):
             name = origin_of(self.weights).name
-            raise ValueError(f"{name} has no weights of {self.backbone!r}; give a file, or null to train from scratch")
+            raise ValueError(
+                f"weights: {name} has no weights of {self.backbone!r}; give a file, or null to train from scratch"
+            )
         return self
 
     @property
