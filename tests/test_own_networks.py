@@ -20,6 +20,7 @@ from models.backbones.timm_models import build_timm_classifier
 from models.core.calling import call
 from models.factory import build_classifier, build_parts, build_transfer_parts
 from models.students import build_flow_student
+from models.weight_names import WeightNames
 from pipeline.core.errors import UserError
 from pipeline.core.signature import image_input
 from pipeline.export.onnx.exporter import export_image_network
@@ -264,6 +265,16 @@ def test_code_counts_and_comments_do_not(own: Path) -> None:
     assert backbone_fingerprint("resnet8") is backbone_fingerprint("timm:resnet18") is None
 
 
+@pytest.mark.parametrize("words", ["from .. import blocks", "from .......... import blocks"])
+def test_an_import_from_above_the_file_which_python_refuses_is_passed_over(
+    words: str, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own.parent / "sub").mkdir()
+    (own.parent / "sub/net.py").write_text(f"try:\n    {words}\nexcept ImportError:\n    blocks = None\n")
+    monkeypatch.chdir(own.parent)
+    assert len(file_digest(Path("sub/net.py"))) == 64
+
+
 def test_a_package_beside_a_file_counts(own: Path) -> None:
     package = own.parent / "layers"
     package.mkdir()
@@ -320,6 +331,14 @@ def test_the_probe_records_the_users_code_and_refuses_what_cannot_be_built(
     refused(run_probe(params_file(changes), out), "distill_student.backbone: backbone 'python:")
 
 
+def test_the_probe_builds_a_network_of_one_size_before_that_is_known(
+    own: Path, tmp_path: Path, params_file: WriteParams
+) -> None:
+    changes = {"train_teacher.backbone": f"python:{own}:of_size", "distill_student.allow_larger": True}
+    result = run_probe(params_file(changes), tmp_path / "environment.json")
+    assert result.exit_code == 0, result.output
+
+
 def test_images_of_a_size_that_a_network_cannot_take_are_refused_by_the_probe(
     tmp_path: Path, params_file: WriteParams
 ) -> None:
@@ -356,8 +375,9 @@ def test_a_cut_timm_network_is_the_whole_one_in_stages(name: str, widths: tuple[
     network = build_classifier(backbone=f"timm:{name}", num_classes=3, image_size=(64, 64), **STATISTICS).eval()
     whole = build_timm_classifier(name, 3, (64, 64)).eval()
     state = network.state_dict()
-    own = network.own_names(whole.state_dict())
-    assert len(own) == len(state)
+    names = WeightNames(network)
+    own = {published: names.find(published) for published in whole.state_dict()}
+    assert {*own.values()} == state.keys()
     whole.load_state_dict({published: state[mine] for published, mine in own.items()})
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
