@@ -164,6 +164,31 @@ class Given(nn.Module):
         return call(self.head, self._second(self.body[0](images)))
 
 
+@pytest.mark.parametrize("flag", ["follows", True, False])
+def test_the_function_dropout_follows_the_mode_where_the_network_lets_it(flag: object) -> None:
+    class Dropping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.last = nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 8, 3, 2), nn.Linear(8, 2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            x = self.second(call(self.first, images))
+            training = self.training if flag == "follows" else bool(flag)
+            return call(self.last, nn.functional.dropout(x, 0.5, training=training).mean((2, 3)))
+
+    network = Dropping()
+    backbone, head = cut_classifier(network, image_size=(32, 32))
+    assert backbone.widths == (8, 8)
+    images, again = torch.rand(2, 3, 32, 32), Dropping()
+    again.load_state_dict(network.state_dict())
+    for mode in (False, True):
+        found = []
+        for forward in (nn.Sequential(backbone, head), again):
+            torch.manual_seed(0)
+            found.append(forward.train(mode)(images))
+        torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
 def test_a_network_that_gives_its_stages_and_head_is_cut_there() -> None:
     network = Given()
     names = set(network.state_dict())
