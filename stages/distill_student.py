@@ -15,7 +15,8 @@ from pipeline.distillation.settings import DistillStudent
 from pipeline.distillation.stored_teacher import store_logits
 from pipeline.distillation.teacher_loss import load_teacher
 from pipeline.networks.saved import ADAPTER
-from pipeline.networks.weights import DESCRIPTION, WEIGHTS, save_network
+from pipeline.networks.spec import DESCRIPTION, WEIGHTS
+from pipeline.networks.weights import save_network
 from pipeline.preflight.code import stage_digest
 from pipeline.tasks.data import TaskData, open_data
 from pipeline.tasks.training import Validation

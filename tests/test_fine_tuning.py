@@ -11,6 +11,7 @@ from pipeline.networks.saved import build_network
 from pipeline.networks.spec import NetworkSpec
 from pipeline.training.batch_norms import keep_up_batch_norms
 from pipeline.training.execution import Execution
+from pipeline.training.fine_tuning import TunedBackbone
 from pipeline.training.loop import Row, build_step
 from pipeline.training.objective import Objective, Supervised
 from pipeline.training.optim import build_optimizer
@@ -44,6 +45,17 @@ def copied(network: nn.Module) -> dict[str, Tensor]:
 
 def changed(network: nn.Module, before: dict[str, Tensor]) -> set[str]:
     return {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+def test_what_the_networks_author_froze_is_not_freed_with_the_backbone() -> None:
+    network = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    network[0].bias.requires_grad_(requires_grad=False)
+    tuned = TunedBackbone(network, ["0.weight", "0.bias"], FineTuning(frozen_epochs=1))
+    learning = []
+    for epoch in range(2):
+        tuned.set_epoch(epoch)
+        learning.append([name for name, tensor in network.named_parameters() if tensor.requires_grad])
+    assert learning == [["1.weight", "1.bias"], ["0.weight", "1.weight", "1.bias"]]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

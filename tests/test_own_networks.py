@@ -20,6 +20,7 @@ from models.backbones.timm_models import build_timm_classifier
 from models.core.calling import call
 from models.factory import build_classifier, build_parts, build_transfer_parts
 from models.students import build_flow_student
+from models.weight_names import WeightNames
 from pipeline.core.errors import UserError
 from pipeline.core.signature import image_input
 from pipeline.export.onnx.exporter import export_image_network
@@ -163,6 +164,52 @@ class Given(nn.Module):
         return call(self.head, self._second(self.body[0](images)))
 
 
+@pytest.mark.parametrize("flag", ["follows", True, False])
+def test_the_function_dropout_follows_the_mode_where_the_network_lets_it(flag: object) -> None:
+    class Dropping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.last = nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 8, 3, 2), nn.Linear(8, 2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            x = self.second(call(self.first, images))
+            training = self.training if flag == "follows" else bool(flag)
+            return call(self.last, nn.functional.dropout(x, 0.5, training=training).mean((2, 3)))
+
+    network = Dropping()
+    backbone, head = cut_classifier(network, image_size=(32, 32))
+    assert backbone.widths == (8, 8)
+    images, again = torch.rand(2, 3, 32, 32), Dropping()
+    again.load_state_dict(network.state_dict())
+    for mode in (False, True):
+        found = []
+        for forward in (nn.Sequential(backbone, head), again):
+            torch.manual_seed(0)
+            found.append(forward.train(mode)(images))
+        torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+def test_numbers_in_a_networks_code_are_no_weights_and_no_reason_against_cutting_it() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.last = nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 8, 3, 2), nn.Linear(8, 2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            x = images * torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)
+            return call(self.last, call(self.second, call(self.first, x)).mean((2, 3)))
+
+    network = Scaled()
+    state = network.state_dict()
+    parts = cut_classifier(network, image_size=(32, 32))
+    assert len(parts.backbone.widths) == 2, parts.backbone.why_uncut
+    assert len(parts.backbone.state_dict()) + len(parts.head.state_dict()) == len(state)
+    images, again = torch.rand(2, 3, 32, 32), Scaled()
+    again.load_state_dict(state)
+    with torch.no_grad():
+        torch.testing.assert_close(parts.head(parts.backbone(images)), again(images), rtol=0, atol=0)
+
+
 def test_a_network_that_gives_its_stages_and_head_is_cut_there() -> None:
     network = Given()
     names = set(network.state_dict())
@@ -280,6 +327,16 @@ def test_code_counts_and_comments_do_not(own: Path) -> None:
     assert backbone_fingerprint("resnet8") is backbone_fingerprint("timm:resnet18") is None
 
 
+@pytest.mark.parametrize("words", ["from .. import blocks", "from .......... import blocks"])
+def test_an_import_from_above_the_file_which_python_refuses_is_passed_over(
+    words: str, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own.parent / "sub").mkdir()
+    (own.parent / "sub/net.py").write_text(f"try:\n    {words}\nexcept ImportError:\n    blocks = None\n")
+    monkeypatch.chdir(own.parent)
+    assert len(file_digest(Path("sub/net.py"))) == 64
+
+
 def test_a_package_beside_a_file_counts(own: Path) -> None:
     package = own.parent / "layers"
     package.mkdir()
@@ -336,6 +393,14 @@ def test_the_probe_records_the_users_code_and_refuses_what_cannot_be_built(
     refused(run_probe(params_file(changes), out), "distill_student.backbone: backbone 'python:")
 
 
+def test_the_probe_builds_a_network_of_one_size_before_that_is_known(
+    own: Path, tmp_path: Path, params_file: WriteParams
+) -> None:
+    changes = {"train_teacher.backbone": f"python:{own}:of_size", "distill_student.allow_larger": True}
+    result = run_probe(params_file(changes), tmp_path / "environment.json")
+    assert result.exit_code == 0, result.output
+
+
 def test_images_of_a_size_that_a_network_cannot_take_are_refused_by_the_probe(
     tmp_path: Path, params_file: WriteParams
 ) -> None:
@@ -372,8 +437,9 @@ def test_a_cut_timm_network_is_the_whole_one_in_stages(name: str, widths: tuple[
     network = build_classifier(backbone=f"timm:{name}", num_classes=3, image_size=(64, 64), **STATISTICS).eval()
     whole = build_timm_classifier(name, 3, (64, 64)).eval()
     state = network.state_dict()
-    own = network.own_names(whole.state_dict())
-    assert len(own) == len(state)
+    names = WeightNames(network)
+    own = {published: names.find(published) for published in whole.state_dict()}
+    assert {*own.values()} == state.keys()
     whole.load_state_dict({published: state[mine] for published, mine in own.items()})
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():

@@ -243,12 +243,43 @@ def test_the_probe_fits_the_weights_before_anything_runs(
     first = json.loads(out.read_text())["inputs"]
     assert (first["teacher_weights"], len(first["student_weights"])) == (None, 64)
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.preflight.weights._check_fit", lambda *_: pytest.fail("it is known to fit"))
+        patch.setattr("pipeline.preflight.weights._check_fit", lambda *_, **__: pytest.fail("it is known to fit"))
         assert run_probe(params, out).exit_code == 0
     network = build_classifier(**OTHER_CLASSES)  # type: ignore[arg-type]
     save_network(seven.parent, network, NetworkSpec("classifier", OTHER_CLASSES), about={})
     assert run_probe(params, out).exit_code == 0
-    assert json.loads(out.read_text())["inputs"]["student_weights"] != first["student_weights"]
+    second = json.loads(out.read_text())["inputs"]["student_weights"]
+    assert second != first["student_weights"]
+    save_network(seven.parent, network, NetworkSpec("classifier", OTHER_CLASSES | {"mean": [0.5] * 3}), about={})
+    assert run_probe(params, out).exit_code == 0
+    assert json.loads(out.read_text())["inputs"]["student_weights"] != second, "the same weights, normalised otherwise"
+
+
+@pytest.mark.parametrize("arguments", [{"mean": None, "std": None}, {}, ["no arguments"]])
+def test_a_description_without_a_normalisation_says_none(arguments: object, seven: Path) -> None:
+    """As that of a program, which may normalise by itself."""
+    seven.with_name("network.json").write_text(json.dumps({"kind": "onnx_program", "arguments": arguments}))
+    found = find_weights("resnet8", str(seven), entry=None, key=KEY)
+    assert found.statistics is None
+    assert found.files == [seven, seven.with_name("network.json")]
+
+
+def test_the_probe_fits_weights_to_the_network_that_is_trained(tmp_path: Path, params_file: WriteParams) -> None:
+    """A vision transformer of the images' size; as a student with a flow its tokens alone."""
+    out, sizes = tmp_path / "environment.json", {"student": {"img_size": 96}, "other": {}}
+    for name, options in sizes.items():
+        torch.save(timm.create_model("test_vit", **options).state_dict(), tmp_path / f"{name}.pth")
+    torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "headless.pth")
+    changes = {"distill_student.backbone": "timm:test_vit", "distill_student.allow_larger": True}
+
+    def probed(name: str, size: int | None, method: str = "fm_kt") -> Result:
+        chosen = {KEY: str(tmp_path / f"{name}.pth"), "prepare_data.image_size": size, "distill_student.method": method}
+        return run_probe(params_file(changes | chosen), out)
+
+    fitting = [("student", 96), ("student", 96, "metric"), ("headless", 160), ("student", None)]
+    for result in [probed(*chosen) for chosen in fitting]:
+        assert result.exit_code == 0, result.output
+    refused(probed("other", 96), f"{KEY}: ", "pos_embed")
 
 
 def test_reports_say_from_what_networks_started() -> None:

@@ -95,6 +95,37 @@ def given(tmp_path: Path, classes: object, num_classes: int, backbone: str = "re
     return build_teacher(settings, INFO, TASK).network.eval(), whole.eval()
 
 
+TWO_HEADS = """
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.mix = nn.Linear(3, 5)
+        self.one, self.two = nn.Linear(5, n), nn.Linear(5, n)
+        self.last = nn.BatchNorm1d(n)
+
+    def forward(self, x):
+        x = self.mix(x.mean((2, 3)))
+        return self.last(self.one(x) + self.two(x))
+
+
+def net(num_classes):
+    return Net(num_classes)
+"""
+
+
+@torch.no_grad()
+def test_all_layers_with_a_row_for_each_class_change_their_order(tmp_path: Path) -> None:
+    """As the two classifiers of a distilled vision transformer; a hidden layer may be as wide by chance."""
+    file, images = written(tmp_path / "net.py", TWO_HEADS), torch.rand(2, 3, 32, 32)
+    for names in (["cat", "ant", "bee"], ["dog", "cat", "eel", "bee", "ant"]):
+        teacher, whole = given(tmp_path, names, len(names), f"python:{file}:net")
+        wanted = whole(images)[:, [names.index(name) for name in NAMES]]
+        torch.testing.assert_close(teacher(images), wanted, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("backbone", ["resnet8_x0_25", "mobilenet_v3_small", "squeezenet1_1"])
 @torch.no_grad()
 def test_the_outputs_of_a_teacher_come_into_the_order_of_the_data(backbone: str, tmp_path: Path) -> None:

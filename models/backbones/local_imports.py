@@ -54,15 +54,15 @@ def _parse(path: Path) -> ast.Module:
 
 
 def _imported(file: Path, tree: ast.Module, folder: Path) -> Iterator[Path]:
-    """Yield the files below ``folder`` that the code ``tree`` of ``file`` imports."""
+    """Yield the files below ``folder`` that the code ``tree`` of ``file`` imports; what lies above it cannot be."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield from _files(folder, alias.name.split("."))
         elif isinstance(node, ast.ImportFrom):
-            base = file.parents[node.level - 1] if node.level else folder
+            base = file.parents[node.level - 1] if 0 < node.level <= len(file.parents) else folder
             module = node.module.split(".") if node.module else []
-            for alias in node.names:
+            for alias in node.names if base.is_relative_to(folder) else ():
                 yield from _files(base, [*module, alias.name])
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from models.backbones.backbone import BackboneAndHead, cannot_take
-from models.backbones.cutting import cut_classifier
+from models.backbones.cutting import PROBE_SIZE, cut_classifier
 from models.backbones.local_imports import file_and_function
 from models.backbones.tracing import FAULTS, first_line
 
@@ -36,8 +36,8 @@ def cut_python_classifier(name: str, num_classes: int, image_size: Sequence[int]
 def build_python_classifier(name: str, num_classes: int, image_size: Sequence[int] | None = None) -> nn.Module:
     """Return what the function of ``name`` (``FILE.py:FUNCTION``) returns.
 
-    The function is called with the number of classes and, where it has such a parameter, ``image_size`` (H, W). The
-    file may import others that lie beside it.
+    The function is called with the number of classes and, where it has such a parameter, ``image_size`` (H, W); where
+    that is not known yet and has no default, a usual one stands for it. The file may import others that lie beside it.
 
     Raises:
         ValueError: the file or the function is not there, fails, or returns no module.
@@ -71,10 +71,12 @@ def _load(path: Path) -> object:
 
 def _call(build: Callable[..., Any], num_classes: int, image_size: Sequence[int] | None) -> object:
     try:
-        takes_size = "image_size" in inspect.signature(build).parameters
+        size = inspect.signature(build).parameters.get("image_size")
     except ValueError:  # of a function that is not written in Python
-        takes_size = False
-    return build(num_classes, image_size=image_size) if takes_size else build(num_classes)
+        size = None
+    if size is None or (image_size is None and size.default is not inspect.Parameter.empty):
+        return build(num_classes)
+    return build(num_classes, image_size=image_size or PROBE_SIZE)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The graph of a classifier by torch.fx, with the shape that each of its operations returns."""
 
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -88,8 +89,9 @@ def trace(classifier: nn.Module, untraced: Untraced = NOTHING) -> Traced:
     for _ in range(ROUNDS):
         tracers = [_Tracer(whole, untraced.functions) for _ in (True, False)]
         graphs = [_graph(tracer, classifier.train(mode)) for tracer, mode in zip(tracers, (False, True), strict=True)]
+        _dropouts_as_modules(graphs[0], graphs[1], classifier)
         for graph in graphs:
-            _dropouts_as_modules(graph, classifier)
+            _constants_as_buffers(graph, classifier)
         differing = _differing(*graphs)
         if not differing:
             return Traced(classifier, [node for node in graphs[0].nodes if node.op != "output"])
@@ -192,18 +194,36 @@ def _graph(tracer: _Tracer, classifier: nn.Module) -> fx.Graph:
         raise UntraceableError(f"{_place(error)}: {first_line(error)}") from error
 
 
-def _dropouts_as_modules(graph: fx.Graph, classifier: nn.Module) -> None:
-    """Let a module, which follows the mode, stand for each call of PyTorch's function ``dropout``."""
-    for number, node in enumerate(graph.find_nodes(op="call_function", target=nn.functional.dropout)):
-        share = node.kwargs.get("p", node.args[1] if len(node.args) > 1 else 0.5)
+def _dropouts_as_modules(evaluating: fx.Graph, training: fx.Graph, classifier: nn.Module) -> None:
+    """Let a module stand for each call of PyTorch's function ``dropout`` that follows the mode."""
+    calls = [graph.find_nodes(op="call_function", target=nn.functional.dropout) for graph in (evaluating, training)]
+    for number, nodes in enumerate(zip(*calls, strict=False)):
+        if [_argument(node, 2, "training", default=True) for node in nodes] != [False, True]:
+            continue
         name = f"dropout_function_{number}"
-        classifier.add_module(name, nn.Dropout(float(share)))  # has no parameters
-        with graph.inserting_before(node):
-            called = graph.call_module(name, (node.all_input_nodes[0],))
-        stack = dict(node.meta.get("nn_module_stack", {}))
-        called.meta["nn_module_stack"] = stack | {name: (name, nn.Dropout)}
-        node.replace_all_uses_with(called)
-        graph.erase_node(node)
+        classifier.add_module(name, nn.Dropout(float(_argument(nodes[0], 1, "p", default=0.5))))  # has no parameters
+        for node in nodes:
+            with node.graph.inserting_before(node):
+                called = node.graph.call_module(name, (node.all_input_nodes[0],))
+            stack = dict(node.meta.get("nn_module_stack", {}))
+            called.meta["nn_module_stack"] = stack | {name: (name, nn.Dropout)}
+            node.replace_all_uses_with(called)
+            node.graph.erase_node(node)
+
+
+def _constants_as_buffers(graph: fx.Graph, classifier: nn.Module) -> None:
+    """Keep tensors that the code of ``classifier`` makes of numbers beside its weights, named by what they hold."""
+    for node in graph.find_nodes(op="get_attr"):
+        value = getattr(classifier, str(node.target), None) if str(node.target).startswith("_tensor_constant") else None
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            content = f"{value.dtype} {value.tolist()}".encode()
+            node.target = f"constant_{hashlib.sha256(content).hexdigest()[:16]}"
+            classifier.register_buffer(str(node.target), value, persistent=False)
+
+
+def _argument(node: fx.Node, place: int, name: str, *, default: Any) -> Any:
+    """Return what the function that ``node`` calls is given at ``place``, or as ``name``."""
+    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
 
 
 def _place(error: BaseException) -> str:

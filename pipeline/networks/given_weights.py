@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.core.errors import UserError, readable_file
-from pipeline.core.files import sha256
+from pipeline.core.files import read_json, sha256
 from pipeline.core.printable import printable
+from pipeline.networks.spec import DESCRIPTION, WEIGHTS
 
 if TYPE_CHECKING:
     from pipeline.networks.weights import Weights
@@ -37,6 +38,13 @@ class GivenWeights:
     """
     file: Path | None = None
     """The user's file that holds them; None: they come with a library."""
+    description: Path | None = None
+    """The file beside it that says how they were made, where this pipeline wrote both."""
+
+    @property
+    def files(self) -> list[Path]:
+        """Return the user's files that decide about what starts from them."""
+        return [path for path in (self.file, self.description) if path is not None]
 
 
 def digest_of(path: Path, key: str) -> str:
@@ -51,3 +59,23 @@ def digest_of(path: Path, key: str) -> str:
         raise UserError(f"{key}: no such file: {printable(path)}")
     with readable_file(path):
         return sha256(path)
+
+
+def description_of(path: Path) -> Path | None:
+    """Return the description beside the weights ``path`` that this pipeline has written; None where there is none."""
+    description = path.with_name(DESCRIPTION)
+    return description if path.name == WEIGHTS and description.is_file() else None
+
+
+def statistics_beside(path: Path) -> Statistics | None:
+    """Return the normalisation in the description beside the weights ``path``; None where none says any.
+
+    Raises:
+        UserError: the description is damaged.
+    """
+    description = description_of(path)
+    arguments = {} if description is None else read_json(description).get("arguments")
+    if not isinstance(arguments, dict):
+        return None
+    mean, std = arguments.get("mean"), arguments.get("std")  # null, of a program that normalises by itself
+    return Statistics([*mean], [*std]) if isinstance(mean, list) and isinstance(std, list) else None

@@ -12,8 +12,8 @@ from models.core.table import Entry, Table
 from pipeline.core.errors import UserError, user_error
 from pipeline.core.files import Json, read_json
 from pipeline.networks.programs import PROGRAMS
-from pipeline.networks.spec import NetworkSpec
-from pipeline.networks.weights import DESCRIPTION, WEIGHTS, load_state, read_weights
+from pipeline.networks.spec import DESCRIPTION, WEIGHTS, NetworkSpec
+from pipeline.networks.weights import load_state, read_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

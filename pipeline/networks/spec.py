@@ -4,6 +4,10 @@ from typing import Any, NamedTuple
 
 from models.backbones.sources import backbone_fingerprint
 
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "network.json"
+"""The files of a saved network: its weights, and how it is made."""
+
 
 class NetworkSpec(NamedTuple):
     """From what a network is built."""

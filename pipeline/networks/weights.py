@@ -17,10 +17,8 @@ from pipeline.networks.checkpoint import Checkpoint, read_checkpoint
 from pipeline.networks.complexity import num_parameters
 from pipeline.networks.file_kinds import ADVICE, unreadable
 from pipeline.networks.fitting import COUNTER, Fit, describe, fit, is_enough
-from pipeline.networks.spec import NetworkSpec
+from pipeline.networks.spec import DESCRIPTION, WEIGHTS, NetworkSpec
 
-WEIGHTS = "model.safetensors"
-DESCRIPTION = "network.json"
 SHOWN = 5
 
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from pipeline.core.errors import UserError
-from pipeline.core.files import read_json
-from pipeline.networks.given_weights import GivenWeights, Statistics, digest_of
-from pipeline.networks.weights import DESCRIPTION, WEIGHTS, Weights, read_weights
+from pipeline.networks.given_weights import GivenWeights, description_of, digest_of, statistics_beside
+from pipeline.networks.weights import Weights, read_weights
 
 SHOWN_DIGITS = 12
 """Of the SHA-256 of a file, to tell it from another of its name."""
@@ -20,9 +19,10 @@ def find_file(*, backbone: str, choice: str, entry: str | None, key: str) -> Giv
     path = Path(choice)
     return GivenWeights(
         title=f"the weights in {path.name} (sha256 {digest_of(path, key)[:SHOWN_DIGITS]})",
-        statistics=_described(path),
+        statistics=statistics_beside(path),
         read=lambda: _read(path, entry, key),
         file=path,
+        description=description_of(path),
     )
 
 
@@ -32,14 +32,3 @@ def _read(path: Path, entry: str | None, key: str) -> Weights:
         return read_weights(path, entry=entry)
     except UserError as error:
         raise UserError(f"{key}: {error}") from error
-
-
-def _described(path: Path) -> Statistics | None:
-    """Return the normalisation in the description beside weights that this pipeline has written; else None."""
-    description = path.with_name(DESCRIPTION)
-    if path.name != WEIGHTS or not description.is_file():
-        return None
-    arguments = read_json(description).get("arguments")
-    if not isinstance(arguments, dict) or not {"mean", "std"} <= set(arguments):
-        return None
-    return Statistics([*arguments["mean"]], [*arguments["std"]])

@@ -1,14 +1,25 @@
 """Checks of the weights that networks start from, before any stage runs."""
 
-from pathlib import Path
+from __future__ import annotations
 
-from pipeline.core.errors import UserError
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.backbones.sources import backbone_fingerprint
+from pipeline.core.errors import UserError, user_error
 from pipeline.core.files import Json
-from pipeline.networks.given_weights import digest_of
+from pipeline.networks.given_weights import digest_of, statistics_beside
 from pipeline.networks.origins import find_weights, is_published
 from pipeline.params.schema import Params
 from pipeline.tasks.classification.class_names import read_classes
 from pipeline.training.network_settings import TrainedNetwork
+
+if TYPE_CHECKING:
+    from torch import nn
+
+OTHER_SIZE = 64
+"""Height and width of images for which no network is built that is not told any."""
 
 
 def check_given_weights(params: Params, *, earlier: Json) -> Json:
@@ -30,15 +41,20 @@ def check_given_weights(params: Params, *, earlier: Json) -> Json:
     used: dict[str, TrainedNetwork] = {"distill_student": student}
     if student.needs_teacher:
         used["train_teacher"] = teacher
-    fitting = {
-        section: [settings.backbone, prints[section], settings.weights_entry]
-        for section, settings in used.items()
-        if settings.weights is not None
-    }
-    known = earlier.get("fitting_weights", {})
-    for section, fit in fitting.items():
-        if known.get(section) != fit:
-            _check_fit(used[section], section)
+    fitting: dict[str, Json] = {}
+    for section, settings in used.items():
+        if settings.weights is not None:
+            needs_map = section == "distill_student" and student.needs_feature_map
+            fitting[section] = {
+                "backbone": settings.backbone,
+                "own_code": backbone_fingerprint(settings.backbone),
+                "weights": prints[section],
+                "weights_entry": settings.weights_entry,
+                "image_size": params.prepare_data.image_size,
+                "feature_map": needs_map,
+            }
+            if earlier.get("fitting_weights", {}).get(section) != fitting[section]:
+                _check_fit(params, section, settings, needs_map=needs_map)
     return {
         "teacher_weights": prints["train_teacher"],
         "teacher_classes": classes_fingerprint(teacher.classes),
@@ -48,14 +64,17 @@ def check_given_weights(params: Params, *, earlier: Json) -> Json:
 
 
 def weights_fingerprint(weights: str | None, key: str) -> str | None:
-    """Return the SHA-256 of the file of ``weights``, the words for published ones, or None where none are given.
+    """Return a digest of the file of ``weights``, the words for published ones, or None where none are given.
+
+    It is the SHA-256 of the file, and of the normalisation in the description beside it, where there is one.
 
     Raises:
-        UserError: the file does not exist or cannot be read.
+        UserError: a file does not exist or cannot be read.
     """
     if weights is None or is_published(weights):
         return weights
-    return digest_of(Path(weights), key)
+    digest, statistics = digest_of(Path(weights), key), statistics_beside(Path(weights))
+    return digest if statistics is None else hashlib.sha256(f"{digest} {statistics}".encode()).hexdigest()
 
 
 def classes_fingerprint(classes: str | None) -> str | None:
@@ -71,17 +90,36 @@ def classes_fingerprint(classes: str | None) -> str | None:
     return digest
 
 
-def _check_fit(settings: TrainedNetwork, section: str) -> None:
-    """Raise UserError where the weights of ``settings`` cannot be had or do not fit their backbone."""
-    from models.factory import build_classifier
+def _check_fit(params: Params, section: str, settings: TrainedNetwork, *, needs_map: bool) -> None:
+    """Raise UserError where the weights of ``settings`` cannot be had or do not fit their backbone.
+
+    What misfits where the weights depend on the size of the images, which is not known yet, is left to its stage.
+    """
     from pipeline.networks.weights import load_weights
+    from pipeline.preflight.assumed_networks import assumed_network
 
     assert settings.weights is not None
     key = f"{section}.weights"
     given = find_weights(settings.backbone, settings.weights, entry=settings.weights_entry, key=key)
-    network = build_classifier(backbone=settings.backbone, num_classes=2, mean=[0.0] * 3, std=[1.0] * 3)
     weights = given.read()
+    with user_error(f"{section}.backbone"):
+        network = assumed_network(params, settings.backbone, with_feature_map=needs_map)
     try:
         load_weights(network, weights, new_head=True)
     except UserError as error:
-        raise UserError(f"{key}: {error}") from error
+        knows_size = params.prepare_data.image_size is not None
+        if knows_size or not _follows_size(network, params, settings.backbone, needs_map=needs_map):
+            raise UserError(f"{key}: {error}") from error
+
+
+def _follows_size(network: nn.Module, params: Params, backbone: str, *, needs_map: bool) -> bool:
+    """Return whether weights of ``network``, the ``backbone`` for images of a usual size, are others for another."""
+    from pipeline.preflight.assumed_networks import assumed_network
+
+    data = params.prepare_data.model_copy(update={"image_size": OTHER_SIZE})
+    try:
+        other = assumed_network(params.model_copy(update={"prepare_data": data}), backbone, with_feature_map=needs_map)
+    except ValueError:
+        return True
+    one, another = ({name: tensor.shape for name, tensor in each.state_dict().items()} for each in (network, other))
+    return one != another

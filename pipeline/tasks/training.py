@@ -1,7 +1,7 @@
 """The side of a task that builds and trains networks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -116,8 +116,19 @@ class TaskTraining(ABC):
         """Return what is found of a ``network`` that was trained elsewhere on ``split`` of the data ``info``."""
         return NOTHING_FOUND
 
-    def take_outputs(self, network: nn.Module, whole: nn.Module, outputs: Sequence[int], info: DataInfo) -> None:  # noqa: ARG002
+    def take_outputs(
+        self,
+        network: nn.Module,  # noqa: ARG002
+        whole: nn.Module,  # noqa: ARG002
+        outputs: Sequence[int],  # noqa: ARG002
+        info: DataInfo,  # noqa: ARG002
+        *,
+        layers: Collection[str],  # noqa: ARG002
+    ) -> None:
         """Put the weights of ``whole``, made for the classes of ``info``, into ``network``: its ``outputs`` in order.
+
+        Args:
+            layers: the names of the tensors that have another shape for another number of outputs.
 
         Raises:
             UserError: the task, or the network, has no outputs that can be told apart.

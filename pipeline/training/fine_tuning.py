@@ -15,18 +15,21 @@ class TunedBackbone:
     them, and its batch normalisations keep their running statistics.
 
     Args:
-        names: of its tensors. They stand for the tensors themselves, whose modules may be exchanged on the way.
+        names: of its tensors. They stand for the tensors themselves, whose modules may be exchanged on the way. Those
+            that the network's author has frozen stay so.
     """
 
     def __init__(self, network: nn.Module, names: Collection[str], settings: FineTuning) -> None:
         self.network = network
         self.names = frozenset(names)
         self.settings = settings
+        self.fixed = frozenset(name for name, tensor in network.named_parameters() if not tensor.requires_grad)
         self.is_frozen = False
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return its parameters."""
-        return [parameter for name, parameter in self.network.named_parameters() if name in self.names]
+        """Return its parameters, but for those that never learn."""
+        learning = self.names - self.fixed
+        return [parameter for name, parameter in self.network.named_parameters() if name in learning]
 
     def batch_norms(self) -> list[_BatchNorm]:
         """Return its batch normalisations."""

@@ -41,7 +41,7 @@ class Start(NamedTuple):
     @property
     def files(self) -> list[Path]:
         """Return the user's files that the network starts from."""
-        return [self.given.file] if self.given is not None and self.given.file is not None else []
+        return [] if self.given is None else self.given.files
 
     def describe(self) -> Json:
         """Return what a network's description and report say of it; nothing of random weights."""

@@ -15,7 +15,7 @@ from pipeline.tasks.data import TaskData
 from pipeline.tasks.training import Supervision, TaskTraining
 from pipeline.training.objective import Objective, Supervised
 from pipeline.training.program_teacher import read_program
-from pipeline.training.start import Start, find_start, load_start, tune_backbone
+from pipeline.training.start import Start, backbone_names, find_start, load_start, tune_backbone
 from pipeline.training.teacher_classes import known_classes
 from pipeline.training.teacher_settings import TrainTeacher
 
@@ -87,4 +87,6 @@ def _load_named(teacher: Teacher, settings: TrainTeacher, info: DataInfo, task: 
     theirs, outputs = known_classes(Path(settings.classes or ""), info)
     whole = find_teacher(settings, theirs, task)
     load_start(whole.network, whole.start, settings, section=SECTION, may_replace_head=False)
-    task.take_outputs(teacher.network, whole.network, outputs, theirs)
+    backbone = backbone_names(whole.network, whole.spec, task.build_plain, task.output_arguments(theirs))
+    layers = whole.network.state_dict().keys() - backbone
+    task.take_outputs(teacher.network, whole.network, outputs, theirs, layers=layers)

@@ -58,8 +58,9 @@ def better_order(answers: Labels, labels: Labels, class_names: Sequence[str]) ->
     best: Order | None = None
     if _gain(right, as_it_is) >= FITTED_ERRORS:
         best = Order("another order", found, float(right.mean()))
+    positions = {name: i for i, name in enumerate(class_names)}
     for name, sort in KNOWN:
-        order = np.array([class_names.index(one) for one in sort(class_names)])
+        order = np.array([positions[one] for one in sort(class_names)])
         now = order[answers] == labels
         is_known = _gain(now, as_it_is) >= KNOWN_ERRORS
         if is_known and (best is None or _gain(right, now) < STANDARD_ERRORS):
@@ -92,8 +93,13 @@ def _halves(labels: Labels) -> NDArray[np.bool_]:
 
 
 def _assignment(answers: Labels, labels: Labels, num_classes: int) -> Labels:
-    """Return the class of each output, each class once, with which most ``answers`` are right."""
-    counts = STAY * np.eye(num_classes)
-    np.add.at(counts, (answers, labels), 1)
-    classes: Labels = linear_sum_assignment(counts, maximize=True)[1].astype(np.int64)
+    """Return the class of each output, each class once, with which most ``answers`` are right.
+
+    Only what images show can change places, so that the table is no larger than they are many.
+    """
+    shown = np.union1d(answers, labels)
+    counts = STAY * np.eye(len(shown))
+    np.add.at(counts, (np.searchsorted(shown, answers), np.searchsorted(shown, labels)), 1)
+    classes: Labels = np.arange(num_classes)
+    classes[shown] = shown[linear_sum_assignment(counts, maximize=True)[1]]
     return classes

@@ -1,7 +1,7 @@
 """How classifiers are built, trained and watched."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -119,9 +119,11 @@ class ClassificationTraining(TaskTraining):
 
         return check_given_classifier(network, split, info, device)
 
-    def take_outputs(self, network: nn.Module, whole: nn.Module, outputs: Sequence[int], info: DataInfo) -> None:
-        """Take the rows of the last layer that belong to ``outputs``, and all other weights as they are."""
-        take_classes(network, whole, outputs, len(info.class_names))
+    def take_outputs(
+        self, network: nn.Module, whole: nn.Module, outputs: Sequence[int], info: DataInfo, *, layers: Collection[str]
+    ) -> None:
+        """Take the rows of the output layers that belong to ``outputs``, and all other weights as they are."""
+        take_classes(network, whole, outputs, num_classes=len(info.class_names), layers=layers)
 
     def output_arguments(self, info: DataInfo) -> dict[str, Any]:
         """Return the number of classes."""
