@@ -80,7 +80,8 @@ def value_fault(error: Any, model: type[BaseModel]) -> tuple[tuple[Any, ...], st
 
 
 def _has_choices(node: Schema) -> bool:
-    return sum(one.get("type") != "null" for one in node.get("anyOf", ())) > 1
+    choices = [one for one in node.get("anyOf", ()) if one.get("type") != "null"]
+    return len(choices) > 1
 
 
 def _shown(value: object) -> str:
