@@ -70,11 +70,17 @@ def value_fault(error: Any, model: type[BaseModel]) -> tuple[tuple[Any, ...], st
         return location, f"missing; give {values_in_words(_node_at(model, location))}"
     if kind == "missing":  # an item of a list of fixed length
         location = location[:-1]
+    if _has_choices(_node_at(model, location[:-1])):  # pydantic's name of the choice that it tried
+        location = location[:-1]
     node = _node_at(model, location)
     is_text = without_null(node).get("type") == "string"
     got = f"the text {value!r}" if isinstance(value, str) and not is_text else _shown(value)
     finite = ", neither infinite nor nan" if kind == "finite_number" else ""
     return location, f"got {got}; give {values_in_words(node)}{finite}"
+
+
+def _has_choices(node: Schema) -> bool:
+    return bool(sum(one.get("type") != "null" for one in node.get("anyOf", ())) > 1)
 
 
 def _shown(value: object) -> str:
