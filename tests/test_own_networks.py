@@ -214,6 +214,7 @@ def test_a_network_of_a_python_file_is_cut_and_trains(own: Path) -> None:
         ("python:{folder}/net.py:nothing", r"net.py: nothing\(3\) returns NoneType, not a torch.nn.Module"),
         ("python:{folder}/net.py:thousand", r"net.py:thousand returns \(1, 1000\) for one image, not logits \(1, 3\)"),
         ("python:{folder}/broken.py:f", r"broken.py, line 1: "),
+        ("python:{folder}/bytes.py:f", r"bytes.py: source code string cannot contain null bytes"),
         ("python:{folder}/alone.py:f", r"alone.py, line 1: ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
         ("pyton:{folder}/net.py:small", r"unknown backbone source 'pyton'; did you mean python\?"),
     ],
@@ -221,6 +222,7 @@ def test_a_network_of_a_python_file_is_cut_and_trains(own: Path) -> None:
 def test_a_fault_of_a_users_file_is_one_line_with_its_place(name: str, message: str, own: Path) -> None:
     (own.parent / "broken.py").write_text("def f(:\n")
     (own.parent / "alone.py").write_text("import nowhere_to_be_found\n")
+    (own.parent / "bytes.py").write_bytes(b"\0")
     with pytest.raises(ValueError, match=message) as error:
         build_parts(name.format(folder=own.parent), 3, (16, 16))
     assert len(str(error.value).splitlines()) == 1

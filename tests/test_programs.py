@@ -337,6 +337,7 @@ def test_weights_outside_the_folder_are_not_read(exports: dict[str, str], tmp_pa
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"train_teacher__backbone": "onnx:"}, "train_teacher.backbone: got 'onnx:' without a file; give onnx:FILE"),
         ({"train_teacher__backbone": "onnx:nowhere.onnx"}, "train_teacher.backbone: no such file: nowhere.onnx"),
         ({"distill_student__backbone": "onnx:a.onnx"}, "onnx:a.onnx can teach, but not be trained; give the name"),
         (

@@ -47,7 +47,8 @@ def _parse(path: Path) -> ast.Module:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     except SyntaxError as error:
-        raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
+        where = f", line {error.lineno}" if error.lineno else ""
+        raise ValueError(f"{path}{where}: {error.msg}") from error
     except ValueError as error:
         raise ValueError(f"{path}: is no Python ({error})") from error
 

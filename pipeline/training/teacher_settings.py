@@ -2,10 +2,10 @@
 
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from pipeline.core.settings import BackboneName, PathText, knob
-from pipeline.networks.programs import find_program
+from pipeline.networks.programs import PROGRAMS, find_program
 from pipeline.training.network_settings import TrainedNetwork
 from pipeline.training.settings import Training
 
@@ -32,6 +32,14 @@ class TrainTeacher(TrainedNetwork):
     def has_weights(self) -> bool:
         """Whether the teacher comes with weights: given ones, or its own as a program."""
         return self.is_program or super().has_weights
+
+    @field_validator("backbone")
+    @classmethod
+    def _program_has_a_file(cls, backbone: str) -> str:
+        source, colon, file = backbone.partition(":")
+        if colon and not file and source in PROGRAMS:
+            raise ValueError(f"got {backbone!r} without a file; give {source}:FILE")
+        return backbone
 
     @model_validator(mode="after")
     def _program_stays_as_it_is(self) -> Self:
