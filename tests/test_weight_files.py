@@ -401,6 +401,14 @@ def test_a_file_that_holds_no_weights_is_said_to_be_what_it_is(form: str, tmp_pa
         read_weights(tmp_path / "w.pth")
 
 
+def test_counters_that_were_averaged_to_floats_are_taken(tmp_path: Path) -> None:
+    state = published()
+    average = {f"module.{name}": value.float() for name, value in averaged(state).items()}
+    torch.save({"model": state, "model_ema": average}, tmp_path / "w.pth")
+    line, *_ = taken(tmp_path / "w.pth", network(), averaged(state))
+    assert "of model_ema; model would fit as well" in line
+
+
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"w.pth: no readable weights \(a pipe or a device\)"):

@@ -120,7 +120,8 @@ def _group(
 
 
 def _alike(own: Tensor, given: Tensor) -> bool:
-    return own.shape == given.shape and own.is_floating_point() == given.is_floating_point()
+    is_counter = own.dim() == 0 and not own.is_floating_point()  # which a moving average of all tensors makes a float
+    return own.shape == given.shape and (is_counter or own.is_floating_point() == given.is_floating_point())
 
 
 def _sort_leftovers(
