@@ -283,12 +283,12 @@ def test_combinations_that_make_no_sense_are_refused_with_what_to_use(
     assert words in message
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5, "8", "", None, True, []])
+@pytest.mark.parametrize("value", [0, -1, 4097, 1.5, "8", "", None, True, []])
 def test_a_value_that_is_none_of_several_types_is_refused_in_one_line(value: object, params_file: WriteParams) -> None:
     refused = refusal(params_file({"distill_student.flow.width": value}))
     assert len(refused.splitlines()) == 1
     assert ": distill_student.flow.width: got " in refused
-    assert refused.endswith("; give auto, full, or a number of channels from 1 on")
+    assert refused.endswith("; give auto, full, or a number of channels from 1 to 4096")
 
 
 def test_torchvision_has_no_weights_of_networks_for_small_images(params_file: WriteParams) -> None:

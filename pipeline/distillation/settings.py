@@ -35,16 +35,20 @@ else:
     Losses = losses_section(CRITERIA)
 
 
+MAX_WIDTH = 4096
+"""Channels of a meta-encoder; that many have 450 million parameters in two 3x3 convolutions already."""
+
+
 class Flow(Section):
     """Settings of the flow from student to teacher."""
 
     num_steps: Counts = knob((4,), "steps in training; of several, as [1, 2, 4, 8], each batch draws one")
     schedule: Annotated[str, entry_of(SCHEDULES)] = knob("rectified", "path from student to teacher")
     meta_encoder: Annotated[str, entry_of(META_ENCODERS)] = knob("conv", "small network that predicts the velocity")
-    width: Literal["auto", "full"] | Count = knob(
+    width: Literal["auto", "full"] | Annotated[int, Field(ge=1, le=MAX_WIDTH)] = knob(
         "auto",
         "its channels: auto (the student stays small), full (as the features), or N",
-        takes="auto, full, or a number of channels from 1 on",
+        takes=f"auto, full, or a number of channels from 1 to {MAX_WIDTH}",
     )
     num_steps_warmup: Annotated[int, Field(ge=0)] = rare(
         0, "of several: at first at most (epoch + this) / this; the authors use 10; 0: off"
