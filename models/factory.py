@@ -42,7 +42,8 @@ def build_transfer_parts(name: str, num_classes: int, image_size: Sequence[int] 
         size = image_size or parts.backbone.image_size
         return tokens_as_map(parts.head, num_classes, image_size=size, untraced=parts.backbone.untraced)
     except UntraceableError as error:
-        raise ValueError(_no_feature_map(name, f"{parts.backbone.why_uncut}, and {error}")) from error
+        reasons = dict.fromkeys((str(parts.backbone.why_uncut), str(error)))
+        raise ValueError(_no_feature_map(name, ", and ".join(reasons))) from error
 
 
 def require_feature_map(name: str, backbone: Backbone) -> None:

@@ -214,7 +214,6 @@ def test_a_network_of_a_python_file_is_cut_and_trains(own: Path) -> None:
         ("python:{folder}/net.py:nothing", r"net.py: nothing\(3\) returns NoneType, not a torch.nn.Module"),
         ("python:{folder}/net.py:thousand", r"net.py:thousand returns \(1, 1000\) for one image, not logits \(1, 3\)"),
         ("python:{folder}/broken.py:f", r"broken.py, line 1: "),
-        ("python:{folder}/bytes.py:f", r"bytes.py: source code string cannot contain null bytes"),
         ("python:{folder}/alone.py:f", r"alone.py, line 1: ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
         ("pyton:{folder}/net.py:small", r"unknown backbone source 'pyton'; did you mean python\?"),
     ],
@@ -222,10 +221,25 @@ def test_a_network_of_a_python_file_is_cut_and_trains(own: Path) -> None:
 def test_a_fault_of_a_users_file_is_one_line_with_its_place(name: str, message: str, own: Path) -> None:
     (own.parent / "broken.py").write_text("def f(:\n")
     (own.parent / "alone.py").write_text("import nowhere_to_be_found\n")
-    (own.parent / "bytes.py").write_bytes(b"\0")
     with pytest.raises(ValueError, match=message) as error:
         build_parts(name.format(folder=own.parent), 3, (16, 16))
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_file_that_is_no_text_is_named_without_a_line(own: Path) -> None:
+    (own.parent / "bytes.py").write_bytes(b"\0")
+    with pytest.raises(ValueError, match=r"bytes.py: .*null bytes"):
+        file_digest(own.parent / "bytes.py")
+
+
+def test_each_reason_for_which_a_network_has_no_map_is_said_once(own: Path) -> None:
+    (own.parent / "bare.py").write_text("from torch import nn\n\ndef flat(n):\n    return nn.Flatten()\n")
+    name = f"python:{own.parent / 'bare.py'}:flat"
+    with pytest.raises(ValueError, match=r"nothing in it has weights"):
+        build_transfer_parts(name, 48, (4, 4))
+    with pytest.raises(ValueError, match=r"cannot be used as inputs to control flow; it still serves") as error:
+        build_transfer_parts(f"python:{own}:by_brightness", 3, (16, 16))
+    assert str(error.value).count("control flow") == 1
 
 
 def test_two_files_have_each_its_own_beside_it(own: Path) -> None:

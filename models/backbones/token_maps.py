@@ -65,7 +65,9 @@ def tokens_to_map(x: Tensor, prefixed: int, height: int, width: int) -> Tensor:
 
 def _last_tokens(traced: Traced, image_size: Sequence[int]) -> tuple[fx.Node, Layout]:
     nodes = traced.nodes
-    learning = max(i for i, node in enumerate(nodes) if traced.learns(node))
+    learning = max((i for i, node in enumerate(nodes) if traced.learns(node)), default=None)
+    if learning is None:
+        raise UntraceableError("nothing in it has weights")
     before = set(nodes[:learning])
     for node in reversed(lone_nodes(nodes)):
         layout = _layout(shape_of(node), image_size)
