@@ -91,13 +91,15 @@ def fitting_backbones(checkpoint: Checkpoint) -> Iterator[Fitting]:
 def _shell(name: str, num_classes: int) -> nn.Module | None:
     """Return the backbone ``name`` as a classifier, without numbers where it can be built so; None: it is unknown."""
     arguments: dict[str, Any] = {"backbone": name, "num_classes": num_classes, "mean": (0.0,) * 3, "std": (1.0,) * 3}
-    try:
-        with torch.device("meta"):
-            return build_classifier(**arguments)
-    except RuntimeError:  # some compute with tensors while they are built
-        return build_classifier(**arguments)
-    except ValueError:  # what the file calls its network is none that is known here
-        return None
+    for device in ("meta", "cpu"):
+        try:
+            with torch.device(device):
+                return build_classifier(**arguments)
+        except RuntimeError:  # some compute with tensors while they are built
+            continue
+        except ValueError:  # what the file calls its network is none that is known here
+            return None
+    return None
 
 
 def guess_head(tensors: Mapping[str, Tensor]) -> str | None:
