@@ -31,11 +31,10 @@ def make_split(count: int) -> Split:
     return Split(make_images(count), ClassTargets(torch.arange(count)))
 
 
-def packed(split: Split, batch_size: int, mix: Mix | None = None, min_steps: int = 1, **augment: Any) -> PackedBatches:
-    augmentation = Augmentation(**PLAIN | augment)
-    return PackedBatches(
-        split, batch_size=batch_size, device=CPU, augmentation=augmentation, mix=mix, min_steps=min_steps
-    )
+def packed(split: Split, batch_size: int, mix: Mix | None = None, **changes: Any) -> PackedBatches:
+    order = {name: changes.pop(name) for name in ("min_steps", "leaves_none_out") if name in changes}
+    augmentation = Augmentation(**PLAIN | changes)
+    return PackedBatches(split, batch_size=batch_size, device=CPU, augmentation=augmentation, mix=mix, **order)
 
 
 def labels_of(batch: Batch) -> Tensor:
@@ -67,6 +66,17 @@ def test_few_images_are_passed_over_until_an_epoch_has_its_steps() -> None:
     assert not torch.equal(passes[0], passes[1])
     alone = torch.cat([labels_of(batch) for batch in packed(make_split(10), 4).epoch(0)])
     assert torch.equal(passes[0], alone), "the first pass is that of an epoch of one"
+
+
+@pytest.mark.parametrize(("min_steps", "steps"), [(1, 3), (5, 8)])
+def test_an_epoch_that_comes_again_leaves_no_image_out(min_steps: int, steps: int) -> None:
+    batches = packed(make_split(10), 4, min_steps=min_steps, leaves_none_out=True)
+    labels = torch.cat([labels_of(batch) for batch in batches.epoch(0)])
+    assert len(batches) == steps
+    assert len(labels) == 4 * steps
+    assert all(len(one.unique()) == 10 for one in labels.split(10) if len(one) == 10), "a whole pass after the other"
+    whole = packed(make_split(8), 4, leaves_none_out=True), packed(make_split(8), 4)
+    assert len({len(each) for each in whole}) == 1, "nothing is left over, so nothing changes"
 
 
 def test_ordered_batches_cover_everything_in_order() -> None:

@@ -21,6 +21,7 @@ def open_training_batches(
     *,
     batch_size: int,
     min_steps: int = 1,
+    leaves_none_out: bool = False,
     augment: Augment,
     mix: Mix | None,
     device: torch.device,
@@ -30,7 +31,7 @@ def open_training_batches(
     Args:
         read_targets: the task's reader of targets.
         batch_size: images in a batch, of all processes together.
-        min_steps: batches of an epoch at least.
+        min_steps, leaves_none_out: see ``EpochOrder``.
         mix: mixes the images of a batch; None: nothing does.
 
     Raises:
@@ -58,7 +59,13 @@ def open_training_batches(
     if info.storage == "packed":
         split = read_split(folder, "train", read_targets)
         return PackedBatches(
-            split, batch_size=batch_size, device=device, augmentation=augmentation, mix=mix, min_steps=min_steps
+            split,
+            batch_size=batch_size,
+            device=device,
+            augmentation=augmentation,
+            mix=mix,
+            min_steps=min_steps,
+            leaves_none_out=leaves_none_out,
         )
     from pipeline.data.streamed_batches import StreamedBatches
 
@@ -71,4 +78,5 @@ def open_training_batches(
         augmentation=augmentation,
         mix=mix,
         min_steps=min_steps,
+        leaves_none_out=leaves_none_out,
     )

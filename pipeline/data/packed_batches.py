@@ -23,7 +23,7 @@ class PackedBatches:
     """Training batches of a packed split, which stays on the device whole, as uint8.
 
     Args:
-        batch_size, min_steps: see ``EpochOrder``.
+        batch_size, min_steps, leaves_none_out: see ``EpochOrder``.
         augmentation: changes images one by one.
         mix: mixes those of a batch; None: nothing does.
     """
@@ -37,10 +37,11 @@ class PackedBatches:
         augmentation: Augmentation,
         mix: Mix | None,
         min_steps: int = 1,
+        leaves_none_out: bool = False,
     ) -> None:
         self.images = split.images.to(device).permute(0, 2, 3, 1).contiguous()  # (N, H, W, 3)
         self.targets = split.targets.to(device)
-        self.order = EpochOrder(len(split), batch_size, min_steps=min_steps)
+        self.order = EpochOrder(len(split), batch_size, min_steps=min_steps, leaves_none_out=leaves_none_out)
         self.batch_size = self.order.batch_size
         self.augmentation = augmentation
         self.mix = mix

@@ -45,7 +45,7 @@ class StreamedBatches:
     What an image looks like depends on the seed and its place in the epoch, not on the number of workers.
 
     Args:
-        batch_size, min_steps: see ``EpochOrder``.
+        batch_size, min_steps, leaves_none_out: see ``EpochOrder``.
         crop_scale: smallest and largest share of an image's area that a random crop takes; None: the central square.
         augmentation: changes images one by one.
         mix: mixes those of a batch; None: nothing does.
@@ -62,9 +62,10 @@ class StreamedBatches:
         augmentation: Augmentation,
         mix: Mix | None,
         min_steps: int = 1,
+        leaves_none_out: bool = False,
     ) -> None:
         images = _Images(index, crop_scale)
-        self.order = EpochOrder(len(index.files), batch_size, min_steps=min_steps)
+        self.order = EpochOrder(len(index.files), batch_size, min_steps=min_steps, leaves_none_out=leaves_none_out)
         self.batch_size = self.order.batch_size
         shape = (self.batch_size // world_size(), images.size, images.size, 3)
         self.workers = ImageWorkers(images, num_workers=num_workers, shape=shape)

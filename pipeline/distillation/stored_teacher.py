@@ -93,7 +93,8 @@ def store_logits(
     """
     if not isinstance(teacher, StoredTeacher):
         return
-    order = EpochOrder(sum(info.class_counts), training.batch_size, min_steps=training.min_epoch_steps)
+    count, least = sum(info.class_counts), training.min_epoch_steps
+    order = EpochOrder(count, training.batch_size, min_steps=least, leaves_none_out=True)
     images, outputs = len(order) * order.batch_size, len(info.class_names)
     decisive = {name: getattr(training, name) for name in ("batch_size", "min_epoch_steps")}
     decisive["augment"] = training.augment.model_dump(mode="json")

@@ -68,7 +68,9 @@ def estimate_trainings(params: Params, data: Path) -> Iterator[Estimate]:
 def _estimate(
     stage: str, objective: Objective, settings: Training, params: Params, prepared: TaskData, device: torch.device
 ) -> Estimate:
-    batches = open_batches(prepared.folder, prepared.training, settings, device)
+    batches = open_batches(
+        prepared.folder, prepared.training, settings, device, repeats=objective.num_views is not None
+    )
     execution = choose_execution(device, params.execution, precision=settings.precision)
     step = build_step(objective, execution, settings, steps_per_epoch=len(batches))
     step.begin_epoch(settings.epochs - 1)  # where steps and warm-ups cost what most of the training costs

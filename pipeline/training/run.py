@@ -45,7 +45,7 @@ class TrainingRun(NamedTuple):
         """
         rows = train(
             objective,
-            open_batches(data, task, settings, self.execution.device),
+            open_batches(data, task, settings, self.execution.device, repeats=objective.num_views is not None),
             read_split(data, "calib", task.read_targets),
             self.execution,
             settings,
@@ -58,8 +58,13 @@ class TrainingRun(NamedTuple):
         return rows
 
 
-def open_batches(data: Path, task: TaskTraining, settings: Training, device: torch.device) -> TrainingBatches:
+def open_batches(
+    data: Path, task: TaskTraining, settings: Training, device: torch.device, *, repeats: bool
+) -> TrainingBatches:
     """Return the training batches of the data in the folder ``data``.
+
+    Args:
+        repeats: whether epochs come again as they were, so that no image must be missing in one.
 
     Raises:
         UserError: see ``open_training_batches``.
@@ -69,6 +74,7 @@ def open_batches(data: Path, task: TaskTraining, settings: Training, device: tor
         task.read_targets,
         batch_size=settings.batch_size,
         min_steps=settings.min_epoch_steps,
+        leaves_none_out=repeats,
         augment=settings.augment,
         mix=task.build_mix(settings.augment, read_info(data)),
         device=device,
