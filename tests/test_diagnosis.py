@@ -156,12 +156,15 @@ def test_a_teacher_worse_than_its_student_is_named() -> None:
     assert weak_teacher(teacher, student, "accuracy") is None
 
 
+GIVEN = {"what": "the given teacher", "section": "train_teacher"}
+
+
 def test_given_weights_at_chance_are_asked_for_their_classes() -> None:
-    (line,) = given_weights_warnings(FINE._replace(doubts=["answers 'cat' for each of 60 images"]))
+    (line,) = given_weights_warnings(FINE._replace(doubts=["answers 'cat' for each of 60 images"]), **GIVEN)
     assert line.startswith("the given teacher answers 'cat'")
     assert "data.json" in line
     assert "train_teacher.mean" in line
-    assert given_weights_warnings(FINE) == []
+    assert given_weights_warnings(FINE, **GIVEN) == []
 
 
 def test_a_training_that_diverges_says_so_while_it_runs(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -137,3 +137,8 @@ def test_the_probe_notices_changed_images(tmp_path: Path, params_file: WritePara
         facts.append(out.read_text())
         (images / "cat/new.png").write_bytes(b"new")
     assert facts[0] != facts[1]
+
+
+def test_a_network_that_a_sources_images_do_not_suit_is_refused(params_file: WriteParams, tmp_path: Path) -> None:
+    student = {"distill_student.backbone": "timm:test_vit"}  # patches of 16 x 16, digits have 8 x 8
+    refused(run_probe(params_file(student), tmp_path / "environment.json"), "distill_student.backbone", "8 x 8")

@@ -195,10 +195,10 @@ def test_the_headline_figures_are_few_and_those_of_the_records(bench: Bench) -> 
         "student": bench.json("torch.json")["accuracy"],
         "teacher": bench.json("teacher.json")["test_accuracy"],
         "K": manifest["num_steps"],
-        "parameters": bench.json("student.json")["num_parameters"],
+        "params": bench.json("student.json")["num_parameters"],
         "macs_ratio": pytest.approx(own["macs"] / calibration["plain"]["macs"], abs=1e-3),
-        "onnx_bytes": (bench.folder / "onnx/model.onnx").stat().st_size,
-        "latency_ms": report["latency_ms"]["1"]["p50"],
+        "bytes": (bench.folder / "onnx/model.onnx").stat().st_size,
+        "ms": report["latency_ms"]["1"]["p50"],
     }
 
 

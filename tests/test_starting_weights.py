@@ -23,7 +23,7 @@ from pipeline.training.start import find_start
 from pipeline.training.teacher_settings import TrainTeacher
 from stages.probe_environment import main as probe
 from tests.bench import Bench, taught_bench
-from tests.helpers import refused
+from tests.helpers import fill_folder, refused
 from tests.toy_objectives import INFO
 
 WriteParams = Callable[[dict[str, Any]], Path]
@@ -271,9 +271,11 @@ def test_the_probe_fits_weights_to_the_network_that_is_trained(tmp_path: Path, p
         torch.save(timm.create_model("test_vit", **options).state_dict(), tmp_path / f"{name}.pth")
     torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "headless.pth")
     changes = {"distill_student.backbone": "timm:test_vit", "distill_student.allow_larger": True}
+    fill_folder(tmp_path / "images", {"a": 1, "b": 1})
 
     def probed(name: str, size: int | None, method: str = "fm_kt") -> Result:
         chosen = {KEY: str(tmp_path / f"{name}.pth"), "prepare_data.image_size": size, "distill_student.method": method}
+        chosen |= {"prepare_data.source": "imagefolder", "prepare_data.root": str(tmp_path / "images")}
         return run_probe(params_file(changes | chosen), out)
 
     fitting = [("student", 96), ("student", 96, "metric"), ("headless", 160), ("student", None)]

@@ -5,6 +5,7 @@ from torch import nn
 from pipeline.data.dataset import DataInfo
 from pipeline.data.sources.table import SOURCES
 from pipeline.params.schema import Params
+from pipeline.preflight.network_checks import known_size
 from pipeline.tasks.table import TASKS
 from pipeline.tasks.training import TaskTraining
 
@@ -18,7 +19,7 @@ STATISTICS = (0.5, 0.5, 0.5)
 def assumed_data(params: Params, *, count: int = FEW) -> tuple[TaskTraining, DataInfo]:
     """Return the task of the data that ``params`` name, and what such data of ``count`` classes would say of them."""
     task = SOURCES[params.prepare_data.source].task
-    side = params.prepare_data.image_size or USUAL_SIZE
+    side = known_size(params) or USUAL_SIZE
     names = tuple(map(str, range(count)))
     info = DataInfo(task, names, (side, side), STATISTICS, STATISTICS, "none", "packed")
     return TASKS[task].load().training(), info
@@ -33,5 +34,5 @@ def assumed_network(params: Params, backbone: str, *, with_feature_map: bool = F
     task, info = assumed_data(params)
     spec = task.plain_network(backbone, info, mean=[*STATISTICS], std=[*STATISTICS])
     changed: dict[str, bool | None] = {"feature_map": True} if with_feature_map else {}
-    changed |= {"image_size": None} if params.prepare_data.image_size is None else {}
+    changed |= {"image_size": None} if known_size(params) is None else {}
     return task.build_plain(spec._replace(arguments=spec.arguments | changed))

@@ -9,6 +9,7 @@ from models.backbones.sources import backbone_fingerprint, known_without_pytorch
 from pipeline.core.errors import UserError, user_error
 from pipeline.core.files import Json
 from pipeline.core.printable import printable
+from pipeline.data.sources.table import SOURCES
 from pipeline.networks.programs import find_program
 from pipeline.params.schema import Params
 
@@ -27,7 +28,7 @@ def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
         UserError: a backbone or a stage is not there, cannot be built, or cannot take the images, or the student is
             larger than its teacher; names the parameter.
     """
-    student, size = params.distill_student, params.prepare_data.image_size
+    student, size = params.distill_student, known_size(params)
     backbones = {STUDENT: student.backbone, TEACHER: params.train_teacher.backbone}
     program = find_program(params.train_teacher.backbone)
     digests: dict[str, str | None] = {}
@@ -58,6 +59,12 @@ def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
     return facts
 
 
+def known_size(params: Params) -> int | None:
+    """Return height and width of the images, as far as they are known before any is read."""
+    settings = params.prepare_data
+    return settings.image_size or SOURCES[settings.source].image_size
+
+
 def _check_transfer(params: Params) -> None:
     """Raise UserError where features are to be transferred from a teacher that is a program."""
     if params.distill_student.teacher_pairs:
@@ -80,7 +87,7 @@ def compared_sizes(params: Params) -> Json | None:
         "student": student.model_dump(mode="json", include=keys),
         "teacher": params.train_teacher.backbone,
         "source": params.prepare_data.source,
-        "image_size": params.prepare_data.image_size,
+        "image_size": known_size(params),
     }
 
 
@@ -96,7 +103,7 @@ def check_backbones(backbones: Mapping[str, str]) -> None:
 
 def check_buildable(params: Params, backbones: Mapping[str, str]) -> None:
     """Raise UserError at a network that cannot be built, take the images, or has no feature map where it needs one."""
-    size = params.prepare_data.image_size
+    size = known_size(params)
     for key, name in backbones.items():
         needs_map = params.distill_student.needs_feature_map and key == STUDENT
         is_own = backbone_fingerprint(name) is not None

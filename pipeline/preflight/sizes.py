@@ -10,6 +10,7 @@ from pipeline.distillation.method import build_student
 from pipeline.distillation.methods import METHODS
 from pipeline.params.schema import Params
 from pipeline.preflight.assumed_networks import assumed_data
+from pipeline.preflight.network_checks import known_size
 
 CLASSES = (2, 1000)
 """Few and many: the sizes of student and teacher both grow by as much with each class, so that what is right for both
@@ -32,7 +33,7 @@ def check_student_is_smaller(params: Params) -> None:
     try:
         pairs = [*_pairs(params)]
     except UserError:
-        if params.prepare_data.image_size is None:
+        if known_size(params) is None:
             return
         raise
     smallest = min(pairs, key=lambda pair: pair.student - pair.teacher)

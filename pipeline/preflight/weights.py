@@ -12,6 +12,7 @@ from pipeline.core.files import Json
 from pipeline.networks.given_weights import digest_of, statistics_beside
 from pipeline.networks.origins import find_weights, is_published
 from pipeline.params.schema import Params
+from pipeline.preflight.network_checks import known_size
 from pipeline.tasks.classification.class_names import read_classes
 from pipeline.training.network_settings import TrainedNetwork
 
@@ -50,7 +51,7 @@ def check_given_weights(params: Params, *, earlier: Json) -> Json:
                 "own_code": backbone_fingerprint(settings.backbone),
                 "weights": prints[section],
                 "weights_entry": settings.weights_entry,
-                "image_size": params.prepare_data.image_size,
+                "image_size": known_size(params),
                 "feature_map": needs_map,
             }
             if earlier.get("fitting_weights", {}).get(section) != fitting[section]:
@@ -107,7 +108,7 @@ def _check_fit(params: Params, section: str, settings: TrainedNetwork, *, needs_
     try:
         load_weights(network, weights, new_head=True)
     except UserError as error:
-        knows_size = params.prepare_data.image_size is not None
+        knows_size = known_size(params) is not None
         if knows_size or not _follows_size(network, params, settings.backbone, needs_map=needs_map):
             raise UserError(f"{key}: {error}") from error
 

@@ -23,8 +23,8 @@ def headline(results: Results) -> Json:
         "student": results.trained[primary],
         "teacher": results.teacher_score,
         "K": num_steps,
-        "parameters": results.student["num_parameters"],
+        "params": results.student["num_parameters"],
         "macs_ratio": None if plain is None else round(chosen["macs"] / plain["macs"], 3),
-        "onnx_bytes": results.manifest["files"][name]["bytes"],
-        "latency_ms": latency,
+        "bytes": results.manifest["files"][name]["bytes"],
+        "ms": latency,
     }

@@ -37,6 +37,8 @@ class SourceEntry(Entry):
     """None: the source comes with the pipeline and takes no root."""
     has_files: bool = False
     """Whether each image is a file below the root, so that images can be decoded on the fly."""
+    image_size: int | None = None
+    """Pixels of height and width of its images; None: those of the user's."""
     task: str = "classification"
     """The task whose targets it brings; a name of ``pipeline.tasks.table.TASKS``."""
 
@@ -78,7 +80,7 @@ def _cifar100() -> Open:
 
 SOURCES = Table(
     "data source",
-    SourceEntry(name="digits", description="8 x 8 scans of handwritten digits, embedded", load=_digits),
+    SourceEntry(name="digits", description="8 x 8 scans of handwritten digits, embedded", load=_digits, image_size=8),
     SourceEntry(
         name="imagefolder",
         description="a folder of images for each class, or an archive of such",
@@ -88,12 +90,14 @@ SOURCES = Table(
     ),
     SourceEntry(
         name="cifar10",
+        image_size=32,
         description="CIFAR-10 in its original binary form",
         load=_cifar10,
         fingerprint=fetched_by_torchvision("cifar10"),
     ),
     SourceEntry(
         name="cifar100",
+        image_size=32,
         description="CIFAR-100 in its original binary form",
         load=_cifar100,
         fingerprint=fetched_by_torchvision("cifar100"),
