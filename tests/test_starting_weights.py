@@ -107,6 +107,9 @@ def test_a_teacher_goes_on_from_given_weights(bench: Bench, seven: Path) -> None
 
 
 def test_weights_of_other_classes_are_not_taken_as_they_are(bench: Bench, seven: Path) -> None:
+    as_it_is = {"train_teacher.weights": str(seven), "train_teacher.training.epochs": 0}
+    result = bench.run("train_teacher", as_it_is, out="tuned", metrics="tuned.json", history="tuned.csv")
+    refused(result, "train_teacher.weights: ", "train_teacher.training.epochs above 0", "train_teacher.classes")
     result = bench.distill({**AS_IT_IS, KEY: str(seven)})
     refused(result, "distill_student.weights: ", "model.safetensors", "7", "distill_student.training.epochs above 0")
     result = bench.distill({**AS_IT_IS, KEY: str(seven), "distill_student.backbone": "resnet20"})

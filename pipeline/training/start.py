@@ -76,11 +76,18 @@ def find_start(settings: TrainedNetwork, info: DataInfo, *, section: str) -> Sta
 
 
 def load_start(
-    network: nn.Module, start: Start, settings: TrainedNetwork, *, section: str, may_replace_head: bool = True
+    network: nn.Module,
+    start: Start,
+    settings: TrainedNetwork,
+    *,
+    section: str,
+    may_replace_head: bool = True,
+    another_way: str = "",
 ) -> None:
     """Put the weights that are given, if any are, into ``network``; an output layer of other classes stays as it is.
 
     Args:
+        another_way: what helps besides training where the classes of the weights are others, for the message.
         may_replace_head: false where the classes of the weights are known, and an output layer of others is a fault.
 
     Raises:
@@ -94,7 +101,7 @@ def load_start(
     except UserError as error:
         way_on = ""
         if may_replace_head and not trains and _fits_but_for_head(network, weights):
-            way_on = f"; with {section}.training.epochs above 0 an output layer of your classes is learnt"
+            way_on = f"; with {section}.training.epochs above 0 an output layer of your classes is learnt{another_way}"
         raise UserError(f"{section}.weights: {error}{way_on}") from error
     if is_main():
         logger.info("%s starts from %s", section, start.given.title)

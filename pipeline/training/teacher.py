@@ -20,6 +20,7 @@ from pipeline.training.teacher_classes import known_classes
 from pipeline.training.teacher_settings import TrainTeacher
 
 SECTION = "train_teacher"
+CHOSEN = ", and train_teacher.classes chooses yours among those that the weights know"
 
 
 class Teacher(NamedTuple):
@@ -76,7 +77,7 @@ def build_teacher(settings: TrainTeacher, info: DataInfo, task: TaskTraining) ->
     """
     teacher = find_teacher(settings, info, task)
     if settings.classes is None:
-        load_start(teacher.network, teacher.start, settings, section=SECTION)
+        load_start(teacher.network, teacher.start, settings, section=SECTION, another_way=CHOSEN)
     else:
         _load_named(teacher, settings, info, task)
     return teacher
