@@ -20,7 +20,7 @@ from pipeline.core.torch_setup import set_up_torch
 from pipeline.tasks.classification.training import CrossEntropy
 from pipeline.training.compilation import compiled_networks, wants_compiling
 from pipeline.training.objective import Supervised
-from tests.toy_objectives import make_objective
+from tests.toy_objectives import make_objective, tune
 from tests.toy_training import run
 
 COMPILER = shutil.which("g++")
@@ -125,6 +125,30 @@ def test_without_a_compiler_it_stops_unless_it_may_go_on(
         _, rows = run(tmp_path / "goes on", objective(), compiled=True, compile_fallback=True)
     assert "torch.compile failed here; training goes on without it" in caplog.text
     assert rows == run(tmp_path / "eager", objective())[1]
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+def test_compiling_may_fail_where_a_frozen_backbone_begins_to_learn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, fallback: bool
+) -> None:
+    """It is compiled anew there, in an epoch that is not the first."""
+
+    def compiler(graph: fx.GraphModule, inputs: Sequence[object]) -> Callable[..., Any]:  # noqa: ARG001
+        if any(tuned.network.get_parameter(name).requires_grad for name in tuned.names):
+            raise RuntimeError("no gradient of this")
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=compiler))
+    torch.compiler.reset()
+    trained = objective()
+    tuned = tune(trained, frozen_epochs=1)
+    changes: dict[str, Any] = {"compiled": True, "fine_tuning": tuned.settings}
+    if fallback:
+        run(tmp_path, trained, **changes, compile_fallback=True)
+        assert "torch.compile failed here; training goes on without it" in caplog.text
+    else:
+        with pytest.raises(UserError, match=r"execution.compile: torch.compile failed here .*no gradient of this"):
+            run(tmp_path, trained, **changes)
 
 
 def test_compiling_is_for_gpus_unless_it_is_asked_for() -> None:

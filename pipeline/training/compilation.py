@@ -1,7 +1,6 @@
 """torch.compile for the networks of an objective."""
 
 import contextlib
-import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import ParamSpec, TypeVar
@@ -59,40 +58,34 @@ def _compilable(networks: Iterable[nn.Module]) -> Iterator[Backbone | MetaEncode
                 yield module
 
 
-def guard_first_call(
+def guard_compiling(
     step: Callable[Arguments, Result], networks: Iterable[nn.Module], *, fallback: bool
 ) -> Callable[Arguments, Result]:
-    """Return ``step``, whose first call compiles ``networks``; where that fails, ``fallback`` says to go on without.
+    """Return ``step``, whose calls compile ``networks``; where that fails, ``fallback`` says to go on without.
+
+    The first call is not the only one that compiles: so does the one with which a frozen backbone begins to learn.
 
     Raises:
-        UserError: (the first call) compiling failed and ``fallback`` is False.
+        UserError: (a call) compiling failed and ``fallback`` is False.
     """
-    calls = itertools.count()
-
-    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        if next(calls):
-            return step(*args, **kwargs)
-        return _compiling(lambda: step(*args, **kwargs), networks, fallback=fallback)
-
-    return guarded
-
-
-def _compiling(call: Callable[[], Result], networks: Iterable[nn.Module], *, fallback: bool) -> Result:
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor.exc import InductorError
 
-    try:
-        return call()
-    except (TorchDynamoException, InductorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        if not fallback:
-            raise UserError(
-                f"execution.compile: torch.compile failed here ({reason}); set it to never, or "
-                "execution.compile_fallback to true to go on without"
-            ) from error
-        logger.warning("torch.compile failed here; training goes on without it (%s)", reason)
-        decompile_networks(networks)
-        return call()
+    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return step(*args, **kwargs)
+        except (TorchDynamoException, InductorError) as error:
+            reason = " ".join(str(error).split())[:300]
+            if not fallback:
+                raise UserError(
+                    f"execution.compile: torch.compile failed here ({reason}); set it to never, or "
+                    "execution.compile_fallback to true to go on without"
+                ) from error
+            logger.warning("torch.compile failed here; training goes on without it (%s)", reason)
+            decompile_networks(networks)
+            return step(*args, **kwargs)
+
+    return guarded
 
 
 @contextlib.contextmanager

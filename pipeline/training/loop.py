@@ -17,7 +17,7 @@ from pipeline.data.dataset import Split
 from pipeline.tasks.training import Supervision, Validation
 from pipeline.training.batch_norms import keep_up_batch_norms
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.compilation import compiled_networks, guard_first_call, uncompiled
+from pipeline.training.compilation import compiled_networks, guard_compiling, uncompiled
 from pipeline.training.diagnosis import early_warning
 from pipeline.training.epoch_metrics import EpochMetrics
 from pipeline.training.execution import Execution
@@ -174,7 +174,7 @@ class _EpochRunner:
         self.key = key
         if execution.compiled:
             networks = [step.objective.network, *([step.objective.teacher] if step.objective.teacher else [])]
-            self.take = guard_first_call(step, networks, fallback=execution.compile_fallback)
+            self.take = guard_compiling(step, networks, fallback=execution.compile_fallback)
 
     def __call__(self, epoch: int, shown: Progress) -> Row:
         """Return the means of the loss, its parts and the task's scores in ``epoch``, counted from 0."""
