@@ -179,6 +179,19 @@ def test_batch_normalisations_that_stay_keep_their_momentum() -> None:
     assert (kept.momentum, raised.momentum) == (0.001, 0.1)
 
 
+def test_frozen_epochs_change_nothing_where_no_weights_were_given() -> None:
+    momenta = []
+    for frozen_epochs in (0, 2):
+        trained = draft()
+        norm = trained.student[1][1]
+        norm.momentum = 0.001
+        settings = Training(epochs=3, fine_tuning=FineTuning(frozen_epochs=frozen_epochs))
+        execution = Execution(CPU, "fp32", compiled=False, compile_fallback=False)
+        build_step(trained, execution, settings, steps_per_epoch=1000)
+        momenta.append(norm.momentum)
+    assert momenta[0] == momenta[1] > 0.001
+
+
 @pytest.mark.parametrize(
     ("kind", "arguments", "others"),
     [

@@ -104,7 +104,7 @@ def build_step(objective: Objective, execution: Execution, settings: Training, *
     network = objective.network.to(execution.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     keep_up_batch_norms(
         network,
-        num_steps=(settings.epochs - tuning.frozen_epochs) * steps_per_epoch,
+        num_steps=(settings.epochs - (tuning.frozen_epochs if tuned else 0)) * steps_per_epoch,
         frozen=tuned.batch_norms() if tuned and tuning.batch_norm == "frozen" else (),
     )
     average = WeightAverage(network, settings.ema_decay) if settings.ema_decay is not None else None
