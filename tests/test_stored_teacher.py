@@ -265,6 +265,17 @@ def test_the_oldest_of_other_trainings_make_room(bench: Bench, monkeypatch: pyte
     assert newest.exists()
 
 
+def test_what_another_training_removes_meanwhile_does_not_count(bench: Bench) -> None:
+    assert distill(bench).exit_code == 0
+    gone = [stores_of(bench)[-1] / "view-00009.shard-0", stores_of(bench)[-1].parent / "removed"]
+    for path in gone:
+        path.symlink_to("nothing")  # is listed and cannot be looked at, as what goes in between
+    result = distill(bench, training__batch_size=48)
+    for path in gone:
+        path.unlink()
+    assert result.exit_code == 0, result.output
+
+
 def stores_of(bench: Bench) -> list[Path]:
     return sorted(stores(bench), key=lambda path: path.stat().st_mtime_ns)
 

@@ -130,8 +130,18 @@ def _make_room(folder: Path, *, size_of: tuple[int, int, int]) -> None:
 
 
 def _last_used(folder: Path) -> float:
-    return folder.stat().st_mtime if folder.exists() else 0.0  # another training has just removed it
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:  # another training has just removed it
+        return 0.0
 
 
 def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*"))
+    return sum(map(_size_of, folder.glob("*")))
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # another training has just removed it
+        return 0
