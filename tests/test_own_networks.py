@@ -189,27 +189,6 @@ def test_the_function_dropout_follows_the_mode_where_the_network_lets_it(flag: o
         torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
-def test_numbers_in_a_networks_code_are_no_weights_and_no_reason_against_cutting_it() -> None:
-    class Scaled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second, self.last = nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 8, 3, 2), nn.Linear(8, 2)
-
-        def forward(self, images: Tensor) -> Tensor:
-            x = images * torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)
-            return call(self.last, call(self.second, call(self.first, x)).mean((2, 3)))
-
-    network = Scaled()
-    state = network.state_dict()
-    parts = cut_classifier(network, image_size=(32, 32))
-    assert len(parts.backbone.widths) == 2, parts.backbone.why_uncut
-    assert len(parts.backbone.state_dict()) + len(parts.head.state_dict()) == len(state)
-    images, again = torch.rand(2, 3, 32, 32), Scaled()
-    again.load_state_dict(state)
-    with torch.no_grad():
-        torch.testing.assert_close(parts.head(parts.backbone(images)), again(images), rtol=0, atol=0)
-
-
 def test_a_network_that_gives_its_stages_and_head_is_cut_there() -> None:
     network = Given()
     names = set(network.state_dict())

@@ -1,6 +1,5 @@
 """The graph of a classifier by torch.fx, with the shape that each of its operations returns."""
 
-import hashlib
 import itertools
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -90,8 +89,6 @@ def trace(classifier: nn.Module, untraced: Untraced = NOTHING) -> Traced:
         tracers = [_Tracer(whole, untraced.functions) for _ in (True, False)]
         graphs = [_graph(tracer, classifier.train(mode)) for tracer, mode in zip(tracers, (False, True), strict=True)]
         _dropouts_as_modules(graphs[0], graphs[1], classifier)
-        for graph in graphs:
-            _constants_as_buffers(graph, classifier)
         differing = _differing(*graphs)
         if not differing:
             return Traced(classifier, [node for node in graphs[0].nodes if node.op != "output"])
@@ -209,16 +206,6 @@ def _dropouts_as_modules(evaluating: fx.Graph, training: fx.Graph, classifier: n
             called.meta["nn_module_stack"] = stack | {name: (name, nn.Dropout)}
             node.replace_all_uses_with(called)
             node.graph.erase_node(node)
-
-
-def _constants_as_buffers(graph: fx.Graph, classifier: nn.Module) -> None:
-    """Keep tensors that the code of ``classifier`` makes of numbers beside its weights, named by what they hold."""
-    for node in graph.find_nodes(op="get_attr"):
-        value = getattr(classifier, str(node.target), None) if str(node.target).startswith("_tensor_constant") else None
-        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-            content = f"{value.dtype} {value.tolist()}".encode()
-            node.target = f"constant_{hashlib.sha256(content).hexdigest()[:16]}"
-            classifier.register_buffer(str(node.target), value, persistent=False)
 
 
 def _argument(node: fx.Node, place: int, name: str, *, default: Any) -> Any:
