@@ -33,7 +33,7 @@ def main(params_path: Path, data: Path, student: Path, out: Path, curve: Path) -
     networks = with_each_num_steps(load_network(student)[0], settings.candidates)
     calibration = StepCalibration(prepared.task, prepared.signature(), split, device)
     points = [calibration.measure(network) for network in networks]
-    latency = [calibration.measure_latency(network.general_form()) for network in networks]
+    latency = [calibration.measure_latency(network.smallest_form(prepared.info.image_size)) for network in networks]
     plain = calibration.measure_plain(networks[0])
     choice = choose_steps(
         points,
