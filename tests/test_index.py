@@ -353,7 +353,7 @@ from pipeline.tasks.classification.targets import ClassTargets
 def held():
     processes = [os.getpid(), *map(int, Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())]
     lines = "".join(Path(f"/proc/{process}/smaps_rollup").read_text() for process in processes).splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
 
 root, count = Path(sys.argv[1]), int(sys.argv[2])
 (root / "n01440764").mkdir(exist_ok=True)
