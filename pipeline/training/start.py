@@ -146,10 +146,12 @@ def tune_backbone(
 ) -> None:
     """Let ``objective`` treat the backbone of its student, made from ``spec``, as ``settings`` say, if it was given.
 
+    By default they ask for nothing, and no second network is built to find it.
+
     Args:
         build: returns the network of a spec like ``spec``.
     """
-    if start.given is None:
+    if start.given is None or settings == FineTuning():
         return
     names = backbone_names(objective.student, spec, build, task.output_arguments(start.info))
     objective.tuned = TunedBackbone(objective.student, names, settings)
