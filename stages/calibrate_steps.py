@@ -14,6 +14,7 @@ from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.step_calibration import StepCalibration, choose_steps
 from pipeline.networks.saved import load_network
 from pipeline.tasks.data import open_data
+from pipeline.tasks.settings import Detections
 from stages.common import exit_codes, stage_options
 from stages.declared import load_declared
 
@@ -28,7 +29,7 @@ def main(params_path: Path, data: Path, student: Path, out: Path, curve: Path) -
     base = load_declared("calibrate_steps", params_path, "base", Base)
     settings = load_declared("calibrate_steps", params_path, "calibrate_steps", CalibrateSteps)
     device = set_up_torch("calibrate_steps", base)
-    prepared = open_data(data)
+    prepared = open_data(data, load_declared("calibrate_steps", params_path, "detections", Detections))
     split = prepared.split("calib")
     networks = with_each_num_steps(load_network(student)[0], settings.candidates)
     calibration = StepCalibration(prepared, split, device)

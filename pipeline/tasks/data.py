@@ -7,6 +7,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.signature import Signature
 from pipeline.data.dataset import DataInfo, Split, read_info, read_split
 from pipeline.tasks.base import Task
+from pipeline.tasks.settings import Detections
 from pipeline.tasks.table import get_task
 from pipeline.tasks.training import TaskTraining
 
@@ -35,15 +36,18 @@ class TaskData:
         )
 
 
-def open_data(folder: Path) -> TaskData:
+def open_data(folder: Path, detections: Detections | None = None) -> TaskData:
     """Return the prepared data in ``folder``.
+
+    Args:
+        detections: what deployed networks answer, where that is a choice; None: the defaults.
 
     Raises:
         UserError: data.json is missing or damaged, or of a task that is unknown here.
     """
     info = read_info(folder)
     try:
-        task = get_task(info.task)
+        task = get_task(info.task).configured(detections or Detections())
     except ValueError as error:
         raise UserError(f"{folder / 'data.json'}: {error}; run prepare_data again") from error
     return TaskData(folder, info, task, task.training())
