@@ -44,8 +44,9 @@ def main(
     settings = load_declared("evaluate", params_path, "evaluate", Evaluate)
     gates = load_declared("evaluate", params_path, "export_onnx", ExportOnnx).gates
     device = set_up_torch("evaluate", base.model_copy(update={"num_threads": settings.num_threads}))
-    network, _ = load_calibrated(student, calibration)
-    prepared = open_data(data, load_declared("evaluate", params_path, "detections", Detections))
+    network, about = load_calibrated(student, calibration)
+    detections = load_declared("evaluate", params_path, "detections", Detections)
+    prepared = open_data(data, detections, about["arguments"])
     task, signature = prepared.task, prepared.signature()
     options = Options(network, prepared.task, signature, settings.provider, settings.num_threads, device)
     opened = RUNTIMES[runtime_name].load()(artifact, options)

@@ -29,8 +29,9 @@ def main(params_path: Path, data: Path, teacher: Path, student: Path, steps: Pat
     base = load_declared("trace_flow", params_path, "base", Base)
     candidates = sorted(load_declared("trace_flow", params_path, "calibrate_steps", CalibrateSteps).candidates)
     device = set_up_torch("trace_flow", base)
-    prepared = open_data(data, load_declared("trace_flow", params_path, "detections", Detections))
+    detections = load_declared("trace_flow", params_path, "detections", Detections)
     network, about = load_network(student)
+    prepared = open_data(data, detections, about["arguments"])
     flows = METHODS[about["method"]].load().traced_flows(network, load_adapter(student))
     traces: dict[int, list[Row]] = {}
     summary: list[Row] = []

@@ -128,8 +128,12 @@ class Task(ABC):
         """Return the key of the primary score's standard error in reports."""
         return f"{self.primary}_standard_error"
 
-    def configured(self, detections: Detections) -> Self:  # noqa: ARG002  (for others)
-        """Return the task whose deployed networks answer as ``detections`` say, where that is a choice."""
+    def configured(self, detections: Detections, network: Mapping[str, Any]) -> Self:  # noqa: ARG002  (for others)
+        """Return the task whose deployed networks answer as ``detections`` say, where that is a choice.
+
+        Args:
+            network: how the network is made, which decides what the settings leave open; empty: not known.
+        """
         return self
 
     @abstractmethod
