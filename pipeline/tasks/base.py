@@ -111,6 +111,9 @@ class Task(ABC):
     scored_on_samples: bool = True
     """Whether the primary score of the few images that go along with a package says anything."""
 
+    batch_size: int = 256
+    """Images that a network answers at once where no setting says otherwise; what they need at once is the limit."""
+
     @property
     def primary_error(self) -> str:
         """Return the key of the primary score's standard error in reports."""
