@@ -17,6 +17,7 @@ from pipeline.export.settings import ExportOnnx
 from pipeline.runtimes.engine_file import describe_signature
 from pipeline.tasks.data import open_data
 from pipeline.tasks.reference import reference
+from pipeline.tasks.settings import Detections
 from stages.common import exit_codes, stage_options
 from stages.declared import load_declared
 
@@ -32,7 +33,8 @@ def main(params_path: Path, data: Path, student: Path, calibration: Path, out: P
     settings = load_declared("export_onnx", params_path, "export_onnx", ExportOnnx)
     set_up_torch("export_onnx", base)
     network, about = load_calibrated(student, calibration)
-    prepared = open_data(data)
+    detections = load_declared("export_onnx", params_path, "detections", Detections)
+    prepared = open_data(data, detections, about["arguments"])
     info, signature, test = prepared.info, prepared.signature(settings.input), prepared.split("test")
     calibrated_on = prepared.split("calib").spread(settings.calibration.num_images).pixels
     logger.info("exporting %s, sampling steps: %s", about["backbone"], network.num_steps or "none")

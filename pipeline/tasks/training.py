@@ -116,13 +116,18 @@ class StudentKinds(NamedTuple):
     logits: str | None = None
     """With a flow at the end; None: the task has none."""
     layers: str | None = None
-    """With a meta-encoder as ordinary layers."""
+    """With a meta-encoder as ordinary layers at the end; None: the task has none."""
+    feature_layers: str | None = None
+    """With one at each of some feature maps; None: the task has none."""
 
 
 class TaskTraining(ABC):
     """What a task decides about networks and their training."""
 
     kinds: StudentKinds
+    sums_pairs: bool = False
+    """Whether the losses of pairs of feature maps are summed, without the last map's, where no weights are given; their
+    mean counts otherwise."""
 
     @abstractmethod
     def read_targets(self, tensors: Mapping[str, Tensor]) -> Targets:
