@@ -25,7 +25,7 @@ from pipeline.export.onnx.manifest import describe_files
 from pipeline.export.settings import ExportOnnx
 from pipeline.preflight.code import PROJECT, CodeReader
 from pipeline.runtimes.onnx import OnnxRuntime
-from pipeline.tasks.base import Image, Prediction, Row, Scores, Task
+from pipeline.tasks.base import Classes, Image, Placement, Row, Scores, Task
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import ClassificationTraining
 from pipeline.tasks.gate import Gate, PlacedGate
@@ -155,10 +155,15 @@ class ToyTask(Task):
         return compare_values(outputs["probabilities"], reference["probabilities"], scale, same=same)
 
     def predictions(
-        self, names: Sequence[str], outputs: Outputs, class_names: Sequence[str], *, top: int
-    ) -> list[Prediction]:
-        found = [class_names[best] for best in outputs["best"]][:top]
-        return [Prediction(name, {"best": word}, word) for name, word in zip(names, found, strict=False)]
+        self,
+        images: Sequence[Placement],
+        outputs: Outputs,
+        classes: Classes,
+        *,
+        top: int | None,
+        min_score: float | None = None,
+    ) -> NoReturn:
+        raise NotImplementedError
 
     def image_rows(self, names: Sequence[str], outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[Row]:
         triples = zip(names, truth["right"], outputs["best"], strict=True)
