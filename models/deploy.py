@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.core.calling import call
 from models.flow import FixedFlow, FlowTransfer, at_each_step
 from models.folding import CollapsedFlow, FoldedFlow, is_collapsible, is_foldable
 from models.integrate import Trajectory
@@ -21,12 +21,14 @@ MAX_COLLAPSED_STEPS = 2
 class DeployableNetwork(nn.Module, ABC):
     """A trained student with all that decides about its outputs: images (B, 3, H, W) in [0, 1] are its only input."""
 
+    student: nn.Module
+    """What was trained."""
     num_steps: int | None
     """K, the number of sampling steps; None where there are none."""
 
     @abstractmethod
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the outputs of the network as it was trained, with which every other form is compared."""
+    def forward(self, images: Tensor) -> Any:
+        """Return the answers of the network as it was trained, with which every other form is compared."""
 
     @abstractmethod
     def general_form(self) -> nn.Module:
@@ -58,9 +60,9 @@ class PlainNetwork(DeployableNetwork):
         super().__init__()
         self.student = student
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the student's outputs."""
-        return call(self.student, images)
+    def forward(self, images: Tensor) -> Any:
+        """Return the student's answers."""
+        return self.student(images)
 
     def general_form(self) -> nn.Module:
         """Return the student."""
@@ -80,12 +82,12 @@ class SampledNetwork(DeployableNetwork):
 
     def __init__(self, student: SampledStudent, num_steps: int) -> None:
         super().__init__()
-        self.student = student
+        self.student: SampledStudent = student
         self.num_steps: int = num_steps
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the student's outputs after its steps."""
-        return call(self.student, images, self.num_steps)
+    def forward(self, images: Tensor) -> Any:
+        """Return the student's answers after its steps."""
+        return self.student(images, self.num_steps)
 
     def general_form(self) -> nn.Module:
         """Return the student with its steps unrolled."""
@@ -200,6 +202,6 @@ class ByteImages(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         """Return the network's outputs for uint8 images (B, 3, H, W)."""
-        return call(self.network, images.float() / 255)
+        return self.network(images.float() / 255)

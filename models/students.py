@@ -24,19 +24,19 @@ FixFlow = Callable[[FlowTransfer], FixedFlow]
 
 
 class SampledStudent(nn.Module, ABC):
-    """A student whose logits depend on a number of sampling steps."""
+    """A student whose answers depend on a number of sampling steps."""
 
     @abstractmethod
-    def forward(self, images: Tensor, num_steps: int) -> Tensor:
-        """Return logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
+    def forward(self, images: Tensor, num_steps: int) -> Any:
+        """Return the answers on images (B, 3, H, W) in [0, 1]; of classification the logits (B, num_classes)."""
 
     @abstractmethod
-    def step_logits(self, images: Tensor, num_steps: int) -> Tensor:
-        """Return the logits (num_steps, B, num_classes) that each step leads to."""
+    def step_predictions(self, images: Tensor, num_steps: int) -> list[Any]:
+        """Return what each of ``num_steps`` steps leads to, as ``forward`` returns it."""
 
     @abstractmethod
-    def combine(self, steps: Tensor) -> Tensor:
-        """Return the logits (B, num_classes) of a student that took N steps, given those of each, (N, B, classes)."""
+    def combine(self, steps: Sequence[Any]) -> Any:
+        """Return the answer of a student that took N steps, given what each of them leads to."""
 
     @abstractmethod
     def trajectories(self, images: Tensor, num_steps: int) -> list[Trajectory]:
@@ -44,11 +44,11 @@ class SampledStudent(nn.Module, ABC):
 
     @abstractmethod
     def with_fixed_flows(self, fixed: FixFlow) -> nn.Module:
-        """Return the network of the same weights, images to logits, with ``fixed`` of each flow in its place."""
+        """Return the network of the same weights, images to answers, with ``fixed`` of each flow in its place."""
 
     @abstractmethod
     def without_flows(self) -> nn.Module:
-        """Return the plain network of the same weights, images to logits: backbone and classifier alone."""
+        """Return the plain network of the same weights, images to answers, without the flows."""
 
 
 class FlowStudent(SampledStudent):
@@ -75,9 +75,13 @@ class FlowStudent(SampledStudent):
         """Return the logits (num_steps, B, num_classes) that each step estimates."""
         return self.flow.step_outputs(self.features(images), num_steps)
 
-    def combine(self, steps: Tensor) -> Tensor:
+    def step_predictions(self, images: Tensor, num_steps: int) -> list[Tensor]:
+        """Return the logits (B, num_classes) of each step."""
+        return list(self.step_logits(images, num_steps))
+
+    def combine(self, steps: Sequence[Tensor]) -> Tensor:
         """Return the mean over the steps: the implicit ensemble."""
-        return steps.mean(dim=0)
+        return torch.stack(list(steps)).mean(dim=0)
 
     def trajectories(self, images: Tensor, num_steps: int) -> list[Trajectory]:
         """Return the trajectory of the one flow."""
@@ -136,11 +140,11 @@ class FeatureFlowStudent(SampledStudent):
     def _refined(self, images: Tensor, refined: Callable[[str, Tensor], Tensor]) -> Tensor:
         return through_stages(self.normalize(images), self.backbone, self.head, set(self.flows), refined)
 
-    def step_logits(self, images: Tensor, num_steps: int) -> Tensor:
-        """Return the logits (num_steps, B, num_classes) with the state after each step flowing on."""
-        return torch.stack([self.refine(images, num_steps, stop=i + 1)[0] for i in range(num_steps)])
+    def step_predictions(self, images: Tensor, num_steps: int) -> list[Tensor]:
+        """Return the logits (B, num_classes) with the state after each step flowing on."""
+        return [self.refine(images, num_steps, stop=i + 1)[0] for i in range(num_steps)]
 
-    def combine(self, steps: Tensor) -> Tensor:
+    def combine(self, steps: Sequence[Tensor]) -> Tensor:
         """Return the last: its state is what flows on."""
         return steps[-1]
 

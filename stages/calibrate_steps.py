@@ -31,7 +31,7 @@ def main(params_path: Path, data: Path, student: Path, out: Path, curve: Path) -
     prepared = open_data(data)
     split = prepared.split("calib")
     networks = with_each_num_steps(load_network(student)[0], settings.candidates)
-    calibration = StepCalibration(prepared.task, prepared.signature(), split, device)
+    calibration = StepCalibration(prepared, split, device)
     points = [calibration.measure(network) for network in networks]
     latency = [calibration.measure_latency(network.smallest_form(prepared.info.image_size)) for network in networks]
     plain = calibration.measure_plain(networks[0])

@@ -46,7 +46,7 @@ def main(
     network, _ = load_calibrated(student, calibration)
     prepared = open_data(data)
     task, signature = prepared.task, prepared.signature()
-    options = Options(network, signature, settings.provider, settings.num_threads, device)
+    options = Options(network, prepared.task, signature, settings.provider, settings.num_threads, device)
     opened = RUNTIMES[runtime_name].load()(artifact, options)
     if isinstance(opened, str):
         logger.info("skipped: %s", opened)

@@ -35,7 +35,7 @@ def main(params_path: Path, data: Path, teacher: Path, student: Path, steps: Pat
     summary: list[Row] = []
     if flows is not None:
         frozen = load_frozen_teacher(teacher, about, device)
-        diagnostics = FlowDiagnostics(flows, frozen, prepared.task, prepared.signature())
+        diagnostics = FlowDiagnostics(flows, frozen, prepared.task)
         split = prepared.split("test")
         traces = {num_steps: diagnostics.trace(split, num_steps, device) for num_steps in candidates}
         summary = [row for num_steps, rows in traces.items() for row in diagnostics.summarize(rows, num_steps)]

@@ -62,9 +62,7 @@ def flows_of(method: str, student: nn.Module, adapter: nn.Module | None = None) 
 
 
 def diagnostics(flows: TracedFlows, teacher: FrozenTeacher | None) -> FlowDiagnostics:
-    task = TASK
-    signature = task.signature(image_size=(8, 8), input_dtype="float32", class_names=["a", "b", "c", "d"])
-    return FlowDiagnostics(flows, teacher, task, signature)
+    return FlowDiagnostics(flows, teacher, TASK)
 
 
 def rows_of(flows: TracedFlows, teacher: FrozenTeacher | None = None, num_steps: int = STEPS) -> list[Row]:
@@ -94,11 +92,11 @@ def expected_rows(flows: TracedFlows, teacher: FrozenTeacher) -> list[Row]:
                 sums[f, i, "curvature"] += relative(v.flatten(), (path.states[0] - path.states[-1]).flatten())
                 sums[f, i, "state_distance"] += relative(transform(path.states[i + 1]), target)
                 sums[f, i, "estimate_distance"] += relative(transform(path.estimates[i]), target)
-    steps = student.step_logits(IMAGES, STEPS)
+    steps = student.step_predictions(IMAGES, STEPS)
     rows = []
     for f, name in enumerate(flows.names):
         for i in range(STEPS):
-            stopped = steps[: i + 1].sum(dim=0) if name == "logits" else steps[i]
+            stopped = sum(steps[: i + 1], torch.zeros_like(steps[0])) if name == "logits" else steps[i]
             figures = {key: value / len(SPLIT) for (flow, step, key), value in sums.items() if (flow, step) == (f, i)}
             share = accuracy(stopped)
             figures |= {"step_accuracy": accuracy(steps[i]), "ensemble_accuracy": share}

@@ -82,7 +82,7 @@ def test_every_preset_keeps_its_student_small_and_below_its_teacher(name: str, t
     found = ratios(student, info.image_size)
     assert 1 < found[1] <= 1.25
     assert 1 < found[4] <= 1.5
-    teacher = build_network(TASK.plain_network(params.train_teacher.backbone, info, mean=[0.5] * 3, std=[0.25] * 3))
+    teacher = build_network(TASK.plain_network(params.train_teacher, info, mean=[0.5] * 3, std=[0.25] * 3))
     assert count(student) < count(teacher)
     check_student_is_smaller(params.model_copy(update={"distill_student": settings}))
 

@@ -13,6 +13,7 @@ from pipeline.core.arrays import Outputs
 from pipeline.core.errors import GateError
 from pipeline.evaluation.step_calibration import StepScores, choose_steps
 from pipeline.networks.complexity import count_macs
+from pipeline.tasks.base import Classes, Placement
 from pipeline.tasks.classification.metrics import expected_calibration_error, score
 from pipeline.tasks.classification.task import Classification
 from pipeline.tasks.gate import Gate, PlacedGate

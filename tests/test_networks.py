@@ -156,7 +156,7 @@ def test_the_general_form_equals_the_trained_network_at_any_number_of_steps(
         network = with_num_steps(student, num_steps)
         assert torch.equal(network(images), expected)
         torch.testing.assert_close(network.general_form()(images), expected, rtol=1e-10, atol=1e-12)
-        steps = student.step_logits(images, num_steps)
+        steps = student.step_predictions(images, num_steps)
         torch.testing.assert_close(student.combine(steps), expected, rtol=1e-10, atol=1e-12)
     assert not torch.allclose(student(images, 1), student(images, 3))
 

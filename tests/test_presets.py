@@ -446,7 +446,7 @@ def test_the_networks_of_every_preset_can_be_built_and_fit_each_other(name: str,
     method = METHODS[settings.method].load()
     with torch.no_grad():
         teacher = build_network(
-            task.plain_network(params.train_teacher.backbone, info, mean=list(info.mean), std=list(info.std))
+            task.plain_network(params.train_teacher, info, mean=list(info.mean), std=list(info.std))
         )
         assert isinstance(teacher, Classifier)
         student = build_student(method.student(settings, info, task), info.image_size)

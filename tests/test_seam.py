@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from torch import Tensor, nn
 
+from models.core.calling import call
 from models.deploy import PlainNetwork
 from models.factory import build_classifier
 from pipeline.core.arrays import Outputs, Truth
@@ -25,10 +26,11 @@ from pipeline.export.onnx.manifest import describe_files
 from pipeline.export.settings import ExportOnnx
 from pipeline.preflight.code import PROJECT, CodeReader
 from pipeline.runtimes.onnx import OnnxRuntime
-from pipeline.tasks.base import Classes, Image, Placement, Row, Scores, Task
+from pipeline.tasks.base import Classes, Image, Placement, Row, Scores
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import ClassificationTraining
 from pipeline.tasks.gate import Gate, PlacedGate
+from pipeline.tasks.mean_score import MeanScoreTask
 from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale
 from pipeline.tasks.reference import reference
 from pipeline.tasks.training import ExportParts, TaskTraining
@@ -104,28 +106,28 @@ class Tail(nn.Module):
 
 
 class TailedNetwork(nn.Module):
-    """A network in two parts."""
+    """A network that predicts scores, and knows what is made of them."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
         self.tail = Tail()
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the tail makes of the body's scores."""
-        found: tuple[Tensor, Tensor] = self.tail(self.body(images))
-        return found
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the scores (B, 4)."""
+        return call(self.body, images)
 
 
 class ToyTraining(ClassificationTraining):
     """Networks whose outputs are made by a tail."""
 
     def export_parts(self, network: nn.Module) -> ExportParts:
-        assert isinstance(network, TailedNetwork)
-        return ExportParts(network.body, ("scores",), network.tail)
+        tailed = network.student if isinstance(network, PlainNetwork) else network
+        assert isinstance(tailed, TailedNetwork)
+        return ExportParts(tailed.body, ("scores",), tailed.tail)
 
 
-class ToyTask(Task):
+class ToyTask(MeanScoreTask):
     """Predicts the best of four, and how probable each is."""
 
     name = "toy"
@@ -134,7 +136,7 @@ class ToyTask(Task):
     truth_names = ("right",)
     image_columns = ("file", "right", "best")
 
-    def encode_truth(self, images: ImageSet, kept: Sequence[int]) -> Truth:
+    def encode_truth(self, images: ImageSet, kept: Sequence[int], image_size: tuple[int, int]) -> Truth:  # noqa: ARG002
         return {"right": images.categories[list(kept)]}
 
     def signature(self, *, image_size: tuple[int, int], input_dtype: str, class_names: Sequence[str]) -> Signature:

@@ -18,6 +18,7 @@ from pipeline.tasks.classification.training import ClassificationTraining
 from pipeline.training.fine_tuning import TunedBackbone
 from pipeline.training.objective import Objective
 from pipeline.training.settings import FineTuning
+from pipeline.training.teacher_settings import TrainTeacher
 
 TASK = ClassificationTraining()
 INFO = DataInfo("classification", ("a", "b", "c", "d"), (8, 8), (0.5,) * 3, (0.25,) * 3, "none", "packed")
@@ -43,7 +44,9 @@ LABELS = torch.arange(8) % 4
 
 def make_teacher(seed: int = 0) -> Classifier:
     torch.manual_seed(seed)
-    network = TASK.build_plain(TASK.plain_network("resnet8x4", INFO, mean=list(INFO.mean), std=list(INFO.std)))
+    network = TASK.build_plain(
+        TASK.plain_network(TrainTeacher(backbone="resnet8x4"), INFO, mean=list(INFO.mean), std=list(INFO.std))
+    )
     assert isinstance(network, Classifier)
     return network
 

@@ -13,7 +13,8 @@ from pipeline.core.arrays import Outputs, Pixels, Truth
 from pipeline.core.signature import Signature, TensorSpec, image_input
 from pipeline.export.folder import write_samples
 from pipeline.tasks import table
-from pipeline.tasks.base import Classes, Placement, Prediction, Scores, Task
+from pipeline.tasks.base import Classes, Placement, Prediction, Scores
+from pipeline.tasks.mean_score import MeanScoreTask
 from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale
 from pipeline.tasks.table import TaskEntry
 from pipeline.tasks.verification import Reference
@@ -23,7 +24,7 @@ LEVELS, COUNT = "levels", "bright_channels"
 CHANNELS = ["red", "green", "blue"]
 
 
-class Brightness(Task):
+class Brightness(MeanScoreTask):
     """Outputs: the mean of each channel, float32 (3,), and how many are above one half, int32 (1,)."""
 
     name = "brightness"
@@ -33,7 +34,7 @@ class Brightness(Task):
     prediction_columns = ("channel",)
     image_columns = ("file",)
 
-    def encode_truth(self, images: Any, kept: Sequence[int]) -> NoReturn:
+    def encode_truth(self, images: Any, kept: Sequence[int], image_size: tuple[int, int]) -> NoReturn:
         raise NotImplementedError
 
     def signature(self, *, image_size: tuple[int, int], input_dtype: str, class_names: Sequence[str]) -> Signature:

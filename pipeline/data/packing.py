@@ -36,8 +36,9 @@ SAMPLED = 20_000
 """Images of an index from which mean and standard deviation are taken."""
 
 
-EncodeTruth = Callable[[ImageSet, Sequence[int]], Truth]
-"""From a set and the positions of the images that are kept to what is right about them, by the task's names."""
+EncodeTruth = Callable[[ImageSet, Sequence[int], tuple[int, int]], Truth]
+"""From a set, the positions of the images that are kept and the (H, W) that they are brought to, to what is right about
+them, by the task's names."""
 
 
 def write_splits(
@@ -162,7 +163,7 @@ class _SplitWriter:
             if statistics is not None:
                 statistics.add(image)
         facts = kept.facts()
-        save_file({"images": pixels[: len(facts.names)], **self.encode_truth(split, kept.positions)}, path)
+        save_file({"images": pixels[: len(facts.names)], **self.encode_truth(split, kept.positions, self.size)}, path)
         path.chmod(0o644)  # safetensors leaves it to the owner alone
         write_text(self.folder / f"{name}.names.json", f"{json.dumps({'names': facts.names})}\n")
         return path, facts
@@ -184,7 +185,7 @@ class _SplitWriter:
                 statistics.add(image)
         files = FileList.of(root, [split.files[position] for position in kept.positions])
         about = json.dumps({"max_megapixels": self.settings.max_megapixels, "root": str(root)})
-        tensors = files.columns() | dict(self.encode_truth(split, kept.positions))
+        tensors = files.columns() | dict(self.encode_truth(split, kept.positions, self.size))
         save_file(tensors, path, {"about": about})  # one text: safetensors writes several in an order of chance
         path.chmod(0o644)  # safetensors leaves it to the owner alone
         return path, kept.facts(), digest.hexdigest()

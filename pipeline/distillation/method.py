@@ -56,7 +56,7 @@ class Method(ABC):
 
     def student(self, settings: DistillStudent, info: DataInfo, task: TaskTraining) -> NetworkSpec:
         """Return how the student is made; as a plain network, unless the method says otherwise."""
-        return task.plain_network(settings.backbone, info, mean=list(info.mean), std=list(info.std))
+        return task.plain_network(settings, info, mean=list(info.mean), std=list(info.std))
 
     def adapter(
         self,

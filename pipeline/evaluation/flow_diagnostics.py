@@ -2,15 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from models.integrate import Trajectory, step_times
-from pipeline.core.arrays import Outputs
-from pipeline.core.signature import Signature
+from pipeline.core.arrays import Outputs, Truth, concatenate
 from pipeline.data.batch import Batch
 from pipeline.data.dataset import Split
 from pipeline.data.packed_batches import ordered_batches
@@ -23,6 +21,15 @@ BATCH_SIZE = 256
 Row = dict[str, Any]
 Figures = dict[tuple[str, int], dict[str, float]]
 """From (flow, step) to the mean of each figure."""
+
+
+class _Found(NamedTuple):
+    """What is found on a batch at a step."""
+
+    alone: Outputs
+    """By the step itself."""
+    stopped: Outputs
+    """By a student that stops after it."""
 
 
 def columns(task: Task) -> list[str]:
@@ -45,11 +52,11 @@ class FlowDiagnostics:
         teacher: returns the target of each flow; None where the method has no teacher.
     """
 
-    def __init__(self, flows: TracedFlows, teacher: FrozenTeacher | None, task: Task, signature: Signature) -> None:
+    def __init__(self, flows: TracedFlows, teacher: FrozenTeacher | None, task: Task) -> None:
         self.flows = flows
         self.teacher = teacher
         self.task = task
-        self.signature = signature
+        self.outputs = task.training().outputs
 
     @torch.no_grad()
     def trace(self, split: Split, num_steps: int, device: torch.device) -> list[Row]:
@@ -61,16 +68,16 @@ class FlowDiagnostics:
         the ensemble that of a student that stops after this step.
         """
         figures: Figures = {}
-        steps: list[Tensor] = []
+        found: list[list[_Found]] = []
         for module in (self.flows.student, *self.flows.transforms):
             module.eval().to(device)
         for batch in ordered_batches(split, BATCH_SIZE, device):
-            steps.append(self.flows.student.step_logits(batch.images, num_steps).cpu())
+            found.append(self._found(batch, num_steps))
             for key, values in self._batch_figures(batch, num_steps):
                 total = figures.setdefault(key, dict.fromkeys(values, 0.0))
                 for name, value in values.items():
                     total[name] += float(value.sum()) / len(split)
-        scores = self._scores(torch.cat(steps, dim=1), split)
+        scores = [self._scores(batches, split.targets.truth()) for batches in zip(*found, strict=True)]
         times = step_times(num_steps)
         return [
             {"flow": flow, "step": i + 1, "time": times[i], **values, **scores[i]}
@@ -114,22 +121,20 @@ class FlowDiagnostics:
                     figures["estimate_distance"] = _distance(transform(trajectory.estimates[i]), target)
                 yield (name, i), figures
 
-    def _scores(self, steps: Tensor, split: Split) -> list[dict[str, float]]:
-        """Return the primary score of each of ``steps`` (num_steps, N, ...), and of a student that stops after it."""
-        task, truth = self.task, split.targets.truth()
-        found = []
-        for i in range(len(steps)):
-            ensemble = scores_with_error(task, self._outputs(self._combined(steps[: i + 1])), truth)
-            row = {f"step_{task.primary}": task.score(self._outputs(steps[i]), truth)[task.primary]}
-            found.append(row | {f"ensemble_{name}": ensemble[name] for name in (task.primary, task.primary_error)})
-        return found
+    def _found(self, batch: Batch, num_steps: int) -> list[_Found]:
+        """Return the outputs on a batch of each step, and of a student that stops after it."""
+        student = self.flows.student
+        steps = student.step_predictions(batch.images, num_steps)
+        stopped = [student.combine(steps[: i + 1]) for i in range(num_steps)]
+        return [_Found(*map(self.outputs, pair)) for pair in zip(steps, stopped, strict=True)]
 
-    def _combined(self, steps: Tensor) -> Tensor:
-        return self.flows.student.combine(steps)
-
-    def _outputs(self, predicted: Tensor) -> Outputs:
-        (name,) = self.signature.output_names
-        return {name: np.asarray(predicted)}
+    def _scores(self, found: Sequence[_Found], truth: Truth) -> dict[str, float]:
+        """Return the primary score of a step, ``found`` of each batch, and that of a student that stops after it."""
+        task, primary = self.task, self.task.primary
+        alone, stopped = (concatenate(batches) for batches in zip(*found, strict=True))
+        scores = scores_with_error(task, stopped, truth)
+        row = {f"step_{primary}": task.score(alone, truth)[primary]}
+        return row | {f"ensemble_{name}": scores[name] for name in (primary, task.primary_error)}
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from models.deploy import DeployableNetwork
     from pipeline.core.signature import Signature
     from pipeline.runtimes.base import Runtime
+    from pipeline.tasks.base import Task
 
 Opened = dict[str, Callable[[], "Runtime"]] | str
 """From each precision, fp32 first, to what opens its runtime; or the reason why there is none on this host."""
@@ -34,6 +35,7 @@ class Options:
 
     network: DeployableNetwork
     """The trained student with its steps."""
+    task: Task
     signature: Signature
     provider: str
     """Of ONNX Runtime."""
@@ -67,7 +69,7 @@ def _torch() -> Open:
 
     def open_torch(folder: Path, options: Options) -> Opened:  # noqa: ARG001  (signature of Open)
         own = copy.deepcopy(options.network)  # its forms share weights, and the reference is computed on the CPU
-        network = own.general_form().to(options.device)
+        network = options.task.training().export_parts(own.general_form()).whole().to(options.device)
         names, device = options.signature.output_names, options.device
         return {"fp32": lambda: TorchRuntime(network, output_names=names, device=device)}
 

@@ -9,13 +9,13 @@ from torch import nn
 from models.deploy import DeployableNetwork
 from models.factory import count_parameters
 from pipeline.core.errors import GateError
-from pipeline.core.signature import Signature
 from pipeline.data.dataset import Split
 from pipeline.networks.complexity import count_macs
 from pipeline.runtimes.base import predict
 from pipeline.runtimes.latency import benchmark
 from pipeline.runtimes.torch import TorchRuntime
-from pipeline.tasks.base import Scores, Task
+from pipeline.tasks.base import Scores
+from pipeline.tasks.data import TaskData
 from pipeline.tasks.reference import REFERENCE_BATCH
 from pipeline.tasks.verification import scores_with_error
 
@@ -62,9 +62,10 @@ class StepCalibration:
         split: images that are held out of training, never those of the test split.
     """
 
-    def __init__(self, task: Task, signature: Signature, split: Split, device: torch.device) -> None:
-        self.task = task
-        self.signature = signature
+    def __init__(self, data: TaskData, split: Split, device: torch.device) -> None:
+        self.task = data.task
+        self.training = data.training
+        self.signature = data.signature()
         self.split = split
         self.device = device
 
@@ -94,10 +95,11 @@ class StepCalibration:
         return height, width
 
     def _runtime(self, form: nn.Module) -> TorchRuntime:
-        return TorchRuntime(form.to(self.device), output_names=self.signature.output_names, device=self.device)
+        whole = self.training.export_parts(form).whole()
+        return TorchRuntime(whole.to(self.device), output_names=self.signature.output_names, device=self.device)
 
     def _macs(self, form: nn.Module) -> int:
-        return count_macs(form.to(self.device), self._image_size, self.device)
+        return count_macs(self.training.export_parts(form).body.to(self.device), self._image_size, self.device)
 
 
 def choose_steps(

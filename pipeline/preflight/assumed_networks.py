@@ -7,7 +7,7 @@ from pipeline.data.sources.table import SOURCES
 from pipeline.params.schema import Params
 from pipeline.preflight.network_checks import known_size
 from pipeline.tasks.table import TASKS
-from pipeline.tasks.training import TaskTraining
+from pipeline.tasks.training import NetworkChoice, TaskTraining
 
 FEW = 2
 """Classes, where their number changes nothing that is checked."""
@@ -25,14 +25,14 @@ def assumed_data(params: Params, *, count: int = FEW) -> tuple[TaskTraining, Dat
     return TASKS[task].load().training(), info
 
 
-def assumed_network(params: Params, backbone: str, *, with_feature_map: bool = False) -> nn.Module:
-    """Return the plain network ``backbone`` with random weights, for images of the size that ``params`` say, if any.
+def assumed_network(params: Params, settings: NetworkChoice, *, with_feature_map: bool = False) -> nn.Module:
+    """Return the plain network of ``settings`` with random weights, for images of the size that ``params`` say, if any.
 
     Raises:
         ValueError: it cannot be built, or has no feature map where it must.
     """
     task, info = assumed_data(params)
-    spec = task.plain_network(backbone, info, mean=[*STATISTICS], std=[*STATISTICS])
+    spec = task.plain_network(settings, info, mean=[*STATISTICS], std=[*STATISTICS])
     changed: dict[str, bool | None] = {"feature_map": True} if with_feature_map else {}
     changed |= {"image_size": None} if known_size(params) is None else {}
     return task.build_plain(spec._replace(arguments=spec.arguments | changed))

@@ -112,7 +112,8 @@ def check_buildable(params: Params, backbones: Mapping[str, str]) -> None:
             from pipeline.preflight.assumed_networks import assumed_network
 
             with user_error(key):
-                network = assumed_network(params, name, with_feature_map=needs_map)
+                chosen = params.distill_student if key == STUDENT else params.train_teacher
+                network = assumed_network(params, chosen, with_feature_map=needs_map)
                 if size is not None:
                     check_image_size(network, (size, size))
 

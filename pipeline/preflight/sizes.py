@@ -42,9 +42,9 @@ def check_student_is_smaller(params: Params) -> None:
 
 def _pairs(params: Params) -> Iterator[Pair]:
     """Yield the sizes of networks with random weights, with few classes and with many."""
-    student, backbone = params.distill_student, params.train_teacher.backbone
+    student, teacher = params.distill_student, params.train_teacher
     for count in CLASSES:
         task, info = assumed_data(params, count=count)
         small = build_student(METHODS[student.method].load().student(student, info, task), info.image_size)
-        large = task.build_plain(task.plain_network(backbone, info, mean=[*info.mean], std=[*info.std]))
+        large = task.build_plain(task.plain_network(teacher, info, mean=[*info.mean], std=[*info.std]))
         yield Pair(count_parameters(small), count_parameters(large))

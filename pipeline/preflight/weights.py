@@ -104,22 +104,22 @@ def _check_fit(params: Params, section: str, settings: TrainedNetwork, *, needs_
     given = find_weights(settings.backbone, settings.weights, entry=settings.weights_entry, key=key)
     weights = given.read()
     with user_error(f"{section}.backbone"):
-        network = assumed_network(params, settings.backbone, with_feature_map=needs_map)
+        network = assumed_network(params, settings, with_feature_map=needs_map)
     try:
         load_weights(network, weights, new_head=True)
     except UserError as error:
         knows_size = known_size(params) is not None
-        if knows_size or not _follows_size(network, params, settings.backbone, needs_map=needs_map):
+        if knows_size or not _follows_size(network, params, settings, needs_map=needs_map):
             raise UserError(f"{key}: {error}") from error
 
 
-def _follows_size(network: nn.Module, params: Params, backbone: str, *, needs_map: bool) -> bool:
-    """Return whether weights of ``network``, the ``backbone`` for images of a usual size, are others for another."""
+def _follows_size(network: nn.Module, params: Params, settings: TrainedNetwork, *, needs_map: bool) -> bool:
+    """Return whether weights of ``network``, that of ``settings``, are others for images of another size."""
     from pipeline.preflight.assumed_networks import assumed_network
 
     data = params.prepare_data.model_copy(update={"image_size": OTHER_SIZE})
     try:
-        other = assumed_network(params.model_copy(update={"prepare_data": data}), backbone, with_feature_map=needs_map)
+        other = assumed_network(params.model_copy(update={"prepare_data": data}), settings, with_feature_map=needs_map)
     except ValueError:
         return True
     one, another = ({name: tensor.shape for name, tensor in each.state_dict().items()} for each in (network, other))

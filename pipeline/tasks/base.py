@@ -99,6 +99,21 @@ class Tile(NamedTuple):
     is_right: bool
 
 
+class ScoreChange(NamedTuple):
+    """What a network loses against another on the same images."""
+
+    score: float
+    """The primary score."""
+    reference: float
+    """That of the other."""
+    drop: float
+    """By how much the first lies below the second, as a fraction."""
+    standard_errors_above: float
+    """By how many standard errors the drop exceeds what is allowed, at least 0."""
+    counted: str
+    """On what that rests: "3 images lost, 1 gained"."""
+
+
 class Task(ABC):
     """What is particular to one kind of prediction."""
 
@@ -112,6 +127,10 @@ class Task(ABC):
     """The arrays that the truth of a split consists of."""
     classification_output: str | None = None
     """The output whose largest values are classes, for clients that ask a server for names; None: there is none."""
+    resize: str = "central_square"
+    """What images of other sizes are brought to: ``central_square``, or ``letterbox``: the whole image, padded."""
+    scored_on_samples: bool = True
+    """Whether the primary score of the few images that go along with a package says anything."""
 
     @property
     def primary_error(self) -> str:
@@ -119,8 +138,12 @@ class Task(ABC):
         return f"{self.primary}_standard_error"
 
     @abstractmethod
-    def encode_truth(self, images: ImageSet, kept: Sequence[int]) -> Truth:
-        """Return what is right about the images at the positions ``kept``, by ``truth_names``, to be stored."""
+    def encode_truth(self, images: ImageSet, kept: Sequence[int], image_size: tuple[int, int]) -> Truth:
+        """Return what is right about the images at the positions ``kept``, by ``truth_names``, to be stored.
+
+        Args:
+            image_size: (H, W) that the images are brought to.
+        """
 
     @abstractmethod
     def signature(self, *, image_size: tuple[int, int], input_dtype: str, class_names: Sequence[str]) -> Signature:
@@ -131,8 +154,16 @@ class Task(ABC):
         """Return the scores of ``outputs`` of N images against their ``truth``, the primary one among them."""
 
     @abstractmethod
-    def rightness(self, outputs: Outputs, truth: Truth) -> NDArray[np.float64]:
-        """Return how right the answer on each image is, 0 to 1, (N,); their mean is the primary score."""
+    def standard_error(self, outputs: Outputs, truth: Truth) -> float:
+        """Return the standard error of the primary score, as of a sample of images."""
+
+    @abstractmethod
+    def change(self, outputs: Outputs, reference: Outputs, truth: Truth, *, allowed: float) -> ScoreChange:
+        """Return how the primary score of ``outputs`` lies below that of ``reference`` on the same images.
+
+        Args:
+            allowed: by how much it may.
+        """
 
     def doubts(self, outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[str]:  # noqa: ARG002
         """Return why ``outputs`` are of no use whatever they were exported from, as predicates; a task may know none.

@@ -15,9 +15,12 @@ from pipeline.tasks.verification import Reference
 REFERENCE_BATCH = 256
 
 
-def trained_outputs(network: DeployableNetwork, signature: Signature, split: Split, batch_size: int) -> Outputs:
+def trained_outputs(
+    task: Task, network: DeployableNetwork, signature: Signature, split: Split, batch_size: int
+) -> Outputs:
     """Return the outputs (N, ...) of the trained ``network`` in float32 on the CPU."""
-    runtime = TorchRuntime(network.eval(), output_names=signature.output_names, device=torch.device("cpu"))
+    whole = task.training().export_parts(network.eval()).whole()
+    runtime = TorchRuntime(whole, output_names=signature.output_names, device=torch.device("cpu"))
     return predict(runtime, split.pixels, batch_size)
 
 
@@ -25,5 +28,5 @@ def reference(
     task: Task, network: DeployableNetwork, signature: Signature, split: Split, batch_size: int = REFERENCE_BATCH
 ) -> Reference:
     """Return the images of ``split`` with their truth and the answers of the trained ``network``."""
-    outputs = trained_outputs(network, signature, split, batch_size)
+    outputs = trained_outputs(task, network, signature, split, batch_size)
     return Reference(task, np.ascontiguousarray(split.pixels), split.targets.truth(), outputs)

@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from models.core.calling import as_tuple
+from pipeline.core.arrays import Outputs
 from pipeline.core.errors import UserError
 from pipeline.data.batch import Batch, Mix, Targets
 from pipeline.data.dataset import DataInfo, Split
@@ -80,9 +82,47 @@ class ExportParts(NamedTuple):
     tail: nn.Module | None
     """From those tensors to the outputs: exported once, and float32 in every precision. None: they are the outputs."""
 
+    def whole(self) -> nn.Module:
+        """Return the network from images to outputs."""
+        return self.body if self.tail is None else _Joined(self.body, self.tail)
+
+
+class _Joined(nn.Module):
+    """A body with its tail."""
+
+    def __init__(self, body: nn.Module, tail: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.tail = tail
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs (B, ...) on images (B, 3, H, W)."""
+        return as_tuple(self.tail(*as_tuple(self.body(images))))
+
+
+class NetworkChoice(Protocol):
+    """The settings that say which network is meant, where only its task knows more of them."""
+
+    @property
+    def backbone(self) -> str:
+        """Return the name of the backbone."""
+
+
+class StudentKinds(NamedTuple):
+    """The kinds of network, names of ``pipeline.networks.saved.NETWORK_KINDS``, that students of a task are."""
+
+    features: str
+    """With flows at feature maps."""
+    logits: str | None = None
+    """With a flow at the end; None: the task has none."""
+    layers: str | None = None
+    """With a meta-encoder as ordinary layers."""
+
 
 class TaskTraining(ABC):
     """What a task decides about networks and their training."""
+
+    kinds: StudentKinds
 
     @abstractmethod
     def read_targets(self, tensors: Mapping[str, Tensor]) -> Targets:
@@ -101,7 +141,9 @@ class TaskTraining(ABC):
         """
 
     @abstractmethod
-    def plain_network(self, backbone: str, info: DataInfo, *, mean: list[float], std: list[float]) -> NetworkSpec:
+    def plain_network(
+        self, settings: NetworkChoice, info: DataInfo, *, mean: list[float], std: list[float]
+    ) -> NetworkSpec:
         """Return how a network without sampling steps is made, as teachers and plain students are."""
 
     @abstractmethod
@@ -142,5 +184,9 @@ class TaskTraining(ABC):
         """Return what builders of networks must know of the outputs: the arguments that say how many there are."""
 
     @abstractmethod
+    def outputs(self, predicted: Predicted) -> Outputs:
+        """Return what a network predicted as arrays, by the names of the task's signature."""
+
+    @abstractmethod
     def export_parts(self, network: nn.Module) -> ExportParts:
-        """Return ``network``, from images to outputs, in the two parts in which it is exported."""
+        """Return ``network``, a ``DeployableNetwork`` or a form of it, in the two parts in which it is exported."""

@@ -1,11 +1,8 @@
 """How a deployed network is verified: the same answers as the trained one, in every batch size, within its gate."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-
-import numpy as np
 
 from pipeline.core.arrays import Outputs, Pixels, Truth, first_rows
 from pipeline.core.errors import GateError
@@ -13,7 +10,7 @@ from pipeline.runtimes.base import Runtime, predict
 from pipeline.tasks.base import Scores, Task
 from pipeline.tasks.gate import PlacedGate
 from pipeline.tasks.parity import Parity, Scale
-from pipeline.tasks.significance import STANDARD_ERRORS, most_exceptions, standard_errors_above
+from pipeline.tasks.significance import STANDARD_ERRORS, most_exceptions
 
 BATCH_TOLERANCE = 0.2
 """Share of their spread by which outputs may differ between batch sizes: kernels round otherwise for each."""
@@ -85,7 +82,7 @@ def verify(
         require_difference(by_batch[count], part, gate)
         _require_same_in_batches(compared(task, few, first_rows(outputs, count), scale, part), part)
     drop = require_score(outputs, reference, whole, gate)
-    scores, error = task.score(outputs, reference.truth), standard_error(task, outputs, reference.truth)
+    scores, error = task.score(outputs, reference.truth), task.standard_error(outputs, reference.truth)
     return Verified(scores, error, parity, drop, outputs, by_batch)
 
 
@@ -99,13 +96,7 @@ def compared(task: Task, outputs: Outputs, reference: Outputs, scale: Scale, wha
 
 def scores_with_error(task: Task, outputs: Outputs, truth: Truth) -> dict[str, float]:
     """Return the scores of ``outputs``, and the standard error of the primary one by the task's name for it."""
-    return {**task.score(outputs, truth), task.primary_error: standard_error(task, outputs, truth)}
-
-
-def standard_error(task: Task, outputs: Outputs, truth: Truth) -> float:
-    """Return the standard error of the primary score, which is a mean over images."""
-    right = task.rightness(outputs, truth)
-    return float(right.std() / math.sqrt(len(right)))
+    return {**task.score(outputs, truth), task.primary_error: task.standard_error(outputs, truth)}
 
 
 def require_difference(found: Parity, what: str, gate: PlacedGate) -> None:
@@ -134,16 +125,13 @@ def require_score(outputs: Outputs, reference: Reference, what: str, gate: Place
         GateError: it is more than ``gate`` allows, and chance does not explain it; names ``what`` and the figures.
     """
     task, allowed = reference.task, gate.gate.max_drop
-    right, trained = (task.rightness(given, reference.truth) for given in (outputs, reference.outputs))
-    change = trained - right
-    lost, gained = float(np.maximum(change, 0).sum()), float(np.maximum(-change, 0).sum())
-    drop = (lost - gained) / len(reference)
-    above = standard_errors_above(lost, gained, len(reference), allowed)
-    if above > STANDARD_ERRORS:
-        fell = f"{task.primary} {right.mean():.2%} lies {drop:.2%} below the trained network's {trained.mean():.2%}"
-        counted = f"{lost:g} images lost, {gained:g} gained, {above:.1f} standard errors above the bound"
+    found = task.change(outputs, reference.outputs, reference.truth, allowed=allowed)
+    if found.standard_errors_above > STANDARD_ERRORS:
+        trained = f"below the trained network's {found.reference:.2%}"
+        fell = f"{task.primary} {found.score:.2%} lies {found.drop:.2%} {trained}"
+        counted = f"{found.counted}, {found.standard_errors_above:.1f} standard errors above the bound"
         raise GateError(gate.refusal(f"{what}: {fell} ({counted})", f"is {allowed:.2%}", "max_drop"))
-    return drop
+    return found.drop
 
 
 def _require_same_in_batches(found: Parity, what: str) -> None:

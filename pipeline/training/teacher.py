@@ -46,7 +46,7 @@ def find_teacher(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> 
         UserError: the backbone is unknown or cannot take the images, or there are no such weights.
     """
     start = find_start(settings, info, section=SECTION)
-    spec = task.plain_network(settings.backbone, info, mean=[*start.info.mean], std=[*start.info.std])
+    spec = task.plain_network(settings, info, mean=[*start.info.mean], std=[*start.info.std])
     with user_error(f"{SECTION}.backbone"):
         network = task.build_plain(spec)
         check_image_size(network, info.image_size)

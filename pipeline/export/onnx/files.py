@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import onnx
 import torch
 
+from models.core.calling import as_tuple
 from models.deploy import DeployableNetwork
 from pipeline.core.arrays import Pixels
 from pipeline.core.errors import GateError, UserError
@@ -16,7 +17,7 @@ from pipeline.core.files import Json
 from pipeline.core.signature import Signature
 from pipeline.export.calibration import Calibration
 from pipeline.export.onnx.exporter import export_image_network, export_network, join_tail
-from pipeline.export.onnx.graph_form import as_tuple, smallest_form
+from pipeline.export.onnx.graph_form import smallest_form
 from pipeline.export.precisions import FP32, PRECISIONS, PrecisionEntry
 from pipeline.export.settings import ExportOnnx
 from pipeline.export.tensorrt.operator_support import MAJORS, check_support

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from models.core.calling import as_tuple
 from models.deploy import DeployableNetwork
 from pipeline.core.errors import GateError
 from pipeline.tasks.training import ExportParts, TaskTraining
@@ -30,7 +31,8 @@ class Form(NamedTuple):
 def smallest_form(network: DeployableNetwork, images: Tensor, task: TaskTraining, *, collapse: bool) -> Form:
     """Return the smallest of the forms that ``network`` offers.
 
-    Each is computed in float64 on the first of ``images`` (uint8, (N, 3, H, W)) and compared with the network itself.
+    The body of each is computed in float64 on the first of ``images`` (uint8, (N, 3, H, W)) and compared with that of
+    the network itself; what a tail makes of it is the same.
 
     Raises:
         GateError: a rewriting does not compute what the student computes.
@@ -39,13 +41,13 @@ def smallest_form(network: DeployableNetwork, images: Tensor, task: TaskTraining
     shown = images[:COMPARED_IMAGES].double() / 255
     chosen, name, difference = network.general_form(), "general", 0.0
     with torch.inference_mode():
-        reference = as_tuple(precise(shown))
+        reference = as_tuple(task.export_parts(precise).body(shown))
     if not all(bool(output.isfinite().all()) for output in reference):
         raise GateError("the trained network's outputs are not all finite: its training diverged; train it again")
     for rewriting, build in precise.smaller_forms(images.shape[2:], collapse=collapse).items():
         smaller = build()
         with torch.inference_mode():
-            found = _difference(run_parts(task.export_parts(smaller), shown), reference)
+            found = _difference(as_tuple(task.export_parts(smaller).body(shown)), reference)
         if not found <= TOLERANCE:
             raise GateError(
                 f"the {rewriting} form differs from the student by {found:.3g} in float64: an internal error, please "
@@ -53,17 +55,6 @@ def smallest_form(network: DeployableNetwork, images: Tensor, task: TaskTraining
             )
         chosen, name, difference = smaller, rewriting, found
     return Form(task.export_parts(chosen.float()), name, difference)
-
-
-def run_parts(parts: ExportParts, images: Tensor) -> tuple[Tensor, ...]:
-    """Return the outputs of a network that is given in its parts."""
-    between = as_tuple(parts.body(images))
-    return between if parts.tail is None else as_tuple(parts.tail(*between))
-
-
-def as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return what a network returned, one output or several, as a tuple."""
-    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
 
 def _difference(found: Sequence[Tensor], reference: Sequence[Tensor]) -> float:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs, Truth
 from pipeline.core.signature import Signature, TensorSpec, image_input
-from pipeline.tasks.base import Classes, Image, Placement, Prediction, Review, Row, Scores, Task, Tile
+from pipeline.tasks.base import Classes, Image, Placement, Prediction, Review, Row, Scores, Tile
 from pipeline.tasks.classification.doubts import doubts
 from pipeline.tasks.classification.metrics import log_softmax, score
 from pipeline.tasks.classification.review import IMAGE_COLUMNS, image_rows, review, tile
+from pipeline.tasks.mean_score import MeanScoreTask
 from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale, require_comparable
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ logits = session.run(["logits"], {"image": pixels})[0]
 print(labels[int(logits.argmax())])"""
 
 
-class Classification(Task):
+class Classification(MeanScoreTask):
     """The task ``classification``."""
 
     name = "classification"
@@ -39,7 +40,7 @@ class Classification(Task):
     prediction_columns = ("label", "probability", "rank")
     image_columns = IMAGE_COLUMNS
 
-    def encode_truth(self, images: ImageSet, kept: Sequence[int]) -> Truth:
+    def encode_truth(self, images: ImageSet, kept: Sequence[int], image_size: tuple[int, int]) -> Truth:  # noqa: ARG002
         """Return the labels (len(kept),): the categories of the images."""
         return {LABELS: images.categories[np.asarray(kept, dtype=np.int64)]}
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.factory import build_classifier
+from pipeline.core.arrays import Outputs
 from pipeline.core.distributed import all_reduce_sum, local_shard, world_size
 from pipeline.data.batch import Batch, Mix, Targets
 from pipeline.data.dataset import DataInfo, Split
@@ -19,7 +20,15 @@ from pipeline.tasks.classification.class_rows import take_classes
 from pipeline.tasks.classification.doubts import doubts
 from pipeline.tasks.classification.targets import ClassTargets, class_targets
 from pipeline.tasks.significance import share_error
-from pipeline.tasks.training import ExportParts, GivenCheck, Supervision, TaskTraining, Validation
+from pipeline.tasks.training import (
+    ExportParts,
+    GivenCheck,
+    NetworkChoice,
+    StudentKinds,
+    Supervision,
+    TaskTraining,
+    Validation,
+)
 
 VALIDATION_BATCH = 256
 
@@ -89,6 +98,8 @@ class CrossEntropy(Supervision):
 class ClassificationTraining(TaskTraining):
     """The training side of the task ``classification``."""
 
+    kinds = StudentKinds(features="feature_flow_student", logits="flow_student", layers="layered_classifier")
+
     def read_targets(self, tensors: Mapping[str, Tensor]) -> Targets:
         """Return the labels."""
         return ClassTargets(tensors["labels"])
@@ -104,9 +115,11 @@ class ClassificationTraining(TaskTraining):
         balanced = class_weights == "balanced"
         return CrossEntropy(info.class_names, label_smoothing, info.class_counts, balanced=balanced)
 
-    def plain_network(self, backbone: str, info: DataInfo, *, mean: list[float], std: list[float]) -> NetworkSpec:
+    def plain_network(
+        self, settings: NetworkChoice, info: DataInfo, *, mean: list[float], std: list[float]
+    ) -> NetworkSpec:
         """Return how a classifier is made."""
-        arguments = {"backbone": backbone, **self.output_arguments(info), "mean": mean, "std": std}
+        arguments = {"backbone": settings.backbone, **self.output_arguments(info), "mean": mean, "std": std}
         return NetworkSpec("classifier", arguments | {"image_size": list(info.image_size)})
 
     def build_plain(self, spec: NetworkSpec) -> nn.Module:
@@ -128,6 +141,10 @@ class ClassificationTraining(TaskTraining):
     def output_arguments(self, info: DataInfo) -> dict[str, Any]:
         """Return the number of classes."""
         return {"num_classes": len(info.class_names)}
+
+    def outputs(self, predicted: Tensor) -> Outputs:
+        """Return the logits (B, num_classes)."""
+        return {"logits": predicted.detach().cpu().numpy()}
 
     def export_parts(self, network: nn.Module) -> ExportParts:
         """Return the whole network as the body: logits are the outputs."""

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs, Truth
 from pipeline.core.signature import Signature, TensorSpec, image_input
-from pipeline.tasks.base import Classes, Confusion, Image, Placement, Prediction, Review, Row, Scores, Task, Tile
+from pipeline.tasks.base import Classes, Confusion, Image, Placement, Prediction, Review, Row, Scores, Tile
+from pipeline.tasks.mean_score import MeanScoreTask
 from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.tasks.training import TaskTraining
 
 
-class Hits(Task):
+class Hits(MeanScoreTask):
     """The task ``hits``."""
 
     name = "hits"
@@ -28,7 +29,7 @@ class Hits(Task):
     prediction_columns = ("thing",)
     image_columns = ("file", "right", "guess", "points")
 
-    def encode_truth(self, images: ImageSet, kept: Sequence[int]) -> Truth:
+    def encode_truth(self, images: ImageSet, kept: Sequence[int], image_size: tuple[int, int]) -> Truth:  # noqa: ARG002
         """Return the number of the right thing, (len(kept),)."""
         return {"right": images.categories[np.asarray(kept, dtype=np.int64)]}
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.arrays import Truth
+from pipeline.core.arrays import Outputs, Truth
 from pipeline.data.batch import Batch, Targets
 from pipeline.data.dataset import DataInfo, Split
 from pipeline.tasks.classification.targets import ClassTargets
@@ -47,6 +47,10 @@ class HitsTraining(ClassificationTraining):
         """Return the loss."""
         balanced = class_weights == "balanced"
         return Misses(info.class_names, label_smoothing, info.class_counts, balanced=balanced)
+
+    def outputs(self, predicted: Tensor) -> Outputs:
+        """Return the points of each thing."""
+        return {"points": predicted.detach().cpu().numpy()}
 
     def export_parts(self, network: nn.Module) -> ExportParts:
         """Return the whole network as the body."""
