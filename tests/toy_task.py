@@ -140,5 +140,10 @@ def make_package(folder: Path) -> Path:
     make_model(folder / "model.onnx")
     write_samples(folder, samples())
     return write_package(
-        folder, files={"fp32": "model.onnx"}, class_names=CHANNELS, size=SIZE, dtype="float32", task=Brightness()
+        folder,
+        files={"fp32": "model.onnx"},
+        classes=Classes(tuple(CHANNELS)),
+        image_size=(SIZE, SIZE),
+        dtype="float32",
+        task=Brightness(),
     )

@@ -37,9 +37,16 @@ class DataRecord(Record):
     image_size: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
     mean: Triple
     std: Triple
-    resize: Literal["none", "central_square"]
+    resize: Literal["none", "central_square", "letterbox"]
     storage: Literal["packed", "index"]
     class_counts: dict[str, list[int]]
+    category_ids: list[int] | None = None
+
+    @model_validator(mode="after")
+    def _an_id_for_each_class(self) -> Self:
+        if self.category_ids is not None and len(set(self.category_ids)) != len(self.classes):
+            raise ValueError(f"category_ids are {self.category_ids}, one of its own for each class is needed")
+        return self
 
 
 class StudentNetworkRecord(Record):

@@ -47,11 +47,7 @@ labels = json.load(open("labels.json"))["labels"]
 height, width = preprocessing["image_size"]
 
 image = ImageOps.exif_transpose(Image.open("image.png")).convert("RGB")
-scale = max(width / image.width, height / image.height)  # cover the input, then cut out the centre
-covering = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-image = image.resize(covering, Image.Resampling.BICUBIC)
-left, top = (image.width - width) // 2, (image.height - height) // 2
-image = image.crop((left, top, left + width, top + height))
+$fitting
 $pixels
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 $usage
@@ -97,6 +93,21 @@ $versions
 Method: Shao, Shen, Gong, Chen, Dai, "Precise Knowledge Transfer via Flow Matching", arXiv 2402.02012.
 """
 
+
+FITTINGS = {
+    "central_square": """\
+scale = max(width / image.width, height / image.height)  # cover the input, then cut out the centre
+covering = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+image = image.resize(covering, Image.Resampling.BICUBIC)
+left, top = (image.width - width) // 2, (image.height - height) // 2
+image = image.crop((left, top, left + width, top + height))""",
+    "letterbox": """\
+scale = min(width / image.width, height / image.height)  # all of it fits the input, at its top left
+fitting = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+original, image = image, Image.new("RGB", (width, height), 3 * (preprocessing["padding"],))
+image.paste(original.resize(fitting, Image.Resampling.BICUBIC))""",
+}
+"""From the whole ``image`` to one of the input's size, by the ways of ``pipeline.tasks.base.Task.resize``."""
 
 PIXELS = {
     "float32": "pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)[None] / 255  # (1, 3, H, W), RGB",
@@ -153,6 +164,7 @@ def model_card(package: Package, facts: Facts) -> str:
         opset=manifest["opset"],
         files="\n".join(_file_row(name, manifest["files"][name], task) for name in sorted(manifest["files"])),
         precisions="; ".join(f"`{name}`: {PRECISIONS[name].description}" for name in package.files),
+        fitting=FITTINGS[task.resize],
         pixels=PIXELS[package.input_dtype],
         usage=task.card_usage(),
         points="\n".join(_point_row(point, task) for point in facts.tradeoff["points"]),

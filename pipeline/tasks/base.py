@@ -137,6 +137,14 @@ class Task(ABC):
         """Return the key of the primary score's standard error in reports."""
         return f"{self.primary}_standard_error"
 
+    def as_exported(self, manifest: Mapping[str, Any]) -> Task:  # noqa: ARG002  (for others)
+        """Return the task as it was set when the files that ``manifest`` describes were exported.
+
+        Raises:
+            KeyError, TypeError, ValueError: ``manifest`` does not say it.
+        """
+        return self
+
     @abstractmethod
     def encode_truth(self, images: ImageSet, kept: Sequence[int], image_size: tuple[int, int]) -> Truth:
         """Return what is right about the images at the positions ``kept``, by ``truth_names``, to be stored.

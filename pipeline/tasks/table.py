@@ -5,9 +5,9 @@ To add one: a ``pipeline.tasks.base.Task`` in a folder of its own, and an entry 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.core.table import Entry, Table
 
@@ -28,9 +28,16 @@ def _classification() -> Task:
     return Classification()
 
 
+def _detection() -> Task:
+    from pipeline.tasks.detection.task import Detection
+
+    return Detection()
+
+
 TASKS = Table(
     "task",
     TaskEntry(name="classification", description="one class for an image", load=_classification),
+    TaskEntry(name="detection", description="boxes around things, with their classes", load=_detection),
 )
 
 DEFAULT = "classification"
@@ -44,3 +51,12 @@ def get_task(name: str) -> Task:
         ValueError: the name is unknown; the message lists the known ones.
     """
     return TASKS[name].load()
+
+
+def exported_task(manifest: Mapping[str, Any]) -> Task:
+    """Return the task of the files that ``manifest`` describes, as it was set when they were exported.
+
+    Raises:
+        KeyError, TypeError, ValueError: the manifest names an unknown task, or is damaged.
+    """
+    return get_task(manifest.get("task", DEFAULT)).as_exported(manifest)
