@@ -95,7 +95,7 @@ KNOWN = Reference(TASK, np.zeros((4, 3, 8, 8), np.uint8), {"labels": LABELS}, {"
 def test_what_is_found_of_a_runtime() -> None:
     found = verify(Fixed(LOGITS), KNOWN, EXACT, what="onnx", batch_size=4, batch_sizes=[1, 3, 64])
     assert (found.scores["accuracy"], found.drop) == (0.75, 0.0)
-    assert found.parity == Parity(0.0, 0.875, 0.0, 1.0)
+    assert found.parity == Parity(0.0, 0.875, 0.0, 1.0, 4)
     assert set(found.by_batch) == {1, 3, 4}
     assert found.standard_error == pytest.approx(math.sqrt(0.75 * 0.25 / 4))
 

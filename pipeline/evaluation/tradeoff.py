@@ -47,7 +47,7 @@ class Point(NamedTuple):
     score_error: float
     """Its standard error."""
     agreement: float
-    """Share of images with the answer that the trained network gives in as many steps."""
+    """Share of answers, images or whatever the task counts, that the trained network gives in as many steps."""
     bytes: int
     latency_ms: float
     """Median of one call."""
@@ -112,7 +112,7 @@ def measure_tradeoff(
                 if file.precision not in settings.precisions:
                     continue
                 try:
-                    runtime = open_exported(file, num_threads=settings.num_threads, spinning=False)
+                    runtime = open_exported(file.path, num_threads=settings.num_threads, spinning=False)
                     found.points.append(_point(network.num_steps, file, runtime, trained))
                     runtimes.append(runtime)
                 except GateError as error:
@@ -163,7 +163,8 @@ def _point(num_steps: int | None, file: Exported, runtime: Runtime, trained: Ref
 def _plain_runtime(network: DeployableNetwork, source: Source, path: Path, settings: MeasureTradeoff) -> Runtime:
     """Write the student without its flows to ``path`` and open it."""
     taken, names = source.signature.input, source.signature.output_names
-    export_image_network(network.without_flows(), path, taken, names, opset=source.settings.opset, metadata={})
+    whole = source.task.export_parts(network.without_flows()).whole()
+    export_image_network(whole, path, taken, names, opset=source.settings.opset, metadata={})
     return OnnxRuntime(path, num_threads=settings.num_threads, spinning=False)
 
 

@@ -180,13 +180,18 @@ class Task(ABC):
         """
         return []
 
-    @abstractmethod
     def scale(self, reference: Outputs) -> Scale:
-        """Return by what differences from the outputs ``reference`` are measured; see ``pipeline.tasks.parity``."""
+        """Return by what differences from the outputs ``reference`` are measured, (N,); see ``pipeline.tasks.parity``.
+
+        It is 1 where a task compares no outputs value by value, as those with a tail do not.
+        """
+        return np.ones(len(next(iter(reference.values()))))
 
     @abstractmethod
     def compare(self, outputs: Outputs, reference: Outputs, scale: Scale) -> Parity:
         """Return how far ``outputs`` are from ``reference``, of the same images, by the ``scale`` of each.
+
+        The agreement counts whatever the task's answers consist of: images, detections.
 
         Raises:
             GateError: the shapes differ, or a value is not finite.
@@ -265,6 +270,10 @@ class Task(ABC):
     @abstractmethod
     def card_usage(self) -> str:
         """Return the Python lines that end a model card's example: from ``session`` and ``pixels`` to an answer."""
+
+    def output_facts(self) -> Mapping[str, Any]:
+        """Return what users of a file must know of its outputs, beside the signature, as JSON; none by default."""
+        return {}
 
     @abstractmethod
     def training(self) -> TaskTraining:
