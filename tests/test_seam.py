@@ -413,7 +413,7 @@ def test_what_a_task_counts_decides_where_nothing_is_compared_by_value() -> None
 
 def test_samples_that_no_score_follows_from_carry_no_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, split = CountingTask(), make_split()
-    monkeypatch.setattr(folder, "get_task", lambda _: task)
+    monkeypatch.setattr(folder, "exported_task", lambda _: task)
     known = Reference(
         task, split.pixels, split.targets.truth(), Given(np.eye(4)[np.arange(30) % 4]).infer(split.pixels)
     )

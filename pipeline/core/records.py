@@ -286,7 +286,7 @@ def read_record(path: Path, record: type[Record], *numbers: str) -> Json:
             if isinstance(content.get(name), bool) or not isinstance(content.get(name), int | float):
                 raise ValueError(f"{name} is {content.get(name)!r}, expected a number")  # noqa: TRY004, TRY301  (as of the record)
     except ValidationError as error:
-        raise UserError(f"{path}: {_fault(error)}; {_again(record)}") from error
+        raise UserError(f"{path}: {fault(error)}; {_again(record)}") from error
     except ValueError as error:
         raise UserError(f"{path}: {error}; {_again(record)}") from error
     return content
@@ -296,7 +296,8 @@ def _again(record: type[Record]) -> str:
     return f"damaged, or of another version: run {record.written_by} again (dvc repro)"
 
 
-def _fault(error: ValidationError) -> str:
+def fault(error: ValidationError) -> str:
+    """Return the first of the faults of ``error``: the key, what it is, and what is expected."""
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "value_error":

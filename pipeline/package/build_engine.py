@@ -81,10 +81,13 @@ def _read_settings(path: Path, overrides: Mapping[str, Any]) -> ExportTensorrt:
 
 def engine_table(about: Json, task: Task) -> str:
     """Return what the sidecar ``about`` says of the engine, for a terminal."""
-    rows = [
-        (about["plan"], f"{about['precision']}, TensorRT {about['tensorrt']}, {about['gpu']}"),
+    scored = [
         (task.primary_title, f"{about[task.primary]:.2%} of {about['num_images']} samples"),
         ("lost against training", f"{about[f'{task.primary}_drop']:.2%}"),
+    ]
+    rows = [
+        (about["plan"], f"{about['precision']}, TensorRT {about['tensorrt']}, {about['gpu']}"),
+        *(scored if task.scored_on_samples else ()),
         ("max difference", f"{about['parity']['max_abs']:.1e}"),
         ("same answer", f"{about['parity']['agreement']:.2%}"),
         *((f"batch {size}, median ms", f"{ms['p50']:.3f}") for size, ms in _by_size(about)),

@@ -6,8 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from pipeline.core.errors import UserError, readable_file
 from pipeline.core.files import Json
+from pipeline.core.records import fault
 from pipeline.package.sums import AGAIN, damaged_files, say_again
 from pipeline.tasks.base import Classes
 
@@ -44,9 +47,10 @@ def understood(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except ValidationError as error:
+        raise UserError(f"{path}: {fault(error)}; {AGAIN}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        said = " ".join(f"{error!r}".split())
-        raise UserError(f"{path}: not as a package has it ({said}); {AGAIN}") from error
+        raise UserError(f"{path}: not as a package has it ({error!r}); {AGAIN}") from error
 
 
 def read_classes(content: Json) -> Classes:

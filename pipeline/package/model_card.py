@@ -8,6 +8,8 @@ from pipeline.core.files import Json
 from pipeline.core.records import started_lines
 from pipeline.core.text_table import with_error
 from pipeline.export.precisions import FP32, PRECISIONS
+from pipeline.package.card_example import FITTINGS, PIXELS
+from pipeline.package.card_files import file_row, what_differs
 from pipeline.package.reader import Package
 from pipeline.tasks.base import Row, Task
 
@@ -29,8 +31,7 @@ Sampling steps: $num_steps ($reason).$started
 |---|---:|---:|---:|---:|---|
 $files
 
-Differences are from the trained network over the $num_images test images, by ONNX Runtime on a CPU, as a share of the
-spread of an image's outputs. $precisions.
+$differences $precisions.
 The last column is a static check against the published operator tables; the builder on the target decides.
 
 ## Use it
@@ -94,27 +95,6 @@ Method: Shao, Shen, Gong, Chen, Dai, "Precise Knowledge Transfer via Flow Matchi
 """
 
 
-FITTINGS = {
-    "central_square": """\
-scale = max(width / image.width, height / image.height)  # cover the input, then cut out the centre
-covering = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-image = image.resize(covering, Image.Resampling.BICUBIC)
-left, top = (image.width - width) // 2, (image.height - height) // 2
-image = image.crop((left, top, left + width, top + height))""",
-    "letterbox": """\
-scale = min(width / image.width, height / image.height)  # all of it fits the input, at its top left
-fitting = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-original, image = image, Image.new("RGB", (width, height), 3 * (preprocessing["padding"],))
-image.paste(original.resize(fitting, Image.Resampling.BICUBIC))""",
-}
-"""From the whole ``image`` to one of the input's size, by the ways of ``pipeline.tasks.base.Task.resize``."""
-
-PIXELS = {
-    "float32": "pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)[None] / 255  # (1, 3, H, W), RGB",
-    "uint8": "pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)[None])  # (1, 3, H, W), RGB, uint8",
-}
-
-
 LISTED_CLASSES = 20
 """Classes that the card lists."""
 
@@ -162,7 +142,8 @@ def model_card(package: Package, facts: Facts) -> str:
         classes=_class_table(facts.classes[:LISTED_CLASSES]),
         teacher_parameters=f"{teacher['num_parameters']:,}" if "num_parameters" in teacher else "no teacher",
         opset=manifest["opset"],
-        files="\n".join(_file_row(name, manifest["files"][name], task) for name in sorted(manifest["files"])),
+        files="\n".join(file_row(name, manifest["files"][name], task) for name in sorted(manifest["files"])),
+        differences=what_differs(manifest["files"], student["num_images"]),
         precisions="; ".join(f"`{name}`: {PRECISIONS[name].description}" for name in package.files),
         fitting=FITTINGS[task.resize],
         pixels=PIXELS[package.input_dtype],
@@ -225,16 +206,6 @@ def _class_table(classes: Sequence[Row]) -> str:
     rows = [columns, ["---", *["---:"] * (len(columns) - 1)]]
     rows += [[row[column].replace("|", r"\|") for column in columns] for row in classes]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _file_row(name: str, entry: Json, task: Task) -> str:
-    found = entry["gates"]["deployed"]["test_split"]
-    score = with_error(found[task.primary], found.get(task.primary_error))
-    accepted = ", ".join("accepted" if check["accepted"] else "no" for check in entry["tensorrt_static_check"].values())
-    return (
-        f"| `{name}` | {entry['bytes']:,} | {score} | {found['difference']:.2g} | "
-        f"{found['agreement']:.2%} | {accepted} |"
-    )
 
 
 def _point_row(point: Json, task: Task) -> str:

@@ -28,16 +28,9 @@ def _classification() -> Task:
     return Classification()
 
 
-def _detection() -> Task:
-    from pipeline.tasks.detection.task import Detection
-
-    return Detection()
-
-
 TASKS = Table(
     "task",
     TaskEntry(name="classification", description="one class for an image", load=_classification),
-    TaskEntry(name="detection", description="boxes around things, with their classes", load=_detection),
 )
 
 DEFAULT = "classification"
