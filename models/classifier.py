@@ -12,11 +12,19 @@ from models.layers.normalize import Normalize
 class Classifier(nn.Module):
     """Normalisation, feature backbone and head."""
 
+    map_name = "stage"
+    """What returns a feature map."""
+
     def __init__(self, backbone: Backbone, head: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.normalize = Normalize(mean, std)
         self.backbone = backbone
         self.head = head
+
+    @property
+    def map_widths(self) -> tuple[int, ...]:
+        """Return the channels of each of ``feature_maps``."""
+        return self.backbone.widths
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes)."""
@@ -30,3 +38,7 @@ class Classifier(nn.Module):
         """Return what each stage of the backbone returns, (B, C, H, W) each."""
         x = self.normalize(images)
         return [x := stage(x) for stage in self.backbone.stages()]
+
+    def from_maps(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return the logits (B, num_classes) of images with ``feature_maps``."""
+        return call(self.head, maps[-1])

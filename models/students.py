@@ -96,7 +96,31 @@ class FlowStudent(SampledStudent):
         return nn.Sequential(self.normalize, self.backbone, self.flow.transform)
 
 
-class FeatureFlowStudent(SampledStudent):
+class RefinedStudent(SampledStudent):
+    """A student in which flows refine feature maps on the way."""
+
+    map_name: str = "stage"
+    """What returns a feature map."""
+
+    @property
+    @abstractmethod
+    def map_widths(self) -> tuple[int, ...]:
+        """Return the channels of each feature map, refined or not."""
+
+    @property
+    @abstractmethod
+    def stages(self) -> tuple[int, ...]:
+        """Return which maps are refined, counted from 1, in the order in which images pass them."""
+
+    @abstractmethod
+    def refine(self, images: Tensor, num_steps: int, *, stop: int) -> tuple[Any, list[Trajectory]]:
+        """Return the answers on images (B, 3, H, W), and the trajectory of each flow, in the order of ``stages``.
+
+        The state after ``stop`` of the ``num_steps`` steps flows on.
+        """
+
+
+class FeatureFlowStudent(RefinedStudent):
     """A plain network in which flows refine the feature maps of some stages (feature-based FM-KT).
 
     The final state takes the place of the stage's feature map and flows on into the next stage.
@@ -113,6 +137,16 @@ class FeatureFlowStudent(SampledStudent):
         self.backbone = backbone
         self.head = head
         self.flows = nn.ModuleDict({str(stage): flow for stage, flow in sorted(flows.items())})
+
+    @property
+    def map_widths(self) -> tuple[int, ...]:
+        """Return the channels that each stage returns."""
+        return self.backbone.widths
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Return the stages that have a flow."""
+        return tuple(map(int, self.flows))
 
     def flow(self, stage: str) -> FlowTransfer:
         """Return the flow at ``stage``, a key of ``flows``."""
@@ -278,7 +312,18 @@ def build_layered_classifier(
 
 def check_stages(name: str, backbone: Backbone, stages: Sequence[int]) -> None:
     """Raise ValueError, with the stages that there are, at the first of ``stages`` that the backbone ``name`` lacks."""
-    for stage in stages:
-        if not 1 <= stage <= len(backbone.widths):
-            found = ", ".join(f"{number} ({width} channels)" for number, width in enumerate(backbone.widths, start=1))
-            raise ValueError(f"backbone {name!r} has no stage {stage}; its stages: {found or 'none'}")
+    check_maps(f"backbone {name!r}", backbone.widths, stages)
+
+
+def check_maps(network: str, widths: Sequence[int], chosen: Sequence[int], *, name: str = "stage") -> None:
+    """Raise ValueError at the first of the ``chosen`` feature maps, counted from 1, that a network lacks.
+
+    Args:
+        network: what the message calls it.
+        widths: the channels of the maps that there are.
+        name: of one map.
+    """
+    for number in chosen:
+        if not 1 <= number <= len(widths):
+            found = ", ".join(f"{place} ({width} channels)" for place, width in enumerate(widths, start=1))
+            raise ValueError(f"{network} has no {name} {number}; its {name}s: {found or 'none'}")

@@ -14,6 +14,7 @@ from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.step_calibration import StepCalibration, choose_steps
 from pipeline.networks.saved import load_network
 from pipeline.tasks.data import open_data
+from pipeline.tasks.settings import Detections
 from stages.common import exit_codes, stage_options
 from stages.declared import load_declared
 
@@ -28,9 +29,11 @@ def main(params_path: Path, data: Path, student: Path, out: Path, curve: Path) -
     base = load_declared("calibrate_steps", params_path, "base", Base)
     settings = load_declared("calibrate_steps", params_path, "calibrate_steps", CalibrateSteps)
     device = set_up_torch("calibrate_steps", base)
-    prepared = open_data(data)
+    detections = load_declared("calibrate_steps", params_path, "detections", Detections)
+    network, about = load_network(student)
+    prepared = open_data(data, detections, about["arguments"])
     split = prepared.split("calib")
-    networks = with_each_num_steps(load_network(student)[0], settings.candidates)
+    networks = with_each_num_steps(network, settings.candidates)
     calibration = StepCalibration(prepared, split, device)
     points = [calibration.measure(network) for network in networks]
     latency = [calibration.measure_latency(network.smallest_form(prepared.info.image_size)) for network in networks]

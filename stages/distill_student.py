@@ -10,7 +10,6 @@ from pipeline.core.files import Json, write_json
 from pipeline.core.settings import Base
 from pipeline.core.torch_setup import derive_seed, set_up_torch
 from pipeline.distillation.building import Distillation, build_distillation
-from pipeline.distillation.method import teacher_stages
 from pipeline.distillation.settings import DistillStudent
 from pipeline.distillation.stored_teacher import store_logits
 from pipeline.distillation.teacher_loss import load_teacher
@@ -68,7 +67,7 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
         started = built.start.describe()
         about = {"method": settings.method, "loss": settings.loss, "backbone": settings.backbone} | started
         about = save_network(
-            run.folder, built.student, built.spec, about=about | {"teacher_stages": teacher_stages(settings)}
+            run.folder, built.student, built.spec, about=about | {"teacher_stages": built.teacher_stages}
         )
         if built.adapter is not None and built.adapter_spec is not None:
             save_network(run.folder / ADAPTER, built.adapter, built.adapter_spec, about={})

@@ -17,6 +17,7 @@ from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.export.settings import ExportOnnx
 from pipeline.tasks.data import open_data
 from pipeline.tasks.reference import reference
+from pipeline.tasks.settings import Detections
 from stages.common import exit_codes, stage_options
 from stages.declared import load_declared
 
@@ -43,8 +44,9 @@ def main(
     settings = load_declared("evaluate", params_path, "evaluate", Evaluate)
     gates = load_declared("evaluate", params_path, "export_onnx", ExportOnnx).gates
     device = set_up_torch("evaluate", base.model_copy(update={"num_threads": settings.num_threads}))
-    network, _ = load_calibrated(student, calibration)
-    prepared = open_data(data)
+    network, about = load_calibrated(student, calibration)
+    detections = load_declared("evaluate", params_path, "detections", Detections)
+    prepared = open_data(data, detections, about["arguments"])
     task, signature = prepared.task, prepared.signature()
     options = Options(network, prepared.task, signature, settings.provider, settings.num_threads, device)
     opened = RUNTIMES[runtime_name].load()(artifact, options)

@@ -16,6 +16,7 @@ from pipeline.export.settings import ExportOnnx
 from pipeline.networks.saved import load_network
 from pipeline.runtimes.latency import describe_protocol
 from pipeline.tasks.data import open_data
+from pipeline.tasks.settings import Detections
 from stages.common import exit_codes, stage_options
 from stages.declared import load_declared
 
@@ -31,9 +32,10 @@ def main(params_path: Path, data: Path, student: Path, out: Path) -> None:
     candidates = load_declared("measure_tradeoff", params_path, "calibrate_steps", CalibrateSteps).candidates
     batch_sizes = load_declared("measure_tradeoff", params_path, "evaluate", Evaluate).latency_batch_sizes
     set_up_torch("measure_tradeoff", base)
-    prepared = open_data(data)
-    task, test = prepared.task, prepared.split("test")
+    detections = load_declared("measure_tradeoff", params_path, "detections", Detections)
     student_network, about = load_network(student)
+    prepared = open_data(data, detections, about["arguments"])
+    task, test = prepared.task, prepared.split("test")
     networks = with_each_num_steps(student_network, candidates)
     calibrated_on = prepared.split("calib").spread(onnx.calibration.num_images).pixels
     source = Source(networks[0], prepared.signature(onnx.input), prepared.training, calibrated_on, {}, onnx)

@@ -14,6 +14,7 @@ from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.flow_diagnostics import FlowDiagnostics, Row, columns, summary_columns
 from pipeline.networks.saved import load_adapter, load_network
 from pipeline.tasks.data import open_data
+from pipeline.tasks.settings import Detections
 from stages.common import exit_codes, stage_options
 from stages.declared import load_declared
 
@@ -28,8 +29,9 @@ def main(params_path: Path, data: Path, teacher: Path, student: Path, steps: Pat
     base = load_declared("trace_flow", params_path, "base", Base)
     candidates = sorted(load_declared("trace_flow", params_path, "calibrate_steps", CalibrateSteps).candidates)
     device = set_up_torch("trace_flow", base)
-    prepared = open_data(data)
+    detections = load_declared("trace_flow", params_path, "detections", Detections)
     network, about = load_network(student)
+    prepared = open_data(data, detections, about["arguments"])
     flows = METHODS[about["method"]].load().traced_flows(network, load_adapter(student))
     traces: dict[int, list[Row]] = {}
     summary: list[Row] = []

@@ -33,7 +33,11 @@ DETECTIONS = {
     "nms": "graph",
 }
 OUTPUTS = ["num_detections", "detection_boxes", "detection_scores", "detection_classes"]
-TASK = exported_task({"task": "detection", "detections": DETECTIONS})
+FACTS = {
+    "detections": DETECTIONS,
+    "boxes": {"format": "xyxy", "space": "pixels of the network's input", "class_base": 0},
+}
+TASK = exported_task({"task": "detection", **FACTS})
 
 
 def right_outputs(images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
@@ -101,7 +105,7 @@ def make_package(folder: Path, *, more: tuple[str, ...] = ()) -> Path:
         image_size=(HEIGHT, WIDTH),
         dtype="float32",
         task=TASK,
-        detections=DETECTIONS,
+        **FACTS,
     )
 
 

@@ -15,7 +15,7 @@ from models.classifier import Classifier
 from models.students import SampledStudent
 from pipeline.core.errors import UserError
 from pipeline.data.dataset import DataInfo
-from pipeline.distillation.method import Networks, backbone_of, build_student
+from pipeline.distillation.method import Networks, build_student
 from pipeline.distillation.methods import METHODS
 from pipeline.networks.saved import build_network
 from pipeline.params.loading import read_yaml
@@ -459,7 +459,7 @@ def test_the_networks_of_every_preset_can_be_built_and_fit_each_other(name: str,
             task.supervision(info, label_smoothing=0.0, class_weights=None),
         )
         assert (adapter is not None) == (transfer == "features")
-    assert count(backbone_of(student)) < count(teacher.backbone), "the student's backbone is the smaller one"
+    assert count(student.backbone) < count(teacher.backbone), "the student's backbone is the smaller one"
 
 
 def count(network: nn.Module) -> int:

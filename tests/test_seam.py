@@ -25,7 +25,10 @@ from pipeline.data.splits import ImageSet
 from pipeline.export import folder
 from pipeline.export.onnx.files import Exported, Exports, Source, export_precisions
 from pipeline.export.onnx.manifest import describe_files
+from pipeline.export.precisions import PRECISIONS as PRECISIONS_TABLE
+from pipeline.export.precisions import TAIL_PREFIX
 from pipeline.export.settings import ExportOnnx
+from pipeline.export.tensorrt.operator_support import check_precision
 from pipeline.preflight.code import PROJECT, CodeReader
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Classes, Image, Placement, Row, Scores, Task
@@ -101,9 +104,15 @@ def test_the_walk_finds_what_classification_alone_knows_of() -> None:
 class Tail(nn.Module):
     """From the scores of the body to what the task predicts."""
 
+    mix: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mix", torch.eye(4) + 0.01)
+
     def forward(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities (B, 4) and the best of them (B,), an int32."""
-        probabilities = scores.softmax(dim=1)
+        probabilities = (scores @ self.mix).softmax(dim=1)
         return probabilities, probabilities.argmax(dim=1).to(torch.int32)
 
 
@@ -281,8 +290,9 @@ def test_the_files_of_a_task_with_a_tail_have_its_outputs(precision: str, export
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_tail_is_float32_in_every_precision(precision: str, exported: Mapping[str, Exported]) -> None:
     nodes = tail_nodes(exported[precision].path)
-    assert [name for name, _ in nodes] == ["Softmax", "ArgMax", "Cast"]
+    assert [name for name, _ in nodes] == ["MatMul", "Softmax", "ArgMax", "Cast"]
     assert [types for _, types in nodes] == [
+        [TensorProto.FLOAT] * 3,
         [TensorProto.FLOAT, TensorProto.FLOAT],
         [TensorProto.FLOAT, TensorProto.INT64],
         [TensorProto.INT64, TensorProto.INT32],
@@ -290,6 +300,17 @@ def test_the_tail_is_float32_in_every_precision(precision: str, exported: Mappin
     operators = [node.op_type for node in onnx.load(exported[precision].path).graph.node]
     assert ("QuantizeLinear" in operators) == (precision == "int8-cpu")
     assert (operators.count("Cast") > 1) == (precision == "fp16"), "the body is in float16, but for its ends"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_tail_in_float32_belongs_to_a_file_of_any_precision(precision: str, exported: Mapping[str, Exported]) -> None:
+    """Engines are built from such a file; where the tail had the body's precision, it would be found out."""
+    model = onnx.load(exported[precision].path)
+    assert check_precision(model, PRECISIONS_TABLE[precision]) == []
+    for node in model.graph.node:
+        node.name = node.name.removeprefix(TAIL_PREFIX)
+    renamed = check_precision(model, PRECISIONS_TABLE["fp16"])
+    assert any("MatMul: computes in FP32" in fault for fault in renamed)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -11,6 +11,7 @@ from pipeline.data.dataset import DataInfo
 from pipeline.distillation.criteria import DkdSettings
 from pipeline.distillation.method import Networks, build_student
 from pipeline.distillation.methods import METHODS
+from pipeline.distillation.pairs import with_pairs
 from pipeline.distillation.settings import DistillStudent, Flow, Losses
 from pipeline.networks.saved import build_network
 from pipeline.tasks.classification.targets import ClassTargets
@@ -66,6 +67,7 @@ def make_objective(
     settings = DistillStudent(**{**options, "flow": Flow(**{"num_steps": (4,), **(flow or {})}), **changes})
     teacher, entry = teacher or make_teacher(), METHODS[method].load()
     torch.manual_seed(1)
+    settings = with_pairs(settings, INFO, TASK)
     student = build_student(entry.student(settings, INFO, TASK), INFO.image_size)
     spec = entry.adapter(settings, INFO, TASK, student, teacher)
     networks = Networks(student, build_network(spec) if spec else None, teacher)

@@ -38,9 +38,17 @@ class FeatureTransform(nn.Module):
         return nn.functional.interpolate(projected, self.size, mode="bilinear", align_corners=False)
 
 
-def build_feature_transforms(*, shapes: Sequence[tuple[int, int, Sequence[int]]]) -> nn.ModuleList:
-    """Return a ``FeatureTransform`` with random weights for each pair of stages.
+def build_feature_transforms(*, shapes: Sequence[tuple[int, int, Sequence[int]] | None]) -> nn.ModuleList:
+    """Return a ``FeatureTransform`` with random weights for each pair of feature maps; the identity without a loss.
 
-    ``shapes`` holds the channels of the student's map, and channels and size (H, W) of the teacher's.
+    ``shapes`` holds the channels of the student's map, and channels and size (H, W) of the teacher's; None of a pair
+    that has no loss.
     """
-    return nn.ModuleList(FeatureTransform(own, theirs, (size[0], size[1])) for own, theirs, size in shapes)
+    return nn.ModuleList(_transform(shape) for shape in shapes)
+
+
+def _transform(shape: tuple[int, int, Sequence[int]] | None) -> nn.Module:
+    if shape is None:
+        return nn.Identity()
+    own, theirs, size = shape
+    return FeatureTransform(own, theirs, (size[0], size[1]))

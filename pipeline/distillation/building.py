@@ -6,18 +6,20 @@ from typing import NamedTuple
 
 from torch import nn
 
+from models.flow import FlowTransfer
 from models.students import SampledStudent
 from pipeline.core.distributed import is_main
 from pipeline.core.errors import UserError
 from pipeline.distillation.flow_width import describe_widths, flow_cost
-from pipeline.distillation.method import Networks, build_student
+from pipeline.distillation.method import Networks, build_student, teacher_stages
 from pipeline.distillation.methods import METHODS
+from pipeline.distillation.pairs import plain_student, require_alike, with_pairs
 from pipeline.distillation.settings import DistillStudent
 from pipeline.networks.complexity import num_parameters
 from pipeline.networks.saved import build_network
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.data import TaskData
-from pipeline.training.objective import Objective
+from pipeline.training.objective import AveragedApart, Objective
 from pipeline.training.start import Start, find_start, load_start, tune_backbone
 
 SECTION = "distill_student"
@@ -38,6 +40,8 @@ class Distillation(NamedTuple):
     teacher: nn.Module | None
     """None where the method needs none."""
     objective: Objective
+    teacher_stages: list[int] | None
+    """What it learns of the teacher; see ``pipeline.distillation.method.teacher_stages``."""
     doubts: list[str]
     """What of the student is allowed, but hardly meant."""
 
@@ -54,6 +58,8 @@ def build_distillation(settings: DistillStudent, data: TaskData, open_teacher: C
             not fit; a teacher is needed; or the student is larger than the teacher.
     """
     method, task, info = METHODS[settings.method].load(), data.training, data.info
+    one_to_one = settings.transfers_features and settings.feature_pairs is None
+    settings = with_pairs(settings, info, task)
     start = find_start(settings, info, section=SECTION)
     spec = method.student(settings, start.info, task)
     student = build_student(spec, info.image_size)
@@ -62,12 +68,18 @@ def build_distillation(settings: DistillStudent, data: TaskData, open_teacher: C
     teacher = open_teacher() if settings.needs_teacher else None
     if teacher is not None and not settings.allow_larger:
         check_smaller(num_parameters(student), num_parameters(teacher))
+    if teacher is not None and one_to_one:
+        require_alike(plain_student(settings, info, task), teacher, info)
     adapter_spec = method.adapter(settings, info, task, student, teacher)
     adapter = build_network(adapter_spec) if adapter_spec else None
     supervision = task.supervision(info, **settings.training.supervision_settings())
     objective = method.objective(settings, Networks(student, adapter, teacher), supervision)
     tune_backbone(objective, spec, build_network, start, settings.training.fine_tuning, task)
-    return Distillation(student, spec, start, adapter, adapter_spec, teacher, objective, doubts)
+    if settings.flow.ema_decay is not None:
+        flows = [module for module in objective.network.modules() if isinstance(module, FlowTransfer)]
+        objective.averaged_apart = AveragedApart(flows, settings.flow.ema_decay) if flows else None
+    taken = teacher_stages(settings)
+    return Distillation(student, spec, start, adapter, adapter_spec, teacher, objective, taken, doubts)
 
 
 def check_smaller(student: int, teacher: int) -> None:

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from models.classifier import Classifier
 from pipeline.data.dataset import DataInfo
-from pipeline.distillation.criteria import FEATURES
 from pipeline.distillation.feature_objectives import FeatureDistillation
 from pipeline.distillation.logit_objectives import LogitDistillation
-from pipeline.distillation.method import Method, Networks, teacher_loss_of, with_flow
+from pipeline.distillation.method import Method, Networks, flow_spec, require_kind, teacher_loss_of
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.training import Supervision, TaskTraining
 from pipeline.training.objective import Objective, Supervised
@@ -50,14 +48,17 @@ class CriterionAlone(Method):
     def objective(self, settings: DistillStudent, networks: Networks, supervision: Supervision) -> Objective:
         """Return classical distillation of the outputs, or of feature maps."""
         loss = teacher_loss_of(settings, networks.teacher)
-        student = networks.student
-        assert isinstance(student, Classifier)
-        if settings.transfer != FEATURES:
-            return LogitDistillation(student, loss, weight=settings.loss_weight, supervision=supervision)
+        if not settings.transfers_features:
+            return LogitDistillation(networks.student, loss, weight=settings.loss_weight, supervision=supervision)
         assert isinstance(networks.adapter, nn.ModuleList)
-        stages = [pair[0] for pair in settings.feature_pairs]
         return FeatureDistillation(
-            student, networks.adapter, loss, stages=stages, weight=settings.loss_weight, supervision=supervision
+            networks.student,
+            networks.adapter,
+            loss,
+            stages=[pair[0] for pair in settings.pairs],
+            taught=settings.taught,
+            weight=settings.loss_weight,
+            supervision=supervision,
         )
 
 
@@ -65,7 +66,14 @@ class CriterionWithMetaEncoder(CriterionAlone):
     """The method ``metric_meta``."""
 
     def student(self, settings: DistillStudent, info: DataInfo, task: TaskTraining) -> NetworkSpec:
-        """Return how a plain network with the meta-encoder as ordinary layers, as wide as in ``fm_kt``, is made."""
-        arguments = super().student(settings, info, task).arguments
-        width = with_flow(NetworkSpec("flow_student", arguments), settings, info).arguments["width"]
-        return NetworkSpec("layered_classifier", arguments | {"layers": settings.flow.meta_encoder, "width": width})
+        """Return how a plain network with meta-encoders as layers is made, as many and as wide as in ``fm_kt``.
+
+        Raises:
+            UserError: the task has no such network for what is transferred.
+        """
+        kinds, layers = task.kinds, settings.flow.meta_encoder
+        plain = super().student(settings, info, task)
+        flows = flow_spec(plain, settings, info, task)
+        kind = require_kind(kinds.feature_layers if settings.transfers_features else kinds.layers, settings)
+        chosen = {name: flows.arguments[name] for name in ("stages", "width", "widths") if name in flows.arguments}
+        return NetworkSpec(kind, plain.arguments | {"layers": layers} | chosen)

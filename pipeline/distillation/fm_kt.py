@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from models.students import FeatureFlowStudent, FlowStudent
+from models.layers.shape_transform import FeatureTransform
+from models.students import FlowStudent, RefinedStudent
 from pipeline.data.dataset import DataInfo
-from pipeline.distillation.criteria import FEATURES, LOGITS
+from pipeline.distillation.criteria import LOGITS
 from pipeline.distillation.feature_objectives import FeatureFlowMatching
 from pipeline.distillation.logit_objectives import FlowMatching
 from pipeline.distillation.method import (
     Method,
     Networks,
     TracedFlows,
+    flow_spec,
     step_sampler_of,
     teacher_loss_of,
-    with_flow,
 )
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.training import Supervision, TaskTraining
@@ -31,12 +32,8 @@ class FlowMatchingTransfer(Method):
     """The method ``fm_kt``."""
 
     def student(self, settings: DistillStudent, info: DataInfo, task: TaskTraining) -> NetworkSpec:
-        """Return how a student with a flow at its end, or with one at each paired stage, is made."""
-        arguments = super().student(settings, info, task).arguments
-        if settings.transfer != FEATURES:
-            return with_flow(NetworkSpec("flow_student", arguments), settings, info)
-        stages = [pair[0] for pair in settings.feature_pairs]
-        return with_flow(NetworkSpec("feature_flow_student", arguments | {"stages": stages}), settings, info)
+        """Return how a student with a flow at its end, or with one at each paired feature map, is made."""
+        return flow_spec(super().student(settings, info, task), settings, info, task)
 
     def objective(self, settings: DistillStudent, networks: Networks, supervision: Supervision) -> Objective:
         """Return FM-KT's objective for what is transferred."""
@@ -44,19 +41,26 @@ class FlowMatchingTransfer(Method):
         steps, student = step_sampler_of(settings), networks.student
         if isinstance(student, FlowStudent):
             return FlowMatching(student, loss, steps=steps, weight=settings.loss_weight, supervision=supervision)
-        assert isinstance(student, FeatureFlowStudent)
+        assert isinstance(student, RefinedStudent)
         assert isinstance(networks.adapter, nn.ModuleList)
         return FeatureFlowMatching(
-            student, networks.adapter, loss, steps=steps, weight=settings.loss_weight, supervision=supervision
+            student,
+            networks.adapter,
+            loss,
+            taught=settings.taught,
+            steps=steps,
+            weight=settings.loss_weight,
+            supervision=supervision,
         )
 
     def traced_flows(self, student: nn.Module, adapter: nn.Module | None) -> TracedFlows | None:
-        """Return the flow at the end, or those at the stages with the adapter's transforms."""
+        """Return the flow at the end, or those at feature maps with the adapter's transforms."""
         if isinstance(student, FlowStudent):
             return traced_end(student)
-        assert isinstance(student, FeatureFlowStudent)
+        assert isinstance(student, RefinedStudent)
         assert isinstance(adapter, nn.ModuleList)
-        return TracedFlows(student, list(adapter), [f"stage {stage}" for stage in student.flows])
+        transforms = [transform if isinstance(transform, FeatureTransform) else None for transform in adapter]
+        return TracedFlows(student, transforms, [f"{student.map_name} {number}" for number in student.stages])
 
 
 def traced_end(student: FlowStudent) -> TracedFlows:

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import nn
 
-from models.backbones.backbone import Backbone
 from models.factory import check_image_size
-from models.students import SampledStudent, check_stages
+from models.students import RefinedStudent, SampledStudent, check_maps
 from pipeline.core.errors import UserError, user_error
 from pipeline.data.dataset import DataInfo
-from pipeline.distillation.criteria import FEATURES
 from pipeline.distillation.criterion import Criterion
 from pipeline.distillation.flow_width import choose_widths
 from pipeline.distillation.step_sampler import StepSampler
@@ -34,8 +32,8 @@ class TracedFlows(NamedTuple):
     """The flows of a trained student, whose trajectories can be followed."""
 
     student: SampledStudent
-    transforms: Sequence[nn.Module]
-    """T of each flow, into the teacher's space."""
+    transforms: Sequence[nn.Module | None]
+    """T of each flow, into the teacher's space; None: the flow is not compared with the teacher."""
     names: Sequence[str]
     """What each flow moves: the outputs, or the student's stage."""
 
@@ -73,7 +71,7 @@ class Method(ABC):
         Raises:
             UserError: the student or the teacher has no stage that is to be paired.
         """
-        if settings.transfer != FEATURES or teacher is None:
+        if not settings.transfers_features or teacher is None:
             return None
         return feature_transforms(settings, info, student, teacher)
 
@@ -98,29 +96,26 @@ def build_student(spec: NetworkSpec, image_size: tuple[int, int]) -> nn.Module:
     return student
 
 
-def backbone_of(student: nn.Module) -> Backbone:
-    """Return the backbone of a student."""
-    backbone = student.backbone
-    assert isinstance(backbone, Backbone)
-    return backbone
-
-
 def feature_transforms(settings: DistillStudent, info: DataInfo, student: nn.Module, teacher: nn.Module) -> NetworkSpec:
-    """Return how the transforms from the student's stages to the teacher's are made.
+    """Return how the transforms from the student's feature maps to the teacher's are made.
 
     Raises:
-        UserError: a stage is not there, or the teacher shows none.
+        UserError: a map is not there, or the teacher shows none.
     """
-    pairs, own, shown = settings.feature_pairs, backbone_of(student), with_stages(teacher)
+    pairs, shown = settings.pairs, with_stages(teacher)
+    own = (student if isinstance(student, RefinedStudent) else with_stages(student)).map_widths
     with user_error("distill_student.feature_pairs"):
-        check_stages(settings.backbone, own, [pair[0] for pair in pairs])
-        check_stages("the teacher's backbone", shown.backbone, [pair[1] for pair in pairs])
+        check_maps(f"backbone {settings.backbone!r}", own, [pair[0] for pair in pairs], name=shown.map_name)
+        check_maps("the teacher", shown.map_widths, [pair[1] for pair in pairs], name=shown.map_name)
     device = next(teacher.parameters()).device
     teacher.eval()
     with torch.no_grad():
         maps = shown.feature_maps(torch.zeros(1, 3, *info.image_size, device=device))
-    shapes = [[own.widths[i - 1], maps[j - 1].shape[1], list(maps[j - 1].shape[2:])] for i, j in pairs]
-    return NetworkSpec("feature_transforms", {"shapes": shapes})
+    shapes = [[own[i - 1], maps[j - 1].shape[1], list(maps[j - 1].shape[2:])] for i, j in pairs]
+    taught = set(settings.taught)
+    return NetworkSpec(
+        "feature_transforms", {"shapes": [shape if i in taught else None for i, shape in enumerate(shapes)]}
+    )
 
 
 def flow_arguments(settings: DistillStudent) -> dict[str, object]:
@@ -129,16 +124,28 @@ def flow_arguments(settings: DistillStudent) -> dict[str, object]:
     return {"schedule": flow.schedule, "meta_encoder": flow.meta_encoder, "time_scale": flow.time_scale}
 
 
-def with_flow(spec: NetworkSpec, settings: DistillStudent, info: DataInfo) -> NetworkSpec:
-    """Return how a student with flows is made, given all of it but their width.
+def flow_spec(plain: NetworkSpec, settings: DistillStudent, info: DataInfo, task: TaskTraining) -> NetworkSpec:
+    """Return how the student with flows is made whose ``plain`` network is given.
 
     Raises:
-        UserError: as ``choose_widths``.
+        UserError: the task has no flow for what is transferred; or as ``choose_widths``.
     """
-    arguments = spec.arguments | flow_arguments(settings)
-    widths = choose_widths(NetworkSpec(spec.kind, arguments), info.image_size, settings.flow.width)
-    chosen = {"widths": widths} if "stages" in arguments else {"width": widths[0]}
-    return NetworkSpec(spec.kind, arguments | chosen)
+    features = settings.transfers_features
+    kind = require_kind(task.kinds.features if features else task.kinds.logits, settings)
+    stages = {"stages": [pair[0] for pair in settings.pairs]} if features else {}
+    arguments = plain.arguments | stages | flow_arguments(settings)
+    widths = choose_widths(NetworkSpec(kind, arguments), info.image_size, settings.flow.width)
+    return NetworkSpec(kind, arguments | ({"widths": widths} if features else {"width": widths[0]}))
+
+
+def require_kind(kind: str | None, settings: DistillStudent) -> str:
+    """Return ``kind``, that of the student of ``settings``; raises UserError where the task has none."""
+    if kind is None:
+        raise UserError(
+            f"distill_student.method: {settings.method!r} with transfer {settings.transfer} has no student for these "
+            "images; fmkt params --explain distill_student.method lists all methods"
+        )
+    return kind
 
 
 def criterion_of(settings: DistillStudent) -> Criterion:
@@ -166,14 +173,16 @@ def teacher_loss_of(settings: DistillStudent, teacher: nn.Module | None, *, pair
         if settings.stored_views is None
         else StoredTeacher(teacher, settings.stored_views)
     )
-    return TeacherLoss(frozen, criterion_of(settings), pair_ratio=pair_ratio)
+    weights = settings.pair_weights if settings.transfers_features else None
+    taught = None if weights is None else [weights[i] for i in settings.taught]
+    return TeacherLoss(frozen, criterion_of(settings), pair_ratio=pair_ratio, weights=taught)
 
 
 def teacher_stages(settings: DistillStudent) -> list[int] | None:
     """Return what the student learns of the teacher, to be kept with it.
 
-    None: nothing; empty: the outputs; else the teacher's stages, counted from 1.
+    None: nothing; empty: the outputs; else the teacher's feature maps that have a loss, counted from 1.
     """
     if not settings.needs_teacher:
         return None
-    return [pair[1] for pair in settings.feature_pairs] if settings.transfer == FEATURES else []
+    return [settings.pairs[i][1] for i in settings.taught] if settings.transfers_features else []

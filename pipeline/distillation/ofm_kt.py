@@ -10,7 +10,7 @@ from models.students import FlowStudent
 from pipeline.data.dataset import DataInfo
 from pipeline.distillation.fm_kt import traced_end
 from pipeline.distillation.logit_objectives import OnlineFlowMatching
-from pipeline.distillation.method import Method, Networks, TracedFlows, criterion_of, step_sampler_of, with_flow
+from pipeline.distillation.method import Method, Networks, TracedFlows, criterion_of, flow_spec, step_sampler_of
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.training import Supervision, TaskTraining
 from pipeline.training.objective import Objective
@@ -24,8 +24,7 @@ class OnlineTransfer(Method):
 
     def student(self, settings: DistillStudent, info: DataInfo, task: TaskTraining) -> NetworkSpec:
         """Return how a student with a flow at its end is made."""
-        arguments = super().student(settings, info, task).arguments
-        return with_flow(NetworkSpec("flow_student", arguments), settings, info)
+        return flow_spec(super().student(settings, info, task), settings, info, task)
 
     def objective(self, settings: DistillStudent, networks: Networks, supervision: Supervision) -> Objective:
         """Return the loss of each step against the mean of all."""

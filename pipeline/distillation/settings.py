@@ -8,7 +8,19 @@ from pydantic import Field, Strict, model_validator
 from models.core.table import Table
 from models.meta_encoders import META_ENCODERS
 from models.schedules import SCHEDULES
-from pipeline.core.settings import BackboneName, Count, Counts, Positive, Section, entry_of, knob, rare, section_of
+from pipeline.core.settings import (
+    BackboneName,
+    Count,
+    Counts,
+    Fraction,
+    NonNegative,
+    Positive,
+    Section,
+    entry_of,
+    knob,
+    rare,
+    section_of,
+)
 from pipeline.distillation.criteria import CRITERIA, FEATURES, LOGITS, CriterionEntry, Transfer
 from pipeline.distillation.methods import METHODS
 from pipeline.networks.programs import find_program
@@ -57,6 +69,9 @@ class Flow(Section):
     pair_ratio: Annotated[float, Field(ge=0, le=1)] = rare(
         1.0, "pair decoupling: share of a batch that keeps its own teacher's answer (beta_d)"
     )
+    ema_decay: Fraction | None = rare(
+        None, "what deploys of the flows is a moving average of their weights, e.g. 0.999; null: the last weights"
+    )
 
 
 class Theta(Section):
@@ -86,8 +101,14 @@ class DistillStudent(TrainedNetwork):
         takes="a number of epochs, or null",
     )
     allow_larger: bool = rare(default=False, description="whether a student may have more parameters than its teacher")
-    feature_pairs: Annotated[tuple[Pair, ...], Strict(strict=False), Field(min_length=1)] = rare(
-        ((2, 2), (3, 3)), "to transfer features: pairs [student's stage, teacher's stage], counted from 1"
+    feature_pairs: Annotated[tuple[Pair, ...], Strict(strict=False), Field(min_length=1)] | None = rare(
+        ((2, 2), (3, 3)),
+        "to transfer features: pairs [student's stage, teacher's stage], counted from 1; of detectors levels of the "
+        "pyramid; null: all, one to one",
+    )
+    pair_weights: Annotated[tuple[Annotated[NonNegative, Strict()], ...], Strict(strict=False)] | None = rare(
+        None,
+        "weight of each pair in the sum of losses; null: their mean, of detectors the sum without the last level",
     )
     losses: Losses = rare(Losses(), "settings of each criterion; loss chooses one")
     theta: Theta = rare(Theta(), "the plain head of method fm_kt_theta")
@@ -103,10 +124,25 @@ class DistillStudent(TrainedNetwork):
         return METHODS[self.method].needs_feature_map
 
     @property
+    def transfers_features(self) -> bool:
+        """Whether feature maps of a teacher are transferred."""
+        return self.transfer == FEATURES and self.needs_teacher
+
+    @property
     def teacher_pairs(self) -> list[list[int]]:
-        """Return the pairs [student's stage, teacher's stage] whose features are transferred; none for logits."""
-        is_used = self.transfer == FEATURES and self.needs_teacher
-        return [list(pair) for pair in self.feature_pairs] if is_used else []
+        """Return the pairs [student's stage, teacher's stage] that are given and transferred; none for logits."""
+        return [list(pair) for pair in self.feature_pairs or ()] if self.transfers_features else []
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Return ``feature_pairs``, which are given or have been found (``pipeline.distillation.pairs``)."""
+        assert self.feature_pairs is not None
+        return self.feature_pairs
+
+    @property
+    def taught(self) -> list[int]:
+        """Return the positions of those ``pairs`` that have a loss."""
+        return [i for i in range(len(self.pairs)) if self.pair_weights is None or self.pair_weights[i] > 0]
 
     def warnings(self, width: int) -> Iterator[str]:
         """Yield what is allowed, but hardly meant, of answers among ``width``."""
@@ -179,10 +215,24 @@ class DistillStudent(TrainedNetwork):
 
     @model_validator(mode="after")
     def _stages_ascend(self) -> Self:
-        stages = [student for student, _ in self.feature_pairs]
+        stages = [student for student, _ in self.feature_pairs or ()]
         if sorted(set(stages)) != stages:
             raise ValueError(
                 f"feature_pairs: got the student's stages {stages}; give each once, in ascending order, "
                 "as [[student's stage, teacher's stage], ...]"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _each_pair_has_a_weight(self) -> Self:
+        if self.pair_weights is None:
+            return self
+        if not any(self.pair_weights):
+            raise ValueError(
+                f"pair_weights: got {list(self.pair_weights)}, by which nothing is transferred; give one above 0"
+            )
+        if self.feature_pairs is not None and len(self.pair_weights) != len(self.feature_pairs):
+            raise ValueError(
+                f"pair_weights: got {len(self.pair_weights)} for {len(self.feature_pairs)} feature_pairs; give one each"
             )
         return self

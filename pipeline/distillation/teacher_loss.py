@@ -7,25 +7,31 @@ from typing import Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from models.backbones.backbone import Backbone
 from models.core.calling import call
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json
 from pipeline.data.batch import Batch
 from pipeline.distillation.criterion import Criterion, mean_of
 from pipeline.networks.saved import NETWORK_KINDS, load_network
+from pipeline.tasks.training import Predicted
 
 
 @runtime_checkable
 class HasStages(Protocol):
     """A network whose feature maps can be transferred."""
 
+    map_name: str
+    """What returns a feature map: a stage, a level."""
+
     @property
-    def backbone(self) -> Backbone:
-        """Return what is cut into stages."""
+    def map_widths(self) -> tuple[int, ...]:
+        """Return the channels of each feature map."""
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
-        """Return what each stage of the backbone returns, (B, C, H, W) each."""
+        """Return the feature maps, (B, C, H, W) each."""
+
+    def from_maps(self, maps: Sequence[Tensor]) -> Predicted:
+        """Return what the network predicts on images with these feature maps."""
 
 
 def with_stages(teacher: nn.Module) -> HasStages:
@@ -85,22 +91,34 @@ class TeacherLoss:
     Args:
         pair_ratio: the share of the batch whose images keep their own teacher row (the paper's beta_d); see
             ``paired``.
+        weights: of the losses in their sum, one for each target; None: their mean counts.
     """
 
-    def __init__(self, teacher: FrozenTeacher, criterion: Criterion, *, pair_ratio: float = 1.0) -> None:
+    def __init__(
+        self,
+        teacher: FrozenTeacher,
+        criterion: Criterion,
+        *,
+        pair_ratio: float = 1.0,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         self.teacher = teacher
         self.criterion = criterion
         self.pair_ratio = pair_ratio
+        self.weights = weights
 
     def __call__(self, outputs: Sequence[Tensor], batch: Batch) -> Tensor:
-        """Return the mean of L(output, X_T): one of ``outputs`` for each target (B, ...) of the teacher.
+        """Return the weighted sum, or the mean, of L(output, X_T): one of ``outputs`` for each target of the teacher.
 
-        An output is shaped like its target, with a leading dimension of steps where there are several.
+        An output is shaped like its target (B, ...), with a leading dimension of steps where there are several.
         """
         targets = paired(self.teacher.targets(batch), self.pair_ratio)
-        return mean_of(
-            [self.criterion(output, target, batch.targets) for output, target in zip(outputs, targets, strict=True)]
-        )
+        losses = [
+            self.criterion(output, target, batch.targets) for output, target in zip(outputs, targets, strict=True)
+        ]
+        if self.weights is None:
+            return mean_of(losses)
+        return torch.stack([weight * loss for weight, loss in zip(self.weights, losses, strict=True)]).sum()
 
 
 def paired(targets: Sequence[Tensor], ratio: float) -> Sequence[Tensor]:

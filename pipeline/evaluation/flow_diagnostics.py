@@ -69,7 +69,7 @@ class FlowDiagnostics:
         """
         figures: Figures = {}
         found: list[list[_Found]] = []
-        for module in (self.flows.student, *self.flows.transforms):
+        for module in (self.flows.student, *filter(None, self.flows.transforms)):
             module.eval().to(device)
         for batch in ordered_batches(split, BATCH_SIZE, device):
             found.append(self._found(batch, num_steps))
@@ -108,15 +108,16 @@ class FlowDiagnostics:
     def _batch_figures(self, batch: Batch, num_steps: int) -> Iterator[tuple[tuple[str, int], Mapping[str, Tensor]]]:
         """Yield ((flow, step), figure to its value (B,) for each image)."""
         names, transforms = self.flows.names, self.flows.transforms
-        targets = self.teacher(batch.images) if self.teacher else [None] * len(names)
+        targets = iter(self.teacher(batch.images) if self.teacher else ())
         trajectories = self.flows.student.trajectories(batch.images, num_steps)
-        for name, trajectory, transform, target in zip(names, trajectories, transforms, targets, strict=True):
+        for name, trajectory, transform in zip(names, trajectories, transforms, strict=True):
+            target = next(targets) if self.teacher and transform is not None else None
             for i in range(num_steps):
                 figures = {
                     "speed": _norm(trajectory.velocities[i]) / _norm(trajectory.states[0]),
                     "curvature": _curvature(trajectory, i),
                 }
-                if target is not None:
+                if transform is not None and target is not None:
                     figures["state_distance"] = _distance(transform(trajectory.states[i + 1]), target)
                     figures["estimate_distance"] = _distance(transform(trajectory.estimates[i]), target)
                 yield (name, i), figures

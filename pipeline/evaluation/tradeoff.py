@@ -23,7 +23,7 @@ from pipeline.runtimes.base import Runtime, predict
 from pipeline.runtimes.latency import benchmark, percentiles, random_pixels, time_in_turns
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Task
-from pipeline.tasks.reference import REFERENCE_BATCH, reference
+from pipeline.tasks.reference import reference
 from pipeline.tasks.verification import Reference, scores_with_error
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def measure_tradeoff(
             bytes=plain.stat().st_size,
             latency_ms=medians[-1],
             num_parameters=count_parameters(network),
-            macs=count_macs(network, (height, width), torch.device("cpu")),
+            macs=count_macs(source.task.export_parts(network).body, (height, width), torch.device("cpu")),
             latency_by_batch_ms={size: figures["p50"] for size, figures in alone["latency_ms"].items()},
         )
         return found._replace(points=timed, plain=own)
@@ -153,7 +153,7 @@ def measure_tradeoff(
 def _point(num_steps: int | None, file: Exported, runtime: Runtime, trained: Reference) -> Point:
     """Return what is found of ``file`` before it is timed; raises GateError where its outputs are not finite."""
     task = trained.task
-    outputs = predict(runtime, trained.pixels, REFERENCE_BATCH)
+    outputs = predict(runtime, trained.pixels, task.batch_size)
     agreement = task.compare(outputs, trained.outputs, trained.scale).agreement
     scores = scores_with_error(task, outputs, trained.truth)
     score, error = scores[task.primary], scores[task.primary_error]

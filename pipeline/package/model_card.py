@@ -10,6 +10,7 @@ from pipeline.core.text_table import with_error
 from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.package.card_example import FITTINGS, PIXELS
 from pipeline.package.card_files import file_row, what_differs
+from pipeline.package.card_outputs import what_outputs_mean
 from pipeline.package.reader import Package
 from pipeline.tasks.base import Row, Task
 
@@ -54,7 +55,7 @@ session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionPro
 $usage
 ```
 
-Normalisation is inside the graph.
+Normalisation is inside the graph.$outputs
 `sha256sum -c SHA256SUMS` tells whether the package is whole. `samples.safetensors` holds test images with the outputs
 that the trained network gives them. `triton` is a model repository for NVIDIA Triton.
 
@@ -148,6 +149,7 @@ def model_card(package: Package, facts: Facts) -> str:
         fitting=FITTINGS[task.resize],
         pixels=PIXELS[package.input_dtype],
         usage=task.card_usage(),
+        outputs=what_outputs_mean(package),
         points="\n".join(_point_row(point, task) for point in facts.tradeoff["points"]),
         protocol=facts.tradeoff["protocol"],
         steps=_steps_table(calibration["curve"], task),

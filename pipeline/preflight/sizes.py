@@ -8,6 +8,7 @@ from pipeline.core.errors import UserError
 from pipeline.distillation.building import check_smaller
 from pipeline.distillation.method import build_student
 from pipeline.distillation.methods import METHODS
+from pipeline.distillation.pairs import with_pairs
 from pipeline.params.schema import Params
 from pipeline.preflight.assumed_networks import assumed_data
 from pipeline.preflight.network_checks import known_size
@@ -45,6 +46,7 @@ def _pairs(params: Params) -> Iterator[Pair]:
     student, teacher = params.distill_student, params.train_teacher
     for count in CLASSES:
         task, info = assumed_data(params, count=count)
-        small = build_student(METHODS[student.method].load().student(student, info, task), info.image_size)
+        chosen = with_pairs(student, info, task)
+        small = build_student(METHODS[student.method].load().student(chosen, info, task), info.image_size)
         large = task.build_plain(task.plain_network(teacher, info, mean=[*info.mean], std=[*info.std]))
         yield Pair(count_parameters(small), count_parameters(large))

@@ -169,7 +169,7 @@ STAGES = Table(
                 "reports/calibration_curve.csv",
             ),
         ),
-        params=("base", "calibrate_steps"),
+        params=("base", "calibrate_steps", "detections"),
     ),
     StageEntry(
         name="trace_flow",
@@ -188,7 +188,7 @@ STAGES = Table(
                 "reports/flow_by_num_steps.csv",
             ),
         ),
-        params=("base", "calibrate_steps.candidates"),
+        params=("base", "calibrate_steps.candidates", "detections"),
     ),
     StageEntry(
         name="export_onnx",
@@ -204,7 +204,7 @@ STAGES = Table(
                 "artifacts/onnx",
             ),
         ),
-        params=("base", "export_onnx"),
+        params=("base", "detections", "export_onnx"),
     ),
     StageEntry(
         name="measure_tradeoff",
@@ -217,6 +217,7 @@ STAGES = Table(
         params=(
             "base",
             "calibrate_steps.candidates",
+            "detections",
             "evaluate.latency_batch_sizes",
             "export_onnx.calibration",
             "export_onnx.collapse",
@@ -269,7 +270,7 @@ STAGES = Table(
                 "artifacts/evaluation/{runtime}_predictions.csv",
             ),
         ),
-        params=("base.deterministic", "base.device", "base.seed", "evaluate", "export_onnx.gates"),
+        params=("base.deterministic", "base.device", "base.seed", "detections", "evaluate", "export_onnx.gates"),
         runtimes={name: entry.artifact for name, entry in RUNTIMES.items()},
         never_loads=(_MAKING_OF_PRECISIONS,),
     ),

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from models.backbones.sources import backbone_fingerprint
 from pipeline.core.errors import UserError, user_error
 from pipeline.core.files import Json
+from pipeline.data.sources.table import SOURCES
 from pipeline.networks.given_weights import digest_of, statistics_beside
 from pipeline.networks.origins import find_weights, is_published
 from pipeline.params.schema import Params
 from pipeline.preflight.network_checks import known_size
-from pipeline.tasks.classification.class_names import read_classes
+from pipeline.tasks.table import get_task
 from pipeline.training.network_settings import TrainedNetwork
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def check_given_weights(params: Params, *, earlier: Json) -> Json:
                 _check_fit(params, section, settings, needs_map=needs_map)
     return {
         "teacher_weights": prints["train_teacher"],
-        "teacher_classes": classes_fingerprint(teacher.classes),
+        "teacher_classes": classes_fingerprint(teacher.classes, SOURCES[params.prepare_data.source].task),
         "student_weights": prints["distill_student"],
         "fitting_weights": fitting,
     }
@@ -78,8 +79,8 @@ def weights_fingerprint(weights: str | None, key: str) -> str | None:
     return digest if statistics is None else hashlib.sha256(f"{digest} {statistics}".encode()).hexdigest()
 
 
-def classes_fingerprint(classes: str | None) -> str | None:
-    """Return the SHA-256 of the file of the teacher's ``classes``, or None where none is given.
+def classes_fingerprint(classes: str | None, task: str) -> str | None:
+    """Return the SHA-256 of the file of the teacher's ``classes``, or None where none is given; ``task`` is a name.
 
     Raises:
         UserError: the file does not exist, cannot be read, or is no list of classes.
@@ -87,7 +88,7 @@ def classes_fingerprint(classes: str | None) -> str | None:
     if classes is None:
         return None
     digest = digest_of(Path(classes), "train_teacher.classes")
-    read_classes(Path(classes))
+    get_task(task).given_classes(Path(classes), ())
     return digest
 
 

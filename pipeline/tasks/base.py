@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs, Truth
+from pipeline.core.errors import UserError
 from pipeline.core.signature import Signature
 from pipeline.tasks.parity import Parity, Scale
 
 if TYPE_CHECKING:
     from pipeline.data.splits import ImageSet
+    from pipeline.tasks.settings import Detections
     from pipeline.tasks.training import TaskTraining
 
 Scores = Mapping[str, float]
@@ -90,6 +93,15 @@ class Review(NamedTuple):
     confusion: Confusion
 
 
+class GivenClasses(NamedTuple):
+    """The classes of a network that was trained elsewhere."""
+
+    names: tuple[str, ...]
+    """In the order of its outputs."""
+    outputs: list[int]
+    """The output of each class of the data."""
+
+
 class Tile(NamedTuple):
     """An image of a gallery."""
 
@@ -132,16 +144,19 @@ class Task(ABC):
     scored_on_samples: bool = True
     """Whether the primary score of the few images that go along with a package says anything."""
 
+    batch_size: int = 256
+    """Images that a network answers at once where no setting says otherwise; what they need at once is the limit."""
+
     @property
     def primary_error(self) -> str:
         """Return the key of the primary score's standard error in reports."""
         return f"{self.primary}_standard_error"
 
-    def as_exported(self, manifest: Mapping[str, Any]) -> Task:  # noqa: ARG002  (for others)
-        """Return the task as it was set when the files that ``manifest`` describes were exported.
+    def configured(self, detections: Detections, network: Mapping[str, Any]) -> Self:  # noqa: ARG002  (for others)
+        """Return the task whose deployed networks answer as ``detections`` say, where that is a choice.
 
-        Raises:
-            KeyError, TypeError, ValueError: ``manifest`` does not say it.
+        Args:
+            network: how the network is made, which decides what the settings leave open; empty: not known.
         """
         return self
 
@@ -152,6 +167,19 @@ class Task(ABC):
         Args:
             image_size: (H, W) that the images are brought to.
         """
+
+    def given_classes(self, path: Path, class_names: Sequence[str]) -> GivenClasses:  # noqa: ARG002  (for others)
+        """Return the classes of a network that was trained elsewhere, which the user's file ``path`` names.
+
+        Args:
+            class_names: those of the data, whose outputs are looked for.
+
+        Raises:
+            UserError: the file is no such list, or lacks a class; or the outputs of this task have no such order.
+        """
+        raise UserError(
+            f"train_teacher.classes: got {path}, but the task {self.name} takes no such file; set it to null"
+        )
 
     @abstractmethod
     def signature(self, *, image_size: tuple[int, int], input_dtype: str, class_names: Sequence[str]) -> Signature:

@@ -1,12 +1,15 @@
 """Prepared data as its task reads it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.errors import UserError
 from pipeline.core.signature import Signature
 from pipeline.data.dataset import DataInfo, Split, read_info, read_split
 from pipeline.tasks.base import Task
+from pipeline.tasks.settings import Detections
 from pipeline.tasks.table import get_task
 from pipeline.tasks.training import TaskTraining
 
@@ -35,15 +38,19 @@ class TaskData:
         )
 
 
-def open_data(folder: Path) -> TaskData:
+def open_data(folder: Path, detections: Detections | None = None, network: Mapping[str, Any] | None = None) -> TaskData:
     """Return the prepared data in ``folder``.
+
+    Args:
+        detections: what deployed networks answer, where that is a choice; None: the defaults.
+        network: how the network is made, which decides what ``detections`` leave open; None: it is not known.
 
     Raises:
         UserError: data.json is missing or damaged, or of a task that is unknown here.
     """
     info = read_info(folder)
     try:
-        task = get_task(info.task)
+        task = get_task(info.task).configured(detections or Detections(), network or {})
     except ValueError as error:
         raise UserError(f"{folder / 'data.json'}: {error}; run prepare_data again") from error
     return TaskData(folder, info, task, task.training())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.core.table import Entry, Table
+from pipeline.tasks.settings import Detections
 
 if TYPE_CHECKING:
     from pipeline.tasks.base import Task
@@ -33,6 +34,8 @@ TASKS = Table(
     TaskEntry(name="classification", description="one class for an image", load=_classification),
 )
 
+DETECTIONS = "detections"
+"""The key of a manifest under which the settings stand with which files of detections were exported."""
 DEFAULT = "classification"
 """The task of packages that were written before manifests named it."""
 
@@ -52,4 +55,6 @@ def exported_task(manifest: Mapping[str, Any]) -> Task:
     Raises:
         KeyError, TypeError, ValueError: the manifest names an unknown task, or is damaged.
     """
-    return get_task(manifest.get("task", DEFAULT)).as_exported(manifest)
+    task = get_task(manifest.get("task", DEFAULT))
+    settings = {key: manifest[key] for key in task.output_facts()}.get(DETECTIONS, {})
+    return task.configured(Detections.model_validate(settings), {})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.core.calling import as_tuple
-from pipeline.core.arrays import Outputs
+from pipeline.core.arrays import Outputs, Pixels
 from pipeline.core.errors import UserError
 from pipeline.data.batch import Batch, Mix, Targets
 from pipeline.data.dataset import DataInfo, Split
@@ -116,13 +116,18 @@ class StudentKinds(NamedTuple):
     logits: str | None = None
     """With a flow at the end; None: the task has none."""
     layers: str | None = None
-    """With a meta-encoder as ordinary layers."""
+    """With a meta-encoder as ordinary layers at the end; None: the task has none."""
+    feature_layers: str | None = None
+    """With one at each of some feature maps; None: the task has none."""
 
 
 class TaskTraining(ABC):
     """What a task decides about networks and their training."""
 
     kinds: StudentKinds
+    sums_pairs: bool = False
+    """Whether the losses of pairs of feature maps are summed, without the last map's, where no weights are given; their
+    mean counts otherwise."""
 
     @abstractmethod
     def read_targets(self, tensors: Mapping[str, Tensor]) -> Targets:
@@ -186,6 +191,14 @@ class TaskTraining(ABC):
     @abstractmethod
     def outputs(self, predicted: Predicted) -> Outputs:
         """Return what a network predicted as arrays, by the names of the task's signature."""
+
+    def check_export(self, network: nn.Module, pixels: Pixels) -> None:  # noqa: ARG002
+        """Check on images (N, 3, H, W) whether what is exported of ``network`` would answer as it does.
+
+        Raises:
+            UserError: a setting of the tail keeps it from that; names it.
+        """
+        return
 
     @abstractmethod
     def export_parts(self, network: nn.Module) -> ExportParts:

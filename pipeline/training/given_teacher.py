@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from pipeline.core.files import Json
-from pipeline.tasks.classification.class_names import find_classes, read_classes
 from pipeline.tasks.data import TaskData
 from pipeline.tasks.training import Validation
 from pipeline.training.diagnosis import given_weights_warnings
@@ -29,7 +28,7 @@ def given_teacher_report(
     check = data.training.check_given(teacher.network, data.split("calib"), data.info, device)
     report: Json = dict(check.figures)
     if check.proposed_classes:
-        proposed = _in_file(check.proposed_classes, data.info.class_names, classes)
+        proposed = _in_file(check.proposed_classes, data, classes)
         report["proposed_classes"] = proposed
         listed = json.dumps(proposed, ensure_ascii=False)
         if len(proposed) > PASTED:
@@ -39,13 +38,12 @@ def given_teacher_report(
     return report | {"warnings": [*teacher.warnings, *warnings]}
 
 
-def _in_file(proposed: Sequence[str], class_names: Sequence[str], classes: str | None) -> list[str]:
+def _in_file(proposed: Sequence[str], data: TaskData, classes: str | None) -> list[str]:
     """Return what the file of classes should say, where the outputs, in the data's order so far, are ``proposed``."""
     if classes is None:
         return [*proposed]
-    path = Path(classes)
-    known = read_classes(path)
-    listed = [names[0] for names in known]
-    for output, name in zip(find_classes(class_names, known, path), proposed, strict=True):
+    known = data.task.given_classes(Path(classes), data.info.class_names)
+    listed = [*known.names]
+    for output, name in zip(known.outputs, proposed, strict=True):
         listed[output] = name
     return listed

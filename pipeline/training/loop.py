@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from pipeline.core.distributed import broadcast, is_main
 from pipeline.core.errors import UserError
@@ -21,7 +22,7 @@ from pipeline.training.compilation import compiled_networks, guard_compiling, un
 from pipeline.training.diagnosis import early_warning
 from pipeline.training.epoch_metrics import EpochMetrics
 from pipeline.training.execution import Execution
-from pipeline.training.objective import Loss, Objective
+from pipeline.training.objective import AveragedApart, Loss, Objective
 from pipeline.training.optim import WeightAverage, build_optimizer
 from pipeline.training.progress import Progress, progress
 from pipeline.training.settings import Training
@@ -107,7 +108,7 @@ def build_step(objective: Objective, execution: Execution, settings: Training, *
         num_steps=(settings.epochs - (tuning.frozen_epochs if tuned else 0)) * steps_per_epoch,
         frozen=tuned.batch_norms() if tuned and tuning.batch_norm == "frozen" else (),
     )
-    average = WeightAverage(network, settings.ema_decay) if settings.ema_decay is not None else None
+    average = _average(network, settings.ema_decay, objective.averaged_apart)
     optimizer, scheduler = build_optimizer(
         network,
         settings.optimizer,
@@ -126,6 +127,13 @@ def build_step(objective: Objective, execution: Execution, settings: Training, *
         average=average,
         device=execution.device,
     )
+
+
+def _average(network: nn.Module, decay: float | None, apart: AveragedApart | None) -> WeightAverage | None:
+    if apart is None:
+        return None if decay is None else WeightAverage(network, decay)
+    own = dict.fromkeys(parameter for module in apart.modules for parameter in module.parameters())
+    return WeightAverage(network, decay, ([*own], apart.decay))
 
 
 def _compiled(objective: Objective, execution: Execution) -> contextlib.AbstractContextManager[None]:

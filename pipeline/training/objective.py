@@ -29,6 +29,14 @@ class FollowsEpoch(Protocol):
         """Take note that ``epoch``, counted from 0, begins."""
 
 
+class AveragedApart(NamedTuple):
+    """Parts of a network whose weights are averaged apart from the rest."""
+
+    modules: Sequence[nn.Module]
+    decay: float
+    """The share of the average that remains at each step."""
+
+
 class Objective(nn.Module, ABC):
     """A student and how it is trained.
 
@@ -61,6 +69,8 @@ class Objective(nn.Module, ABC):
         self.num_views = num_views
         self.tuned: TunedBackbone | None = None
         """The part of the student that given weights brought; None: nothing was given."""
+        self.averaged_apart: AveragedApart | None = None
+        """What of the network deploys as a moving average of its own; None: nothing does."""
 
     def view(self, epoch: int) -> int:
         """Return the epoch whose batches ``epoch`` has: its own, or an earlier one that it repeats."""

@@ -3,11 +3,11 @@
 import bisect
 import contextlib
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -34,7 +34,8 @@ def learning_rate_factor(epoch: float, schedule: LearningRate, *, epochs: int) -
         return epoch / warmup_epochs
     if name == "multistep":
         return float(schedule.gamma ** bisect.bisect_right(sorted(schedule.milestones), epoch))
-    progress = min((epoch - warmup_epochs) / max(epochs - warmup_epochs, 1), 1.0)
+    rest = epochs - warmup_epochs
+    progress = min((epoch - warmup_epochs) / rest, 1.0) if rest > 0 else 1.0
     return _along_cosine(1.0, ONE_CYCLE_END if name == "one_cycle" else 0.0, progress)
 
 
@@ -92,21 +93,36 @@ def _groups(parameters: list[nn.Parameter], settings: OptimizerSettings, rate: f
 class WeightAverage:
     """Exponential moving average of a network's weights and running statistics.
 
-    After step n the decay is min(``decay``, (1 + n) / (10 + n)), so that the first weights are soon forgotten.
+    After step n the decay is min(d, (1 + n) / (10 + n)), so that the first weights are soon forgotten.
+
+    Args:
+        decay: d; None: of what is not ``apart`` there is no average.
+        apart: parameters of ``network`` with a d of their own, and that d.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(
+        self, network: nn.Module, decay: float | None, apart: tuple[Sequence[nn.Parameter], float] | None = None
+    ) -> None:
+        own, own_decay = apart or ((), 0.0)
+        separate = {id(x) for x in own}
+        others = [
+            x for x in (*network.parameters(), *network.buffers()) if x.is_floating_point() and id(x) not in separate
+        ]
         self.num_updates = 0
-        self.live = [x for x in (*network.parameters(), *network.buffers()) if x.is_floating_point()]
+        self.live: list[Tensor] = [*(() if decay is None else others), *own]
+        self.decays = [decay or 0.0] * (len(self.live) - len(own)) + [own_decay] * len(own)
         self.average = [x.detach().clone() for x in self.live]
 
     def update(self) -> None:
         """Take in the present weights."""
         self.num_updates += 1
-        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        live = [x.detach() for x in self.live]
-        get_ema_multi_avg_fn(decay)(self.average, live, self.num_updates)  # type: ignore[no-untyped-call]
+        for most in set(self.decays):
+            decay = min(most, (1 + self.num_updates) / (10 + self.num_updates))
+            live, average = (
+                [x.detach() for x, own in zip(tensors, self.decays, strict=True) if own == most]
+                for tensors in (self.live, self.average)
+            )
+            get_ema_multi_avg_fn(decay)(average, live, self.num_updates)  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

@@ -43,8 +43,10 @@ class LearningRate(Section):
     """Warm-up, then a cosine to zero, steps by ``gamma`` at ``milestones``, or the end of one cycle."""
 
     name: Literal["cosine", "multistep", "one_cycle"] = knob("cosine", "how the learning rate falls after the warm-up")
-    warmup_epochs: Annotated[int, Field(ge=0)] = knob(
-        2, "epochs over which the learning rate rises to its largest value"
+    warmup_epochs: Annotated[int, Field(ge=0)] | NonNegative = knob(
+        2,
+        "epochs, or a fraction of one, over which the learning rate rises to its largest value",
+        takes="a number >= 0",
     )
     milestones: Annotated[tuple[Annotated[Count, Strict()], ...], Strict(strict=False)] = knob(
         (), "of multistep: epochs at which it is multiplied by gamma"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs, Truth
 from pipeline.core.signature import Signature, TensorSpec, image_input
-from pipeline.tasks.base import Classes, Image, Placement, Prediction, Review, Row, Scores, Tile
+from pipeline.tasks.base import Classes, GivenClasses, Image, Placement, Prediction, Review, Row, Scores, Tile
+from pipeline.tasks.classification.class_names import find_classes, read_classes
 from pipeline.tasks.classification.doubts import doubts
 from pipeline.tasks.classification.metrics import log_softmax, score
 from pipeline.tasks.classification.review import IMAGE_COLUMNS, image_rows, review, tile
@@ -43,6 +45,11 @@ class Classification(MeanScoreTask):
     def encode_truth(self, images: ImageSet, kept: Sequence[int], image_size: tuple[int, int]) -> Truth:  # noqa: ARG002
         """Return the labels (len(kept),): the categories of the images."""
         return {LABELS: images.categories[np.asarray(kept, dtype=np.int64)]}
+
+    def given_classes(self, path: Path, class_names: Sequence[str]) -> GivenClasses:
+        """Return the classes in the file ``path``; see ``pipeline.tasks.classification.class_names``."""
+        known = read_classes(path)
+        return GivenClasses(tuple(names[0] for names in known), find_classes(class_names, known, path))
 
     def signature(self, *, image_size: tuple[int, int], input_dtype: str, class_names: Sequence[str]) -> Signature:
         """Return the input ``image`` and the output ``logits`` (num_classes)."""
