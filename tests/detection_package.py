@@ -33,6 +33,13 @@ DETECTIONS = {
     "nms": "graph",
 }
 OUTPUTS = ["num_detections", "detection_boxes", "detection_scores", "detection_classes"]
+METADATA = {
+    "backbone": "resnet8_x0_5",
+    "method": "none",
+    "mean": "[0.5, 0.5, 0.5]",
+    "std": "[0.25, 0.25, 0.25]",
+    "torch_version": "2.14.1",
+}
 FACTS = {
     "detections": DETECTIONS,
     "boxes": {"format": "xyxy", "space": "pixels of the network's input", "class_base": 0},
@@ -87,6 +94,7 @@ def make_model(path: Path) -> None:
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, METADATA)
     onnx.checker.check_model(model)
     onnx.save(model, path)
 

@@ -11,15 +11,17 @@ PREPROCESSING = {
 """What ``preprocessing.json`` says beside the keys of all tasks: an image keeps its shape, the rest is padding."""
 
 USAGE = """\
+ids = json.load(open("labels.json"))["category_ids"]
 names = ["num_detections", "detection_boxes", "detection_scores", "detection_classes"]
 counts, boxes, scores, classes = session.run(names, {"image": pixels})
-for i in range(int(counts[0, 0])):  # the surest first
-    x1, y1, x2, y2 = (boxes[0, i] / scale).clip(0, 2 * original.size)  # in the pixels of the image itself
-    print(labels[classes[0, i]], scores[0, i], x1, y1, x2, y2)"""
+for i in range(int(counts[0, 0])):  # the surest first; what follows is padding
+    box = (boxes[0, i] / scale).clip(0, 2 * original.size)  # x1, y1, x2, y2 in the pixels of the image itself
+    print(labels[classes[0, i]], ids[classes[0, i]], scores[0, i], *box)"""
 
 USAGE_WITHOUT_NMS = """\
-boxes, scores = session.run(["boxes", "scores"], {"image": pixels})  # (1, P, 4), (1, P, classes)
+ids = json.load(open("labels.json"))["category_ids"]
+boxes, scores = session.run(["boxes", "scores"], {"image": pixels})  # (1, places, 4), (1, places, classes)
 boxes = (boxes[0] / scale).clip(0, 2 * original.size)  # x1, y1, x2, y2 in the pixels of the image itself
-best = scores[0].max(axis=1).argsort()[::-1][:10]  # boxes of the same thing overlap: suppress all but the surest
-for i in best:
-    print(labels[scores[0, i].argmax()], scores[0, i].max(), *boxes[i])"""
+for i in (-scores[0].max(axis=1)).argsort()[:10]:  # a thing has many: drop what overlaps a surer one
+    number = scores[0, i].argmax()
+    print(labels[number], ids[number], scores[0, i, number], *boxes[i])"""
