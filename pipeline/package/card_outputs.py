@@ -20,7 +20,7 @@ def what_outputs_mean(package: Package) -> str:
     rows += ["", "| of the outputs | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts)]
     ids = " and its id in the data that it was trained on" if package.classes.ids is not None else ""
     named = f"[{CLASS_NAMES_FILE}]({CLASS_NAMES_FILE}) has the name of each class{ids}, by its number in the outputs."
-    return "\n\n" + "\n".join([*rows, "", named])
+    return "\n\n" + "\n".join([*rows, "", named, ""])
 
 
 def _flat(facts: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
