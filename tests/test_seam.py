@@ -31,7 +31,7 @@ from pipeline.export.settings import ExportOnnx
 from pipeline.export.tensorrt.operator_support import check_precision
 from pipeline.preflight.code import PROJECT, CodeReader
 from pipeline.runtimes.onnx import OnnxRuntime
-from pipeline.tasks.base import Image, Prediction, Review, Row, Scores, Task
+from pipeline.tasks.base import Classes, Image, Placement, Review, Row, Scores, Task
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import ClassificationTraining
 from pipeline.tasks.gate import Gate, PlacedGate
@@ -57,7 +57,7 @@ OF_OTHERS = {
     "pipeline/report/confusion_plot.py": {"label="},  # matplotlib's
     "pipeline/report/tradeoff_plot.py": {"label="},  # matplotlib's
     "pipeline/serving/metrics.py": {".labels"},  # Prometheus's
-    "pipeline/package/reader.py": {"'labels'"},  # a key of labels.json, as packages have had it from the first
+    "pipeline/package/description.py": {"'labels'"},  # a key of labels.json, as packages have had it from the first
 }
 """Names that other libraries and formats chose, by the files that need them."""
 
@@ -169,10 +169,15 @@ class ToyTask(MeanScoreTask):
         return compare_values(outputs["probabilities"], reference["probabilities"], scale, same=same)
 
     def predictions(
-        self, names: Sequence[str], outputs: Outputs, class_names: Sequence[str], *, top: int
-    ) -> list[Prediction]:
-        found = [class_names[best] for best in outputs["best"]][:top]
-        return [Prediction(name, {"best": word}, word) for name, word in zip(names, found, strict=False)]
+        self,
+        images: Sequence[Placement],
+        outputs: Outputs,
+        classes: Classes,
+        *,
+        top: int | None,
+        min_score: float | None = None,
+    ) -> NoReturn:
+        raise NotImplementedError
 
     def image_rows(self, names: Sequence[str], outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[Row]:
         triples = zip(names, truth["right"], outputs["best"], strict=True)
@@ -430,7 +435,7 @@ def test_what_a_task_counts_decides_where_nothing_is_compared_by_value() -> None
 
 def test_samples_that_no_score_follows_from_carry_no_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, split = CountingTask(), make_split()
-    monkeypatch.setattr(folder, "get_task", lambda _: task)
+    monkeypatch.setattr(folder, "exported_task", lambda _: task)
     known = Reference(
         task, split.pixels, split.targets.truth(), Given(np.eye(4)[np.arange(30) % 4]).infer(split.pixels)
     )

@@ -22,7 +22,7 @@ from pipeline.core.text_table import aligned, with_error
 from pipeline.evaluation.runtimes import RUNTIMES
 from pipeline.export.precisions import FP32
 from pipeline.tasks.base import Task
-from pipeline.tasks.table import DEFAULT, get_task
+from pipeline.tasks.table import exported_task
 
 EVALUATION = Path("reports/evaluation")
 PAGE = "artifacts/report/report.html"
@@ -42,7 +42,7 @@ def summarize(root: Path) -> str:
     calibration = read_record(root / "artifacts/calibration/calibration.json", CalibrationRecord)
     manifest = read_record(root / "artifacts/onnx/manifest.json", ManifestRecord)
     tradeoff = read_record(root / "artifacts/tradeoff/tradeoff.json", TradeoffRecord)
-    task = get_task(manifest.get("task", DEFAULT))
+    task = exported_task(manifest)
     reports = {name: root / EVALUATION / f"{name}.json" for name in RUNTIMES}
     runs = {
         name: read_record(path, EvaluationRecord) for name, path in reports.items() if name == ONNX or path.exists()

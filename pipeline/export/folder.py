@@ -13,7 +13,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import Json, write_bytes
 from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.tasks.gate import Gate
-from pipeline.tasks.table import DEFAULT, get_task
+from pipeline.tasks.table import exported_task
 from pipeline.tasks.verification import Reference
 
 Value = TypeVar("Value")
@@ -40,7 +40,7 @@ def read_samples(folder: Path, manifest: Json) -> Reference:
     path = folder / SAMPLES
     try:
         tensors = load_file(path)
-        task = get_task(manifest.get("task", DEFAULT))
+        task = exported_task(manifest)
         truth = {name: tensors.pop(name) for name in task.truth_names} if task.scored_on_samples else {}
         return Reference(task, tensors.pop("images"), truth, tensors)
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:

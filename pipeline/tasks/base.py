@@ -7,7 +7,7 @@ A task has two sides. The one here works on NumPy arrays and runs wherever a pac
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -28,6 +28,25 @@ Scores = Mapping[str, float]
 """Figures of merit by their names."""
 
 
+class Placement(NamedTuple):
+    """An image that a network was given, and how large it lies in the network's input."""
+
+    name: str
+    """Of its file."""
+    size: tuple[int, int]
+    """Height and width as it is shown, in its own pixels."""
+    scale: float
+    """Pixels of the input for one of its own."""
+
+
+class Classes(NamedTuple):
+    """What can be seen, by its number in the outputs."""
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...] | None = None
+    """Their numbers in the user's own files; None: these have none."""
+
+
 class Prediction(NamedTuple):
     """What is seen on one image."""
 
@@ -45,6 +64,8 @@ Row = Mapping[str, str]
 """A row of a table, by its columns, as it stands in a CSV file."""
 Image = NDArray[np.uint8]
 """(H, W, 3)."""
+Painter = Callable[[Image, Prediction], Image]
+"""From an image as it is shown to a copy with what is seen on it drawn in."""
 
 
 class Confusion(NamedTuple):
@@ -250,12 +271,45 @@ class Task(ABC):
 
     @abstractmethod
     def predictions(
-        self, names: Sequence[str], outputs: Outputs, class_names: Sequence[str], *, top: int
+        self,
+        images: Sequence[Placement],
+        outputs: Outputs,
+        classes: Classes,
+        *,
+        top: int | None,
+        min_score: float | None = None,
     ) -> list[Prediction]:
-        """Return what is seen on each image; at most ``top`` things on one."""
+        """Return what is seen on each image.
+
+        Args:
+            top: how many things to say of an image at most, the surest first; None: all.
+            min_score: score from which on a thing counts, not below ``least_score``; None: what the network was
+                exported with.
+        """
 
     prediction_columns: tuple[str, ...]
     """The columns of the rows of a prediction."""
+    top: int | None = 3
+    """How many things are said of an image where nobody asks for a number; None: all."""
+    top_in_table: int | None = 1
+    """The same in a table."""
+
+    @property
+    def least_score(self) -> float | None:
+        """Return the score below which the outputs hold nothing; None: they hold no things with scores."""
+        return None
+
+    def painter(self) -> Painter | None:
+        """Return what draws a prediction onto its image; None: it says nothing that has a place on it."""
+        return None
+
+    def preprocessing(self) -> Mapping[str, Any]:
+        """Return how images are brought to the input's size, as a package's ``preprocessing.json`` must say it.
+
+        Empty: in words alone, as packages have said it from the first.
+        """
+        return {}
+
     image_columns: tuple[str, ...]
     """The columns of ``image_rows``; the first is ``file``."""
 
