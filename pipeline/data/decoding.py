@@ -4,6 +4,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,10 +43,26 @@ STRIP = 4
 """An image longer than this, relative to the output, is cut before it is resized, not after."""
 
 
+class Shown(NamedTuple):
+    """An image that was decoded."""
+
+    pixels: NDArray[np.uint8]
+    """RGB, (H, W, 3)."""
+    size: tuple[int, int]
+    """Height and width of the whole image as it is shown, in its own pixels."""
+
+
 def decode_image(
     name: str, data: bytes, size: tuple[int, int] | None = None, max_megapixels: float = MAX_MEGAPIXELS
 ) -> NDArray[np.uint8]:
-    """Return the image in ``data`` as RGB of shape (H, W, 3).
+    """Return the image in ``data`` as RGB of shape (H, W, 3), as ``decode_shown`` does."""
+    return decode_shown(name, data, size, max_megapixels).pixels
+
+
+def decode_shown(
+    name: str, data: bytes, size: tuple[int, int] | None = None, max_megapixels: float = MAX_MEGAPIXELS
+) -> Shown:
+    """Return the image in ``data``, and how large it is.
 
     Grey, palette and CMYK images are converted to RGB; transparency is dropped; of an animation the first frame counts;
     an orientation noted by a camera is applied; values of 16 bits are cut to their upper 8.
@@ -60,16 +77,16 @@ def decode_image(
             the file.
     """
     image = open_image(name, data)
-    if size is None:
-        return np.asarray(load_upright(name, image, max_megapixels))
-    factor = _reduction(image, size)
-    if factor == 1:
-        return np.asarray(_covering(load_upright(name, image, max_megapixels), size))
-    extent = image.width / factor, image.height / factor
+    factor = 1 if size is None else _reduction(image, size)
+    if size is None or factor == 1:
+        whole = load_upright(name, image, max_megapixels)
+        return Shown(np.asarray(whole if size is None else _covering(whole, size)), (whole.height, whole.width))
+    width, height = image.size
     turned = orientation(image)
     _decode(name, image, max_megapixels, factor)  # its last column and row may be parts of pixels
-    cut = _covering(_as_rgb(name, image), size if turned < SIDEWAYS else size[::-1], extent)
-    return np.asarray(_turn(cut, turned))
+    upright = turned < SIDEWAYS
+    cut = _covering(_as_rgb(name, image), size if upright else size[::-1], (width / factor, height / factor))
+    return Shown(np.asarray(_turn(cut, turned)), (height, width) if upright else (width, height))
 
 
 def open_image(name: str, data: bytes) -> ImageFile.ImageFile:

@@ -22,7 +22,7 @@ from pipeline.core.text_table import aligned, with_error
 from pipeline.evaluation.runtimes import RUNTIMES
 from pipeline.export.precisions import FP32
 from pipeline.tasks.base import Task
-from pipeline.tasks.table import DEFAULT, get_task
+from pipeline.tasks.table import exported_task
 
 EVALUATION = Path("reports/evaluation")
 PAGE = "artifacts/report/report.html"
@@ -42,7 +42,7 @@ def summarize(root: Path) -> str:
     calibration = read_record(root / "artifacts/calibration/calibration.json", CalibrationRecord)
     manifest = read_record(root / "artifacts/onnx/manifest.json", ManifestRecord)
     tradeoff = read_record(root / "artifacts/tradeoff/tradeoff.json", TradeoffRecord)
-    task = get_task(manifest.get("task", DEFAULT))
+    task = exported_task(manifest)
     reports = {name: root / EVALUATION / f"{name}.json" for name in RUNTIMES}
     runs = {
         name: read_record(path, EvaluationRecord) for name, path in reports.items() if name == ONNX or path.exists()
@@ -97,8 +97,8 @@ def _where_to_look(root: Path) -> list[str]:
     if (root / PAGE).exists():
         lines += [
             f"all of it on one page: {PAGE}",
-            "what it gets wrong: reports/mistakes.csv, as pictures artifacts/report/surest_mistakes.jpg",
-            "where it is least sure: artifacts/report/least_sure.jpg; each class: reports/per_class.csv",
+            "what it gets wrong: reports/mistakes.csv, as pictures in artifacts/report/galleries",
+            "each class: reports/per_class.csv, what is taken for what: reports/confusion.csv",
         ]
     return [*lines, "package: artifacts/package (start with its README.md)"]
 

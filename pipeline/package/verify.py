@@ -11,7 +11,9 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import read_json, sha256
 from pipeline.core.signature import Signature
 from pipeline.export.folder import MANIFEST
-from pipeline.package.reader import AGAIN, CLASS_NAMES_FILE, SUMS, Package, damaged_files, read_sums
+from pipeline.package.description import CLASS_NAMES_FILE
+from pipeline.package.reader import Package
+from pipeline.package.sums import AGAIN, SUMS, damaged_files, read_sums
 from pipeline.runtimes.base import Runtime
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.parity import Parity

@@ -5,11 +5,12 @@ To add one: a ``pipeline.tasks.base.Task`` in a folder of its own, and an entry 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.core.table import Entry, Table
+from pipeline.tasks.settings import Detections
 
 if TYPE_CHECKING:
     from pipeline.tasks.base import Task
@@ -68,6 +69,8 @@ TASKS = Table(
     ),
 )
 
+DETECTIONS = "detections"
+"""The key of a manifest under which the settings stand with which files of detections were exported."""
 DEFAULT = "classification"
 """The task of packages that were written before manifests named it."""
 
@@ -79,3 +82,14 @@ def get_task(name: str) -> Task:
         ValueError: the name is unknown; the message lists the known ones.
     """
     return TASKS[name].load()
+
+
+def exported_task(manifest: Mapping[str, Any]) -> Task:
+    """Return the task of the files that ``manifest`` describes, as it was set when they were exported.
+
+    Raises:
+        KeyError, TypeError, ValueError: the manifest names an unknown task, or is damaged.
+    """
+    task = get_task(manifest.get("task", DEFAULT))
+    settings = {key: manifest[key] for key in task.output_facts()}.get(DETECTIONS, {})
+    return task.configured(Detections.model_validate(settings), {})

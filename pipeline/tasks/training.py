@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from models.core.calling import as_tuple
-from pipeline.core.arrays import Outputs
+from pipeline.core.arrays import Outputs, Pixels
 from pipeline.core.errors import UserError
 from pipeline.data.batch import Batch, Mix, Targets
 from pipeline.data.dataset import DataInfo, Split
@@ -220,6 +220,14 @@ class TaskTraining(ABC):
     @abstractmethod
     def outputs(self, predicted: Predicted) -> Outputs:
         """Return what a network predicted as arrays, by the names of the task's signature."""
+
+    def check_export(self, network: nn.Module, pixels: Pixels) -> None:  # noqa: ARG002
+        """Check on images (N, 3, H, W) whether what is exported of ``network`` would answer as it does.
+
+        Raises:
+            UserError: a setting of the tail keeps it from that; names it.
+        """
+        return
 
     @abstractmethod
     def export_parts(self, network: nn.Module) -> ExportParts:

@@ -1,0 +1,286 @@
+"""A package of detections in the hands of its consumer: boxes in the pixels of the user's images, drawn, verified."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from pipeline.data.letterbox import letterboxed
+from pipeline.package.build_engine import plan_engine
+from pipeline.package.card_example import FITTINGS, PIXELS
+from pipeline.package.reader import Package
+from pipeline.package.writer import write_sums
+from pipeline.runtimes.base import to_input
+from pipeline.runtimes.onnx import OnnxRuntime
+from stages.__main__ import main
+from tests.detection_package import (
+    BOXES,
+    CLASSES,
+    COUNT,
+    DETECTIONS,
+    HEIGHT,
+    NUMBERS,
+    OUTPUTS,
+    TASK,
+    WIDTH,
+    make_package,
+)
+from tests.helpers import ROOT, make_archive, refused
+
+ORIENTATION = 0x0112
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_package(tmp_path_factory.mktemp("detection") / "package", more=("fp16",))
+
+
+@pytest.fixture
+def package(made: Path, tmp_path: Path) -> Path:
+    """Return a copy of the package, to be spoilt."""
+    return shutil.copytree(made, tmp_path / "package")
+
+
+def run(command: str, package: Path, *words: object) -> Result:
+    return CliRunner().invoke(main, [command, "--package", str(package), *map(str, words)])
+
+
+def photo(path: Path, size: tuple[int, int], orientation: int = 1, level: int = 255) -> Path:
+    """Write an image of ``size`` (width, height) as it is stored, and how a camera says that it was held."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (level, level, level)).save(path, exif=exif)
+    return path
+
+
+def expected_boxes(size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """Return the boxes on an image of ``size`` (width, height): divided by the scale, cut at the edges."""
+    width, height = size
+    scale = min(WIDTH / width, HEIGHT / height)
+    return np.clip(BOXES[:COUNT].astype(float) / scale, 0, [width, height, width, height]).round(2)
+
+
+@pytest.mark.parametrize(
+    ("stored", "orientation", "shown"),
+    [
+        ((192, 128), 1, (192, 128)),
+        ((300, 100), 1, (300, 100)),
+        ((50, 200), 1, (50, 200)),
+        ((10, 7), 1, (10, 7)),
+        ((300, 100), 6, (100, 300)),
+        ((300, 100), 3, (300, 100)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_boxes_are_those_of_the_image_as_it_is_shown(
+    kind: str, stored: tuple[int, int], orientation: int, shown: tuple[int, int], made: Path, tmp_path: Path
+) -> None:
+    path = photo(tmp_path / f"photo.{kind}", stored, orientation)
+    found = json.loads(run("predict", made, "--json", path).stdout)
+    assert (found["image"], found["width"], found["height"]) == (str(path), *shown)
+    things = found["detections"]
+    np.testing.assert_allclose([thing["box"] for thing in things], expected_boxes(shown))
+    numbers = NUMBERS[:COUNT]
+    assert [thing["class"] for thing in things] == [CLASSES.names[i] for i in numbers]
+    assert CLASSES.ids is not None
+    assert [thing["category_id"] for thing in things] == [CLASSES.ids[i] for i in numbers]
+
+
+def test_the_network_is_given_the_letterboxed_image(made: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(128, 256, (90, 41, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    taken = letterboxed(pixels, (HEIGHT, WIDTH)).transpose(2, 0, 1)[None]
+    right = OnnxRuntime(made / "model.onnx").infer(to_input(taken, "float32"))["detection_scores"][0]
+    things = json.loads(run("predict", made, "--json", tmp_path / "photo.png").stdout)["detections"]
+    assert [thing["score"] for thing in things] == [round(float(score), 6) for score in right[:COUNT]]
+
+
+def test_text_and_table_say_the_same(made: Path, tmp_path: Path) -> None:
+    path, table = photo(tmp_path / "photo.png", (192, 128)), tmp_path / "found.csv"
+    assert run("predict", made, path).stdout == (
+        f"{path}: traffic light 100.00% at 20, 40, 80, 100; cat 75.00% at 0, 0, 192, 128; "
+        "dog 50.00% at 101, 8, 180, 120\n"
+    )
+    assert run("predict", made, path, "--top", "1").stdout == f"{path}: traffic light 100.00% at 20, 40, 80, 100\n"
+    assert run("predict", made, path, "--out", table).exit_code == 0
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["file", "class", "category_id", "score", "x1", "y1", "x2", "y2"]
+    assert list(rows[2].values()) == [str(path), "dog", "18", "0.5", "101", "8", "180", "120.5"]
+    assert len(rows) == COUNT
+
+
+def test_a_score_may_be_asked_for_above_what_the_files_leave_out(made: Path, tmp_path: Path) -> None:
+    path, table = photo(tmp_path / "photo.png", (96, 64)), tmp_path / "found.csv"
+    assert len(json.loads(run("predict", made, "--json", "--min-score", "0.75", path).stdout)["detections"]) == 2
+    dark = photo(tmp_path / "dark.png", (96, 64), level=20)
+    assert run("predict", made, dark).stdout == f"{dark}: nothing\n"
+    done = run("predict", made, dark, path, "--out", table)
+    assert done.stderr.endswith(f"2 of 2 images answered, in {table}; 1 show nothing and have no row\n")
+    said = "--min-score: got 0.05, but the package's files leave out what scores below 0.1; give 0.1 or more"
+    refused(run("predict", made, "--min-score", "0.05", path), said)
+
+
+def drawn_files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_boxes_are_drawn_on_copies(made: Path, tmp_path: Path) -> None:
+    path = photo(tmp_path / "in/held.jpg", (300, 450), 6, level=128)
+    before = path.read_bytes()
+    done = run("predict", made, "--draw", tmp_path / "out", path)
+    assert done.exit_code == 0, done.output
+    assert path.read_bytes() == before
+    with Image.open(tmp_path / "out/held.jpg") as opened:
+        drawn = np.asarray(opened.convert("RGB")).astype(int)
+    assert drawn.shape == (300, 450, 3), "turned as it was read"
+    x1, y1, x2, y2 = expected_boxes((450, 300))[2].astype(int)
+    colored = np.abs(drawn - 128).max(axis=2) > 30
+    for row, column in ((slice(y1, y2), x1), (slice(y1, y2), x2), (y1, slice(x1, x2)), (y2, slice(x1, x2))):
+        assert colored[row, column].mean() > 0.9
+    assert not colored[y1 + 30 : y2 - 10, x2 - 40 : x2 - 10].any()
+
+
+def test_folders_archives_and_equal_names_are_drawn_apart(made: Path, tmp_path: Path) -> None:
+    album = tmp_path / "album"
+    for name in ("1.png", "inner/2.webp", "inner/3.JPG"):
+        photo(album / name, (40, 30))
+    photo(tmp_path / "other/1.png", (40, 30))
+    archive = make_archive(album, "zip")
+    words = ["--draw", tmp_path / "out", album, archive, album / "1.png", tmp_path / "other/1.png", album / "1.png"]
+    done = run("predict", made, *words)
+    assert done.exit_code == 0, done.output
+    names = ["1.png", "inner/2.webp.png", "inner/3.JPG"]
+    assert drawn_files(tmp_path / "out") == sorted(
+        ["1-2.png", "1.png", *(f"{home}/{name}" for home in ("album", "images.zip") for name in names)]
+    )
+
+
+def test_nothing_is_overwritten_by_what_is_drawn(made: Path, tmp_path: Path) -> None:
+    path = photo(tmp_path / "album/1.png", (40, 30))
+    before = path.read_bytes()
+    for folder in (path.parent, path):
+        said = f"--draw: {folder} is no empty folder; give a new one, so that no image is lost"
+        refused(run("predict", made, "--draw", folder, path), said)
+    assert path.read_bytes() == before
+    assert drawn_files(path.parent) == ["1.png"]
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_drawn(made: Path, tmp_path: Path) -> None:
+    good, bad = photo(tmp_path / "good.png", (40, 30)), tmp_path / "bad.png"
+    bad.write_bytes(good.read_bytes()[:60])
+    done = run("predict", made, "--draw", tmp_path / "out", bad, good)
+    assert done.exit_code == 1
+    assert f"error: {bad}: damaged or truncated image" in done.stderr
+    assert drawn_files(tmp_path / "out") == ["good.png"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("--draw", "out"), ("--min-score", "0.5")])
+def test_a_task_without_boxes_refuses_their_options(option: str, value: str, tmp_path: Path) -> None:
+    path = photo(tmp_path / "photo.png", (8, 8))
+    old = ROOT / "tests/packages/v0_1"
+    refused(run("predict", old, option, value, path), f"{option}: ", "the task classification", "leave the option out")
+
+
+def test_a_whole_package_is_verified_and_timed(made: Path) -> None:
+    done = run("verify", made)
+    assert done.exit_code == 0, done.output
+    assert len(re.findall(r"^model\S*\.onnx .*right$", done.output, re.MULTILINE)) == 2
+    done = run("benchmark", made, "--iterations", "10", "--warmup", "1", "--batch", "2")
+    assert done.exit_code == 0, done.output
+    assert [line.split(",")[0] for line in done.stdout.splitlines()[2:4]] == ["fp32", "fp16"]
+
+
+def test_an_open_package_says_what_it_holds(made: Path) -> None:
+    package = Package.open(made)
+    assert (package.task.name, package.image_size, package.classes) == ("detection", (HEIGHT, WIDTH), CLASSES)
+    assert package.signature.output_names == OUTPUTS
+    assert package.task.least_score == DETECTIONS["score_threshold"]
+    preprocessing = json.loads((made / "preprocessing.json").read_text())
+    assert (preprocessing["resize"], preprocessing["padding"]) == ("letterbox", 114)
+    assert preprocessing["image_size"] == [HEIGHT, WIDTH]
+    assert "output" not in preprocessing
+    labels = json.loads((made / "labels.json").read_text())
+    assert labels == {"labels": list(CLASSES.names), "category_ids": [17, 18, 10]}
+
+
+def test_an_engine_has_all_outputs(made: Path) -> None:
+    plan = plan_engine(Package.open(made), "fp16", {})
+    assert plan.signature.output_names == OUTPUTS
+    refused(run("build-engine", made), "no engine can be built here")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("labels.json", lambda content: content.update(category_ids=[17, 18]), "category_ids: one of its own"),
+        ("labels.json", lambda content: content.update(category_ids=[17, 18, 17]), "category_ids: one of its own"),
+        ("labels.json", lambda content: content.update(category_ids=[17, 18, "x"]), "category_ids: a list of whole"),
+        ("labels.json", lambda content: content.update(category_ids=[1, 0, True]), "category_ids: a list of whole"),
+        ("preprocessing.json", lambda content: content.update(resize="central_square"), "resize is 'central_square'"),
+        ("preprocessing.json", lambda content: content.update(padding=0), "padding is 0, expected 114"),
+        ("preprocessing.json", lambda content: content.pop("scale"), "scale is None, expected 'min("),
+        ("preprocessing.json", lambda content: content.update(image_size=[64, 64]), "image_size is [64, 64]"),
+        ("manifest.json", lambda content: content.pop("detections"), "KeyError('detections')"),
+        ("manifest.json", lambda content: content["detections"].update(score_threshold="x"), "score_threshold"),
+    ],
+)
+def test_a_description_that_makes_no_sense_is_refused(
+    file: str, change: Callable[[Any], Any], said: str, package: Path
+) -> None:
+    content = json.loads((package / file).read_text())
+    change(content)
+    (package / file).write_text(json.dumps(content))
+    write_sums(package)
+    refused(run("predict", package, "x.png"), f"{package / file}: ", said, "fetch the package again")
+
+
+def test_a_signature_that_is_not_the_files_is_refused(package: Path) -> None:
+    content = json.loads((package / "manifest.json").read_text())
+    content["signature"]["outputs"][1]["shape"] = ["batch", 5, 5]
+    (package / "manifest.json").write_text(json.dumps(content))
+    write_sums(package)
+    said = "a black image gives detection_boxes float32 [1, 5, 4], expected finite float32 [1, 5, 5]"
+    refused(run("verify", package), "model.onnx: ", said)
+
+
+def test_damaged_preprocessing_is_named(package: Path) -> None:
+    (package / "preprocessing.json").write_text("{}")
+    refused(run("predict", package, "x.png"), "preprocessing.json: differs from its SHA-256")
+
+
+def test_the_cards_code_gives_the_boxes_of_predict(package: Path) -> None:
+    photo(package / "image.png", (300, 100))
+    lines = [
+        "import json",
+        "import numpy as np",
+        "import onnxruntime",
+        "from PIL import Image, ImageOps",
+        'preprocessing = json.load(open("preprocessing.json"))',
+        'labels = json.load(open("labels.json"))["labels"]',
+        'height, width = preprocessing["image_size"]',
+        'image = ImageOps.exif_transpose(Image.open("image.png")).convert("RGB")',
+        FITTINGS["letterbox"],
+        PIXELS["float32"],
+        'session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])',
+        TASK.card_usage(),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=package, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = [re.fullmatch(r"(.+?) ([\d.]+)" + 4 * r" ([\d.]+)", line) for line in done.stdout.splitlines()]
+    assert [match and match[1] for match in found] == [CLASSES.names[i] for i in NUMBERS[:COUNT]]
+    boxes = [[float(match[i]) for i in range(3, 7)] for match in found if match]
+    np.testing.assert_allclose(boxes, expected_boxes((300, 100)), atol=0.006)
