@@ -65,8 +65,8 @@ def _not_of_coco(others: Sequence[str], class_names: Sequence[str], names: Seque
     near = ", ".join(dict.fromkeys(one for name in others for one in difflib.get_close_matches(name, names, n=1)))
     hint = f" (the nearest: {near})" if near else ""
     return (
-        f"its {len(names)} outputs are COCO's categories, and {len(others)} of the data's {len(class_names)} classes are "
-        f"none of them: {shown}{hint}"
+        f"its {len(names)} outputs are COCO's categories, and {len(others)} of the data's {len(class_names)} classes "
+        f"are none of them: {shown}{hint}"
     )
 
 
