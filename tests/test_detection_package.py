@@ -276,3 +276,27 @@ def test_a_signature_that_is_not_the_files_is_refused(package: Path) -> None:
 def test_damaged_preprocessing_is_named(package: Path) -> None:
     (package / "preprocessing.json").write_text("{}")
     refused(run("predict", package, "x.png"), "preprocessing.json: differs from its SHA-256")
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["torchvision"] = sys.modules["matplotlib"] = sys.modules["faster_coco_eval"] = None
+from stages.__main__ import main
+
+words = ["--iterations", "10", "--warmup", "1"]
+for command, options in (("verify", []), ("predict", sys.argv[2:]), ("benchmark", words), ("build-engine", [])):
+    try:
+        main([command, "--package", sys.argv[1], *options])
+    except SystemExit as end:
+        print("code:", command, end.code)
+"""
+
+
+def test_the_device_needs_neither_pytorch_nor_what_evaluates(made: Path, tmp_path: Path) -> None:
+    words = [str(made), str(photo(tmp_path / "photo.png", (96, 64))), "--draw", str(tmp_path / "drawn")]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    codes = re.findall(r"^code: (.*)$", done.stdout, re.MULTILINE)
+    assert codes == ["verify 0", "predict 0", "benchmark 0", "build-engine 2"], done.stderr
+    assert drawn_files(tmp_path / "drawn") == ["photo.png"]
