@@ -268,7 +268,6 @@ def criteria_of(transfer: str, *known: str) -> str:
             "does not transfer features; use fm_kt or",
         ),
         ({"transfer": "features", "loss": "mse", "method": "ofm_kt"}, "method 'ofm_kt' does not transfer features"),
-        ({"transfer": "features", "loss": "mse", "method": "metric_meta"}, "method 'metric_meta' does not transfer"),
         (
             {"feature_pairs": [[3, 3], [2, 2]]},
             "feature_pairs: got the student's stages [3, 2]; give each once",

@@ -31,7 +31,7 @@ from pipeline.export.settings import ExportOnnx
 from pipeline.export.tensorrt.operator_support import check_precision
 from pipeline.preflight.code import PROJECT, CodeReader
 from pipeline.runtimes.onnx import OnnxRuntime
-from pipeline.tasks.base import Classes, Image, Placement, Row, Scores, Task
+from pipeline.tasks.base import Classes, Image, Placement, Review, Row, Scores, Task
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import ClassificationTraining
 from pipeline.tasks.gate import Gate, PlacedGate
@@ -45,11 +45,12 @@ IDENTIFIERS = {"argmax", "label", "labels", "num_classes"}
 TEXTS = {"labels", "logits"}
 OF_CLASSIFICATION = (
     "pipeline/tasks/classification/",
+    "pipeline/tasks/detection/",
     "pipeline/distillation/criteria.py",
     "pipeline/distillation/criterion.py",
     "pipeline/distillation/logit_objectives.py",
 )
-"""The task itself, and the losses of classification."""
+"""The task itself, the losses of classification, and the task that finds classes in places."""
 OF_OTHERS = {
     "pipeline/comparison/plots.py": {"label="},  # matplotlib's
     "pipeline/report/charts.py": {"label="},  # matplotlib's
@@ -185,7 +186,7 @@ class ToyTask(MeanScoreTask):
     def review(self, rows: Sequence[Row], class_names: Sequence[str]) -> NoReturn:
         raise NotImplementedError
 
-    def tile(self, pixels: Image, row: Row) -> NoReturn:
+    def tile(self, pixels: Image, row: Row, review: Review) -> NoReturn:
         raise NotImplementedError
 
     def card_rows(self, scores: Scores) -> list[tuple[str, str]]:  # noqa: ARG002

@@ -72,7 +72,7 @@ class Brightness(MeanScoreTask):
     def review(self, rows: Any, class_names: Sequence[str]) -> NoReturn:
         raise NotImplementedError
 
-    def tile(self, pixels: Any, row: Any) -> NoReturn:
+    def tile(self, pixels: Any, row: Any, review: Any) -> NoReturn:
         raise NotImplementedError
 
     def card_rows(self, scores: Scores) -> list[tuple[str, str]]:  # noqa: ARG002

@@ -97,8 +97,8 @@ def _where_to_look(root: Path) -> list[str]:
     if (root / PAGE).exists():
         lines += [
             f"all of it on one page: {PAGE}",
-            "what it gets wrong: reports/mistakes.csv, as pictures artifacts/report/surest_mistakes.jpg",
-            "where it is least sure: artifacts/report/least_sure.jpg; each class: reports/per_class.csv",
+            "what it gets wrong: reports/mistakes.csv, as pictures in artifacts/report/galleries",
+            "each class: reports/per_class.csv, what is taken for what: reports/confusion.csv",
         ]
     return [*lines, "package: artifacts/package (start with its README.md)"]
 

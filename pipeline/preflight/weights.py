@@ -44,6 +44,7 @@ def check_given_weights(params: Params, *, earlier: Json) -> Json:
     if student.needs_teacher:
         used["train_teacher"] = teacher
     fitting: dict[str, Json] = {}
+    size = known_size(params)
     for section, settings in used.items():
         if settings.weights is not None:
             needs_map = section == "distill_student" and student.needs_feature_map
@@ -52,7 +53,7 @@ def check_given_weights(params: Params, *, earlier: Json) -> Json:
                 "own_code": backbone_fingerprint(settings.backbone),
                 "weights": prints[section],
                 "weights_entry": settings.weights_entry,
-                "image_size": known_size(params),
+                "image_size": size and list(size),
                 "feature_map": needs_map,
             }
             if earlier.get("fitting_weights", {}).get(section) != fitting[section]:

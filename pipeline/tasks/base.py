@@ -75,22 +75,56 @@ class Confusion(NamedTuple):
     """Of all classes, also of those that never occur."""
     counts: NDArray[np.int64]
     """(len(names), len(names)): rows are what is right, columns what is found."""
+    counted: str
+    """What is counted: "images"."""
+
+
+class Gallery(NamedTuple):
+    """Images that teach the same."""
+
+    name: str
+    """Of its file, without the ending."""
+    title: str
+    positions: list[int]
+    """Those of the rows, the most telling ones first."""
+    empty: str
+    """What it says where there is none."""
+
+
+class CurvePoint(NamedTuple):
+    """A point of a curve of precision over recall."""
+
+    curve: str
+    """The curve that it lies on."""
+    recall: float
+    precision: float
 
 
 class Review(NamedTuple):
     """What the rows of a split teach."""
 
-    mistakes: list[int]
-    """The positions of the rows that are wrong, the surest first."""
-    least_sure: list[int]
-    """The positions of all rows, the least sure first."""
+    summary: str
+    """How much is right and wrong, in a sentence without its full stop."""
+    mistake_columns: tuple[str, ...]
+    """The columns of ``mistakes``."""
+    mistakes: list[Row]
+    """A row for each mistake, the surest first."""
+    wrong: list[int]
+    """The positions of the rows that are not all right."""
+    galleries: list[Gallery]
     class_columns: tuple[str, ...]
     """The columns of ``classes``; the first is ``class``."""
     classes: list[Row]
     """A row for each class, in their order; a figure that is not defined is empty."""
     worst_first: list[int]
     """The positions of ``classes``, the one that is recognised worst first."""
+    class_note: str
+    """What the figures of classes mean."""
     confusion: Confusion
+    precision_recall: list[CurvePoint]
+    """Curve by curve, by rising recall."""
+    least_score: float = 0.0
+    """The score from which on what is found counts as an answer."""
 
 
 class GivenClasses(NamedTuple):
@@ -288,8 +322,11 @@ class Task(ABC):
         """Return what ``rows``, those of a whole split, teach of the network."""
 
     @abstractmethod
-    def tile(self, pixels: Image, row: Row) -> Tile:
-        """Return an image (H, W, 3) with what is found on it, for a gallery."""
+    def tile(self, pixels: Image, row: Row, review: Review) -> Tile:
+        """Return an image (H, W, 3) with what is found on it, for a gallery; ``review`` is that of its split."""
+
+    headline_scores: tuple[str, ...] = ()
+    """The scores that stand beside the primary one among the few figures by which runs are compared."""
 
     @abstractmethod
     def card_rows(self, scores: Scores) -> list[tuple[str, str]]:

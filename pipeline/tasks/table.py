@@ -5,7 +5,7 @@ To add one: a ``pipeline.tasks.base.Task`` in a folder of its own, and an entry 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from pipeline.tasks.settings import Detections
 
 if TYPE_CHECKING:
     from pipeline.tasks.base import Task
+    from pipeline.tasks.restrictions import Restriction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,10 @@ class TaskEntry(Entry):
     """A task in the table."""
 
     load: Callable[[], Task]
+    restrictions: Callable[[], Sequence[Restriction]] = tuple
+    """Returns what of the parameters it refuses."""
+    builds_to_check: bool = False
+    """Whether a network of any backbone must be built to know whether it fits the images."""
 
 
 def _classification() -> Task:
@@ -29,9 +34,20 @@ def _classification() -> Task:
     return Classification()
 
 
+def _restrictions_of_classification() -> Sequence[Restriction]:
+    from pipeline.tasks.classification.restrictions import RESTRICTIONS
+
+    return RESTRICTIONS
+
+
 TASKS = Table(
     "task",
-    TaskEntry(name="classification", description="one class for an image", load=_classification),
+    TaskEntry(
+        name="classification",
+        description="one class for an image",
+        load=_classification,
+        restrictions=_restrictions_of_classification,
+    ),
 )
 
 DETECTIONS = "detections"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from models.core.calling import as_tuple
@@ -37,8 +38,10 @@ class Supervision(ABC):
     """The loss against the targets, as it is reported."""
     fresh_loss: float
     """That loss of a network that knows nothing."""
-    guess_loss: float
-    """That loss of a network that has learned how frequent each answer is, and nothing of the images."""
+    guess_loss: float | None
+    """That loss of a network that has learned how frequent each answer is, and nothing of the images.
+
+    None: it is not known."""
 
     @abstractmethod
     def loss(self, predicted: Predicted, batch: Batch) -> Tensor:
@@ -107,6 +110,10 @@ class NetworkChoice(Protocol):
     def backbone(self) -> str:
         """Return the name of the backbone."""
 
+    @property
+    def detector(self) -> BaseModel:
+        """Return the section of what finds objects, for the task that needs it."""
+
 
 class StudentKinds(NamedTuple):
     """The kinds of network, names of ``pipeline.networks.saved.NETWORK_KINDS``, that students of a task are."""
@@ -158,6 +165,15 @@ class TaskTraining(ABC):
         Raises:
             ValueError: the backbone is unknown.
         """
+
+    def assumed(self, spec: NetworkSpec, *, feature_map: bool, any_size: bool) -> NetworkSpec:  # noqa: ARG002
+        """Return how the network of ``spec``, one of ``plain_network``, is made to be checked before images are read.
+
+        Args:
+            feature_map: whether its backbone must end in a feature map.
+            any_size: whether the size of the images is not known yet.
+        """
+        return spec
 
     def check_given(self, network: nn.Module, split: Split, info: DataInfo, device: torch.device) -> GivenCheck:  # noqa: ARG002
         """Return what is found of a ``network`` that was trained elsewhere on ``split`` of the data ``info``."""

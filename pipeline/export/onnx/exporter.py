@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import inspect
 import json
 import logging
 import warnings
@@ -57,13 +58,19 @@ def export_network(
             opset_version=opset,
             input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            dynamic_shapes=_like_arguments(network, tuple({0: batch} for _ in inputs)),
             external_data=False,
             verbose=False,
         )
     assert program is not None
     versions = {f"{name}_version": importlib.metadata.version(name) for name in WRITING_LIBRARIES}
     write_onnx(program.model_proto, path, opset=opset, metadata={**metadata, **versions})
+
+
+def _like_arguments(network: nn.Module, shapes: tuple[dict[int, Any], ...]) -> tuple[Any, ...]:
+    """Return ``shapes`` as PyTorch wants them: in a tuple of their own where ``network`` takes any number of inputs."""
+    kinds = {parameter.kind for parameter in inspect.signature(network.forward).parameters.values()}
+    return (shapes,) if inspect.Parameter.VAR_POSITIONAL in kinds else shapes
 
 
 def export_image_network(

@@ -115,7 +115,7 @@ class Classification(MeanScoreTask):
         """Return mistakes, precision and recall of each class, and the confusion."""
         return review(rows, class_names)
 
-    def tile(self, pixels: Image, row: Row) -> Tile:
+    def tile(self, pixels: Image, row: Row, review: Review) -> Tile:  # noqa: ARG002  (all of it stands in the row)
         """Return the image; under it file, truth and prediction."""
         return tile(pixels, row)
 
