@@ -48,7 +48,7 @@ def _prediction(
     classes: Classes,
 ) -> Prediction:
     """Return what the text, the JSON object and the table say of an image's detections."""
-    ids = classes.ids or range(len(classes.names))
+    ids = classes.ids or len(classes.names) * (None,)
     things, rows, words = [], [], []
     for box, score, number in zip(boxes.round(2).tolist(), scores.tolist(), numbers.tolist(), strict=True):
         what = {"class": classes.names[number], "category_id": ids[number], "score": round(score, 6)}
