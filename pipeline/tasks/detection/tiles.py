@@ -14,7 +14,7 @@ from pipeline.tasks.detection.mistakes import Kind, sort_out
 
 LONGER_SIDE = 432
 """Pixels up to which a small image is enlarged, so that lines are thin beside what they surround."""
-LINE = 5
+LINE = LONGER_SIDE // 144
 DASH = 4 * LINE
 """Pixels of a dash, and of the gap after it."""
 RIGHT, WRONG, POOR, MISSED = (0, 160, 48), (224, 0, 0), (240, 144, 0), (32, 96, 255)
