@@ -13,6 +13,8 @@ DENSE = r"^(.*denselayer\d+\.(?:norm|conv))\.([12])\."
 """How DenseNet's published weights write ``norm1.``."""
 PARTS = r"^(backbone\.parts\.\d+|backbone|head(\.\d+(?=\.linear))?|flow\.transform)\."
 """What stands before a published name here: the part of the network that holds it."""
+DETECTORS = {r"^backbone\.body\.": "", r"^backbone\.fpn\.": "pyramid."}
+"""What torchvision's detectors write before the names of their backbone and their pyramid."""
 
 
 class WeightNames:
@@ -36,6 +38,8 @@ class WeightNames:
     def find(self, published: str) -> str:
         """Return the name here of the weights called ``published``; where they have no place, one that is not here."""
         published = re.sub(DENSE, r"\1\2.", published)
+        for theirs, own in DETECTORS.items():
+            published = re.sub(theirs, own, published)
         for name in (published, re.sub(r"^trunk\.", "backbone.", published)):
             if name in self.own:
                 return name
