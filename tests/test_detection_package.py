@@ -17,11 +17,12 @@ from PIL import Image
 from pipeline.data.letterbox import letterboxed
 
 from pipeline.package.build_engine import plan_engine
-from pipeline.package.card_example import FITTINGS, PIXELS
+from pipeline.package.pictures import ImageFile, Picture, read_picture
 from pipeline.package.reader import Package
 from pipeline.package.writer import write_sums
 from pipeline.runtimes.base import to_input
 from pipeline.runtimes.onnx import OnnxRuntime
+from pipeline.tasks.base import Placement
 from stages.__main__ import main
 from tests.detection_package import (
     BOXES,
@@ -31,9 +32,9 @@ from tests.detection_package import (
     HEIGHT,
     NUMBERS,
     OUTPUTS,
-    TASK,
     WIDTH,
     make_package,
+    make_package_without_nms,
 )
 from tests.helpers import ROOT, make_archive, refused
 
@@ -106,6 +107,26 @@ def test_the_network_is_given_the_letterboxed_image(made: Path, tmp_path: Path) 
     assert [thing["score"] for thing in things] == [round(float(score), 6) for score in right[:COUNT]]
 
 
+@pytest.mark.parametrize(("resize", "scale"), [("letterbox", 32 / 300), ("central_square", 64 / 100)])
+def test_what_is_known_of_an_image_beside_its_pixels(resize: str, scale: float, tmp_path: Path) -> None:
+    path = photo(tmp_path / "photo.png", (300, 100), 6)
+    picture = read_picture(ImageFile("my photo", path), (32, 64), resize=resize)
+    assert isinstance(picture, Picture)
+    assert picture.pixels.shape == (3, 32, 64)
+    assert picture.placement == Placement("my photo", (300, 100), scale)
+
+
+def test_classes_without_ids_have_none(package: Path, tmp_path: Path) -> None:
+    (package / "labels.json").write_text(json.dumps({"labels": CLASSES.names}))
+    write_sums(package)
+    path, table = photo(tmp_path / "photo.png", (96, 64)), tmp_path / "found.csv"
+    done = run("predict", package, path, "--out", table, "--draw", tmp_path / "drawn")
+    assert done.exit_code == 0, done.output
+    with table.open(newline="") as file:
+        assert {row["category_id"] for row in csv.DictReader(file)} == {""}
+    assert drawn_files(tmp_path / "drawn") == ["photo.png"]
+
+
 def test_text_and_table_say_the_same(made: Path, tmp_path: Path) -> None:
     path, table = photo(tmp_path / "photo.png", (192, 128)), tmp_path / "found.csv"
     assert run("predict", made, path).stdout == (
@@ -130,6 +151,15 @@ def test_a_score_may_be_asked_for_above_what_the_files_leave_out(made: Path, tmp
     assert done.stderr.endswith(f"2 of 2 images answered, in {table}; 1 show nothing and have no row\n")
     said = "--min-score: got 0.05, but the package's files leave out what scores below 0.1; give 0.1 or more"
     refused(run("predict", made, "--min-score", "0.05", path), said)
+
+
+def test_all_places_are_thinned_out_here_and_nothing_was_left_out_of_them(tmp_path: Path) -> None:
+    package, path = make_package_without_nms(tmp_path / "package"), photo(tmp_path / "photo.png", (192, 128))
+    things = json.loads(run("predict", package, "--json", path).stdout)["detections"]
+    assert [(thing["class"], thing["score"]) for thing in things] == [("traffic light", 1), ("cat", 0.75), ("dog", 0.5)]
+    np.testing.assert_allclose([thing["box"] for thing in things], expected_boxes((192, 128)))
+    more = json.loads(run("predict", package, "--json", "--min-score", "0.03", path).stdout)["detections"]
+    assert [thing["score"] for thing in more] == pytest.approx([1, 0.75, 0.5, 0.05, 0.05])
 
 
 def drawn_files(folder: Path) -> list[str]:
@@ -260,27 +290,25 @@ def test_damaged_preprocessing_is_named(package: Path) -> None:
     refused(run("predict", package, "x.png"), "preprocessing.json: differs from its SHA-256")
 
 
-def test_the_cards_code_gives_the_boxes_of_predict(package: Path) -> None:
-    photo(package / "image.png", (300, 100))
-    lines = [
-        "import json",
-        "import numpy as np",
-        "import onnxruntime",
-        "from PIL import Image, ImageOps",
-        'preprocessing = json.load(open("preprocessing.json"))',
-        'labels = json.load(open("labels.json"))["labels"]',
-        'height, width = preprocessing["image_size"]',
-        'image = ImageOps.exif_transpose(Image.open("image.png")).convert("RGB")',
-        FITTINGS["letterbox"],
-        PIXELS["float32"],
-        'session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])',
-        TASK.card_usage(),
-    ]
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["torchvision"] = sys.modules["matplotlib"] = sys.modules["faster_coco_eval"] = None
+from stages.__main__ import main
+
+words = ["--iterations", "10", "--warmup", "1"]
+for command, options in (("verify", []), ("predict", sys.argv[2:]), ("benchmark", words), ("build-engine", [])):
+    try:
+        main([command, "--package", sys.argv[1], *options])
+    except SystemExit as end:
+        print("code:", command, end.code)
+"""
+
+
+def test_the_device_needs_neither_pytorch_nor_what_evaluates(made: Path, tmp_path: Path) -> None:
+    words = [str(made), str(photo(tmp_path / "photo.png", (96, 64))), "--draw", str(tmp_path / "drawn")]
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], cwd=package, capture_output=True, text=True, check=False
+        [sys.executable, "-c", WITHOUT_TORCH, *words], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    found = [re.fullmatch(r"(.+?) ([\d.]+)" + 4 * r" ([\d.]+)", line) for line in done.stdout.splitlines()]
-    assert [match and match[1] for match in found] == [CLASSES.names[i] for i in NUMBERS[:COUNT]]
-    boxes = [[float(match[i]) for i in range(3, 7)] for match in found if match]
-    np.testing.assert_allclose(boxes, expected_boxes((300, 100)), atol=0.006)
+    codes = re.findall(r"^code: (.*)$", done.stdout, re.MULTILINE)
+    assert codes == ["verify 0", "predict 0", "benchmark 0", "build-engine 2"], done.stderr
+    assert drawn_files(tmp_path / "drawn") == ["photo.png"]

@@ -100,6 +100,10 @@ class Figures(Part):
 
     max_abs: float
     agreement: float
+    total: int | None = None
+    """How many answers were counted; None: a version before did not say it."""
+    counted: str = "images"
+    """What was counted."""
 
 
 class Verification(Part):
@@ -219,6 +223,12 @@ class EvaluationRecord(Record):
         if self.status == "evaluated":
             Evaluated.model_validate(self.model_dump(), strict=True)
         return self
+
+
+def same_answers(figures: Json) -> str:
+    """Return the share of answers that are the trained network's, and of how many: "98.50% of 60 images"."""
+    share, total = f"{figures['agreement']:.2%}", figures.get("total")
+    return share if total is None else f"{share} of {total:,} {figures['counted']}"
 
 
 def by_precision(evaluation: Json) -> dict[str, Json]:

@@ -16,6 +16,7 @@ from pipeline.core.records import (
     by_precision,
     collect_warnings,
     read_record,
+    same_answers,
     started_lines,
 )
 from pipeline.core.text_table import aligned, with_error
@@ -133,7 +134,7 @@ def _files(manifest: Json, report: Json, task: Task) -> list[str]:
                 name,
                 _count(entry["bytes"]),
                 _percent(found[task.primary]),
-                _percent(found["parity"]["agreement"]),
+                same_answers(found["parity"]),
                 *(_latency(found, size) for size in sizes),
                 ", ".join("accepted" if check["accepted"] else "refused" for check in checks),
             ]
@@ -145,7 +146,10 @@ def _runtime_rows(runs: Sequence[Json]) -> list[list[str]]:
     sizes = next((list(run["latency_ms"]) for run in runs if "latency_ms" in run), [])
     rows = [[f"batch {size}, median ms", "", *(_latency(run, size) for run in runs)] for size in sorted(sizes, key=int)]
     differences = [f"{run['parity']['max_abs']:.1e}" if "parity" in run else "skipped" for run in runs]
-    return [["max difference of an output", "", *differences], *rows]
+    compared = [run["parity"] for run in runs if "parity" in run]
+    lists = {parity["counted"] for parity in compared if parity["difference"] is None}
+    what = f"{lists.pop()} that are the same" if lists else "an output"
+    return [[f"max difference of {what}", "", *differences], *rows]
 
 
 def _latency(run: Json, size: str) -> str:

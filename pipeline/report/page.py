@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 
 from pipeline.core.files import Json
-from pipeline.core.records import by_precision, started_lines
+from pipeline.core.records import by_precision, same_answers, started_lines
 from pipeline.core.text_table import with_error
 from pipeline.report.records import Results
 from pipeline.tasks.base import Row
@@ -103,7 +103,7 @@ def _files(results: Results) -> str:
         found = figures[entry["precision"]]
         scores = [
             _score(found, results.task.primary, results.task.primary_error),
-            f"{found['parity']['agreement']:.2%}",
+            same_answers(found["parity"]),
         ]
         latency = [f"{found['latency_ms'][size]['p50']:.3f}" for size in sizes]
         rows.append([name, f"{entry['bytes']:,}", *scores, *latency])

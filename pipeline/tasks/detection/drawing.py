@@ -1,6 +1,7 @@
 """Detections drawn onto their image."""
 
 import colorsys
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,15 +25,16 @@ def draw_detections(pixels: Image, prediction: Prediction) -> Image:
     font = ImageFont.load_default(max(10, longer // 50))
     draw = ImageDraw.Draw(picture)
     for thing in reversed(prediction.found["detections"]):
-        color = class_color(thing["category_id"])
+        color = class_color(thing["class"] if thing["category_id"] is None else thing["category_id"])
         draw.rectangle(thing["box"], outline=color, width=width)
         text = f"{printable(thing['class'])} {thing['score']:.0%}"
         _write(draw, thing["box"][:2], text, font, color, picture.width)
     return np.asarray(picture)
 
 
-def class_color(number: int) -> tuple[int, int, int]:
-    """Return the colour of the class ``number``, the same on every image."""
+def class_color(which: int | str) -> tuple[int, int, int]:
+    """Return the colour of the class of this number, or name where it has none; the same on every image."""
+    number = which if isinstance(which, int) else zlib.crc32(which.encode())
     red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(number * GOLDEN % 1, 0.85, 0.95))
     return red, green, blue
 

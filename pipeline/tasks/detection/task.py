@@ -123,7 +123,7 @@ class Detection(Task):
         )
 
     def _count_places(self) -> int:
-        from pipeline.tasks.detection.place_count import count_places
+        from pipeline.tasks.detection.training import count_places
 
         return count_places(self.network)
 

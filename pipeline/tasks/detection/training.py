@@ -1,5 +1,6 @@
 """How detectors are built, trained and watched."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -187,3 +188,14 @@ class _HeadTensors(nn.Module):
         """Return the tensors (B, P, ...) on images (B, 3, H, W)."""
         tensors: tuple[Tensor, ...] = self.network(images).tensors
         return tensors
+
+
+def count_places(network: Mapping[str, Any]) -> int:
+    """Return the number of places of the detector that is made by ``network``, or is made in part by it.
+
+    Args:
+        network: arguments of ``build_detector``, and of what is built around a detector.
+    """
+    names = inspect.signature(build_detector).parameters
+    with torch.device("meta"):
+        return len(build_detector(**{name: value for name, value in network.items() if name in names}).places)
