@@ -17,11 +17,8 @@ from models.deploy import with_num_steps
 from models.detection.tail import Tail
 from models.losses import pkd_loss
 from pipeline.core.errors import UserError
-from pipeline.data.batch import Batch
 from pipeline.data.packed_batches import ordered_batches
-from pipeline.distillation.building import Distillation, build_distillation
-from pipeline.distillation.settings import DistillStudent, Flow
-from pipeline.tasks.detection.task import Detection
+from pipeline.distillation.settings import Flow
 from pipeline.tasks.detection.training import DetectorLoss, objects_of
 from pipeline.training.diagnosis import early_warning, training_warnings
 from pipeline.training.fine_tuning import TunedBackbone
@@ -33,36 +30,11 @@ from pipeline.training.teacher_settings import TrainTeacher
 from tests.bench import Bench
 from tests.detection_data import CLASSES, INFO, SIDE, make_split, write_data
 from tests.helpers import write_params
+from tests.test_distributed import run_module
+from tests.toy_detectors import LEVELS, SMALL, TRAINING, distilled, make_batch, make_teacher
+from tests.two_detector_processes import take_steps
 
-TASK = Detection()
-TRAINING = TASK.training()
-SMALL: dict[str, Any] = {"width": 32, "num_convs": 1, "levels": (2, 3), "extra": "pool"}
-LEVELS = 3
 CPU = torch.device("cpu")
-
-
-def make_batch(count: int = 6, seed: int = 3) -> Batch:
-    split = make_split(count, seed)
-    return Batch(split.images.double() / 255, split.targets)
-
-
-def make_teacher(**changes: Any) -> nn.Module:
-    torch.manual_seed(0)
-    settings = TrainTeacher(backbone="resnet8", detector=DetectorSettings(**{**SMALL, **changes}))
-    return build_teacher(settings, INFO, TRAINING).network.double()
-
-
-def distilled(method: str, teacher: nn.Module | None = None, **changes: Any) -> Distillation:
-    """Return a small student in float64 and what trains it; its weights are the same in every call."""
-    options: dict[str, Any] = {"transfer": "features", "loss": "pkd", "feature_pairs": None, "loss_weight": 6.0}
-    options |= {"detector": DetectorSettings(**SMALL), "flow": Flow(num_steps=(2,)), "allow_larger": True}
-    settings = DistillStudent(method=method, backbone="resnet8", **(options | changes))
-    found = teacher or make_teacher()
-    torch.manual_seed(1)
-    data: Any = SimpleNamespace(info=INFO, training=TRAINING, task=TASK)
-    built = build_distillation(settings, data, found.float)
-    built.objective.double().eval()
-    return built
 
 
 def test_the_objects_of_each_image_are_learned_but_for_those_that_are_ignored() -> None:
@@ -230,6 +202,14 @@ def test_validation_in_shards_finds_what_one_process_finds(monkeypatch: pytest.M
         found = supervision.validate(network, split, CPU)
         parts.append([supervision.outputs(network(b.images)) for b in ordered_batches(split.select(shard), 16, CPU)])
     assert found == whole
+
+
+def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
+    """In float64; the positives of a batch are counted over both, whose images hold different numbers of objects."""
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tests.two_detector_processes"]
+    result = run_module(tmp_path, *torchrun, "both.pt")
+    assert result.returncode == 0, result.stderr
+    torch.testing.assert_close(torch.load(tmp_path / "both.pt"), take_steps(), rtol=1e-7, atol=1e-9)
 
 
 def published(kind: str, path: Path) -> nn.Module:

@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 from torchvision.models import get_weight
 
+from models.detection.published import COCO_IDS
 from pipeline.core.printable import printable
 from pipeline.networks.weights import Weights
 
 ANY_OF_COCO = "FCOS_ResNet50_FPN_Weights.COCO_V1"
 """Weights whose description lists the categories, as that of all detectors does."""
-UNUSED = ("__background__", "N/A")
-"""Names of outputs that stand for no category."""
 SHOWN = 3
 Rows = Callable[[Tensor, list[int]], Tensor]
 """From a tensor with rows for all categories, and the categories that are wanted, to that with theirs."""
@@ -35,7 +34,7 @@ def choose_categories(weights: Weights, class_names: Sequence[str]) -> Weights:
     layers = {name: rows for name in weights.tensors if (rows := _rows_of(name, weights.tensors, len(names)))}
     if not layers or len(class_names) == len(names):
         return weights
-    ids = {_folded(name): number for number, name in enumerate(names) if name not in UNUSED}
+    ids = {_folded(names[number]): number for number in COCO_IDS}
     others = [name for name in class_names if _folded(name) not in ids]
     if others:
         raise ValueError(_not_of_coco(others, class_names, names))

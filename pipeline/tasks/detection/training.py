@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models.detection.building import build_detector
 from models.detection.places import Places
+from models.detection.published import PUBLISHED
 from models.detection.tail import PostProcessing, Tail
 from pipeline.core.arrays import Outputs, Pixels, concatenate
 from pipeline.core.distributed import all_gather_objects, all_reduce_sum, local_shard
@@ -36,13 +37,6 @@ from pipeline.tasks.training import (
 FOUND = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
 ALL_PLACES = ("boxes", "scores")
 VALIDATION_BATCH = 16
-PUBLISHED = {
-    ("fcos", "resnet50"): "fcos_resnet50_fpn",
-    ("retinanet", "resnet50"): "retinanet_resnet50_fpn",
-    ("retinanet_v2", "resnet50"): "retinanet_resnet50_fpn_v2",
-    ("faster_rcnn", "resnet50"): "fasterrcnn_resnet50_fpn",
-}
-"""From kind and backbone to the detector whose weights torchvision publishes."""
 FRESH_LOSS = 3.0
 """About what the losses of torchvision's detectors sum up to at random weights: classification 1.1, the rest 1 to 2."""
 
@@ -119,7 +113,7 @@ class DetectionTraining(TaskTraining):
 
     def read_targets(self, tensors: Mapping[str, Tensor]) -> Targets:
         """Return the objects."""
-        return BoxTargets(**{name: tensors[name] for name in self.task.truth_names})
+        return BoxTargets.of(tensors)
 
     def build_mix(self, augment: Augment, info: DataInfo) -> Mix | None:  # noqa: ARG002
         """Return None: boxes of mixed images mean nothing."""
@@ -149,9 +143,9 @@ class DetectionTraining(TaskTraining):
 
     def published_names(self, settings: NetworkChoice) -> Sequence[str]:
         """Return torchvision's name of the detector, where it publishes one."""
-        kind = settings.detector.model_dump()["kind"]
-        known = PUBLISHED.get((kind, settings.backbone.removeprefix("torchvision:")))
-        return () if known is None else (known,)
+        kind, backbone = settings.detector.model_dump()["kind"], settings.backbone.removeprefix("torchvision:")
+        wanted = kind, f"torchvision:{backbone}"
+        return [name for name, known in PUBLISHED.items() if (known.detector, known.backbone) == wanted]
 
     def choose_outputs(self, weights: Weights, info: DataInfo) -> Weights:
         """Return ``weights`` with the classes of ``info``, where they were trained on COCO by torchvision."""
