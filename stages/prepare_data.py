@@ -28,8 +28,16 @@ def main(params_path: Path, out: Path) -> None:
     root = Path(settings.root) if settings.root else None
     with replaced_folder(out) as folder, entry.load()(root, settings.download) as source:
         splits = make_splits(source, settings, seed=base.seed)
-        encode = task.encode_truth
-        summary = write_splits(splits, source.class_names, folder, settings, task=task.name, encode_truth=encode)
+        summary = write_splits(
+            splits,
+            source.class_names,
+            folder,
+            settings,
+            task=task.name,
+            encode_truth=task.encode_truth,
+            resize=task.resize,
+            category_ids=source.category_ids,
+        )
         report(summary, source.passed_over)
 
 
