@@ -79,7 +79,6 @@ def write_splits(
     about: Json = {"task": task, "classes": list(class_names), "image_size": list(size), "source": settings.source}
     about |= {"resize": resize if is_resized else "none", "storage": settings.storage}
     about |= {"padding": PADDING} if resize == "letterbox" else {}
-    about |= {} if category_ids is None else {"category_ids": list(category_ids)}
     about |= {"sizes": {}, "skipped": {}, "sha256": {}}
     facts: dict[str, SplitFacts] = {}
     for name, split in splits.items():
@@ -93,7 +92,7 @@ def write_splits(
         about["sha256"][path.name] = sha256(path)
         if statistics is not None:
             about["mean"], about["std"] = statistics.mean_and_std()
-    summary = DataSummary(class_names, facts, original_sizes(splits["train"]))
+    summary = DataSummary(class_names, facts, original_sizes(splits["train"]), category_ids)
     write_json(folder / "data.json", about | summary.facts())
     return summary
 
@@ -145,14 +144,7 @@ class _Kept:
 
     def facts(self) -> SplitFacts:
         """Return what was added."""
-        kept, split = len(self.positions), self.split
-        names = [split.names[position] for position in self.positions]
-        return SplitFacts(
-            split.categories[np.array(self.positions, dtype=np.int64)],
-            self.digests[:kept],
-            names,
-            left_out=len(split.categories) - kept,
-        )
+        return SplitFacts.of(self.split, self.positions, self.digests[: len(self.positions)])
 
 
 class _SplitWriter:

@@ -1,5 +1,6 @@
 """Settings of the stage ``prepare_data``: where images come from, how they are split and kept."""
 
+from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Strict, model_validator
@@ -20,6 +21,33 @@ def _large_enough(size: int | tuple[int, int] | None) -> int | tuple[int, int] |
     if size is not None and min(size if isinstance(size, tuple) else (size,)) < SMALLEST:
         raise ValueError(f"got {list(size) if isinstance(size, tuple) else size}; give {SIZES}")
     return size
+
+
+def _below_root(path: str) -> str:
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"got {path!r}; give a path as seen from prepare_data.root, below it")
+    return path
+
+
+PathBelowRoot = Annotated[PathText, AfterValidator(_below_root)]
+
+
+class AnnotationFiles(Section):
+    """Files of annotations that the user names."""
+
+    train: PathBelowRoot | None = rare(None, "file of the training images, as seen from root; null: found by its name")
+    calib: PathBelowRoot | None = rare(None, "file of the images to calibrate on; null: held out of train")
+    test: PathBelowRoot | None = rare(None, "file of the images to test on; null: held out of train")
+
+    @model_validator(mode="after")
+    def _train_is_named(self) -> Self:
+        if self.named() and self.train is None:
+            raise ValueError("names no file for train; give one, or leave all null for them to be found by their names")
+        return self
+
+    def named(self) -> dict[str, str]:
+        """Return the files by their splits."""
+        return {split: path for split, path in self if path is not None}
 
 
 class PrepareData(Section):
@@ -50,6 +78,9 @@ class PrepareData(Section):
         MAX_MEGAPIXELS, "refuse images of more pixels, in millions; a large JPEG counts as reduced"
     )
     unreadable: Literal["stop", "skip"] = rare("stop", "at a damaged image: stop, or skip it and count")
+    annotations: AnnotationFiles = rare(
+        AnnotationFiles(), "the JSON file of each split, where names like instances_train do not tell"
+    )
 
     @model_validator(mode="after")
     def _root_fits_source(self) -> Self:
@@ -70,6 +101,13 @@ class PrepareData(Section):
     def sides(self) -> tuple[int, int] | None:
         """Height and width, where each has a number of its own."""
         return self.image_size if isinstance(self.image_size, tuple) else None
+
+    @model_validator(mode="after")
+    def _source_has_annotations(self) -> Self:
+        if self.annotations.named() and not SOURCES[self.source].takes_annotations:
+            able = " or ".join(name for name, entry in SOURCES.items() if entry.takes_annotations)
+            raise ValueError(f"annotations: source {self.source} has no such files; leave them null, or use {able}")
+        return self
 
     @model_validator(mode="after")
     def _index_has_files(self) -> Self:
