@@ -1,6 +1,5 @@
 """A package of detections whose boxes are known: four outputs, the scores a share of how bright the input is."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.core.signature import Signature, TensorSpec
 from pipeline.export.folder import write_samples
 from pipeline.export.precisions import PRECISIONS
 from pipeline.tasks.base import Classes
@@ -44,7 +44,16 @@ FACTS = {
     "detections": DETECTIONS,
     "boxes": {"format": "xyxy", "space": "pixels of the network's input", "class_base": 0},
 }
+PLACE_SCORES = np.array([[0.02, 0.05, 1.0], [0.75, 0.05, 0.02], [0.02, 0.5, 0.05]], np.float32)
+"""Of each box and class."""
+IMAGE = TensorSpec("image", "float32", (3, HEIGHT, WIDTH))
+SIGNATURE_WITHOUT_NMS = Signature(
+    IMAGE, (TensorSpec("boxes", "float32", (3 * COUNT, 4)), TensorSpec("scores", "float32", (3 * COUNT, 3)))
+)
+Constants = dict[str, Any]
 TASK = exported_task({"task": "detection", **FACTS})
+
+SIGNATURE = TASK.signature(image_size=(HEIGHT, WIDTH), input_dtype="float32", class_names=CLASSES.names)
 
 
 def right_outputs(images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
@@ -61,7 +70,7 @@ def right_outputs(images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
 
 def make_model(path: Path) -> None:
     """Write the network."""
-    constants: Mapping[str, Any] = {
+    constants: Constants = {
         "axes": np.array([1, 2, 3], np.int64),
         "boxes": BOXES[None],
         "classes": NUMBERS[None],
@@ -81,18 +90,36 @@ def make_model(path: Path) -> None:
         helper.make_node("Expand", ["boxes", "stacks"], ["detection_boxes"]),
         helper.make_node("Expand", ["classes", "rows"], ["detection_classes"]),
     ]
-    kinds = TensorProto.INT32, TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.INT32
-    shapes = [1], [NUM_DETECTIONS, 4], [NUM_DETECTIONS], [NUM_DETECTIONS]
-    graph = helper.make_graph(
-        nodes,
-        "detections",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, HEIGHT, WIDTH])],
-        [
-            helper.make_tensor_value_info(name, kind, ["batch", *shape])
-            for name, kind, shape in zip(OUTPUTS, kinds, shapes, strict=True)
-        ],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    _write(path, nodes, constants, SIGNATURE)
+
+
+def make_model_without_nms(path: Path) -> None:
+    """Write a network that gives all places: each of the boxes three times, a little apart and less sure."""
+    constants: Constants = {
+        "axes": np.array([1, 2, 3], np.int64),
+        "places": np.concatenate([BOXES[:COUNT] + shift for shift in (0, 0.5, 1)])[None].astype(np.float32),
+        "shares": np.concatenate([part * PLACE_SCORES for part in (1, 0.9, 0.8)])[None].astype(np.float32),
+        "ones": np.array([1, 1], np.int64),
+    }
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "axes"], ["column"], keepdims=0),
+        helper.make_node("Unsqueeze", ["column", "axes_behind"], ["brightness"]),
+        helper.make_node("Mul", ["brightness", "shares"], ["scores"]),
+        helper.make_node("Shape", ["image"], ["batch_size"], start=0, end=1),
+        helper.make_node("Concat", ["batch_size", "ones"], ["stacks"], axis=0),
+        helper.make_node("Expand", ["places", "stacks"], ["boxes"]),
+    ]
+    _write(path, nodes, constants | {"axes_behind": np.array([1, 2], np.int64)}, SIGNATURE_WITHOUT_NMS)
+
+
+def _write(path: Path, nodes: list[Any], constants: Constants, signature: Signature) -> None:
+    kinds = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
+    taken, *outputs = (
+        helper.make_tensor_value_info(spec.name, kinds[spec.dtype], ["batch", *spec.shape])
+        for spec in (signature.input, *signature.outputs)
     )
+    initial = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "detections", [taken], outputs, initial)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     helper.set_model_props(model, METADATA)
     onnx.checker.check_model(model)
@@ -106,15 +133,17 @@ def make_package(folder: Path, *, more: tuple[str, ...] = ()) -> Path:
     for name in files.values():
         make_model(folder / name)
     write_samples(folder, samples())
-    return write_package(
-        folder,
-        files=files,
-        classes=CLASSES,
-        image_size=(HEIGHT, WIDTH),
-        dtype="float32",
-        task=TASK,
-        **FACTS,
-    )
+    return write_package(folder, files=files, classes=CLASSES, signature=SIGNATURE, task=TASK, **FACTS)
+
+
+def make_package_without_nms(folder: Path) -> Path:
+    """Write a package whose file gives all places."""
+    folder.mkdir(parents=True)
+    make_model_without_nms(folder / "model.onnx")
+    facts = {**FACTS, "detections": {**DETECTIONS, "nms": "none"}}
+    task = exported_task({"task": "detection", **facts})
+    files = {"fp32": "model.onnx"}
+    return write_package(folder, files=files, classes=CLASSES, signature=SIGNATURE_WITHOUT_NMS, task=task, **facts)
 
 
 def pictures(count: int) -> NDArray[np.uint8]:

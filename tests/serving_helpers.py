@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.core.files import write_json
+from pipeline.core.signature import Signature
 from pipeline.export.folder import write_samples
 from pipeline.export.precisions import PRECISIONS
 from pipeline.export.tensorrt.settings import ExportTensorrt
@@ -120,7 +121,8 @@ def make_package(folder: Path, *, dtype: str = "float32", delay: int = 0, more: 
     files = {name: PRECISIONS[name].file_name for name in ("fp32", *more)}
     for name in files.values():
         make_model(folder / name, dtype=dtype, delay=delay)
-    return write_package(folder, files=files, classes=Classes(tuple(LABELS)), image_size=(SIZE, SIZE), dtype=dtype)
+    signature = CLASSIFICATION.signature(image_size=(SIZE, SIZE), input_dtype=dtype, class_names=LABELS)
+    return write_package(folder, files=files, classes=Classes(tuple(LABELS)), signature=signature)
 
 
 def write_package(
@@ -128,8 +130,7 @@ def write_package(
     *,
     files: dict[str, str],
     classes: Classes,
-    image_size: tuple[int, int],
-    dtype: str,
+    signature: Signature,
     task: Task = CLASSIFICATION,
     **about: Any,
 ) -> Path:
@@ -142,8 +143,8 @@ def write_package(
         for precision, name in files.items()
     }
     gate = Gate(max_difference=1e-3, min_agreement=1.0, max_drop=0.0).model_dump()
-    signature = task.signature(image_size=image_size, input_dtype=dtype, class_names=classes.names)
-    manifest = {"name": NAME, "input": dtype, "image_size": list(image_size), "num_steps": 4, "opset": 20}
+    taken = signature.input
+    manifest = {"name": NAME, "input": taken.dtype, "image_size": taken.shape[1:], "num_steps": 4, "opset": 20}
     manifest |= {"files": described, "gates": dict.fromkeys(files, gate), **about}
     manifest |= {"task": task.name, "signature": describe_signature(signature)}
     data = {"classes": classes.names, "category_ids": classes.ids, "resize": "central_square"}

@@ -30,6 +30,7 @@ from tests.detection_package import (
     FACTS,
     HEIGHT,
     NUMBERS,
+    SIGNATURE,
     TASK,
     WIDTH,
     make_model,
@@ -46,7 +47,6 @@ POINT = {"num_steps": None, "macs": 1_000_000, **SCORES}
 
 def manifest(model: Path) -> dict[str, Any]:
     """Return what the export says of the file ``model``."""
-    signature = TASK.signature(image_size=(HEIGHT, WIDTH), input_dtype="float32", class_names=CLASSES.names)
     whole = {**PARITY, **SCORES, "drop": 0.0, "num_images": 200}
     entry = {
         "precision": "fp32",
@@ -57,7 +57,7 @@ def manifest(model: Path) -> dict[str, Any]:
     return {
         "files": {model.name: entry},
         "gates": {"fp32": Gate().model_dump()},
-        "signature": describe_signature(signature),
+        "signature": describe_signature(SIGNATURE),
         "image_size": [HEIGHT, WIDTH],
         "num_steps": None,
         "opset": 20,
@@ -165,7 +165,9 @@ def test_the_summary_speaks_of_ap(run_folder: Path) -> None:
     text = summarize(run_folder)
     assert re.search(r"^AP +75\.10% \+/- 1\.00 +74\.83% \+/- 1\.10$", text, re.MULTILINE)
     assert re.search(r"^ONNX file +bytes +ap +same answer", text, re.MULTILINE)
-    assert re.search(r"^model\.onnx +[\d,]+ +74\.83% +100\.00% +1\.500 +accepted, accepted$", text, re.MULTILINE)
+    assert re.search(
+        r"^model\.onnx +[\d,]+ +74\.83% +100\.00% of 612 detections +1\.500 +accepted, accepted$", text, re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("ids", [[17, 18], [17, 18, 17]])

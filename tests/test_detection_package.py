@@ -34,6 +34,7 @@ from tests.detection_package import (
     OUTPUTS,
     WIDTH,
     make_package,
+    make_package_without_nms,
 )
 from tests.helpers import ROOT, make_archive, refused
 
@@ -109,9 +110,9 @@ def test_the_network_is_given_the_letterboxed_image(made: Path, tmp_path: Path) 
 @pytest.mark.parametrize(("resize", "scale"), [("letterbox", 32 / 300), ("central_square", 64 / 100)])
 def test_what_is_known_of_an_image_beside_its_pixels(resize: str, scale: float, tmp_path: Path) -> None:
     path = photo(tmp_path / "photo.png", (300, 100), 6)
-    picture = read_picture(ImageFile("my photo", path), (32, 64), resize=resize, is_drawn=False)
+    picture = read_picture(ImageFile("my photo", path), (32, 64), resize=resize)
     assert isinstance(picture, Picture)
-    assert (picture.pixels.shape, picture.shown) == ((3, 32, 64), None)
+    assert picture.pixels.shape == (3, 32, 64)
     assert picture.placement == Placement("my photo", (300, 100), scale)
 
 
@@ -150,6 +151,15 @@ def test_a_score_may_be_asked_for_above_what_the_files_leave_out(made: Path, tmp
     assert done.stderr.endswith(f"2 of 2 images answered, in {table}; 1 show nothing and have no row\n")
     said = "--min-score: got 0.05, but the package's files leave out what scores below 0.1; give 0.1 or more"
     refused(run("predict", made, "--min-score", "0.05", path), said)
+
+
+def test_all_places_are_thinned_out_here_and_nothing_was_left_out_of_them(tmp_path: Path) -> None:
+    package, path = make_package_without_nms(tmp_path / "package"), photo(tmp_path / "photo.png", (192, 128))
+    things = json.loads(run("predict", package, "--json", path).stdout)["detections"]
+    assert [(thing["class"], thing["score"]) for thing in things] == [("traffic light", 1), ("cat", 0.75), ("dog", 0.5)]
+    np.testing.assert_allclose([thing["box"] for thing in things], expected_boxes((192, 128)))
+    more = json.loads(run("predict", package, "--json", "--min-score", "0.03", path).stdout)["detections"]
+    assert [thing["score"] for thing in more] == pytest.approx([1, 0.75, 0.5, 0.05, 0.05])
 
 
 def drawn_files(folder: Path) -> list[str]:

@@ -143,7 +143,6 @@ def make_package(folder: Path) -> Path:
         folder,
         files={"fp32": "model.onnx"},
         classes=Classes(tuple(CHANNELS)),
-        image_size=(SIZE, SIZE),
-        dtype="float32",
+        signature=Brightness().signature(image_size=(SIZE, SIZE), input_dtype="float32", class_names=CHANNELS),
         task=Brightness(),
     )

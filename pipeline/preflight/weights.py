@@ -50,6 +50,7 @@ def check_given_weights(params: Params, *, earlier: Json) -> Json:
             needs_map = section == "distill_student" and student.needs_feature_map
             fitting[section] = {
                 "backbone": settings.backbone,
+                "detector": settings.detector.model_dump(mode="json"),
                 "own_code": backbone_fingerprint(settings.backbone),
                 "weights": prints[section],
                 "weights_entry": settings.weights_entry,
@@ -99,11 +100,12 @@ def _check_fit(params: Params, section: str, settings: TrainedNetwork, *, needs_
     What misfits where the weights depend on the size of the images, which is not known yet, is left to its stage.
     """
     from pipeline.networks.weights import load_weights
-    from pipeline.preflight.assumed_networks import assumed_network
+    from pipeline.preflight.assumed_networks import assumed_data, assumed_network
 
     assert settings.weights is not None
     key = f"{section}.weights"
-    given = find_weights(settings.backbone, settings.weights, entry=settings.weights_entry, key=key)
+    whole = assumed_data(params)[0].published_names(settings)
+    given = find_weights(settings.backbone, settings.weights, entry=settings.weights_entry, key=key, whole=whole)
     weights = given.read()
     with user_error(f"{section}.backbone"):
         network = assumed_network(params, settings, with_feature_map=needs_map)

@@ -40,6 +40,18 @@ def _restrictions_of_classification() -> Sequence[Restriction]:
     return RESTRICTIONS
 
 
+def _detection() -> Task:
+    from pipeline.tasks.detection.task import Detection
+
+    return Detection()
+
+
+def _restrictions_of_detection() -> Sequence[Restriction]:
+    from pipeline.tasks.detection.restrictions import RESTRICTIONS
+
+    return RESTRICTIONS
+
+
 TASKS = Table(
     "task",
     TaskEntry(
@@ -47,6 +59,13 @@ TASKS = Table(
         description="one class for an image",
         load=_classification,
         restrictions=_restrictions_of_classification,
+    ),
+    TaskEntry(
+        name="detection",
+        description="boxes around the objects of an image, with their classes",
+        load=_detection,
+        restrictions=_restrictions_of_detection,
+        builds_to_check=True,
     ),
 )
 

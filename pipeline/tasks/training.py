@@ -15,6 +15,7 @@ from pipeline.data.batch import Batch, Mix, Targets
 from pipeline.data.dataset import DataInfo, Split
 from pipeline.data.settings import Augment
 from pipeline.networks.spec import NetworkSpec
+from pipeline.networks.weights import Weights
 
 Predicted = Any
 """What a network returns in training; its task alone looks into it."""
@@ -165,6 +166,18 @@ class TaskTraining(ABC):
         Raises:
             ValueError: the backbone is unknown.
         """
+
+    def published_names(self, settings: NetworkChoice) -> Sequence[str]:  # noqa: ARG002
+        """Return what libraries that publish more than its backbone call the whole network of ``settings``."""
+        return ()
+
+    def choose_outputs(self, weights: Weights, info: DataInfo) -> Weights:  # noqa: ARG002
+        """Return ``weights`` with the outputs of the classes of ``info`` alone, in their order, where these are known.
+
+        Raises:
+            ValueError: it is known of them which classes their outputs are, and one of the data is not among them.
+        """
+        return weights
 
     def assumed(self, spec: NetworkSpec, *, feature_map: bool, any_size: bool) -> NetworkSpec:  # noqa: ARG002
         """Return how the network of ``spec``, one of ``plain_network``, is made to be checked before images are read.

@@ -1,9 +1,10 @@
 """Settings of a network that is trained: what it is, what it starts from, and its training."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import model_validator
 
+from models.detection.detectors import DETECTORS
 from pipeline.core.settings import (
     BackboneName,
     Count,
@@ -13,6 +14,7 @@ from pipeline.core.settings import (
     Positive,
     Section,
     Std,
+    entry_of,
     knob,
     rare,
 )
@@ -23,13 +25,15 @@ from pipeline.training.settings import FineTuning, Training
 class DetectorSettings(Section):
     """What finds objects on a backbone's feature maps: a pyramid of levels and a head."""
 
-    kind: Literal["fcos", "retinanet", "faster_rcnn"] = knob("fcos", "fcos, retinanet; faster_rcnn can teach alone")
+    kind: Annotated[str, entry_of(DETECTORS)] = knob("fcos", "head and losses; faster_rcnn can teach alone")
     width: Count = knob(256, "channels of pyramid and head; of fcos a multiple of 32")
-    num_convs: Count = knob(4, "convolutions of each branch of the head")
+    num_convs: Count = knob(4, "convolutions of each branch of the head; of retinanet 4")
     levels: Counts | None = knob(
         None, "stages of the backbone that the pyramid takes, counted from 1; null: the last three"
     )
-    extra: Literal["pool", "p6p7"] = rare("p6p7", "coarser levels above them: pool: one; p6p7: two, by convolutions")
+    extra: Literal["pool", "p6p7", "p6p7_c5"] = rare(
+        "p6p7", "coarser levels above: pool: one; p6p7: two by convolutions, p6p7_c5 from the backbone's last map"
+    )
     center_sampling_radius: Positive = rare(1.5, "of fcos: places around an object's centre that learn it, in strides")
 
 

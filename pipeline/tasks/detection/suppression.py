@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from pipeline.core.arrays import Outputs
 from pipeline.tasks.detection.instances import BOXES, CLASSES, COUNT, SCORES
 
+ALL_BOXES, ALL_SCORES = "boxes", "scores"
+"""The outputs of a network that drops nothing: float32 (N, P, 4) x1 y1 x2 y2 and (N, P, C), of P places."""
 PADDING_CLASS = -1
 
 
