@@ -25,8 +25,7 @@ def main(params_path: Path, out: Path) -> None:
     settings = load_declared("prepare_data", params_path, "prepare_data", PrepareData)
     entry = SOURCES[settings.source]
     task = get_task(entry.task)
-    root = Path(settings.root) if settings.root else None
-    with replaced_folder(out) as folder, entry.load()(root, settings.download) as source:
+    with replaced_folder(out) as folder, entry.opened(settings) as source:
         splits = make_splits(source, settings, seed=base.seed)
         encode = task.encode_truth
         summary = write_splits(splits, source.class_names, folder, settings, task=task.name, encode_truth=encode)

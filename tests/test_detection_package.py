@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-
 from pipeline.data.letterbox import letterboxed
+
 from pipeline.package.build_engine import plan_engine
 from pipeline.package.pictures import ImageFile, Picture, read_picture
 from pipeline.package.reader import Package
@@ -110,9 +110,9 @@ def test_the_network_is_given_the_letterboxed_image(made: Path, tmp_path: Path) 
 @pytest.mark.parametrize(("resize", "scale"), [("letterbox", 32 / 300), ("central_square", 64 / 100)])
 def test_what_is_known_of_an_image_beside_its_pixels(resize: str, scale: float, tmp_path: Path) -> None:
     path = photo(tmp_path / "photo.png", (300, 100), 6)
-    picture = read_picture(ImageFile("my photo", path), (32, 64), resize=resize, is_drawn=False)
+    picture = read_picture(ImageFile("my photo", path), (32, 64), resize=resize)
     assert isinstance(picture, Picture)
-    assert (picture.pixels.shape, picture.shown) == ((3, 32, 64), None)
+    assert picture.pixels.shape == (3, 32, 64)
     assert picture.placement == Placement("my photo", (300, 100), scale)
 
 

@@ -439,7 +439,7 @@ def test_rules_between_sections(params_file: WriteParams) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"storage": "index"}, "storage index needs files: source imagefolder with a directory as root"),
+        ({"storage": "index"}, "storage index needs files: source imagefolder or coco"),
         ({"storage": "index", "source": "cifar10", "root": "x"}, "storage index needs files"),
         ({"storage": "index", "source": "imagefolder", "root": "x.tar.gz"}, "storage index needs files"),
         ({"storage": "index", "source": "imagefolder", "root": "x"}, "storage index needs image_size"),

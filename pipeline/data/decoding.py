@@ -4,7 +4,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,21 +89,24 @@ def decode_shown(
     return Shown(np.asarray(_turn(cut, turned)), (height, width) if upright else (width, height))
 
 
-def open_image(name: str, data: bytes) -> ImageFile.ImageFile:
-    """Return the image in ``data``, of which only the header has been read.
+def open_image(name: str, data: bytes | BinaryIO) -> ImageFile.ImageFile:
+    """Return the image in ``data``, its bytes or its open file, of which only the header has been read.
 
     Raises:
         UserError: as for ``decode_image``.
     """
-    kind = image_format(data[:HEAD])
-    if not data:
+    stream = io.BytesIO(data) if isinstance(data, bytes) else data
+    head = stream.read(HEAD)
+    stream.seek(0)
+    kind = image_format(head)
+    if not head:
         raise UserError(f"{name}: the file is empty; repair or remove it")
     if kind is None:
         raise UserError(f"{name}: not an image of a known format; repair or remove the file")
-    if (help_with := how_to_open(data[:HEAD])) is not None:
+    if (help_with := how_to_open(head)) is not None:
         raise UserError(f"{name}: {help_with}")
     with _decoding(name):
-        image = Image.open(io.BytesIO(data), formats=(kind,))
+        image = Image.open(stream, formats=(kind,))
     is_grey16 = image.mode in SIXTEEN_BIT_MODES or (image.mode == "I" and image.format == "PPM")
     if not is_grey16 and image.mode not in EIGHT_BIT_MODES:
         raise UserError(

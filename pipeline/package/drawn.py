@@ -7,7 +7,7 @@ from PIL import Image
 
 from pipeline.core.errors import UserError, written_file
 from pipeline.core.printable import printable
-from pipeline.package.pictures import ImageFile, Picture
+from pipeline.package.pictures import ImageFile, read_whole
 from pipeline.tasks.base import Painter, Prediction, Task
 
 QUALITY = 90
@@ -31,13 +31,17 @@ class DrawnImages:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"--draw: {printable(folder)} is no empty folder; give a new one, so that no image is lost")
 
-    def write(self, picture: Picture, prediction: Prediction) -> None:
-        """Write ``picture`` with what ``prediction`` says drawn in: as JPEG what was that, everything else as PNG."""
-        assert picture.shown is not None
-        path = self.folder / self.places[picture.file]
+    def write(self, file: ImageFile, prediction: Prediction) -> None:
+        """Write the image in ``file`` with what ``prediction`` says drawn in; it is read anew, since it may be large.
+
+        Raises:
+            UserError: it cannot be read any more.
+        """
+        path = self.folder / self.places[file]
+        drawn = self.painter(read_whole(file), prediction)
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_file(path):
-            Image.fromarray(self.painter(picture.shown, prediction)).save(path, quality=QUALITY)
+            Image.fromarray(drawn).save(path, quality=QUALITY)
 
 
 def required_painter(task: Task) -> Painter:

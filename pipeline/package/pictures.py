@@ -32,14 +32,11 @@ class ImageFile(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """An image that was read."""
+    """An image that was brought to a network's input."""
 
-    file: ImageFile
     pixels: Pixels
     """(3, H, W), as the network takes it."""
     placement: Placement
-    shown: Image | None
-    """The whole image as it is shown, where something is to be drawn on it."""
 
 
 @contextlib.contextmanager
@@ -75,21 +72,28 @@ def _images_below(shown: Path, root: Path) -> list[ImageFile]:
     return images
 
 
-def read_picture(file: ImageFile, image_size: tuple[int, int], *, resize: str, is_drawn: bool) -> Picture | UserError:
+def read_whole(file: ImageFile) -> Image:
+    """Return the image in ``file`` as it is shown, (H, W, 3).
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    name = printable(file.name)
+    return decode_image(name, read_image_bytes(file.path, name))
+
+
+def read_picture(file: ImageFile, image_size: tuple[int, int], *, resize: str) -> Picture | UserError:
     """Return the image in ``file`` brought to ``image_size`` (H, W) as in training, or why it cannot be read.
 
     Args:
         resize: how; see ``pipeline.tasks.base.Task.resize``.
-        is_drawn: whether the whole image is kept.
     """
     name = printable(file.name)
     try:
-        data = read_image_bytes(file.path, name)
-        read, scale = _FITTED[resize](name, data, image_size)
-        whole = decode_image(name, data) if is_drawn else None
+        read, scale = _FITTED[resize](name, read_image_bytes(file.path, name), image_size)
     except UserError as error:
         return error
-    return Picture(file, read.pixels.transpose(2, 0, 1), Placement(file.name, read.size, scale), whole)
+    return Picture(read.pixels.transpose(2, 0, 1), Placement(file.name, read.size, scale))
 
 
 def _letterboxed(name: str, data: bytes, image_size: tuple[int, int]) -> tuple[Shown, float]:

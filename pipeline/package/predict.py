@@ -1,6 +1,6 @@
 """What is seen on image files, from a package alone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Prediction, Task
 
 BATCH = 32
-Draw = Callable[[Picture, Prediction], None]
 
 
 def open_runtime(package: Package, precision: str, *, provider: str, num_threads: int) -> OnnxRuntime:
@@ -36,7 +35,6 @@ def predict_files(
     *,
     top: int | None,
     min_score: float | None = None,
-    draw: Draw | None = None,
 ) -> Iterator[Prediction | UserError]:
     """Yield what is seen on each image, or why it cannot be read; a batch at a time.
 
@@ -45,16 +43,16 @@ def predict_files(
     Args:
         top: how many things to say of an image at most; None: all.
         min_score: score from which on a thing counts; None: what the package was exported with.
-        draw: called with each image and what is seen on it.
 
     Raises:
         UserError: there is nothing below ``min_score`` in the outputs of the package's files, or they have no scores.
     """
     task, classes = package.task, package.classes
     require_min_score(task, min_score)
-    for start in range(0, len(files), BATCH):
-        some = files[start : start + BATCH]
-        read = [read_picture(file, package.image_size, resize=task.resize, is_drawn=draw is not None) for file in some]
+    size = min(BATCH, task.batch_size)
+    for start in range(0, len(files), size):
+        some = files[start : start + size]
+        read = [read_picture(file, package.image_size, resize=task.resize) for file in some]
         known = [picture for picture in read if isinstance(picture, Picture)]
         found: Iterator[Prediction] = iter(())
         if known:
@@ -62,14 +60,7 @@ def predict_files(
             outputs = predict(runtime, pixels, len(known))
             placements = [picture.placement for picture in known]
             found = iter(task.predictions(placements, outputs, classes, top=top, min_score=min_score))
-        for picture in read:
-            if isinstance(picture, UserError):
-                yield picture
-                continue
-            prediction = next(found)
-            if draw is not None:
-                draw(picture, prediction)
-            yield prediction
+        yield from (next(found) if isinstance(picture, Picture) else picture for picture in read)
 
 
 def require_min_score(task: Task, min_score: float | None) -> None:

@@ -125,4 +125,5 @@ def verify_samples(package: Package, precision: str, runtime: Runtime, *, gpu_ke
     samples = package.samples
     gate = package.gate(precision, gpu_kernels=gpu_kernels)
     what = f"{package.file(precision)}, packaged samples"
-    return verify(runtime, samples, gate, what=what, batch_size=len(samples)).parity
+    batch_size = min(len(samples), package.task.batch_size)
+    return verify(runtime, samples, gate, what=what, batch_size=batch_size).parity

@@ -38,10 +38,7 @@ def data_fingerprint(settings: PrepareData) -> str:
     """
     with user_error("prepare_data.source"):
         choose(TASKS, SOURCES[settings.source].task, kind="task")
-    fingerprint = SOURCES[settings.source].fingerprint
-    if fingerprint is None or settings.root is None:
-        return settings.source
-    return fingerprint(Path(settings.root), settings.download)
+    return SOURCES[settings.source].state(settings)
 
 
 def earlier_inputs(facts: Path) -> Json:

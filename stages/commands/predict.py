@@ -95,14 +95,16 @@ def predict(**options: Any) -> None:
             files,
             top=given.top or (task.top if given.out is None else task.top_in_table),
             min_score=given.min_score,
-            draw=None if copies is None else copies.write,
         )
-        for found in _with_progress(predictions, len(files), printed=given.out is None):
+        shown = _with_progress(predictions, len(files), printed=given.out is None)
+        for file, found in zip(files, shown, strict=True):
             if isinstance(found, UserError):
                 failures.append(str(found))
-            else:
-                write(found)
-                num_without += not found.rows
+                continue
+            write(found)
+            num_without += not found.rows
+            if copies is not None:
+                copies.write(file, found)
     answered = len(files) - len(failures)
     if given.out is not None:
         without = f"; {num_without} show nothing and have no row" if num_without else ""

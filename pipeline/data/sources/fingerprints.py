@@ -9,7 +9,7 @@ from pipeline.core.errors import UserError, readable_file
 from pipeline.core.files import sha256
 from pipeline.core.printable import printable
 from pipeline.data.sources.archive import AN_ARCHIVE, is_archive
-from pipeline.data.sources.listing import list_folder
+from pipeline.data.sources.listing import Folder, list_folder
 
 
 def directory_or_archive(root: Path, download: bool) -> str:  # noqa: ARG001, FBT001  (signature of a Fingerprint)
@@ -21,6 +21,15 @@ def directory_or_archive(root: Path, download: bool) -> str:  # noqa: ARG001, FB
     Raises:
         UserError: ``root`` does not exist, is no archive of a known kind, or cannot be read.
     """
+    return checked_files(root, lambda _: None)
+
+
+def checked_files(root: Path, check: Callable[[Folder], None]) -> str:
+    """Return the same as ``directory_or_archive``, once ``check`` has seen what lies in a directory; no file is opened.
+
+    Raises:
+        UserError: as there, or what ``check`` raises.
+    """
     if root.is_file():
         if not is_archive(root.name):
             raise UserError(f"prepare_data.root: neither a directory nor {AN_ARCHIVE}: {printable(root)}")
@@ -30,8 +39,10 @@ def directory_or_archive(root: Path, download: bool) -> str:  # noqa: ARG001, FB
         raise UserError(
             f"prepare_data.root: no such directory or archive: {printable(root)}{printable(_counted_from(root))}"
         )
+    top = list_folder(root)
+    check(top)
     digest = hashlib.sha256()
-    for folder in list_folder(root).walk():
+    for folder in top.walk():
         place = folder.path.relative_to(root)
         for name in folder.files:
             file = folder.path / name

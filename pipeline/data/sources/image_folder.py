@@ -14,6 +14,7 @@ from pipeline.data.reading import Fit, Image, read_images
 from pipeline.data.sources.archive import opened_folder
 from pipeline.data.sources.image_tree import ImageTree, read_tree
 from pipeline.data.sources.layout import ClassFolders, find_layout
+from pipeline.data.sources.shown_names import ShownNames
 from pipeline.data.splits import ImageSet, ImageSource, Indices
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def open_image_folder(root: Path | None, download: bool) -> Iterator[ImageSource
     """
     assert root is not None
     with opened_folder(root) as top:
-        names = _Names(shown=root, root=top)
+        names = ShownNames(shown=root, root=top)
         tree = read_tree(top)
         layout = find_layout(tree, names)
         for remark in layout.remarks:
@@ -48,21 +49,6 @@ def open_image_folder(root: Path | None, download: bool) -> Iterator[ImageSource
         yield ImageSource(class_names, splits, _passed_over(tree, layout.unused))
 
 
-class _Names:
-    """Paths as the user knows them, also for files of an unpacked archive."""
-
-    def __init__(self, *, shown: Path, root: Path) -> None:
-        self.shown = shown
-        self.root = root
-
-    def __call__(self, path: Path) -> str:
-        return printable(self.shown / path.relative_to(self.root))
-
-    def below(self, path: Path) -> str:
-        """Return the path as seen from the root."""
-        return printable(path.relative_to(self.root))
-
-
 def _passed_over(tree: ImageTree, unused: list[ImageTree]) -> Counter[str]:
     total = tree.all_passed_over()
     for folder in unused:
@@ -70,7 +56,7 @@ def _passed_over(tree: ImageTree, unused: list[ImageTree]) -> Counter[str]:
     return total
 
 
-def _image_set(classes: ClassFolders, class_names: tuple[str, ...], names: _Names) -> ImageSet:
+def _image_set(classes: ClassFolders, class_names: tuple[str, ...], names: ShownNames) -> ImageSet:
     files: list[Path] = []
     categories: list[int] = []
     for category, name in enumerate(class_names):

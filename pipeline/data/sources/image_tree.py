@@ -71,18 +71,19 @@ def read_tree(root: Path) -> ImageTree:
     Raises:
         UserError: a folder or a file cannot be read.
     """
-    return _tree(list_folder(root))
+    return tree_of(list_folder(root))
 
 
-def _tree(folder: Folder) -> ImageTree:
-    folders = [_tree(inner) for inner in folder.folders]
+def tree_of(folder: Folder) -> ImageTree:
+    """Return the images of the listed ``folder``; the rest is as for ``read_tree``."""
+    folders = [tree_of(inner) for inner in folder.folders]
     images: list[str] = []
     passed_over = Counter(folder.passed_over)
     for name in folder.files:
         if claims_to_be_image(name) or looks_like_image(name, _head(folder.path / name)):
             images.append(name)
         else:
-            passed_over[_suffix(name)] += 1
+            passed_over[suffix_of(name)] += 1
     return ImageTree(folder.path, images, folders, passed_over, len(images) + sum(inner.count for inner in folders))
 
 
@@ -91,6 +92,7 @@ def _head(file: Path) -> bytes:
         return opened.read(HEAD)
 
 
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
+    """Return what a file called ``name`` is counted as where it is no image."""
     suffix = PurePath(name).suffix.lower()
     return printable(suffix) if 1 < len(suffix) <= LONGEST_SUFFIX else WITHOUT_SUFFIX

@@ -1,13 +1,41 @@
 """Settings of the stage ``prepare_data``: where images come from, how they are split and kept."""
 
+from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.core.settings import Count, Fraction, PathText, Positive, Section, entry_of, knob, rare
 from pipeline.data.settings import MAX_MEGAPIXELS
 from pipeline.data.sources.archive import is_archive
 from pipeline.data.sources.table import SOURCES
+
+
+def _below_root(path: str) -> str:
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"got {path!r}; give a path as seen from prepare_data.root, below it")
+    return path
+
+
+PathBelowRoot = Annotated[PathText, AfterValidator(_below_root)]
+
+
+class AnnotationFiles(Section):
+    """Files of annotations that the user names."""
+
+    train: PathBelowRoot | None = rare(None, "file of the training images, as seen from root; null: found by its name")
+    calib: PathBelowRoot | None = rare(None, "file of the images to calibrate on; null: held out of train")
+    test: PathBelowRoot | None = rare(None, "file of the images to test on; null: held out of train")
+
+    @model_validator(mode="after")
+    def _train_is_named(self) -> Self:
+        if self.named() and self.train is None:
+            raise ValueError("names no file for train; give one, or leave all null for them to be found by their names")
+        return self
+
+    def named(self) -> dict[str, str]:
+        """Return the files by their splits."""
+        return {split: path for split, path in self if path is not None}
 
 
 class PrepareData(Section):
@@ -37,6 +65,9 @@ class PrepareData(Section):
         MAX_MEGAPIXELS, "refuse images of more pixels, in millions; a large JPEG counts as reduced"
     )
     unreadable: Literal["stop", "skip"] = rare("stop", "at a damaged image: stop, or skip it and count")
+    annotations: AnnotationFiles = rare(
+        AnnotationFiles(), "the JSON file of each split, where names like instances_train do not tell"
+    )
 
     @model_validator(mode="after")
     def _root_fits_source(self) -> Self:
@@ -45,6 +76,13 @@ class PrepareData(Section):
             raise ValueError(f"source {self.source} comes with the pipeline: root must be null")
         if needs_root and self.root is None:
             raise ValueError(f"source {self.source} needs root: the path of its directory or archive")
+        return self
+
+    @model_validator(mode="after")
+    def _source_has_annotations(self) -> Self:
+        if self.annotations.named() and not SOURCES[self.source].takes_annotations:
+            able = " or ".join(name for name, entry in SOURCES.items() if entry.takes_annotations)
+            raise ValueError(f"annotations: source {self.source} has no such files; leave them null, or use {able}")
         return self
 
     @model_validator(mode="after")

@@ -7,22 +7,28 @@ entry is loaded.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.core.table import Entry, Table
+from pipeline.data.sources.coco_layout import coco_fingerprint
 from pipeline.data.sources.fingerprints import directory_or_archive, fetched_by_torchvision
 
 if TYPE_CHECKING:
+    from pipeline.data.sources.settings import PrepareData
     from pipeline.data.splits import ImageSource
 
-    Open = Callable[[Path | None, bool], contextlib.AbstractContextManager[ImageSource]]
-    """From the root and whether the source may download to the images, for as long as the block lasts."""
+    Open = Callable[..., contextlib.AbstractContextManager[ImageSource]]
+    """From the root and whether the source may download to the images, for as long as the block lasts.
 
-Fingerprint = Callable[[Path, bool], str]
-"""From the root and whether the source may download to a text that changes with the user's images.
+    A source that takes annotations has a third argument: from a split to the file below the root that the user names.
+    """
+
+Fingerprint = Callable[..., str]
+"""From the same to a text that changes with the user's images.
 
 It raises UserError where the root cannot be what the source needs; it runs on every repro, so it must be quick.
 """
@@ -41,6 +47,8 @@ class SourceEntry(Entry):
     """Pixels of height and width of its images; None: those of the user's."""
     task: str = "classification"
     """The task whose targets it brings; a name of ``pipeline.tasks.table.TASKS``."""
+    takes_annotations: bool = False
+    """Whether the user may name its files of annotations (``prepare_data.annotations``)."""
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong with this entry."""
@@ -52,6 +60,23 @@ class SourceEntry(Entry):
     def needs_root(self) -> bool:
         """Whether the user says where the images are."""
         return self.fingerprint is not None
+
+    def opened(self, settings: PrepareData) -> contextlib.AbstractContextManager[ImageSource]:
+        """Return the source as ``settings`` want it, open for as long as the block lasts."""
+        root = Path(settings.root) if settings.root else None
+        source: contextlib.AbstractContextManager[ImageSource]
+        source = self._with_annotations(self.load(), settings)(root, settings.download)
+        return source
+
+    def state(self, settings: PrepareData) -> str:
+        """Return a text that changes with the user's images; the source's name where it comes with the pipeline."""
+        if self.fingerprint is None or settings.root is None:
+            return self.name
+        return str(self._with_annotations(self.fingerprint, settings)(Path(settings.root), settings.download))
+
+    def _with_annotations(self, function: Callable[..., Any], settings: PrepareData) -> Callable[..., Any]:
+        named = settings.annotations.named()
+        return functools.partial(function, annotations=named) if named else function
 
 
 def _digits() -> Open:
@@ -78,6 +103,12 @@ def _cifar100() -> Open:
     return open_cifar100
 
 
+def _coco() -> Open:
+    from pipeline.data.sources.coco import open_coco
+
+    return open_coco
+
+
 SOURCES = Table(
     "data source",
     SourceEntry(name="digits", description="8 x 8 scans of handwritten digits, embedded", load=_digits, image_size=8),
@@ -101,5 +132,14 @@ SOURCES = Table(
         description="CIFAR-100 in its original binary form",
         load=_cifar100,
         fingerprint=fetched_by_torchvision("cifar100"),
+    ),
+    SourceEntry(
+        name="coco",
+        description="objects in boxes: COCO's JSON files, as most tools export them",
+        load=_coco,
+        fingerprint=coco_fingerprint,
+        has_files=True,
+        task="detection",
+        takes_annotations=True,
     ),
 )

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pipeline.core.arrays import Outputs
 from pipeline.core.printable import printable
 from pipeline.tasks.base import Classes, Placement, Prediction
+from pipeline.tasks.detection.instances import BOXES, CLASSES, COUNT, SCORES
 
 COLUMNS = ("class", "category_id", "score", "x1", "y1", "x2", "y2")
 
@@ -25,17 +26,16 @@ def predictions(
     """Return what is detected on each image, the surest first.
 
     Args:
-        outputs: num_detections (B, 1); detection_boxes (B, D, 4), detection_scores and detection_classes (B, D), each
-            image's by falling score.
+        outputs: the four arrays of ``pipeline.tasks.detection.instances``, each image's by falling score.
         top: detections of an image at most; None: all.
         min_score: score from which on a detection counts.
     """
     found = []
     for row, image in enumerate(images):
-        scores = outputs["detection_scores"][row][: int(outputs["num_detections"][row, 0])]
+        scores = outputs[SCORES][row][: int(outputs[COUNT][row, 0])]
         kept = np.flatnonzero(scores >= min_score)[:top]
-        boxes = placed_boxes(outputs["detection_boxes"][row][kept], image)
-        numbers = outputs["detection_classes"][row][kept]
+        boxes = placed_boxes(outputs[BOXES][row][kept], image)
+        numbers = outputs[CLASSES][row][kept]
         found.append(_prediction(image, boxes, scores[kept], numbers, classes))
     return found
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.detection.building import build_detector
 from models.detection.places import Places
 from models.detection.tail import PostProcessing, Tail
-from pipeline.core.arrays import Outputs, concatenate
+from pipeline.core.arrays import Outputs, Pixels, concatenate
 from pipeline.core.distributed import all_gather_objects, all_reduce_sum, local_shard
 from pipeline.data.batch import Batch, Mix, Targets
 from pipeline.data.dataset import DataInfo, Split
@@ -18,6 +18,7 @@ from pipeline.data.packed_batches import ordered_batches
 from pipeline.data.settings import Augment
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.base import Task
+from pipeline.tasks.detection.tail_check import require_enough
 from pipeline.tasks.detection.targets import BoxTargets
 from pipeline.tasks.settings import Detections
 from pipeline.tasks.training import (
@@ -88,7 +89,7 @@ def objects_of(batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
     learned = ~targets.ignored
     before = torch.cat([learned.new_zeros(1, dtype=torch.int64), learned.cumsum(0)])
     counts = before[targets.offsets].diff().tolist()
-    return list(targets.boxes[learned].split(counts)), list(targets.classes[learned].split(counts))
+    return [*torch.split(targets.boxes[learned], counts)], [*torch.split(targets.classes[learned], counts)]
 
 
 class DetectionTraining(TaskTraining):
@@ -104,6 +105,7 @@ class DetectionTraining(TaskTraining):
 
     def __init__(self, task: Task, detections: Detections) -> None:
         self.task = task
+        self.detections = detections
         self.post = PostProcessing(**detections.model_dump())
 
     def read_targets(self, tensors: Mapping[str, Tensor]) -> Targets:
@@ -150,6 +152,10 @@ class DetectionTraining(TaskTraining):
         """Return the network up to its head's tensors, and from those to what is found."""
         places = next(module for module in network.modules() if isinstance(module, Places))
         return ExportParts(_HeadTensors(network), places.output_names, Tail(places, self.post))
+
+    def check_export(self, network: nn.Module, pixels: Pixels) -> None:
+        """Check that the graph looks at enough candidates, in enough rounds, for all that ``pixels`` hold."""
+        require_enough(self.export_parts(network), pixels, self.detections)
 
 
 class _HeadTensors(nn.Module):
