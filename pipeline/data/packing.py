@@ -124,14 +124,7 @@ class _Kept:
 
     def facts(self) -> SplitFacts:
         """Return what was added."""
-        kept, split = len(self.positions), self.split
-        names = [split.names[position] for position in self.positions]
-        return SplitFacts(
-            split.categories[np.array(self.positions, dtype=np.int64)],
-            self.digests[:kept],
-            names,
-            left_out=len(split.categories) - kept,
-        )
+        return SplitFacts.of(self.split, self.positions, self.digests[: len(self.positions)])
 
 
 class _SplitWriter:
