@@ -1,7 +1,7 @@
 """How detectors are built, trained and watched."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ from pipeline.data.dataset import DataInfo, Split
 from pipeline.data.packed_batches import ordered_batches
 from pipeline.data.settings import Augment
 from pipeline.networks.spec import NetworkSpec
+from pipeline.networks.weights import Weights
 from pipeline.tasks.base import Task
+from pipeline.tasks.detection.coco_weights import choose_categories
 from pipeline.tasks.detection.tail_check import require_enough
 from pipeline.tasks.detection.targets import BoxTargets
 from pipeline.tasks.settings import Detections
@@ -34,6 +36,13 @@ from pipeline.tasks.training import (
 FOUND = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
 ALL_PLACES = ("boxes", "scores")
 VALIDATION_BATCH = 16
+PUBLISHED = {
+    ("fcos", "resnet50"): "fcos_resnet50_fpn",
+    ("retinanet", "resnet50"): "retinanet_resnet50_fpn",
+    ("retinanet_v2", "resnet50"): "retinanet_resnet50_fpn_v2",
+    ("faster_rcnn", "resnet50"): "fasterrcnn_resnet50_fpn",
+}
+"""From kind and backbone to the detector whose weights torchvision publishes."""
 FRESH_LOSS = 3.0
 """About what the losses of torchvision's detectors sum up to at random weights: classification 1.1, the rest 1 to 2."""
 
@@ -137,6 +146,16 @@ class DetectionTraining(TaskTraining):
             ValueError: the backbone is unknown or has no such stages, or the images do not suit the levels.
         """
         return build_detector(**spec.arguments)
+
+    def published_names(self, settings: NetworkChoice) -> Sequence[str]:
+        """Return torchvision's name of the detector, where it publishes one."""
+        kind = settings.detector.model_dump()["kind"]
+        known = PUBLISHED.get((kind, settings.backbone.removeprefix("torchvision:")))
+        return () if known is None else (known,)
+
+    def choose_outputs(self, weights: Weights, info: DataInfo) -> Weights:
+        """Return ``weights`` with the classes of ``info``, where they were trained on COCO by torchvision."""
+        return choose_categories(weights, info.class_names)
 
     def output_arguments(self, info: DataInfo) -> dict[str, Any]:
         """Return the number of classes."""
