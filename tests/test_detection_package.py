@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from pipeline.data.letterbox import letterboxed
 
+from pipeline.data.letterbox import letterboxed
 from pipeline.package.build_engine import plan_engine
 from pipeline.package.pictures import ImageFile, Picture, read_picture
 from pipeline.package.reader import Package
