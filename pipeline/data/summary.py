@@ -1,18 +1,22 @@
 """What the prepared data consist of: facts for data.json, a table and warnings for the log."""
 
+from __future__ import annotations
+
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.files import Json
 from pipeline.core.text_table import aligned, counted
+from pipeline.data.objects import Objects
 from pipeline.data.original_sizes import OriginalSizes
 from pipeline.data.reading import Image
-from pipeline.data.splits import Indices
+from pipeline.data.splits import ImageSet, Indices
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +58,22 @@ class SplitFacts:
     """What each is called."""
     left_out: int
     """Images beside these N that cannot be read."""
+    objects: Objects | None = None
+    """What is on them; None: each image is of its class."""
+
+    @classmethod
+    def of(cls, split: ImageSet, positions: Sequence[int], digests: Digests) -> SplitFacts:
+        """Return the facts of the images at ``positions`` of ``split``, the others of which cannot be read."""
+        kept = split.select(np.array(positions, dtype=np.int64))
+        return cls(
+            kept.categories, digests, kept.names, left_out=len(split.categories) - len(positions), objects=kept.objects
+        )
+
+    def counts(self, num_classes: int) -> NDArray[np.int64]:
+        """Return how many objects of each class there are, or images where these have none, shape (num_classes,)."""
+        if self.objects is None:
+            return np.bincount(self.categories, minlength=num_classes)
+        return self.objects.counts(num_classes)
 
 
 @dataclass(frozen=True)
@@ -65,23 +85,38 @@ class DataSummary:
     sizes: OriginalSizes | None
     """Of training images."""
 
-    @property
+    @cached_property
     def counts(self) -> dict[str, NDArray[np.int64]]:
-        """Return the number of images of each class, by split."""
-        num_categories = len(self.class_names)
-        return {name: np.bincount(self.splits[name].categories, minlength=num_categories) for name in SPLITS}
+        """Return the number of objects of each class, or of images where these have none, by split."""
+        return {name: self.splits[name].counts(len(self.class_names)) for name in SPLITS}
+
+    @cached_property
+    def objects(self) -> dict[str, Objects]:
+        """Return what is on the images, by split; empty: each image is of its class."""
+        found = {name: self.splits[name].objects for name in SPLITS}
+        return {name: objects for name, objects in found.items() if objects is not None}
+
+    @property
+    def things(self) -> str:
+        """Return what is counted."""
+        return "objects" if self.objects else "images"
 
     def facts(self) -> Json:
         """Return what data.json holds; it depends on the images alone, so other files beside them change nothing."""
-        return {
+        facts = {
             "class_counts": {name: counts.tolist() for name, counts in self.counts.items()},
             "original_sizes": None if self.sizes is None else self.sizes._asdict(),
             "shared_images": {name: len(self._shared(name)) for name in SHARED_WITH},
-            "images_in_several_classes": self._in_several_classes(),
+        }
+        if not self.objects:
+            return facts | {"images_in_several_classes": self._in_several_classes()}
+        return facts | {
+            "images_without_objects": {name: _empty(objects) for name, objects in self.objects.items()},
+            "ignored_objects": {name: int(objects.ignored.sum()) for name, objects in self.objects.items()},
         }
 
     def lines(self) -> list[str]:
-        """Return the table: images of each split and class, and their sizes."""
+        """Return the table: images, or objects, of each split and class, and the sizes of the images."""
         lines = aligned(["class", *SPLITS], self._rows())
         left_out = {name: self.splits[name].left_out for name in SPLITS if self.splits[name].left_out}
         if left_out:
@@ -98,13 +133,14 @@ class DataSummary:
             found = self._shared(name)
             if len(found):
                 yield self._shared_text(name, found)
-        several = self._in_several_classes()
+        several = 0 if self.objects else self._in_several_classes()
         if several:
             yield f"train: {several:,} image(s) are in more than one class; keep each in one"
         for name in SPLITS:
             missing = np.flatnonzero(self.counts[name] == 0)
             if len(missing):
-                yield f"{name}: has no image of {len(missing)} class(es): {self._listed(missing)}"
+                what = "object" if self.objects else "image"
+                yield f"{name}: has no {what} of {len(missing)} class(es): {self._listed(missing)}"
         yield from self._balance()
 
     def _balance(self) -> Iterator[str]:
@@ -112,20 +148,26 @@ class DataSummary:
         few = np.flatnonzero(train < FEW)
         if len(few):
             shown = self._listed(few[np.argsort(train[few], kind="stable")], train)
-            yield f"train: {len(few)} class(es) have fewer than {FEW} images, add some if you can: {shown}"
+            yield f"train: {len(few)} class(es) have fewer than {FEW} {self.things}, add some if you can: {shown}"
         for name in ("calib", "test"):
             few = np.flatnonzero((self.counts[name] < FEW_TO_JUDGE) & (self.counts[name] > 0))
             if len(few):
                 yield (
-                    f"{name}: {len(few)} class(es) have fewer than {FEW_TO_JUDGE} images to judge by, so figures on "
-                    "it are rough"
+                    f"{name}: {len(few)} class(es) have fewer than {FEW_TO_JUDGE} {self.things} to judge by, so "
+                    "figures on it are rough"
                 )
         if train.max() > UNEVEN * train.min():
-            yield (
-                f"train: the largest class has {train.max() / train.min():.0f} times the images of the smallest; for "
-                "classes of equal weight set class_weights to balanced in train_teacher.training and "
-                "distill_student.training"
-            )
+            yield self._uneven(train)
+
+    def _uneven(self, train: NDArray[np.int64]) -> str:
+        least = max(1, int(train.min()))
+        text = f"train: the largest class has {train.max() / least:.0f} times the {self.things} of the smallest; "
+        if self.objects:
+            return f"{text}AP counts both alike, so add images of the rare ones if you can"
+        return (
+            f"{text}for classes of equal weight set class_weights to balanced in train_teacher.training and "
+            "distill_student.training"
+        )
 
     def _rows(self) -> list[list[str]]:
         counts = self.counts
@@ -140,7 +182,23 @@ class DataSummary:
         ]
         if num_hidden:
             rows.insert(ROWS // 2, [f"... {num_hidden:,} classes ...", *("" for _ in SPLITS)])
-        return [*rows, [f"all {len(self.class_names):,}", *(f"{counts[name].sum():,}" for name in SPLITS)]]
+        rows.append([f"all {len(self.class_names):,}", *(f"{counts[name].sum():,}" for name in SPLITS)])
+        return rows + self._image_rows()
+
+    def _image_rows(self) -> list[list[str]]:
+        """Return what the images are that have objects, and how many of the latter are not counted."""
+        if not self.objects:
+            return []
+        rows = {
+            "images": {name: len(objects) for name, objects in self.objects.items()},
+            "images without objects": {name: _empty(objects) for name, objects in self.objects.items()},
+            "objects to ignore": {name: int(objects.ignored.sum()) for name, objects in self.objects.items()},
+        }
+        return [
+            [what, *(f"{found[name]:,}" for name in SPLITS)]
+            for what, found in rows.items()
+            if what == "images" or any(found.values())
+        ]
 
     def _listed(self, categories: Indices, counts: NDArray[np.int64] | None = None) -> str:
         shown = [
@@ -177,6 +235,11 @@ class DataSummary:
         digests, categories = train.digests[order], train.categories[order]
         conflicts = (digests[1:] == digests[:-1]) & (categories[1:] != categories[:-1])
         return len(np.unique(digests[1:][conflicts]))
+
+
+def _empty(objects: Objects) -> int:
+    """Return how many images have no object at all, whether it is ignored or not."""
+    return int((np.diff(objects.offsets) == 0).sum())
 
 
 def report(summary: DataSummary, passed_over: Mapping[str, int]) -> None:
