@@ -62,11 +62,7 @@ def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
 
 def known_size(params: Params) -> tuple[int, int] | None:
     """Return height and width of the images, as far as they are known before any is read."""
-    settings = params.prepare_data
-    size = settings.image_size or SOURCES[settings.source].image_size
-    if size is None or isinstance(size, int):
-        return None if size is None else (size, size)
-    return (size[0], size[1])
+    return params.prepare_data.known_size
 
 
 def is_built_to_be_checked(params: Params, backbone: str) -> bool:

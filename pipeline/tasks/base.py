@@ -20,6 +20,7 @@ from pipeline.core.signature import Signature
 from pipeline.tasks.parity import Parity, Scale
 
 if TYPE_CHECKING:
+    from pipeline.data.decoding import Resize
     from pipeline.data.splits import ImageSet
     from pipeline.tasks.settings import Detections
     from pipeline.tasks.training import TaskTraining
@@ -173,7 +174,7 @@ class Task(ABC):
     """The arrays that the truth of a split consists of."""
     classification_output: str | None = None
     """The output whose largest values are classes, for clients that ask a server for names; None: there is none."""
-    resize: str = "central_square"
+    resize: Resize = "central_square"
     """What images of other sizes are brought to: ``central_square``, or ``letterbox``: the whole image, padded."""
     scored_on_samples: bool = True
     """Whether the primary score of the few images that go along with a package says anything."""
