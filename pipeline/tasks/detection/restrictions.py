@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from models.detection.detectors import DETECTORS
-
 from pipeline.tasks.restrictions import Restriction
 
 TRANSFERRING = ("fm_kt", "metric", "metric_meta")
