@@ -79,6 +79,7 @@ def write_splits(
     about: Json = {"task": task, "classes": list(class_names), "image_size": list(size), "source": settings.source}
     about |= {"resize": resize if is_resized else "none", "storage": settings.storage}
     about |= {"padding": PADDING} if resize == "letterbox" else {}
+    about |= {} if category_ids is None else {"category_ids": list(category_ids)}
     about |= {"sizes": {}, "skipped": {}, "sha256": {}}
     facts: dict[str, SplitFacts] = {}
     for name, split in splits.items():
@@ -92,7 +93,7 @@ def write_splits(
         about["sha256"][path.name] = sha256(path)
         if statistics is not None:
             about["mean"], about["std"] = statistics.mean_and_std()
-    summary = DataSummary(class_names, facts, original_sizes(splits["train"]), category_ids)
+    summary = DataSummary(class_names, facts, original_sizes(splits["train"]))
     write_json(folder / "data.json", about | summary.facts())
     return summary
 

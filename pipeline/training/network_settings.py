@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from models.detection.detectors import DETECTORS
 from pydantic import model_validator
 
+from models.detection.detectors import DETECTORS
 from pipeline.core.settings import (
     BackboneName,
     Count,
