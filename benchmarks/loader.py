@@ -38,6 +38,7 @@ from pipeline.core.torch_setup import derive_seed
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.dataset import ImageIndex
 from pipeline.data.file_list import FileList
+from pipeline.data.index_readers import SquareReader
 from pipeline.data.random_crops import random_box
 from pipeline.data.reading import Fit
 from pipeline.data.streamed_batches import StreamedBatches
@@ -113,15 +114,15 @@ def plain_epochs(root: Path, decoder: str, config: dict[str, Any]) -> Epoch:
 
 def our_epochs(root: Path, config: dict[str, Any]) -> Epoch:
     files = FileList.of(root, [Path(path) for path, _ in ImageFolder(root).samples])
-    index = ImageIndex(files, ClassTargets(torch.zeros(len(files), dtype=torch.int64)), Fit(config["size"]))
+    index = ImageIndex(files, ClassTargets(torch.zeros(len(files), dtype=torch.int64)), Fit((config["size"],) * 2))
     augmentation = Augmentation(crop_padding=0, horizontal_flip=False, color_jitter=0.0)
     batches = StreamedBatches(
         index, batch_size=config["batch"], device=torch.device("cpu"), num_workers=config["workers"],
-        crop_scale=config["scale"], augmentation=augmentation, mix=None,
+        read=SquareReader(index, config["scale"]), augmentation=augmentation, mix=None,
     )  # fmt: skip
 
     def epoch(seed: int) -> Iterator[Tensor]:
-        for images, _ in batches.decoded(seed):
+        for images, *_ in batches.decoded(seed):
             yield images
 
     return epoch

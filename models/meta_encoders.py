@@ -41,6 +41,12 @@ def _conv_mobile() -> Body:
     return conv_mobile_body
 
 
+def _convnext() -> Body:
+    from models.encoder_bodies.convnext import convnext_body
+
+    return convnext_body
+
+
 def _mlp() -> Body:
     from models.encoder_bodies.mlp import mlp_body
 
@@ -57,6 +63,7 @@ META_ENCODERS = Table(
     "meta-encoder",
     MetaEncoderEntry(name="conv", description="two 3x3 convolutions, the authors' form", load=_conv),
     MetaEncoderEntry(name="conv_mobile", description="1x1 and depthwise 3x3 convolution", load=_conv_mobile),
+    MetaEncoderEntry(name="convnext", description="a ConvNeXt block: depthwise 7x7, twice 1x1", load=_convnext),
     MetaEncoderEntry(name="mlp", description="residual 1x1 convolutions", load=_mlp),
     MetaEncoderEntry(name="transformer", description="attention within windows", load=_transformer),
 )

@@ -38,14 +38,16 @@ def main(params_path: Path, data: Path, student: Path, calibration: Path, out: P
     info, signature, test = prepared.info, prepared.signature(settings.input), prepared.split("test")
     calibrated_on = prepared.split("calib").spread(settings.calibration.num_images).pixels
     logger.info("exporting %s, sampling steps: %s", about["backbone"], network.num_steps or "none")
-    metadata = onnx_metadata(about, info, network.num_steps)
+    prepared.training.check_export(network, calibrated_on)
+    facts = prepared.task.output_facts()
+    metadata = onnx_metadata(about, info, network.num_steps, facts)
     source = Source(network, signature, prepared.training, calibrated_on, metadata, settings)
     with replaced_folder(out) as folder:
         exported = export_precisions(source, folder, settings.precisions)
         found = describe_files(exported, reference(prepared.task, network, signature, test), settings)
         samples = test.spread(settings.num_samples)
         write_samples(folder, reference(prepared.task, network, signature, samples, batch_size=len(samples)))
-        manifest: Json = {**found._asdict(), "gates": settings.gates.model_dump(mode="json")}
+        manifest: Json = {**facts, **found._asdict(), "gates": settings.gates.model_dump(mode="json")}
         manifest |= {"image_size": list(info.image_size), "input": settings.input, "opset": settings.opset}
         manifest |= {"task": info.task, "signature": describe_signature(signature), "num_steps": network.num_steps}
         calibrated = {"split_sha256": sha256(data / "calib.safetensors"), "num_images": len(calibrated_on)}

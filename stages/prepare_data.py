@@ -27,8 +27,16 @@ def main(params_path: Path, out: Path) -> None:
     task = get_task(entry.task)
     with replaced_folder(out) as folder, entry.opened(settings) as source:
         splits = make_splits(source, settings, seed=base.seed)
-        encode = task.encode_truth
-        summary = write_splits(splits, source.class_names, folder, settings, task=task.name, encode_truth=encode)
+        summary = write_splits(
+            splits,
+            source.class_names,
+            folder,
+            settings,
+            task=task.name,
+            encode_truth=task.encode_truth,
+            resize=task.resize,
+            category_ids=source.category_ids,
+        )
         report(summary, source.passed_over)
 
 

@@ -20,13 +20,16 @@ def main(
     mistakes: Path,
     classes: Path,
     confusion: Path,
-    accuracy_by_steps: Path,
+    precision_recall: Path,
+    score_by_epoch: Path,
+    score_by_steps: Path,
     **records: Path,
 ) -> None:
     """Write headline figures, tables, plots, galleries and a page that holds them."""
     results = Results(Records(**records))
+    tables = Tables(metrics, mistakes, classes, confusion, precision_recall, score_by_epoch, score_by_steps)
     with replaced_folder(out) as folder:
-        write_report(results, folder, Tables(metrics, mistakes, classes, confusion, accuracy_by_steps))
+        write_report(results, folder, tables)
 
 
 if __name__ == "__main__":

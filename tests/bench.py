@@ -79,7 +79,9 @@ PATHS = {
         "mistakes": "mistakes.csv",
         "classes": "per_class.csv",
         "confusion": "confusion.csv",
-        "accuracy_by_steps": "accuracy_by_steps.csv",
+        "precision_recall": "precision_recall.csv",
+        "score_by_epoch": "score_by_epoch.csv",
+        "score_by_steps": "score_by_steps.csv",
     },
     "package": {
         "onnx": "onnx",

@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.core.files import write_json
+from pipeline.core.signature import Signature
 from pipeline.export.folder import write_samples
 from pipeline.export.precisions import PRECISIONS
 from pipeline.export.tensorrt.settings import ExportTensorrt
-from pipeline.package.writer import write_sums
+from pipeline.package.writer import class_table, preprocessing, write_sums
 from pipeline.runtimes.engine_file import describe_signature
-from pipeline.tasks.base import Task
+from pipeline.tasks.base import Classes, Task
 from pipeline.tasks.gate import Gate
 from pipeline.tasks.table import get_task
 from pipeline.tasks.verification import Reference
@@ -120,25 +121,37 @@ def make_package(folder: Path, *, dtype: str = "float32", delay: int = 0, more: 
     files = {name: PRECISIONS[name].file_name for name in ("fp32", *more)}
     for name in files.values():
         make_model(folder / name, dtype=dtype, delay=delay)
-    return write_package(folder, files=files, class_names=LABELS, size=SIZE, dtype=dtype)
+    signature = CLASSIFICATION.signature(image_size=(SIZE, SIZE), input_dtype=dtype, class_names=LABELS)
+    return write_package(folder, files=files, classes=Classes(tuple(LABELS)), signature=signature)
 
 
 def write_package(
-    folder: Path, *, files: dict[str, str], class_names: list[str], size: int, dtype: str, task: Task = CLASSIFICATION
+    folder: Path,
+    *,
+    files: dict[str, str],
+    classes: Classes,
+    signature: Signature,
+    task: Task = CLASSIFICATION,
+    **about: Any,
 ) -> Path:
-    """Add to the ONNX ``files`` (precision to name) in ``folder`` what makes a package of them."""
+    """Add to the ONNX ``files`` (precision to name) in ``folder`` what makes a package of them.
+
+    ``about`` goes into the manifest.
+    """
     described = {
         name: {"precision": precision, "sha256": digest(folder / name), "bytes": (folder / name).stat().st_size}
         for precision, name in files.items()
     }
     gate = Gate(max_difference=1e-3, min_agreement=1.0, max_drop=0.0).model_dump()
-    signature = task.signature(image_size=(size, size), input_dtype=dtype, class_names=class_names)
-    manifest = {"name": NAME, "input": dtype, "image_size": [size, size], "num_steps": 4, "opset": 20}
-    manifest |= {"files": described, "gates": dict.fromkeys(files, gate)}
+    taken = signature.input
+    manifest = {"name": NAME, "input": taken.dtype, "image_size": taken.shape[1:], "num_steps": 4, "opset": 20}
+    manifest |= {"files": described, "gates": dict.fromkeys(files, gate), **about}
     manifest |= {"task": task.name, "signature": describe_signature(signature)}
+    data = {"classes": classes.names, "category_ids": classes.ids, "resize": "central_square"}
     write_json(folder / "manifest.json", manifest)
-    write_json(folder / "labels.json", {"labels": class_names})
-    write_json(folder / "preprocessing.json", {"input": {"name": "image", "dtype": dtype}})
+    write_json(folder / "labels.json", class_table(data))
+    statistics = {"mean": "[0.5, 0.5, 0.5]", "std": "[0.25, 0.25, 0.25]"}
+    write_json(folder / "preprocessing.json", preprocessing(task, signature, data, statistics))
     write_json(folder / "engine.json", ExportTensorrt(max_batch=32).model_dump(mode="json"))
     write_sums(folder)
     return folder

@@ -45,7 +45,14 @@ SYMBOLS = (
     "getPluginRegistry",
     "initLibNvInferPlugins",
 )
-SHAPES = {"image": (3, 8, 6), "logits": (4,), "boxes": (4,), "count": (1,)}
+SHAPES = {
+    "image": (3, 8, 6),
+    "logits": (4,),
+    "num_detections": (1,),
+    "detection_boxes": (5, 4),
+    "detection_scores": (5,),
+    "detection_classes": (5,),
+}
 """Of the mocked engine's tensors, without the batch."""
 
 
@@ -206,10 +213,12 @@ def record_runtime(description: dict[str, Any], dtypes: dict[str, str], batches:
         image = feed_dict["image"]
         asked["batches"].append([len(image), str(image.dtype), float(image.max())])
         first = image[:, 0, 0, 0].astype(np.float32)  # tells images from those that fill a batch up
-        return {
-            name: np.broadcast_to(first[:, None], (len(image), *SHAPES[name])).astype(trt.nptype(engine_dtype(name)))
-            for name in outputs
-        }
+        found = {}
+        for name in outputs:
+            values = first.reshape(-1, *[1] * len(SHAPES[name]))
+            shaped = np.broadcast_to(values, (len(image), *SHAPES[name]))
+            found[name] = shaped.astype(trt.nptype(engine_dtype(name)))
+        return found
 
     with (
         replaced(trt, Runtime=runtime),

@@ -180,7 +180,8 @@ def test_the_documented_files_are_there(project: Project) -> None:
     scores = {"accuracy", "accuracy_standard_error", "nll", "ece"}
     assert [set(point) for point in calibration["curve"]] == [{"num_steps", *scores, "macs"}] * 2
     report = project.json("reports/evaluation/onnx.json")
-    assert set(report["parity"]) == {"max_abs", "spread", "difference", "agreement"}
+    assert set(report["parity"]) == {"max_abs", "spread", "difference", "agreement", "total", "counted"}
+    assert (report["parity"]["total"], report["parity"]["counted"]) == (report["num_images"], "images")
     assert set(report["latency_ms"]["1"]) == {"p50", "p95", "p99"}
     assert report["parity"]["difference"] < 1e-4
     assert report["accuracy"] == project.json("reports/evaluation/torch.json")["accuracy"] > 0.3

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from sklearn.datasets import load_sample_images
 
 from pipeline.core.errors import UserError
-from pipeline.data.decoding import central_square, decode_image
+from pipeline.data.decoding import central_square, decode_image, decode_shown
 from pipeline.data.image_kinds import openable_formats
 from tests.helpers import ROOT, image_bytes
 
@@ -180,6 +180,17 @@ def test_orientations_are_applied(kind: str, orientation: int) -> None:
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
     np.testing.assert_array_equal(decode_image("image", data), expected)
     np.testing.assert_array_equal(decode_image("image", data, (24, 24)), central_square(expected, 24))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("size", [None, (64, 64)])
+def test_a_photo_tells_its_size_as_it_is_shown(size: tuple[int, int] | None, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for width, height, kind in ((2563, 1709, "JPEG"), (2563, 1709, "PNG"), (120, 80, "JPEG")):
+        shown = decode_shown("photo", encoded(Image.new("RGB", (width, height)), kind, exif=exif), size)
+        assert shown.size == ((height, width) if orientation == 1 else (width, height))
+        assert shown.pixels.shape == (*(size or shown.size), 3)
 
 
 @pytest.mark.parametrize("note", [b"", b"II*\0", bytes(range(40)), b"II*\0\x08\0\0\0\xff\xff" + bytes(30)])

@@ -155,9 +155,11 @@ def test_the_same_network_gives_the_same_bytes_in_another_process_and_place(tmp_
 def test_metadata_are_json_texts() -> None:
     info = DataInfo("classification", ("cat", 'do"g'), (8, 8), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "none", "packed")
     arguments = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
-    metadata = onnx_metadata({"method": "fm_kt", "backbone": "resnet8", "arguments": arguments}, info, 4)
+    about = {"method": "fm_kt", "backbone": "resnet8", "arguments": arguments}
+    metadata = onnx_metadata(about, info, 4, {"boxes": {"format": "xyxy"}})
     assert json.loads(metadata["classes"]) == ["cat", 'do"g']
     assert json.loads(metadata["num_steps"]) == 4
+    assert json.loads(metadata["boxes"]) == {"format": "xyxy"}, "what the task says of its outputs"
     assert json.loads(metadata["mean"]) == [0.1, 0.2, 0.3], "the network's, which need not be that of the images"
 
 

@@ -68,7 +68,7 @@ def test_an_image_whose_outputs_lie_close_together_is_measured_by_the_usual_spre
 
 def test_outputs_that_are_all_zero_must_stay_so() -> None:
     zeros = np.zeros((4, 3), np.float32)
-    assert judge(zeros, zeros, Gate()).parity == Parity(0.0, 0.0, 0.0, 1.0)
+    assert judge(zeros, zeros, Gate()).parity == Parity(0.0, 0.0, 0.0, 1.0, 4)
     with pytest.raises(GateError, match=r"outputs differ by 1e-20"):
         judge(zeros + np.float32(1e-20), zeros, Gate())
 

@@ -27,6 +27,7 @@ from pipeline.data.augmentation import Augmentation
 from pipeline.data.batch import Batch
 from pipeline.data.dataset import ImageIndex, read_index, read_info
 from pipeline.data.decoding import central_square
+from pipeline.data.index_readers import SquareReader
 from pipeline.data.loaders import open_training_batches
 from pipeline.data.reading import Fit, read_images
 from pipeline.data.settings import Augment
@@ -75,12 +76,13 @@ def labels_of(index: ImageIndex) -> list[int]:
 def batches(
     folder: Path, *, num_workers: int = 1, crop_scale: tuple[float, float] | None = None, **augment: Any
 ) -> StreamedBatches:
+    index = index_of(folder)
     return StreamedBatches(
-        index_of(folder),
+        index,
+        read=SquareReader(index, crop_scale),
         batch_size=8,
         device=CPU,
         num_workers=num_workers,
-        crop_scale=crop_scale,
         augmentation=Augmentation(**AUGMENT | augment),
         mix=None,
     )
@@ -101,7 +103,7 @@ def test_an_index_names_the_training_files_and_packs_the_other_splits(
     assert prepare(images, **INDEX).exit_code == 0
     out = tmp_path / "out"
     index, info = index_of(out), read_info(out)
-    assert (index.files.root, index.fit.size, info.storage) == (str(images), 16, "index")
+    assert (index.files.root, index.fit.size, info.storage) == (str(images), (16, 16), "index")
     assert len(index.files) == 34
     files = files_of(index)
     assert all(
@@ -236,11 +238,11 @@ def test_many_files_are_read_by_processes_in_their_order(tmp_path: Path, monkeyp
         files.append(tmp_path / f"{i}.png")
         files[-1].write_bytes(image_bytes()[:60] if i == 5 else image_bytes(seed=i))
     names = [file.name for file in files]
-    alone = list(read_images(names, files, Fit(4)))
+    alone = list(read_images(names, files, Fit((4, 4))))
     monkeypatch.setattr("pipeline.data.reading.CHUNK", 3)
     monkeypatch.setattr("pipeline.data.reading.FEW", 10)
     monkeypatch.setattr("pipeline.data.reading.num_cores", lambda: 2)
-    together = list(read_images(names, files, Fit(4)))
+    together = list(read_images(names, files, Fit((4, 4))))
     assert isinstance(together[5], UserError)
     assert str(together[5]) == str(alone[5])
     for one, other in zip(alone[:5] + alone[6:], together[:5] + together[6:], strict=True):
@@ -346,6 +348,7 @@ import numpy as np, torch
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.dataset import ImageIndex
 from pipeline.data.file_list import FileList
+from pipeline.data.index_readers import SquareReader
 from pipeline.data.reading import Fit
 from pipeline.data.streamed_batches import StreamedBatches
 from pipeline.tasks.classification.targets import ClassTargets
@@ -361,8 +364,9 @@ root, count = Path(sys.argv[1]), int(sys.argv[2])
 one = FileList.of(root, [root / "n01440764/n01440764_00000001.JPEG"])
 files = FileList(one.root, np.tile(one.paths, count), np.arange(1, count + 1) * len(one.paths),
                  np.tile(one.sizes, count), np.tile(one.times, count))
-index = ImageIndex(files, ClassTargets(torch.zeros(count, dtype=torch.int64)), Fit(8))
-batches = StreamedBatches(index, batch_size=64, device=torch.device("cpu"), num_workers=2, crop_scale=(0.5, 1.0),
+index = ImageIndex(files, ClassTargets(torch.zeros(count, dtype=torch.int64)), Fit((8, 8)))
+batches = StreamedBatches(index, batch_size=64, device=torch.device("cpu"), num_workers=2,
+                          read=SquareReader(index, (0.5, 1.0)),
                           augmentation=Augmentation(crop_padding=0, horizontal_flip=True, color_jitter=0.0), mix=None)
 epoch = batches.epoch(0)
 for _ in range(30):

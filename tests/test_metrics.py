@@ -13,6 +13,7 @@ from pipeline.core.arrays import Outputs
 from pipeline.core.errors import GateError
 from pipeline.evaluation.step_calibration import StepScores, choose_steps
 from pipeline.networks.complexity import count_macs
+from pipeline.tasks.base import Classes, Placement
 from pipeline.tasks.classification.metrics import expected_calibration_error, score
 from pipeline.tasks.classification.task import Classification
 from pipeline.tasks.gate import Gate, PlacedGate
@@ -50,13 +51,15 @@ def test_extreme_logits_score_finitely() -> None:
 
 
 def test_predictions_are_the_most_probable_first() -> None:
-    found = TASK.predictions(["a.png", "b.png"], {"logits": LOGITS[:2]}, ["cat", "dog"], top=2)
+    images = [Placement(name, (8, 8), 1.0) for name in ("a.png", "b.png")]
+    classes = Classes(("cat", "dog"))
+    found = TASK.predictions(images, {"logits": LOGITS[:2]}, classes, top=2)
     assert [prediction.image for prediction in found] == ["a.png", "b.png"]
     assert [entry["label"] for entry in found[0].found["labels"]] == ["cat", "dog"]
     probability = 1 / (1 + math.exp(-2))
     assert found[0].found["labels"][0]["probability"] == round(probability, 6)
     assert found[0].text == f"cat {probability:.2%}, dog {1 - probability:.2%}"
-    (only,) = TASK.predictions(["a.png"], {"logits": LOGITS[:1]}, ["cat", "dog"], top=1)
+    (only,) = TASK.predictions(images[:1], {"logits": LOGITS[:1]}, classes, top=1)
     assert only.text == f"cat {probability:.2%}"
 
 
@@ -92,7 +95,7 @@ KNOWN = Reference(TASK, np.zeros((4, 3, 8, 8), np.uint8), {"labels": LABELS}, {"
 def test_what_is_found_of_a_runtime() -> None:
     found = verify(Fixed(LOGITS), KNOWN, EXACT, what="onnx", batch_size=4, batch_sizes=[1, 3, 64])
     assert (found.scores["accuracy"], found.drop) == (0.75, 0.0)
-    assert found.parity == Parity(0.0, 0.875, 0.0, 1.0)
+    assert found.parity == Parity(0.0, 0.875, 0.0, 1.0, 4)
     assert set(found.by_batch) == {1, 3, 4}
     assert found.standard_error == pytest.approx(math.sqrt(0.75 * 0.25 / 4))
 

@@ -26,7 +26,8 @@ from safetensors.numpy import load_file, save_file
 
 from pipeline.core.arrays import Outputs
 from pipeline.core.errors import UserError
-from pipeline.package.predict import BATCH, ImageFile, predict_files
+from pipeline.package.pictures import ImageFile
+from pipeline.package.predict import BATCH, predict_files
 from pipeline.package.reader import Package
 from pipeline.package.writer import write_sums
 from pipeline.runtimes.onnx import OnnxRuntime

@@ -115,8 +115,21 @@ def refusal(path: Path) -> str:
         ("train_teacher.mean", [0.5], "mean: got [0.5]; give a list of 3, each a number, or null"),
         ("train_teacher.mean", [0.5] * 4, "mean: got [0.5, 0.5, 0.5, 0.5]; give a list of 3"),
         ("train_teacher.weights", "", "got ''; give a text that is not empty, or null"),
-        ("prepare_data.image_size", "128", "got the text '128'; give one number of pixels from 4 on, e.g. 128, since"),
-        ("prepare_data.image_size", [128, 128], "got [128, 128]; give one number of pixels from 4 on, e.g. 128, since"),
+        (
+            "prepare_data.image_size",
+            "128",
+            "got the text '128'; give one number of pixels from 4 on, e.g. 128; for images",
+        ),
+        (
+            "prepare_data.image_size",
+            [128, 2],
+            "got [128, 2]; give one number of pixels from 4 on, e.g. 128; for images",
+        ),
+        (
+            "prepare_data.image_size",
+            [128, 96],
+            "image_size: got [128, 96], but images that have one class become square",
+        ),
         ("prepare_data.image_size", "128x128", "got the text '128x128'; give one number of pixels from 4 on"),
         ("calibrate_steps.candidates", [0], "calibrate_steps.candidates.0: got 0; give an integer >= 1"),
         (
@@ -268,7 +281,6 @@ def criteria_of(transfer: str, *known: str) -> str:
             "does not transfer features; use fm_kt or",
         ),
         ({"transfer": "features", "loss": "mse", "method": "ofm_kt"}, "method 'ofm_kt' does not transfer features"),
-        ({"transfer": "features", "loss": "mse", "method": "metric_meta"}, "method 'metric_meta' does not transfer"),
         (
             {"feature_pairs": [[3, 3], [2, 2]]},
             "feature_pairs: got the student's stages [3, 2]; give each once",

@@ -65,8 +65,21 @@ def test_a_row_says_truth_prediction_and_how_probable_each_is() -> None:
 
 
 def test_mistakes_go_from_the_surest_and_all_images_from_the_least_sure(review: Review) -> None:
-    assert review.mistakes == [4, 1, 2, 5]
-    assert review.least_sure == [5, 2, 1, 0, 4, 3], "equally sure images keep their order"
+    rows = make_rows()
+    assert review.mistakes == [rows[i] for i in (4, 1, 2, 5)]
+    assert review.wrong == [1, 2, 4, 5]
+    galleries = {gallery.name: gallery for gallery in review.galleries}
+    assert list(galleries) == ["surest_mistakes", "least_sure"]
+    assert galleries["surest_mistakes"].positions == [4, 1, 2, 5]
+    assert galleries["surest_mistakes"].title == "the surest of 4 mistakes on 6 test images"
+    assert galleries["least_sure"].positions == [5, 2, 1, 0, 4, 3], "equally sure images keep their order"
+
+
+def test_the_precision_is_that_of_the_surest_answers(review: Review) -> None:
+    """The surest first: two right ones, then four wrong ones."""
+    expected = [(1 / 6, 1), (2 / 6, 1), (2 / 6, 2 / 3), (2 / 6, 2 / 4), (2 / 6, 2 / 5), (2 / 6, 2 / 6)]
+    np.testing.assert_allclose([(point.recall, point.precision) for point in review.precision_recall], expected)
+    assert TASK.review([], CLASSES).precision_recall == []
 
 
 def test_figures_of_classes_are_those_of_their_counts(review: Review) -> None:
@@ -94,7 +107,7 @@ def test_an_accuracy_has_a_binomial_error() -> None:
 
 @pytest.mark.parametrize("count", [2, 25, 300])
 def test_the_picture_of_a_confusion_stays_of_a_size_that_can_be_looked_at(count: int, tmp_path: Path) -> None:
-    confusion = Confusion(tuple(f"class $_{i}" for i in range(count)), np.eye(count, dtype=np.int64))
+    confusion = Confusion(tuple(f"class $_{i}" for i in range(count)), np.eye(count, dtype=np.int64), "images")
     plot_confusion(confusion, tmp_path / "confusion.png", title="confusion")
     assert max(Image.open(tmp_path / "confusion.png").size) < 1500
 
@@ -212,14 +225,29 @@ def test_classes_and_confusion_count_every_image(bench: Bench) -> None:
     assert sum(int(row["images"]) for row in pairs if row["truth"] != row["prediction"]) == len(mistakes)
 
 
-def test_each_number_of_steps_has_its_accuracy_on_both_splits(bench: Bench) -> None:
-    rows = table(bench, "accuracy_by_steps.csv")
+def test_each_number_of_steps_has_its_score_on_both_splits(bench: Bench) -> None:
+    rows = table(bench, "score_by_steps.csv")
     curve = bench.json("calibration/calibration.json")["curve"]
     assert [(int(row["num_steps"]), float(row["calib"])) for row in rows] == [
         (point["num_steps"], pytest.approx(point["accuracy"], rel=1e-5)) for point in curve
     ]
     traced = {row["num_steps"]: row["accuracy"] for row in table(bench, "flow_by_num_steps.csv")}
     assert {row["num_steps"]: row["test"] for row in rows} == traced
+
+
+def test_plots_read_scores_by_names_that_are_the_same_for_every_task(bench: Bench) -> None:
+    rows = table(bench, "score_by_epoch.csv")
+    for name in ("teacher", "student"):
+        expected = [(row["epoch"], row["val_accuracy"]) for row in table(bench, f"{name}.csv")]
+        assert [(row["epoch"], row["score"]) for row in rows if row["curve"] == name] == expected != []
+    last = table(bench, "precision_recall.csv")[-1]
+    accuracy = f"{bench.json('onnx.json')['accuracy']:.6g}"
+    assert last == {"curve": "surest answers", "recall": accuracy, "precision": accuracy}, "of all answers"
+
+
+def test_galleries_are_those_of_the_task(bench: Bench) -> None:
+    files = [path.name for path in sorted((bench.folder / "report/galleries").iterdir())]
+    assert files == ["least_sure.jpg", "surest_mistakes.jpg"]
 
 
 class Links(HTMLParser):

@@ -1,9 +1,10 @@
 """The seam between the chain and what is predicted: the task alone knows of classes; its networks may have a tail."""
 
 import ast
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import onnx
@@ -21,12 +22,16 @@ from pipeline.core.errors import GateError
 from pipeline.core.signature import Signature, TensorSpec, image_input
 from pipeline.data.dataset import Split
 from pipeline.data.splits import ImageSet
+from pipeline.export import folder
 from pipeline.export.onnx.files import Exported, Exports, Source, export_precisions
 from pipeline.export.onnx.manifest import describe_files
+from pipeline.export.precisions import PRECISIONS as PRECISIONS_TABLE
+from pipeline.export.precisions import TAIL_PREFIX
 from pipeline.export.settings import ExportOnnx
+from pipeline.export.tensorrt.operator_support import check_precision
 from pipeline.preflight.code import PROJECT, CodeReader
 from pipeline.runtimes.onnx import OnnxRuntime
-from pipeline.tasks.base import Image, Prediction, Row, Scores
+from pipeline.tasks.base import Classes, Image, Placement, Review, Row, Scores, Task
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import ClassificationTraining
 from pipeline.tasks.gate import Gate, PlacedGate
@@ -34,24 +39,25 @@ from pipeline.tasks.mean_score import MeanScoreTask
 from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale
 from pipeline.tasks.reference import reference
 from pipeline.tasks.training import ExportParts, TaskTraining
-from pipeline.tasks.verification import verify
+from pipeline.tasks.verification import Reference, verify
 
 IDENTIFIERS = {"argmax", "label", "labels", "num_classes"}
 TEXTS = {"labels", "logits"}
 OF_CLASSIFICATION = (
     "pipeline/tasks/classification/",
+    "pipeline/tasks/detection/",
     "pipeline/distillation/criteria.py",
     "pipeline/distillation/criterion.py",
     "pipeline/distillation/logit_objectives.py",
 )
-"""The task itself, and the losses of classification."""
+"""The task itself, the losses of classification, and the task that finds classes in places."""
 OF_OTHERS = {
     "pipeline/comparison/plots.py": {"label="},  # matplotlib's
     "pipeline/report/charts.py": {"label="},  # matplotlib's
     "pipeline/report/confusion_plot.py": {"label="},  # matplotlib's
     "pipeline/report/tradeoff_plot.py": {"label="},  # matplotlib's
     "pipeline/serving/metrics.py": {".labels"},  # Prometheus's
-    "pipeline/package/reader.py": {"'labels'"},  # a key of labels.json, as packages have had it from the first
+    "pipeline/package/description.py": {"'labels'"},  # a key of labels.json, as packages have had it from the first
 }
 """Names that other libraries and formats chose, by the files that need them."""
 
@@ -99,9 +105,15 @@ def test_the_walk_finds_what_classification_alone_knows_of() -> None:
 class Tail(nn.Module):
     """From the scores of the body to what the task predicts."""
 
+    mix: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mix", torch.eye(4) + 0.01)
+
     def forward(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities (B, 4) and the best of them (B,), an int32."""
-        probabilities = scores.softmax(dim=1)
+        probabilities = (scores @ self.mix).softmax(dim=1)
         return probabilities, probabilities.argmax(dim=1).to(torch.int32)
 
 
@@ -157,10 +169,15 @@ class ToyTask(MeanScoreTask):
         return compare_values(outputs["probabilities"], reference["probabilities"], scale, same=same)
 
     def predictions(
-        self, names: Sequence[str], outputs: Outputs, class_names: Sequence[str], *, top: int
-    ) -> list[Prediction]:
-        found = [class_names[best] for best in outputs["best"]][:top]
-        return [Prediction(name, {"best": word}, word) for name, word in zip(names, found, strict=False)]
+        self,
+        images: Sequence[Placement],
+        outputs: Outputs,
+        classes: Classes,
+        *,
+        top: int | None,
+        min_score: float | None = None,
+    ) -> NoReturn:
+        raise NotImplementedError
 
     def image_rows(self, names: Sequence[str], outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[Row]:
         triples = zip(names, truth["right"], outputs["best"], strict=True)
@@ -169,7 +186,7 @@ class ToyTask(MeanScoreTask):
     def review(self, rows: Sequence[Row], class_names: Sequence[str]) -> NoReturn:
         raise NotImplementedError
 
-    def tile(self, pixels: Image, row: Row) -> NoReturn:
+    def tile(self, pixels: Image, row: Row, review: Review) -> NoReturn:
         raise NotImplementedError
 
     def card_rows(self, scores: Scores) -> list[tuple[str, str]]:  # noqa: ARG002
@@ -213,10 +230,27 @@ def source() -> Source:
 
 
 @pytest.fixture(scope="module")
-def exported(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Exported]:
+def exports(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """Return the files of a network with a tail."""
+    return export_precisions(source, tmp_path_factory.mktemp("tailed"), PRECISIONS)
+
+
+@pytest.fixture(scope="module")
+def exported(exports: Exports) -> Mapping[str, Exported]:
     """Return the files of a network with a tail, by precision."""
-    files = export_precisions(source, tmp_path_factory.mktemp("tailed"), PRECISIONS).files
-    return {file.precision: file for file in files}
+    return {file.precision: file for file in exports.files}
+
+
+def copied(exports: Exports, folder: Path) -> Exports:
+    """Return the same files in ``folder``, since verifying them deletes some."""
+    whole = exports.files[0].path.parent
+    shutil.copytree(whole, folder / "onnx")
+    moved = [
+        file._replace(path=folder / "onnx" / file.path.name, body=folder / "onnx" / file.body.relative_to(whole))
+        for file in exports.files
+        if file.body is not None
+    ]
+    return exports._replace(files=moved)
 
 
 def placed(gate: Gate) -> PlacedGate:
@@ -257,8 +291,9 @@ def test_the_files_of_a_task_with_a_tail_have_its_outputs(precision: str, export
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_tail_is_float32_in_every_precision(precision: str, exported: Mapping[str, Exported]) -> None:
     nodes = tail_nodes(exported[precision].path)
-    assert [name for name, _ in nodes] == ["Softmax", "ArgMax", "Cast"]
+    assert [name for name, _ in nodes] == ["MatMul", "Softmax", "ArgMax", "Cast"]
     assert [types for _, types in nodes] == [
+        [TensorProto.FLOAT] * 3,
         [TensorProto.FLOAT, TensorProto.FLOAT],
         [TensorProto.FLOAT, TensorProto.INT64],
         [TensorProto.INT64, TensorProto.INT32],
@@ -266,6 +301,17 @@ def test_the_tail_is_float32_in_every_precision(precision: str, exported: Mappin
     operators = [node.op_type for node in onnx.load(exported[precision].path).graph.node]
     assert ("QuantizeLinear" in operators) == (precision == "int8-cpu")
     assert (operators.count("Cast") > 1) == (precision == "fp16"), "the body is in float16, but for its ends"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_tail_in_float32_belongs_to_a_file_of_any_precision(precision: str, exported: Mapping[str, Exported]) -> None:
+    """Engines are built from such a file; where the tail had the body's precision, it would be found out."""
+    model = onnx.load(exported[precision].path)
+    assert check_precision(model, PRECISIONS_TABLE[precision]) == []
+    for node in model.graph.node:
+        node.name = node.name.removeprefix(TAIL_PREFIX)
+    renamed = check_precision(model, PRECISIONS_TABLE["fp16"])
+    assert any("MatMul: computes in FP32" in fault for fault in renamed)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -285,9 +331,117 @@ def test_a_task_with_a_tail_is_verified_by_its_own_measures(
         verify(runtime, known, placed(Gate(max_difference=1e-12)), what="x", batch_size=30, batch_sizes=[1])
 
 
-def test_the_manifest_speaks_of_the_tasks_own_score(source: Source, exported: Mapping[str, Exported]) -> None:
+def test_the_manifest_says_of_the_three_gates_what_was_found(source: Source, exports: Exports, tmp_path: Path) -> None:
+    """The body's scores are compared with PyTorch's here once more, image by image."""
+    known, files = reference(TASK, source.network, source.signature, make_split()), copied(exports, tmp_path)
+    bodies = {file.precision: OnnxRuntime(file.body) for file in files.files if file.body is not None}
+    entries = describe_files(files, known, source.settings).files
+    images = make_split().pixels / np.float32(255)
+    with torch.inference_mode():
+        trained = call(source.network.student.body, torch.from_numpy(images)).numpy()
+    for entry in entries.values():
+        body, whole = (entry["gates"]["deployed"][name] for name in ("body", "test_split"))
+        apart = np.abs(bodies[entry["precision"]].infer(images)["scores"] - trained).max(axis=1)
+        found = body["tensors"]["scores"]
+        assert (body["num_images"], set(body["tensors"])) == (30, {"scores"})
+        assert found["max_abs"] == pytest.approx(apart.max(), rel=1e-3)
+        assert found["difference"] == pytest.approx((apart / output_scale(trained)).max(), rel=1e-3)
+        assert (whole["total"], whole["counted"]) == (30, "images")
+        assert entry["compared"].startswith("scores before the tail differ by at most ")
+        assert entry["compared"].endswith(f", hits {whole['hits']:.2%}")
+    assert (
+        entries["model.onnx"]["gates"]["deployed"]["test_split"]["hits"]
+        == TASK.score(known.outputs, known.truth)["hits"]
+    )
+    assert sorted(file.name for file in (tmp_path / "onnx").iterdir()) == sorted(entries), "bodies are gone"
+
+
+def test_a_body_that_differs_is_refused_by_its_tensor(source: Source, exports: Exports, tmp_path: Path) -> None:
+    """What its tail makes of it would pass: the largest of four stays the largest where each is twice as large."""
+
+    class Doubled:
+        """A body of another scale."""
+
+        input_dtype = "float32"
+
+        def infer(self, images: NDArray[Any]) -> Outputs:
+            assert exports.trained_body is not None
+            return {"scores": 2 * exports.trained_body.infer(images)["scores"]}
+
+        def describe(self) -> str:
+            return "doubled"
+
     known = reference(TASK, source.network, source.signature, make_split())
-    entries = describe_files(Exports([exported["fp32"]], {}), known, source.settings).files
-    whole = entries["model.onnx"]["gates"]["deployed"]["test_split"]
-    assert whole["hits"] == TASK.score(known.outputs, known.truth)["hits"]
-    assert "accuracy" not in whole
+    files = copied(exports, tmp_path)._replace(trained_body=Doubled())
+    message = (
+        r"^model.onnx, test split, before its tail, 30 images: scores differ by .* of their spread .*max_difference"
+    )
+    with pytest.raises(GateError, match=message):
+        describe_files(files, known, source.settings)
+
+
+class CountingTask(ToyTask):
+    """The same, with two things to find on each image, that are counted and not compared value by value."""
+
+    scored_on_samples = False
+
+    def scale(self, reference: Outputs) -> Scale:
+        return Task.scale(self, reference)
+
+    def compare(self, outputs: Outputs, reference: Outputs, scale: Scale) -> Parity:
+        assert (scale == 1).all()
+        assert len(scale) == len(reference["best"])
+        two = [np.argsort(given["probabilities"], axis=1)[:, -2:] for given in (outputs, reference)]
+        same = two[0] == two[1]
+        return Parity(0.0, None, None, float(same.mean()), same.size, "places")
+
+
+class Given:
+    """A runtime that gives the ``best`` first, and no other where fewer than ``least`` images come at once."""
+
+    input_dtype = "uint8"
+
+    def __init__(self, probabilities: NDArray[Any], least: int = 0) -> None:
+        self.probabilities = probabilities
+        self.least = least
+
+    def infer(self, images: NDArray[Any]) -> Outputs:
+        few = self.probabilities[: len(images)]
+        shown = few if len(images) >= self.least else few[:, ::-1]
+        return {"probabilities": shown, "best": shown.argmax(axis=1).astype(np.int32)}
+
+    def describe(self) -> str:
+        return "given"
+
+
+def test_what_a_task_counts_decides_where_nothing_is_compared_by_value() -> None:
+    task, split = CountingTask(), make_split()
+    right = np.eye(4)[np.arange(30) % 4] + 0.1 * np.eye(4)[(np.arange(30) + 1) % 4]
+    outputs = Given(right).infer(split.pixels)
+    known = Reference(task, split.pixels, split.targets.truth(), outputs)
+    gate = placed(Gate(max_difference=1e-9, min_agreement=0.95, max_drop=0.0))
+    found = verify(Given(7 * right), known, gate, what="x", batch_size=30, batch_sizes=[1, 7])
+    assert (found.parity.agreement, found.parity.total, found.drop) == (1.0, 60, 0.0)
+    assert found.parity.in_words() == "100.00% of 60 places get the trained network's answer"
+    others = right.copy()
+    others[:10] = others[:10, ::-1]
+    with pytest.raises(
+        GateError, match=r"^x, 30 images: 66.67% get .* answer, 20 of 60 another; allowed are 7 of so few places"
+    ):
+        verify(Given(others), known, gate, what="x", batch_size=30)
+    with pytest.raises(GateError, match=r"^x, batch of 7: 0.00% get the answer that another batch size gives, 14 of"):
+        verify(Given(right, least=8), known, gate, what="x", batch_size=30, batch_sizes=[7])
+
+
+def test_samples_that_no_score_follows_from_carry_no_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, split = CountingTask(), make_split()
+    monkeypatch.setattr(folder, "exported_task", lambda _: task)
+    known = Reference(
+        task, split.pixels, split.targets.truth(), Given(np.eye(4)[np.arange(30) % 4]).infer(split.pixels)
+    )
+    folder.write_samples(tmp_path, known)
+    read = folder.read_samples(tmp_path, {"task": "toy"})
+    assert (dict(read.truth), set(read.outputs)) == ({}, {"probabilities", "best"})
+    found = verify(Given(known.outputs["probabilities"]), read, placed(Gate()), what="x", batch_size=30)
+    assert (found.scores, found.standard_error, found.drop) == (None, None, None)
+    assert found.parity.agreement == 1.0

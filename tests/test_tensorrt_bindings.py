@@ -25,8 +25,12 @@ COMPATIBLE = OPTIONS | {"version_compatible": True, "hardware_compatibility": "a
 SAME_CAPABILITY = OPTIONS | {"hardware_compatibility": "same_compute_capability"}
 IMAGE = {"name": "image", "dtype": "float32", "shape": ["batch", 3, 8, 6]}
 LOGITS = {"name": "logits", "dtype": "float32", "shape": ["batch", 4]}
-BOXES = {"name": "boxes", "dtype": "float32", "shape": ["batch", 4]}
-COUNT = {"name": "count", "dtype": "int32", "shape": ["batch", 1]}
+DETECTIONS = [
+    {"name": "num_detections", "dtype": "int32", "shape": ["batch", 1]},
+    {"name": "detection_boxes", "dtype": "float32", "shape": ["batch", 5, 4]},
+    {"name": "detection_scores", "dtype": "float32", "shape": ["batch", 5]},
+    {"name": "detection_classes", "dtype": "int32", "shape": ["batch", 5]},
+]
 DESCRIPTION = {
     "input": IMAGE,
     "outputs": [LOGITS],
@@ -39,8 +43,15 @@ DESCRIPTION = {
 BYTES = DESCRIPTION | {"input": IMAGE | {"dtype": "uint8"}, "options": {"version_compatible": True}}
 OLD = {key: value for key, value in DESCRIPTION.items() if key != "outputs"} | {"output": LOGITS}
 """As version 0.1 described an engine."""
-SEVERAL = DESCRIPTION | {"outputs": [BOXES, COUNT]}
+SEVERAL = DESCRIPTION | {"outputs": DETECTIONS}
 FLOATS = {"image": "FLOAT", "logits": "FLOAT"}
+LISTS = {
+    "image": "FLOAT",
+    "num_detections": "INT32",
+    "detection_boxes": "FLOAT",
+    "detection_scores": "FLOAT",
+    "detection_classes": "INT32",
+}
 
 
 def api_names() -> list[str]:
@@ -82,10 +93,8 @@ def answers(bindings: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         "run": ("runtime", run),
         "run_bytes": ("runtime", run | {"description": BYTES, "dtypes": FLOATS | {"image": "UINT8"}}),
         "run_old": ("runtime", run | {"description": OLD}),
-        "run_several": (
-            "runtime",
-            run | {"description": SEVERAL, "dtypes": {"image": "FLOAT", "boxes": "FLOAT", "count": "INT32"}},
-        ),
+        "run_several": ("runtime", run | {"description": SEVERAL, "dtypes": LISTS}),
+        "wide_counts": ("runtime", run | {"description": SEVERAL, "dtypes": LISTS | {"num_detections": "INT64"}}),
         "half_output": ("runtime", run | {"dtypes": FLOATS | {"logits": "HALF"}}),
         "another_tensor": ("runtime", run | {"dtypes": FLOATS | {"aux": "FLOAT"}}),
         "another_profile": ("runtime", run | {"batches": [1, 4, 5]}),
@@ -167,8 +176,16 @@ def test_an_engine_that_version_0_1_described_runs(answers: dict[str, Any]) -> N
 
 
 def test_an_engine_may_have_several_outputs(answers: dict[str, Any]) -> None:
-    expected = {"boxes": [[7, 4], "float32", 1.0], "count": [[7, 1], "int32", 1.0]}
-    assert answers["run_several"]["outputs"] == expected
+    """Seven images are brought in two calls, and what is listed of each stays its own."""
+    assert answers["run_several"]["outputs"] == {
+        "num_detections": [[7, 1], "int32", 1.0],
+        "detection_boxes": [[7, 5, 4], "float32", 1.0],
+        "detection_scores": [[7, 5], "float32", 1.0],
+        "detection_classes": [[7, 5], "int32", 1.0],
+    }
+    kind, text = answers["wide_counts"]
+    assert kind == "GateError"
+    assert "num_detections (OUTPUT, INT64)" in text
 
 
 def test_only_a_version_compatible_plan_may_bring_host_code(answers: dict[str, Any]) -> None:

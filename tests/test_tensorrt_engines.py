@@ -25,6 +25,7 @@ from pipeline.export.onnx.fp16 import convert_to_half
 from pipeline.export.tensorrt import engines
 from pipeline.export.tensorrt.plan import EnginePlan
 from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.package.reader import Package
 from pipeline.package.writer import write_sums
 from pipeline.runtimes.base import predict
 from pipeline.runtimes.engine_file import describe_signature, read_signature, sidecar
@@ -33,8 +34,9 @@ from pipeline.runtimes.tensorrt import open_engine
 from pipeline.tasks.gate import Gate, PlacedGate
 from pipeline.tasks.table import get_task
 from pipeline.tasks.verification import Reference
+from stages.__main__ import main
 from stages.commands.build_engine import build_engine as command
-from tests import toy_task
+from tests import detection_package, toy_task
 from tests.helpers import ROOT, refused
 
 HOST = {
@@ -326,6 +328,20 @@ def test_a_package_of_version_0_1_becomes_an_engine(tmp_path: Path, device: list
     assert "of 8 samples" in result.output
 
 
+def test_a_package_of_detections_becomes_an_engine(tmp_path: Path, device: list[dict[str, Any]]) -> None:
+    folder = detection_package.make_package(tmp_path / "package")
+    result = CliRunner().invoke(command, ["--package", str(folder), "--cache", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert len(device) == 1
+    about = json.loads((folder / "engines/model.plan.json").read_text())
+    assert read_signature(about) == Package.open(folder).signature
+    assert about["parity"]["counted"] == "detections"
+    assert "same answer               100.00%" in result.output
+    assert "samples" not in result.output, "so few images have no AP"
+    verified = CliRunner().invoke(main, ["verify", "--package", str(folder)])
+    assert verified.exit_code == 0, verified.output
+
+
 def test_a_file_of_another_precision_is_not_built(export: Path, tmp_path: Path, device: list[dict[str, Any]]) -> None:
     plan, samples = planned(export / "model.onnx", "fp16"), samples_of(export)
     with pytest.raises(GateError, match=r"model.onnx: not a file of precision fp16: .*Conv: computes in FP32"):
@@ -392,6 +408,7 @@ sys.modules["torch"] = None
 from click.testing import CliRunner
 from pipeline.core import host
 from pipeline.export.tensorrt import engines
+from stages.__main__ import main
 from stages.commands.build_engine import build_engine
 
 reached = "pipeline.training.loop" in sys.modules, "dvc" in sys.modules, "onnxruntime" in sys.modules

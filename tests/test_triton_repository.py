@@ -14,6 +14,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from pipeline.core.errors import GateError, UserError
 from pipeline.package.reader import Package
 from pipeline.package.triton_repository import check_triton_repository, write_triton_repository
+from tests import detection_package
 from tests.helpers import ROOT
 from tests.serving_helpers import LABELS, NAME, SIZE, make_package
 
@@ -71,6 +72,25 @@ def test_configurations(repository: Path, suffix: str, backend: str, file: str, 
     assert found.HasField("dynamic_batching") == on_gpu
     threads = {} if on_gpu else {"intra_op_thread_count": "2"}
     assert {key: value.string_value for key, value in found.parameters.items()} == threads
+
+
+def test_detections_have_four_outputs_and_no_labels(tmp_path: Path) -> None:
+    package = Package.open(detection_package.make_package(tmp_path / "package", more=("fp16",)))
+    write_triton_repository(tmp_path / "triton", package, max_batch=8, num_threads=1)
+    check_triton_repository(tmp_path / "triton", package)
+    assert {path.name for path in (tmp_path / "triton").iterdir()} == {NAME, f"{NAME}-gpu", f"{NAME}-tensorrt"}
+    for suffix in ("", "-gpu", "-tensorrt"):
+        found = config(tmp_path / "triton", suffix)
+        assert [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in found.output] == [
+            ("num_detections", 8, [1]),  # TYPE_INT32
+            ("detection_boxes", 11, [5, 4]),  # TYPE_FP32
+            ("detection_scores", 11, [5]),
+            ("detection_classes", 8, [5]),
+        ]
+        assert [list(tensor.dims) for tensor in found.input] == [[3, 64, 96]]
+        assert not any(tensor.label_filename for tensor in found.output)
+        assert found.HasField("dynamic_batching") == (suffix != "")
+    assert not list((tmp_path / "triton").rglob("labels.txt"))
 
 
 def test_what_the_package_lacks_is_left_out(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pipeline.core.arrays import Outputs, Pixels, Truth
 from pipeline.core.signature import Signature, TensorSpec, image_input
 from pipeline.export.folder import write_samples
 from pipeline.tasks import table
-from pipeline.tasks.base import Prediction, Scores
+from pipeline.tasks.base import Classes, Placement, Prediction, Scores
 from pipeline.tasks.mean_score import MeanScoreTask
 from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale
 from pipeline.tasks.table import TaskEntry
@@ -55,14 +55,15 @@ class Brightness(MeanScoreTask):
         return compare_values(outputs[LEVELS], reference[LEVELS], scale, same=same)
 
     def predictions(
-        self, names: Sequence[str], outputs: Outputs, class_names: Sequence[str], *, top: int
+        self, images: Sequence[Placement], outputs: Outputs, classes: Classes, *, top: int | None, min_score: Any = None
     ) -> list[Prediction]:
+        assert min_score is None
         found = []
-        for name, levels, count in zip(names, outputs[LEVELS], outputs[COUNT][:, 0], strict=True):
-            brightest = [class_names[i] for i in np.argsort(-levels, kind="stable")[:top]]
+        for image, levels, count in zip(images, outputs[LEVELS], outputs[COUNT][:, 0], strict=True):
+            brightest = [classes.names[i] for i in np.argsort(-levels, kind="stable")[:top]]
             text = f"{count} bright, {' > '.join(brightest)}"
             rows = [{"channel": channel} for channel in brightest]
-            found.append(Prediction(name, {"bright": int(count), "channels": brightest}, text, rows))
+            found.append(Prediction(image.name, {"bright": int(count), "channels": brightest}, text, rows))
         return found
 
     def image_rows(self, names: Any, outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> NoReturn:
@@ -71,7 +72,7 @@ class Brightness(MeanScoreTask):
     def review(self, rows: Any, class_names: Sequence[str]) -> NoReturn:
         raise NotImplementedError
 
-    def tile(self, pixels: Any, row: Any) -> NoReturn:
+    def tile(self, pixels: Any, row: Any, review: Any) -> NoReturn:
         raise NotImplementedError
 
     def card_rows(self, scores: Scores) -> list[tuple[str, str]]:  # noqa: ARG002
@@ -139,5 +140,9 @@ def make_package(folder: Path) -> Path:
     make_model(folder / "model.onnx")
     write_samples(folder, samples())
     return write_package(
-        folder, files={"fp32": "model.onnx"}, class_names=CHANNELS, size=SIZE, dtype="float32", task=Brightness()
+        folder,
+        files={"fp32": "model.onnx"},
+        classes=Classes(tuple(CHANNELS)),
+        signature=Brightness().signature(image_size=(SIZE, SIZE), input_dtype="float32", class_names=CHANNELS),
+        task=Brightness(),
     )

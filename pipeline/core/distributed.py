@@ -98,6 +98,15 @@ def _total(x: Tensor) -> Tensor:
     return total
 
 
+def all_gather_objects(value: Value) -> list[Value]:
+    """Return the ``value`` of each process, in their order."""
+    if world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * world_size()
+    distributed.all_gather_object(found, value)
+    return found
+
+
 def broadcast(value: Value) -> Value:
     """Return the main process's ``value``."""
     if world_size() == 1:

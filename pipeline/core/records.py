@@ -37,9 +37,16 @@ class DataRecord(Record):
     image_size: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
     mean: Triple
     std: Triple
-    resize: Literal["none", "central_square"]
+    resize: Literal["none", "central_square", "letterbox"]
     storage: Literal["packed", "index"]
     class_counts: dict[str, list[int]]
+    category_ids: list[int] | None = None
+
+    @model_validator(mode="after")
+    def _an_id_for_each_class(self) -> Self:
+        if self.category_ids is not None and len(set(self.category_ids)) != len(self.classes):
+            raise ValueError(f"category_ids are {self.category_ids}, one of its own for each class is needed")
+        return self
 
 
 class StudentNetworkRecord(Record):
@@ -93,6 +100,10 @@ class Figures(Part):
 
     max_abs: float
     agreement: float
+    total: int | None = None
+    """How many answers were counted; None: a version before did not say it."""
+    counted: str = "images"
+    """What was counted."""
 
 
 class Verification(Part):
@@ -214,6 +225,12 @@ class EvaluationRecord(Record):
         return self
 
 
+def same_answers(figures: Json) -> str:
+    """Return the share of answers that are the trained network's, and of how many: "98.50% of 60 images"."""
+    share, total = f"{figures['agreement']:.2%}", figures.get("total")
+    return share if total is None else f"{share} of {total:,} {figures['counted']}"
+
+
 def by_precision(evaluation: Json) -> dict[str, Json]:
     """Return what the content ``evaluation`` of an ``EvaluationRecord`` says of each precision, fp32 first."""
     return {evaluation["precision"]: evaluation, **evaluation["precisions"]}
@@ -279,7 +296,7 @@ def read_record(path: Path, record: type[Record], *numbers: str) -> Json:
             if isinstance(content.get(name), bool) or not isinstance(content.get(name), int | float):
                 raise ValueError(f"{name} is {content.get(name)!r}, expected a number")  # noqa: TRY004, TRY301  (as of the record)
     except ValidationError as error:
-        raise UserError(f"{path}: {_fault(error)}; {_again(record)}") from error
+        raise UserError(f"{path}: {fault(error)}; {_again(record)}") from error
     except ValueError as error:
         raise UserError(f"{path}: {error}; {_again(record)}") from error
     return content
@@ -289,7 +306,8 @@ def _again(record: type[Record]) -> str:
     return f"damaged, or of another version: run {record.written_by} again (dvc repro)"
 
 
-def _fault(error: ValidationError) -> str:
+def fault(error: ValidationError) -> str:
+    """Return the first of the faults of ``error``: the key, what it is, and what is expected."""
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "value_error":

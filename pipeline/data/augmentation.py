@@ -1,7 +1,7 @@
 """Random changes of a batch of images, computed on the device for all of them at once."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,18 @@ ERASED_SHARE = (0.02, 0.33)
 """Smallest and largest share of an image that is erased (Zhong et al. 2017)."""
 ERASED_RATIO = 3.3
 """Largest height to width, or width to height, of that."""
+
+
+class Geometry(NamedTuple):
+    """Where the pixels of N images go: x to x * ``scale_x`` + ``shift_x``, y likewise, counted in edges of pixels."""
+
+    scale_x: Tensor
+    """Shape (N,), below 0 where an image is mirrored."""
+    shift_x: Tensor
+    scale_y: Tensor
+    shift_y: Tensor
+    size: tuple[int, int]
+    """Height and width of the images afterwards."""
 
 
 class Draws(NamedTuple):
@@ -89,6 +101,16 @@ class Augmentation:
         moved = (values.to(device) for values in (strengths, erasing, boxes))
         return Draws(offsets.to(device), mirrored.to(device), jitter.to(device), operations, *moved)
 
+    def geometries(self, draws: Draws, size: tuple[int, int]) -> Iterator[Geometry]:
+        """Yield where the pixels of images of ``size`` (H, W) go, step by step; what has left an image does not return.
+
+        What ``trivial_augment`` moves is left out: it turns and shears.
+        """
+        if self.crop_scale is not None:
+            yield _of_resized_crops(draws.boxes, size)
+        if self.crop_padding or self.horizontal_flip:
+            yield _of_windows(draws.offsets - self.crop_padding, draws.mirrored, size)
+
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """Return uint8 ``images`` (B, H, W, 3), changed, as float32 in [0, 1] of shape (B, 3, H, W), channels last."""
         if self.crop_scale is not None:
@@ -101,6 +123,21 @@ class Augmentation:
         if self.color_jitter:
             shown = jitter_colors(shown, draws.jitter)
         return erase(shown, draws.erasing, self.random_erasing, self.erased) if self.random_erasing else shown
+
+
+def _of_resized_crops(boxes: Tensor, size: tuple[int, int]) -> Geometry:
+    """Return what ``resized_crops`` does."""
+    height, width = size
+    left, top, wide, tall = boxes.unbind(dim=1)
+    return Geometry(1 / wide, -left * width / wide, 1 / tall, -top * height / tall, size)
+
+
+def _of_windows(starts: Tensor, mirrored: Tensor, size: tuple[int, int]) -> Geometry:
+    """Return what ``crop_and_mirror`` does; ``starts`` (N, 2) are the row and the column at which a window begins."""
+    row, column = starts.to(torch.float32).unbind(dim=1)
+    direction = torch.where(mirrored, -1.0, 1.0)
+    shift = torch.where(mirrored, size[1] + column, -column)
+    return Geometry(direction, shift, torch.ones_like(row), -row, size)
 
 
 def to_unit_range(images: Tensor) -> Tensor:

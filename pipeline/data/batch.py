@@ -1,12 +1,13 @@
 """Images with what is to be predicted of them, on the device."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from pipeline.core.arrays import Truth
+from pipeline.data.augmentation import Geometry
 
 
 class Targets(Protocol):
@@ -24,9 +25,19 @@ class Targets(Protocol):
     def truth(self) -> Truth:
         """Return the same as NumPy arrays, by the task's names."""
 
+    def moved(self, geometry: Geometry) -> Self:
+        """Return the targets of the same images once their pixels are moved."""
+
 
 ReadTargets = Callable[[Mapping[str, Tensor]], Targets]
 """From the tensors of a file, by the task's names, to targets; raises KeyError where one is missing."""
+
+
+def moved_along(targets: Targets, steps: Iterable[Geometry]) -> Targets:
+    """Return ``targets`` once the pixels are moved by each of ``steps``."""
+    for step in steps:
+        targets = targets.moved(step)
+    return targets
 
 
 class Batch(NamedTuple):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
 from pipeline.core.records import DataRecord, read_record
 from pipeline.data.batch import ReadTargets, Targets
+from pipeline.data.decoding import Resize
 from pipeline.data.file_list import FileList
 from pipeline.data.reading import Fit
 
@@ -52,7 +54,7 @@ class ImageIndex:
     files: FileList
     targets: Targets
     fit: Fit
-    """What images are brought to: a square."""
+    """What images are brought to."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,16 @@ class DataInfo:
     image_size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize: str
-    """``none``, or ``central_square``: the shorter side to the image size, then the centre cut out."""
+    resize: Literal["none", "central_square", "letterbox"]
+    """``central_square``: the shorter side to the image size, then the centre cut out; ``letterbox``: all of it."""
     storage: str
     """How the training split is stored: ``packed`` or ``index``."""
     class_counts: tuple[int, ...] = ()
-    """Training images of each class."""
+    """Training images of each class; objects, where images have such."""
+    category_ids: tuple[int, ...] | None = None
+    """What the user's files call the classes; None: by their names alone."""
+    padding: int | None = None
+    """Value of the pixels beside a letterboxed image; None: there are none."""
 
 
 def read_info(folder: Path) -> DataInfo:
@@ -90,6 +96,8 @@ def read_info(folder: Path) -> DataInfo:
         resize=about["resize"],
         storage=about["storage"],
         class_counts=tuple(about["class_counts"]["train"]),
+        category_ids=None if about.get("category_ids") is None else tuple(about["category_ids"]),
+        padding=about.get("padding"),
     )
 
 
@@ -131,8 +139,9 @@ def read_index(folder: Path, read_targets: ReadTargets) -> ImageIndex:
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})["about"])
-        tensors = load_file(path)
-        files = FileList(about["root"], **{name: tensors.pop(name).numpy() for name in FileList.COLUMNS})
-        return ImageIndex(files, read_targets(tensors), Fit(read_info(folder).image_size[0], about["max_megapixels"]))
+        files, truth = FileList.split(about["root"], load_file(path))
+        info = read_info(folder)
+        how: Resize = "letterbox" if info.resize == "letterbox" else "central_square"
+        return ImageIndex(files, read_targets(truth), Fit(info.image_size, about["max_megapixels"], how))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path}: missing or damaged ({error}); run prepare_data again") from error

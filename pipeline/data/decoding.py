@@ -3,8 +3,8 @@
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from pipeline.core.errors import UserError
 from pipeline.data.image_kinds import HEAD, how_to_open, image_format
+from pipeline.data.letterbox import letterboxed_size, padded, scaled_to_fit
 from pipeline.data.settings import MAX_MEGAPIXELS
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is checked here, from the header, and is the user's to set
@@ -37,40 +38,76 @@ SIDEWAYS = 5
 
 REDUCED_FROM = 2_000_000
 """Pixels from which a JPEG file is decoded at a reduced scale; smaller ones keep each bit, and cost little."""
+REDUCIBLE = frozenset({"JPEG", "MPO"})
+"""Pillow's names of JPEG files; MPO: those of several images, of phones."""
 OVERSAMPLING = 3
 """A reduced image still has this many times the pixels, along each side, of what it is resized to."""
 STRIP = 4
 """An image longer than this, relative to the output, is cut before it is resized, not after."""
 
 
+Resize = Literal["central_square", "letterbox"]
+"""How images are brought to a size."""
+
+
+class Shown(NamedTuple):
+    """An image that was decoded."""
+
+    pixels: NDArray[np.uint8]
+    """RGB, (H, W, 3)."""
+    size: tuple[int, int]
+    """Height and width of the whole image as it is shown, in its own pixels."""
+
+
 def decode_image(
-    name: str, data: bytes, size: tuple[int, int] | None = None, max_megapixels: float = MAX_MEGAPIXELS
+    name: str,
+    data: bytes,
+    size: tuple[int, int] | None = None,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    *,
+    how: Resize = "central_square",
 ) -> NDArray[np.uint8]:
-    """Return the image in ``data`` as RGB of shape (H, W, 3).
+    """Return the image in ``data`` as RGB of shape (H, W, 3), as ``decode_shown`` does."""
+    return decode_shown(name, data, size, max_megapixels, how=how).pixels
+
+
+def decode_shown(
+    name: str,
+    data: bytes,
+    size: tuple[int, int] | None = None,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    *,
+    how: Resize = "central_square",
+) -> Shown:
+    """Return the image in ``data``, and how large it is.
 
     Grey, palette and CMYK images are converted to RGB; transparency is dropped; of an animation the first frame counts;
     an orientation noted by a camera is applied; values of 16 bits are cut to their upper 8.
 
     Args:
-        size: (H, W) that the image is resized to cover (bicubic, antialiased), and whose centre is cut out; a large
-            JPEG file is then decoded at a reduced scale. None leaves the image as it is.
+        size: (H, W) that the image is brought to; a large JPEG file is then decoded at a reduced scale. None leaves the
+            image as it is.
         max_megapixels: largest number of pixels to decode, in millions.
+        how: ``central_square``: resized (bicubic, antialiased) to cover ``size``, then the centre cut out;
+            ``letterbox``: see ``pipeline.data.letterbox``.
 
     Raises:
         UserError: ``data`` is no image of a known format, damaged, too large, or of values of more than 16 bits; names
             the file.
     """
     image = open_image(name, data)
-    if size is None:
-        return np.asarray(load_upright(name, image, max_megapixels))
-    factor = _reduction(image, size)
-    if factor == 1:
-        return np.asarray(_covering(load_upright(name, image, max_megapixels), size))
-    extent = image.width / factor, image.height / factor
+    factor = 1 if size is None else _reduction(image, size, how)
+    if size is None or factor == 1:
+        whole = load_upright(name, image, max_megapixels)
+        pixels = np.asarray(whole if size is None else _WAYS[how].resize(whole, size))
+        return Shown(pixels if size is None else padded(pixels, size), (whole.height, whole.width))
+    width, height = image.size
     turned = orientation(image)
     _decode(name, image, max_megapixels, factor)  # its last column and row may be parts of pixels
-    cut = _covering(_as_rgb(name, image), size if turned < SIDEWAYS else size[::-1], extent)
-    return np.asarray(_turn(cut, turned))
+    upright = turned < SIDEWAYS
+    turned_size, extent = size if upright else size[::-1], (width / factor, height / factor)
+    small = _turn(_WAYS[how].resize(_as_rgb(name, image), turned_size, extent), turned)
+    return Shown(padded(np.asarray(small), size), (height, width) if upright else (width, height))
 
 
 def open_image(name: str, data: bytes | BinaryIO) -> ImageFile.ImageFile:
@@ -122,6 +159,32 @@ def load_upright(name: str, image: ImageFile.ImageFile, max_megapixels: float) -
     """
     _decode(name, image, max_megapixels, factor=1)
     return _turn(_as_rgb(name, image), orientation(image))
+
+
+def size_in_head(image: ImageFile.ImageFile) -> tuple[int, int] | None:
+    """Return height and width of ``image`` as it is shown; None where only decoding tells, as of most formats."""
+    return _shown_size(image) if image.format in REDUCIBLE else None
+
+
+def load_reduced(
+    name: str, image: ImageFile.ImageFile, wanted: tuple[int, int], max_megapixels: float
+) -> tuple[Image.Image, int]:
+    """Return ``image`` upright and as RGB, decoded at the part 1 / factor of each side, and factor.
+
+    It is above 1 of large JPEG files; the last columns and rows may then be parts of pixels.
+
+    Args:
+        wanted: width and height that the image, as it is shown, is to be resized to; pixels to spare are left.
+
+    Raises:
+        UserError: as for ``load_upright``.
+    """
+    turned = orientation(image)
+    factor = _spare_factor(_shown_size(image), wanted) if _is_reducible(image) else 1
+    while turned in UPRIGHT and (image.width % factor or image.height % factor):  # parts of pixels must stay last
+        factor //= 2
+    _decode(name, image, max_megapixels, factor)
+    return _turn(_as_rgb(name, image), turned), factor
 
 
 def load_part(
@@ -207,13 +270,26 @@ def _decoding(name: str) -> Iterator[None]:
             raise UserError(f"{name}: damaged or truncated image ({why}); repair or remove the file") from error
 
 
-def _reduction(image: ImageFile.ImageFile, size: tuple[int, int]) -> int:
-    """Return the factor by which ``image`` can be reduced so that it covers ``size`` (H, W) with pixels to spare."""
-    if image.format not in {"JPEG", "MPO"} or image.width * image.height < REDUCED_FROM:  # MPO: several, of phones
+def _reduction(image: ImageFile.ImageFile, size: tuple[int, int], how: Resize) -> int:
+    """Return the factor by which ``image`` can be reduced before it is brought to ``size``, with pixels to spare."""
+    if not _is_reducible(image):
         return 1
-    sides = image.size if orientation(image) < SIDEWAYS else image.size[::-1]
-    grown = _grown(sides, size)
-    return largest_factor(sides, (OVERSAMPLING * grown[0], OVERSAMPLING * grown[1]))
+    height, width = _shown_size(image)
+    return _spare_factor((height, width), _WAYS[how].sides((width, height), size))
+
+
+def _is_reducible(image: ImageFile.ImageFile) -> bool:
+    return image.format in REDUCIBLE and image.width * image.height >= REDUCED_FROM
+
+
+def _shown_size(image: ImageFile.ImageFile) -> tuple[int, int]:
+    """Return height and width of a JPEG ``image``, of which only the header has been read, as it is shown."""
+    return (image.height, image.width) if orientation(image) < SIDEWAYS else (image.width, image.height)
+
+
+def _spare_factor(shown: tuple[int, int], wanted: tuple[int, int]) -> int:
+    """Return the factor for an image of the size ``shown`` (h, w) that is resized to ``wanted`` (width, height)."""
+    return largest_factor(shown[::-1], (OVERSAMPLING * wanted[0], OVERSAMPLING * wanted[1]))
 
 
 def largest_factor(sides: tuple[int, int], needed: tuple[int, int]) -> int:
@@ -222,9 +298,14 @@ def largest_factor(sides: tuple[int, int], needed: tuple[int, int]) -> int:
     return next(factor for factor in (8, 4, 2, 1) if factor <= max(1, spare))
 
 
+def brought_to(image: NDArray[np.uint8], size: tuple[int, int], *, how: Resize) -> NDArray[np.uint8]:
+    """Return the RGB ``image`` (h, w, 3), brought to ``size`` (H, W) as ``decode_shown`` does."""
+    return padded(np.asarray(_WAYS[how].resize(Image.fromarray(image), size)), size)
+
+
 def central_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Return (size, size, 3): the shorter side resized to ``size`` (bicubic, antialiased), then the centre cut out."""
-    return np.asarray(_covering(Image.fromarray(image), (size, size)))
+    return brought_to(image, (size, size), how="central_square")
 
 
 def _grown(sides: tuple[float, float], size: tuple[int, int]) -> tuple[int, int]:
@@ -250,3 +331,24 @@ def _covering(picture: Image.Image, size: tuple[int, int], extent: tuple[float, 
     if grown != picture.size:
         picture = picture.resize(grown, Image.Resampling.BICUBIC, box=(0, 0, across, down))
     return picture.crop((left, top, left + width, top + height))
+
+
+def _inside(sides: tuple[float, float], size: tuple[int, int]) -> tuple[int, int]:
+    """Return width and height of an image of ``sides`` (width, height) scaled to fit into ``size`` (H, W)."""
+    height, width = letterboxed_size(sides[::-1], size)
+    return width, height
+
+
+class _Way(NamedTuple):
+    """How images are brought to a size."""
+
+    resize: Callable[..., Image.Image]
+    """From a picture, (H, W) and how many of its columns and rows show the image (None: all) to at most that size."""
+    sides: Callable[[tuple[float, float], tuple[int, int]], tuple[int, int]]
+    """From width and height of an image and (H, W) to its width and height once it is scaled."""
+
+
+_WAYS: Mapping[str, _Way] = {
+    "central_square": _Way(_covering, _grown),
+    "letterbox": _Way(scaled_to_fit, _inside),
+}

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.arrays import Truth
 from pipeline.core.errors import readable_file
 from pipeline.core.printable import printable
 from pipeline.data.image_bytes import Facts, read_image_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PREFIX = "truth."
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,24 @@ class FileList:
         ends = np.cumsum([len(name) for name in names], dtype=np.int64)
         return cls(str(root), np.frombuffer(b"".join(names), dtype=np.uint8), ends, facts[0], facts[1])
 
-    def columns(self) -> dict[str, NDArray[np.generic]]:
-        """Return the arrays by their names."""
-        return {name: getattr(self, name) for name in self.COLUMNS}
+    def with_truth(self, truth: Truth) -> dict[str, NDArray[np.generic]]:
+        """Return these arrays and those of ``truth`` by the names that they have in a file.
+
+        What is called as one of these gets a prefix there.
+        """
+        columns = {name: getattr(self, name) for name in self.COLUMNS}
+        return columns | {f"{PREFIX}{name}" if name in columns else name: array for name, array in truth.items()}
+
+    @classmethod
+    def split(cls, root: str, tensors: Mapping[str, Tensor]) -> tuple[FileList, dict[str, Tensor]]:
+        """Return the list in the tensors of a file, and the others by the names of the truth.
+
+        Raises:
+            KeyError: an array of the list is missing.
+        """
+        files = cls(root, **{name: tensors[name].numpy() for name in cls.COLUMNS})
+        others = {name.removeprefix(PREFIX): values for name, values in tensors.items() if name not in cls.COLUMNS}
+        return files, others
 
     def __len__(self) -> int:
         return len(self.ends)

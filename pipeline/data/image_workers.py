@@ -21,6 +21,7 @@ from torch import Tensor
 from pipeline.core.errors import LostProcessError, UserError
 from pipeline.core.processes import end_with_parent
 from pipeline.core.torch_setup import derive_seed
+from pipeline.data.image_views import UNMOVED, View
 
 CHUNK = 8
 """Images of a task: the processes share the work on one batch, so that few batches need memory."""
@@ -29,8 +30,18 @@ AHEAD = 2
 LARGEST_MESSAGE = 2**16
 SECONDS_TO_END = 2
 
-Read = Callable[[int, int], Tensor]
-"""From the position of an image and a seed to its pixels, uint8 (size, size, 3); raises UserError."""
+
+class Seen(NamedTuple):
+    """An image as a process has read it."""
+
+    pixels: Tensor
+    """uint8 (H, W, 3)."""
+    view: View = UNMOVED
+    """Where its pixels are, from where they would be without what is drawn."""
+
+
+Read = Callable[[int, int], Seen]
+"""From the position of an image and a seed to the image; raises UserError."""
 
 
 class Wanted(NamedTuple):
@@ -57,7 +68,7 @@ class ImageWorkers:
 
     Args:
         num_workers: number of processes.
-        shape: (B, size, size, 3), of the largest batch.
+        shape: (B, H, W, 3), of the largest batch.
     """
 
     def __init__(self, read: Read, *, num_workers: int, shape: tuple[int, int, int, int]) -> None:
@@ -65,14 +76,18 @@ class ImageWorkers:
         slots = 2 + math.ceil(num_workers * AHEAD * CHUNK / shape[0])
         memory = mmap.mmap(-1, slots * math.prod(shape))
         self._images = torch.frombuffer(memory, dtype=torch.uint8).view(slots, *shape)
+        views = mmap.mmap(-1, slots * shape[0] * len(UNMOVED) * torch.float64.itemsize)
+        self._views = torch.frombuffer(views, dtype=torch.float64).view(slots, shape[0], len(UNMOVED))
         self._open = [0] * slots
         """Tasks of each slot that are not answered yet."""
         self._read = read
         self._processes: dict[Connection, BaseProcess] = {}
         self._tasks: socket.socket | None = None
 
-    def load(self, batches: Iterable[Wanted]) -> Iterator[Tensor]:
-        """Yield the images (B, size, size, 3) of each batch in their order; they last until the next one is asked for.
+    def load(self, batches: Iterable[Wanted]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the images (B, H, W, 3) of each batch in their order, and their views (B, 4), a ``View`` in each row.
+
+        They last until the next ones are asked for.
 
         Raises:
             UserError: an image cannot be read.
@@ -88,7 +103,7 @@ class ImageWorkers:
             slot, count = begun.popleft()
             while self._open[slot]:
                 self._receive()
-            yield self._images[slot, :count]
+            yield self._images[slot, :count], self._views[slot, :count]
             free.append(slot)
             self._begin(wanted, free, begun)
 
@@ -131,7 +146,7 @@ class ImageWorkers:
         fork = multiprocessing.get_context("fork")  # nothing is copied that is not written to
         for _ in range(self.num_workers):
             answers, end = fork.Pipe(duplex=False)
-            arguments = (self._read, self._images, self._tasks, theirs, end, os.getpid())
+            arguments = (self._read, (self._images, self._views), self._tasks, theirs, end, os.getpid())
             process = fork.Process(target=_work, args=arguments, daemon=True)
             process.start()
             end.close()
@@ -141,21 +156,27 @@ class ImageWorkers:
 
 
 def _work(
-    read: Read, images: Tensor, ours: socket.socket, tasks: socket.socket, answers: Connection, parent: int
+    read: Read,
+    shared: tuple[Tensor, Tensor],
+    ours: socket.socket,
+    tasks: socket.socket,
+    answers: Connection,
+    parent: int,
 ) -> None:
     """Read the images of one task after another until the other side closes the socket."""
     end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the training decides
     ours.close()
     torch.set_num_threads(1)
+    images, views = shared
     while message := tasks.recv(LARGEST_MESSAGE):
         task = pickle.loads(message)  # noqa: S301  (from the process that started this one)
         fault = None
         for i, position in enumerate(task.wanted.positions):
+            place = task.slot, task.first_row + i
             try:
-                images[task.slot, task.first_row + i] = read(
-                    position, derive_seed(task.wanted.seed, task.wanted.first_place + i)
-                )
+                seen = read(position, derive_seed(task.wanted.seed, task.wanted.first_place + i))
+                images[place], views[place] = seen.pixels, torch.tensor(seen.view, dtype=torch.float64)
             except UserError as error:
                 fault = str(error)
         answers.send((task.slot, fault))

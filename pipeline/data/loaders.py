@@ -10,6 +10,7 @@ from pipeline.core.processes import num_cores
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.batch import Mix, ReadTargets, TrainingBatches
 from pipeline.data.dataset import read_index, read_info, read_split
+from pipeline.data.image_workers import Read
 from pipeline.data.packed_batches import PackedBatches
 from pipeline.data.settings import Augment
 from pipeline.data.trivial_augment import FARTHEST
@@ -47,6 +48,11 @@ def open_training_batches(
             f"augment.trivial_augment: moves images by up to {FARTHEST} pixels, which these do not have "
             f"({info.image_size[1]} x {info.image_size[0]}); set it to false, or prepare_data.image_size to more"
         )
+    if augment.scale_jitter is not None and (info.storage != "index" or info.resize != "letterbox"):
+        raise UserError(
+            f"augment.scale_jitter: got {list(augment.scale_jitter)}, but only images with objects are scaled, while "
+            "they are decoded for training: set it to null, or prepare_data.storage to index"
+        )
     augmentation = Augmentation(
         crop_padding=augment.crop_padding,
         horizontal_flip=augment.horizontal_flip,
@@ -67,14 +73,20 @@ def open_training_batches(
             min_steps=min_steps,
             leaves_none_out=leaves_none_out,
         )
+    from pipeline.data.index_readers import LetterboxReader, SquareReader
     from pipeline.data.streamed_batches import StreamedBatches
 
+    index, crop_scale = read_index(folder, read_targets), augment.resized_crop_scale
+    if info.resize == "letterbox":
+        read: Read = LetterboxReader(index, scale_jitter=augment.scale_jitter, crop_scale=crop_scale)
+    else:
+        read = SquareReader(index, crop_scale)
     return StreamedBatches(
-        read_index(folder, read_targets),
+        index,
+        read=read,
         batch_size=batch_size,
         device=device,
         num_workers=max(1, num_cores() // local_world_size()),
-        crop_scale=augment.resized_crop_scale,
         augmentation=augmentation,
         mix=mix,
         min_steps=min_steps,

@@ -7,7 +7,7 @@ import torch
 from pipeline.core.distributed import local_shard
 from pipeline.core.torch_setup import derive_seed
 from pipeline.data.augmentation import Augmentation, to_unit_range
-from pipeline.data.batch import Batch, Mix, mixed
+from pipeline.data.batch import Batch, Mix, mixed, moved_along
 from pipeline.data.dataset import Split
 from pipeline.data.epoch_order import EpochOrder
 
@@ -53,11 +53,13 @@ class PackedBatches:
     def epoch(self, seed: int) -> Iterator[Batch]:
         """Yield the batches of one epoch; ``seed`` fixes their order, augmentation and mixing."""
         used, device = len(self) * self.batch_size, self.images.device
+        size = self.images.shape[1], self.images.shape[2]
         order = self.order.positions(seed).to(device)
         draws = self.augmentation.draw(used, derive_seed(seed, "augment"), device)
         for number, start in enumerate(range(0, used, self.batch_size)):
             shard = local_shard(start, self.batch_size)
             chosen = order[shard]
             images = self.augmentation(self.images[chosen], draws.rows(shard))
-            batch = Batch(images, self.targets.select(chosen), number)
+            steps = self.augmentation.geometries(draws.rows(shard), size)
+            batch = Batch(images, moved_along(self.targets.select(chosen), steps), number)
             yield mixed(batch, self.mix, derive_seed(seed, "mix", number))

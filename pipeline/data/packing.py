@@ -17,8 +17,10 @@ from tqdm import tqdm
 from pipeline.core.arrays import Truth
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, sha256, write_json, write_text
+from pipeline.data.decoding import Resize
 from pipeline.data.file_list import FileList
 from pipeline.data.image_bytes import read_image_bytes
+from pipeline.data.letterbox import PADDING
 from pipeline.data.original_sizes import original_sizes
 from pipeline.data.reading import Fit, Image
 from pipeline.data.splits import ImageSet
@@ -49,6 +51,8 @@ def write_splits(
     *,
     task: str,
     encode_truth: EncodeTruth,
+    resize: Resize = "central_square",
+    category_ids: tuple[int, ...] | None = None,
 ) -> DataSummary:
     """Write the splits and ``data.json``, which describes them, into ``folder``; return what they consist of.
 
@@ -59,16 +63,23 @@ def write_splits(
 
     Args:
         task, encode_truth: name of the task, and how it writes what is right about images.
+        resize: how the task brings images to a size.
+        category_ids: what the user's files call the classes; None: by their names alone.
 
     Raises:
-        UserError: images differ in size and ``image_size`` is None, one is unreadable, or the pixels would not fit.
+        UserError: images differ in size and ``image_size`` is None, one is unreadable, the pixels would not fit, or
+            ``image_size`` is not one that the task brings images to.
     """
-    size = _common_size(splits["train"], settings)
-    writer = _SplitWriter(folder, class_names, size, settings, encode_truth)
+    size = _common_size(splits["train"], settings, resize, task)
+    is_resized = settings.image_size is not None or resize == "letterbox"
+    fit = Fit(size if is_resized else None, settings.max_megapixels, resize)
+    writer = _SplitWriter(folder, class_names, size, settings, encode_truth, fit)
     packed = [name for name in splits if settings.storage == "packed" or name != "train"]
     _check_memory(sum(len(splits[name].categories) for name in packed), size, settings.max_packed_gib)
     about: Json = {"task": task, "classes": list(class_names), "image_size": list(size), "source": settings.source}
-    about |= {"resize": "none" if settings.image_size is None else "central_square", "storage": settings.storage}
+    about |= {"resize": resize if is_resized else "none", "storage": settings.storage}
+    about |= {"padding": PADDING} if resize == "letterbox" else {}
+    about |= {} if category_ids is None else {"category_ids": list(category_ids)}
     about |= {"sizes": {}, "skipped": {}, "sha256": {}}
     facts: dict[str, SplitFacts] = {}
     for name, split in splits.items():
@@ -97,9 +108,19 @@ def _check_memory(count: int, size: tuple[int, int], max_packed_gib: float) -> N
         )
 
 
-def _common_size(train: ImageSet, settings: PrepareData) -> tuple[int, int]:
-    if settings.image_size is not None:
-        return settings.image_size, settings.image_size
+def _common_size(train: ImageSet, settings: PrepareData, resize: Resize, task: str) -> tuple[int, int]:
+    if resize == "central_square" and settings.sides is not None:
+        raise UserError(
+            f"prepare_data.image_size: got {list(settings.sides)}, but the task {task} cuts squares out of "
+            "images; give one number of pixels"
+        )
+    if resize == "letterbox" and settings.known_size is None:
+        raise UserError(
+            f"prepare_data.image_size: got null, but the task {task} needs one size that all images are scaled to fit; "
+            "give a number of pixels or [height, width], multiples of 32 for most networks, e.g. 640 or [480, 640]"
+        )
+    if settings.image_size is not None and settings.known_size is not None:
+        return settings.known_size
     for position in range(len(train.categories)):
         image = next(train.read(np.array([position]), Fit(max_megapixels=settings.max_megapixels)))
         if not isinstance(image, UserError):
@@ -137,12 +158,13 @@ class _SplitWriter:
         size: tuple[int, int],
         settings: PrepareData,
         encode_truth: EncodeTruth,
+        fit: Fit,
     ) -> None:
         self.folder = folder
         self.class_names = class_names
         self.size = size
         self.settings = settings
-        self.fit = Fit(settings.image_size, settings.max_megapixels)
+        self.fit = fit
         self.encode_truth = encode_truth
 
     def pack(self, name: str, split: ImageSet, statistics: ChannelStatistics | None) -> tuple[Path, SplitFacts]:
@@ -178,7 +200,7 @@ class _SplitWriter:
                 statistics.add(image)
         files = FileList.of(root, [split.files[position] for position in kept.positions])
         about = json.dumps({"max_megapixels": self.settings.max_megapixels, "root": str(root)})
-        tensors = files.columns() | dict(self.encode_truth(split, kept.positions, self.size))
+        tensors = files.with_truth(self.encode_truth(split, kept.positions, self.size))
         save_file(tensors, path, {"about": about})  # one text: safetensors writes several in an order of chance
         path.chmod(0o644)  # safetensors leaves it to the owner alone
         return path, kept.facts(), digest.hexdigest()
@@ -206,15 +228,16 @@ class _SplitWriter:
                     f"is {self.size[1]} x {self.size[0]}; set prepare_data.image_size to bring all images to one size"
                 )
             yield position, image
-        self._report(name, len(split.categories), faults, left)
+        self._report(name, split, faults, left)
 
-    def _report(self, name: str, count: int, faults: list[UserError], left: NDArray[np.int64]) -> None:
+    def _report(self, name: str, split: ImageSet, faults: list[UserError], left: NDArray[np.int64]) -> None:
+        count = len(split.categories)
         for fault in faults[:NAMED]:
             logger.warning("left out: %s", fault)
         if faults:
             logger.warning("%s: left out %d of %d images, which cannot be read", name, len(faults), count)
         if not left.any():
             raise UserError(f"{name}: none of its {count} images can be read; repair or replace them")
-        if name == "train" and not left.all():
+        if name == "train" and split.objects is None and not left.all():
             raise UserError(f"{name}: no image of class {self.class_names[int(left.argmin())]!r} can be read")
         logger.info("%s: %d images of %d x %d", name, count - len(faults), *self.size)

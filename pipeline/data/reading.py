@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import LostProcessError, UserError
 from pipeline.core.processes import end_with_parent, num_cores
-from pipeline.data.decoding import central_square, decode_image
+from pipeline.data.decoding import Resize, Shown, brought_to, decode_shown
 from pipeline.data.image_bytes import read_image_bytes
 from pipeline.data.settings import MAX_MEGAPIXELS
 
@@ -31,10 +31,12 @@ Image = NDArray[np.uint8]
 class Fit:
     """What images are brought to when they are read."""
 
-    size: int | None = None
-    """Pixels of the central square; None leaves images as they are."""
+    size: tuple[int, int] | None = None
+    """Height and width; None leaves images as they are."""
     max_megapixels: float = MAX_MEGAPIXELS
     """Largest number of pixels to decode, in millions."""
+    how: Resize = "central_square"
+    """``central_square``: resized to cover ``size``, then the centre cut out; ``letterbox``: see ``letterboxed``."""
 
 
 def read_image(name: str, file: Path, fit: Fit) -> Image:
@@ -43,9 +45,12 @@ def read_image(name: str, file: Path, fit: Fit) -> Image:
     Raises:
         UserError: the file cannot be read, or is no image that can be decoded.
     """
-    data = read_image_bytes(file, name)
-    size = None if fit.size is None else (fit.size, fit.size)
-    return decode_image(name, data, size, fit.max_megapixels)
+    return read_shown(name, file, fit).pixels
+
+
+def read_shown(name: str, file: Path, fit: Fit) -> Shown:
+    """Return the image in ``file`` and how large it is before it is brought to a size; else as ``read_image``."""
+    return decode_shown(name, read_image_bytes(file, name), fit.size, fit.max_megapixels, how=fit.how)
 
 
 def read_images(names: Sequence[str], files: Sequence[Path], fit: Fit) -> Iterator[Image | UserError]:
@@ -88,4 +93,4 @@ def _image_or_why_not(name: str, file: Path, fit: Fit) -> Image | UserError:
 
 def fitted(image: Image, fit: Fit) -> Image:
     """Return ``image``, which is decoded already, as ``fit`` says."""
-    return image if fit.size is None else central_square(image, fit.size)
+    return image if fit.size is None else brought_to(image, fit.size, how=fit.how)

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, Strict, model_validator
 
-from pipeline.core.settings import BelowOne, NonNegative, Section, Share, knob, rare
+from pipeline.core.settings import BelowOne, NonNegative, Positive, Section, Share, knob, rare
 
 MAX_MEGAPIXELS = 80.0
 """Millions of pixels of an image that are decoded where nothing else is said; each takes 4 to 10 bytes meanwhile."""
@@ -20,6 +20,10 @@ class Augment(Section):
     resized_crop_scale: Annotated[tuple[Share, Share], Strict(strict=False)] | None = knob(
         None,
         "share of an image that is cut and resized, e.g. [0.08, 1.0]; of files before they are scaled down",
+    )
+    scale_jitter: Annotated[tuple[Positive, Positive], Strict(strict=False)] | None = rare(
+        None,
+        "of images with objects, storage index: factor by which one is larger or smaller than fits, e.g. [0.5, 2.0]",
     )
     trivial_augment: bool = knob(
         default=False,
@@ -46,4 +50,15 @@ class Augment(Section):
             raise ValueError(
                 f"resized_crop_scale: got {list(self.resized_crop_scale)}; give the smaller share of the image first"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _jitter_ascends_and_is_alone(self) -> Self:
+        if self.scale_jitter is None:
+            return self
+        shown = list(self.scale_jitter)
+        if self.scale_jitter[0] > self.scale_jitter[1]:
+            raise ValueError(f"scale_jitter: got {shown}; give the smaller factor first")
+        if self.resized_crop_scale is not None:
+            raise ValueError(f"scale_jitter: got {shown}, and resized_crop_scale scales images already; leave one out")
         return self

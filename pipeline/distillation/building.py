@@ -60,10 +60,10 @@ def build_distillation(settings: DistillStudent, data: TaskData, open_teacher: C
     method, task, info = METHODS[settings.method].load(), data.training, data.info
     one_to_one = settings.transfers_features and settings.feature_pairs is None
     settings = with_pairs(settings, info, task)
-    start = find_start(settings, info, section=SECTION)
+    start = find_start(settings, info, section=SECTION, whole=task.published_names(settings))
     spec = method.student(settings, start.info, task)
     student = build_student(spec, info.image_size)
-    load_start(student, start, settings, section=SECTION)
+    loaded = load_start(student, start, settings, section=SECTION, task=task)
     doubts = [*_doubts(settings, student, info.image_size)]
     teacher = open_teacher() if settings.needs_teacher else None
     if teacher is not None and not settings.allow_larger:
@@ -74,7 +74,7 @@ def build_distillation(settings: DistillStudent, data: TaskData, open_teacher: C
     adapter = build_network(adapter_spec) if adapter_spec else None
     supervision = task.supervision(info, **settings.training.supervision_settings())
     objective = method.objective(settings, Networks(student, adapter, teacher), supervision)
-    tune_backbone(objective, spec, build_network, start, settings.training.fine_tuning, task)
+    tune_backbone(objective, spec, build_network, start, loaded, settings.training.fine_tuning, task)
     if settings.flow.ema_decay is not None:
         flows = [module for module in objective.network.modules() if isinstance(module, FlowTransfer)]
         objective.averaged_apart = AveragedApart(flows, settings.flow.ema_decay) if flows else None

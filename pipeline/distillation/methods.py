@@ -114,5 +114,6 @@ METHODS = Table(
         name="metric_meta",
         description="control: the criterion, and the meta-encoder as ordinary layers",
         load=_metric_meta,
+        transfers=(LOGITS, FEATURES),
     ),
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from models.deploy import DeployableNetwork, with_num_steps
 from pipeline.core.errors import UserError
@@ -30,14 +31,15 @@ def baseline_runtimes(package: Package, student: Path, *, num_threads: int, comp
         UserError: the files of ``student`` are missing or damaged, or of another student.
     """
     network, signature = _load_student(package, student), package.signature
-    names = signature.output_names
+    training, names = package.task.training(), signature.output_names
     torch.set_num_threads(num_threads)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "plain.onnx")
         opset = package.manifest["opset"]
-        export_image_network(network.without_flows(), path, signature.input, names, opset=opset, metadata={})
+        plain = training.export_parts(network.without_flows()).whole()
+        export_image_network(plain, path, signature.input, names, opset=opset, metadata={})
         found: dict[str, Runtime] = {PLAIN: OnnxRuntime(path, num_threads=num_threads)}
-    deployed = network.general_form()
+    deployed = training.export_parts(network.general_form()).whole()
     found["deployed, torch eager"] = TorchRuntime(deployed, output_names=names, device=CPU)
     if compiled:
         faster = torch.compile(deployed, dynamic=False)
@@ -55,7 +57,7 @@ def _load_student(package: Package, student: Path) -> DeployableNetwork:
     other = UserError(f"{student}: is not the student of {package.folder}; give the one that it was exported from")
     try:
         network = with_num_steps(trained, package.manifest["num_steps"]).eval()
-        fits = _returns(network, package.signature)
+        fits = _returns(package.task.training().export_parts(network).whole(), package.signature)
     except ValueError as error:
         raise other from error
     if not fits:
@@ -63,7 +65,7 @@ def _load_student(package: Package, student: Path) -> DeployableNetwork:
     return network
 
 
-def _returns(network: DeployableNetwork, signature: Signature) -> bool:
+def _returns(network: nn.Module, signature: Signature) -> bool:
     """Return whether ``network`` has the outputs of ``signature``; raises ValueError where it has another number."""
     runtime = TorchRuntime(network, output_names=signature.output_names, device=CPU)
     outputs = runtime.infer(np.zeros((1, *signature.input.shape), np.float32))

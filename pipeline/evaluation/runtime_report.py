@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pipeline.core.arrays import Outputs
 from pipeline.core.files import Json
+from pipeline.core.text_table import with_error
 from pipeline.evaluation.settings import Evaluate
 from pipeline.runtimes.base import Runtime
 from pipeline.runtimes.latency import benchmark
@@ -43,7 +44,9 @@ def evaluate_runtimes(
         GateError: one is further.
     """
     found: dict[str, Verified] = {}
+    reports: dict[str, Json] = {}
     times: dict[str, Json] = {}
+    primary = reference.task.primary
     height, width = reference.pixels.shape[2:]
     for precision, open_runtime in runtimes.items():
         runtime = open_runtime()
@@ -54,16 +57,10 @@ def evaluate_runtimes(
             what=f"evaluate, {precision}, test split",
             batch_size=settings.batch_size,
         )
-        primary = reference.task.primary
-        logger.info(
-            "%s: %s %.2f%% +/- %.2f, outputs differ by at most %.2g of their spread",
-            precision,
-            primary,
-            100 * verified.scores[primary],
-            100 * verified.standard_error,
-            verified.parity.difference,
-        )
         found[precision] = verified
+        reports[precision] = _report(verified, reference)
+        score = with_error(reports[precision][primary], verified.standard_error)
+        logger.info("%s: %s %s, %s", precision, primary, score, verified.parity.in_words())
         times[precision] = benchmark(
             runtime,
             image_size=(height, width),
@@ -71,7 +68,6 @@ def evaluate_runtimes(
             warmup=settings.latency_warmup,
             iterations=settings.latency_iterations,
         )
-    reports = {precision: _report(verified, reference) for precision, verified in found.items()}
     timed = {precision: report | times[precision] for precision, report in reports.items()}
     first = next(iter(found))
     outputs = found[first].outputs
@@ -83,6 +79,7 @@ def evaluate_runtimes(
 
 
 def _report(found: Verified, reference: Reference) -> Json:
+    assert found.scores is not None, "a test split has its truth"
     error = {reference.task.primary_error: found.standard_error}
     return {**found.scores, **error, "num_images": len(reference), "parity": found.parity._asdict()}
 

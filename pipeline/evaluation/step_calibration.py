@@ -16,7 +16,6 @@ from pipeline.runtimes.latency import benchmark
 from pipeline.runtimes.torch import TorchRuntime
 from pipeline.tasks.base import Scores
 from pipeline.tasks.data import TaskData
-from pipeline.tasks.reference import REFERENCE_BATCH
 from pipeline.tasks.verification import scores_with_error
 
 ROUNDING = 1e-9
@@ -72,7 +71,7 @@ class StepCalibration:
     def measure(self, network: DeployableNetwork) -> StepScores:
         """Return the scores of ``network`` in its general form, and the multiply-adds of its smallest."""
         runtime = self._runtime(network.general_form())
-        outputs = predict(runtime, self.split.pixels, REFERENCE_BATCH)
+        outputs = predict(runtime, self.split.pixels, self.task.batch_size)
         scores = scores_with_error(self.task, outputs, self.split.targets.truth())
         return StepScores(network.num_steps, scores, self._macs(network.smallest_form(self._image_size)))
 

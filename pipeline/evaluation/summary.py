@@ -16,13 +16,14 @@ from pipeline.core.records import (
     by_precision,
     collect_warnings,
     read_record,
+    same_answers,
     started_lines,
 )
 from pipeline.core.text_table import aligned, with_error
 from pipeline.evaluation.runtimes import RUNTIMES
 from pipeline.export.precisions import FP32
 from pipeline.tasks.base import Task
-from pipeline.tasks.table import DEFAULT, get_task
+from pipeline.tasks.table import exported_task
 
 EVALUATION = Path("reports/evaluation")
 PAGE = "artifacts/report/report.html"
@@ -42,7 +43,7 @@ def summarize(root: Path) -> str:
     calibration = read_record(root / "artifacts/calibration/calibration.json", CalibrationRecord)
     manifest = read_record(root / "artifacts/onnx/manifest.json", ManifestRecord)
     tradeoff = read_record(root / "artifacts/tradeoff/tradeoff.json", TradeoffRecord)
-    task = get_task(manifest.get("task", DEFAULT))
+    task = exported_task(manifest)
     reports = {name: root / EVALUATION / f"{name}.json" for name in RUNTIMES}
     runs = {
         name: read_record(path, EvaluationRecord) for name, path in reports.items() if name == ONNX or path.exists()
@@ -97,8 +98,8 @@ def _where_to_look(root: Path) -> list[str]:
     if (root / PAGE).exists():
         lines += [
             f"all of it on one page: {PAGE}",
-            "what it gets wrong: reports/mistakes.csv, as pictures artifacts/report/surest_mistakes.jpg",
-            "where it is least sure: artifacts/report/least_sure.jpg; each class: reports/per_class.csv",
+            "what it gets wrong: reports/mistakes.csv, as pictures in artifacts/report/galleries",
+            "each class: reports/per_class.csv, what is taken for what: reports/confusion.csv",
         ]
     return [*lines, "package: artifacts/package (start with its README.md)"]
 
@@ -133,7 +134,7 @@ def _files(manifest: Json, report: Json, task: Task) -> list[str]:
                 name,
                 _count(entry["bytes"]),
                 _percent(found[task.primary]),
-                _percent(found["parity"]["agreement"]),
+                same_answers(found["parity"]),
                 *(_latency(found, size) for size in sizes),
                 ", ".join("accepted" if check["accepted"] else "refused" for check in checks),
             ]
@@ -145,7 +146,10 @@ def _runtime_rows(runs: Sequence[Json]) -> list[list[str]]:
     sizes = next((list(run["latency_ms"]) for run in runs if "latency_ms" in run), [])
     rows = [[f"batch {size}, median ms", "", *(_latency(run, size) for run in runs)] for size in sorted(sizes, key=int)]
     differences = [f"{run['parity']['max_abs']:.1e}" if "parity" in run else "skipped" for run in runs]
-    return [["max difference of an output", "", *differences], *rows]
+    compared = [run["parity"] for run in runs if "parity" in run]
+    lists = {parity["counted"] for parity in compared if parity["difference"] is None}
+    what = f"{lists.pop()} that are the same" if lists else "an output"
+    return [[f"max difference of {what}", "", *differences], *rows]
 
 
 def _latency(run: Json, size: str) -> str:

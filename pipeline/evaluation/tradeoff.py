@@ -23,7 +23,7 @@ from pipeline.runtimes.base import Runtime, predict
 from pipeline.runtimes.latency import benchmark, percentiles, random_pixels, time_in_turns
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Task
-from pipeline.tasks.reference import REFERENCE_BATCH, reference
+from pipeline.tasks.reference import reference
 from pipeline.tasks.verification import Reference, scores_with_error
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Point(NamedTuple):
     score_error: float
     """Its standard error."""
     agreement: float
-    """Share of images with the answer that the trained network gives in as many steps."""
+    """Share of answers, images or whatever the task counts, that the trained network gives in as many steps."""
     bytes: int
     latency_ms: float
     """Median of one call."""
@@ -112,7 +112,7 @@ def measure_tradeoff(
                 if file.precision not in settings.precisions:
                     continue
                 try:
-                    runtime = open_exported(file, num_threads=settings.num_threads, spinning=False)
+                    runtime = open_exported(file.path, num_threads=settings.num_threads, spinning=False)
                     found.points.append(_point(network.num_steps, file, runtime, trained))
                     runtimes.append(runtime)
                 except GateError as error:
@@ -144,7 +144,7 @@ def measure_tradeoff(
             bytes=plain.stat().st_size,
             latency_ms=medians[-1],
             num_parameters=count_parameters(network),
-            macs=count_macs(network, (height, width), torch.device("cpu")),
+            macs=count_macs(source.task.export_parts(network).body, (height, width), torch.device("cpu")),
             latency_by_batch_ms={size: figures["p50"] for size, figures in alone["latency_ms"].items()},
         )
         return found._replace(points=timed, plain=own)
@@ -153,7 +153,7 @@ def measure_tradeoff(
 def _point(num_steps: int | None, file: Exported, runtime: Runtime, trained: Reference) -> Point:
     """Return what is found of ``file`` before it is timed; raises GateError where its outputs are not finite."""
     task = trained.task
-    outputs = predict(runtime, trained.pixels, REFERENCE_BATCH)
+    outputs = predict(runtime, trained.pixels, task.batch_size)
     agreement = task.compare(outputs, trained.outputs, trained.scale).agreement
     scores = scores_with_error(task, outputs, trained.truth)
     score, error = scores[task.primary], scores[task.primary_error]
@@ -163,7 +163,8 @@ def _point(num_steps: int | None, file: Exported, runtime: Runtime, trained: Ref
 def _plain_runtime(network: DeployableNetwork, source: Source, path: Path, settings: MeasureTradeoff) -> Runtime:
     """Write the student without its flows to ``path`` and open it."""
     taken, names = source.signature.input, source.signature.output_names
-    export_image_network(network.without_flows(), path, taken, names, opset=source.settings.opset, metadata={})
+    whole = source.task.export_parts(network.without_flows()).whole()
+    export_image_network(whole, path, taken, names, opset=source.settings.opset, metadata={})
     return OnnxRuntime(path, num_threads=settings.num_threads, spinning=False)
 
 

@@ -13,7 +13,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import Json, write_bytes
 from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.tasks.gate import Gate
-from pipeline.tasks.table import DEFAULT, get_task
+from pipeline.tasks.table import exported_task
 from pipeline.tasks.verification import Reference
 
 Value = TypeVar("Value")
@@ -23,8 +23,12 @@ SAMPLES = "samples.safetensors"
 
 
 def write_samples(folder: Path, reference: Reference) -> None:
-    """Write images, truth and the trained network's outputs, by which a file or an engine is verified elsewhere."""
-    write_bytes(folder / SAMPLES, save({"images": reference.pixels, **reference.truth, **reference.outputs}))
+    """Write images and the trained network's outputs, by which a file or an engine is verified elsewhere.
+
+    What is right about the images goes along where the task is scored on so few.
+    """
+    truth = reference.truth if reference.task.scored_on_samples else {}
+    write_bytes(folder / SAMPLES, save({"images": reference.pixels, **truth, **reference.outputs}))
 
 
 def read_samples(folder: Path, manifest: Json) -> Reference:
@@ -36,8 +40,8 @@ def read_samples(folder: Path, manifest: Json) -> Reference:
     path = folder / SAMPLES
     try:
         tensors = load_file(path)
-        task = get_task(manifest.get("task", DEFAULT))
-        truth = {name: tensors.pop(name) for name in task.truth_names}
+        task = exported_task(manifest)
+        truth = {name: tensors.pop(name) for name in task.truth_names} if task.scored_on_samples else {}
         return Reference(task, tensors.pop("images"), truth, tensors)
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: missing or damaged ({error}); fetch the package again") from error

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 FP32 = "fp32"
 """The precision that is always there, from which the others are made."""
+TAIL_PREFIX = "tail_"
+"""How the names of nodes begin that make the outputs of a body's tensors: they compute in float32 in every file."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,13 @@ before an entry is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from models.backbones.sources import known_without_pytorch
 from models.core.table import Entry, Table
+from pipeline.core.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.networks.given_weights import GivenWeights
@@ -82,15 +83,24 @@ def is_published(weights: str | None) -> bool:
     return weights is not None and origin_of(weights).name != FILE
 
 
-def find_weights(backbone: str, weights: str, *, entry: str | None, key: str) -> GivenWeights:
+def find_weights(
+    backbone: str, weights: str, *, entry: str | None, key: str, whole: Sequence[str] = ()
+) -> GivenWeights:
     """Return the weights that stand in a parameters file under ``key``.
 
     Args:
         entry: where in a file they stand; None: where they usually do.
+        whole: what libraries may call the whole network of this backbone, whose weights go before the backbone's.
 
     Raises:
         UserError: there are none such; says which there are.
     """
     origin = origin_of(weights)
     choice = weights.partition(":")[2] if is_published(weights) else weights
-    return origin.load()(backbone=backbone, choice=choice, entry=entry, key=key)
+    refusals = []
+    for name in [*(whole if is_published(weights) else ()), backbone]:
+        try:
+            return origin.load()(backbone=name, choice=choice, entry=entry, key=key)
+        except UserError as error:
+            refusals.append(str(error).removeprefix(f"{key}: "))
+    raise UserError(f"{key}: {'; '.join(refusals)}")

@@ -70,6 +70,24 @@ def _logit_flow() -> Callable[..., nn.Module]:
     return build_logit_flow
 
 
+def _detector() -> Callable[..., nn.Module]:
+    from models.detection.building import build_detector
+
+    return build_detector
+
+
+def _flow_detector() -> Callable[..., nn.Module]:
+    from models.detection.flow_detector import build_flow_detector
+
+    return build_flow_detector
+
+
+def _layered_detector() -> Callable[..., nn.Module]:
+    from models.detection.flow_detector import build_layered_detector
+
+    return build_layered_detector
+
+
 NETWORK_KINDS = Table(
     "network",
     NetworkKind(name="classifier", description="backbone and head", load=_classifier, teaches=True),
@@ -80,6 +98,14 @@ NETWORK_KINDS = Table(
         NetworkKind(name=entry.kind, description=entry.description, load=entry.load, teaches=True)
         for entry in PROGRAMS.values()
     ),
+    NetworkKind(name="detector", description="backbone, pyramid and head", load=_detector, teaches=True),
+    NetworkKind(
+        name="layered_detector",
+        description="with meta-encoders as layers at its levels",
+        load=_layered_detector,
+        teaches=True,
+    ),
+    NetworkKind(name="flow_detector", description="flows at the levels of the pyramid", load=_flow_detector),
     NetworkKind(name="flow_student", description="a flow at the end of the backbone", load=_flow_student),
     NetworkKind(name="feature_flow_student", description="flows at stages", load=_feature_flow_student),
     NetworkKind(name="feature_transforms", description="from stages to the teacher's", load=_feature_transforms),

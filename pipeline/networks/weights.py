@@ -111,8 +111,22 @@ def _no_state_dict(checkpoint: Checkpoint) -> UserError:
     return UserError(f"{path}: no readable weights (something else than named tensors; {keys}{classes}); {ADVICE}")
 
 
+class Loaded(NamedTuple):
+    """What was put into a network."""
+
+    names: frozenset[str]
+    """Of its tensors."""
+    lines: list[str]
+    """What the log should say."""
+
+
 def load_weights(network: nn.Module, weights: Weights, *, new_head: bool = False) -> list[str]:
-    """Put ``weights`` of any origin into ``network``, and return the lines that the log should say.
+    """Put ``weights`` into ``network`` as ``put_weights`` does, and return the lines that the log should say."""
+    return put_weights(network, weights, new_head=new_head).lines
+
+
+def put_weights(network: nn.Module, weights: Weights, *, new_head: bool = False) -> Loaded:
+    """Put ``weights`` of any origin into ``network``.
 
     Of several in a file the first that fits is taken. Names may be the network's own, torchvision's or timm's, those of
     the networks for small images of the CRD protocol, or of version 0.1, behind whatever all begin with.
@@ -135,7 +149,7 @@ def load_weights(network: nn.Module, weights: Weights, *, new_head: bool = False
     require_numbers({found.taken[mine]: value for mine, value in taken.items()}, chosen.source)
     network.load_state_dict(taken, strict=False)
     lines = _choice(chosen, [candidates[i] for i in allowed[1:]], found)
-    return [*lines, *_left_out(found, network, chosen.tensors)]
+    return Loaded(frozenset(taken), [*lines, *_left_out(found, network, chosen.tensors)])
 
 
 def _choice(chosen: Weights, others: list[Weights], found: Fit) -> list[str]:

@@ -83,13 +83,22 @@ def engine_table(about: Json, task: Task) -> str:
     """Return what the sidecar ``about`` says of the engine, for a terminal."""
     rows = [
         (about["plan"], f"{about['precision']}, TensorRT {about['tensorrt']}, {about['gpu']}"),
-        (task.primary_title, f"{about[task.primary]:.2%} of {about['num_images']} samples"),
-        ("lost against training", f"{about[f'{task.primary}_drop']:.2%}"),
+        *_score_rows(about, task),
         ("max difference", f"{about['parity']['max_abs']:.1e}"),
         ("same answer", f"{about['parity']['agreement']:.2%}"),
         *((f"batch {size}, median ms", f"{ms['p50']:.3f}") for size, ms in _by_size(about)),
     ]
     return "\n".join(f"{name:26}{value}" for name, value in rows)
+
+
+def _score_rows(about: Json, task: Task) -> list[tuple[str, str]]:
+    """Return what the sidecar says of the primary score, where so few images have one."""
+    if task.primary not in about:
+        return []
+    return [
+        (task.primary_title, f"{about[task.primary]:.2%} of {about['num_images']} samples"),
+        ("lost against training", f"{about[f'{task.primary}_drop']:.2%}"),
+    ]
 
 
 def _by_size(about: Json) -> list[tuple[str, Json]]:

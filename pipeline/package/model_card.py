@@ -8,6 +8,9 @@ from pipeline.core.files import Json
 from pipeline.core.records import started_lines
 from pipeline.core.text_table import with_error
 from pipeline.export.precisions import FP32, PRECISIONS
+from pipeline.package.card_example import FITTINGS, PIXELS
+from pipeline.package.card_files import file_row, what_differs
+from pipeline.package.card_outputs import what_outputs_mean
 from pipeline.package.reader import Package
 from pipeline.tasks.base import Row, Task
 
@@ -29,8 +32,7 @@ Sampling steps: $num_steps ($reason).$started
 |---|---:|---:|---:|---:|---|
 $files
 
-Differences are from the trained network over the $num_images test images, by ONNX Runtime on a CPU, as a share of the
-spread of an image's outputs. $precisions.
+$differences $precisions.
 The last column is a static check against the published operator tables; the builder on the target decides.
 
 ## Use it
@@ -47,17 +49,13 @@ labels = json.load(open("labels.json"))["labels"]
 height, width = preprocessing["image_size"]
 
 image = ImageOps.exif_transpose(Image.open("image.png")).convert("RGB")
-scale = max(width / image.width, height / image.height)  # cover the input, then cut out the centre
-covering = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-image = image.resize(covering, Image.Resampling.BICUBIC)
-left, top = (image.width - width) // 2, (image.height - height) // 2
-image = image.crop((left, top, left + width, top + height))
+$fitting
 $pixels
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 $usage
 ```
 
-Normalisation is inside the graph.
+Normalisation is inside the graph.$outputs
 `sha256sum -c SHA256SUMS` tells whether the package is whole. `samples.safetensors` holds test images with the outputs
 that the trained network gives them. `triton` is a model repository for NVIDIA Triton.
 
@@ -96,12 +94,6 @@ $versions
 
 Method: Shao, Shen, Gong, Chen, Dai, "Precise Knowledge Transfer via Flow Matching", arXiv 2402.02012.
 """
-
-
-PIXELS = {
-    "float32": "pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)[None] / 255  # (1, 3, H, W), RGB",
-    "uint8": "pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)[None])  # (1, 3, H, W), RGB, uint8",
-}
 
 
 LISTED_CLASSES = 20
@@ -151,10 +143,13 @@ def model_card(package: Package, facts: Facts) -> str:
         classes=_class_table(facts.classes[:LISTED_CLASSES]),
         teacher_parameters=f"{teacher['num_parameters']:,}" if "num_parameters" in teacher else "no teacher",
         opset=manifest["opset"],
-        files="\n".join(_file_row(name, manifest["files"][name], task) for name in sorted(manifest["files"])),
+        files="\n".join(file_row(name, manifest["files"][name], task) for name in sorted(manifest["files"])),
+        differences=what_differs(manifest["files"], student["num_images"]),
         precisions="; ".join(f"`{name}`: {PRECISIONS[name].description}" for name in package.files),
+        fitting=FITTINGS[task.resize],
         pixels=PIXELS[package.input_dtype],
         usage=task.card_usage(),
+        outputs=what_outputs_mean(package),
         points="\n".join(_point_row(point, task) for point in facts.tradeoff["points"]),
         protocol=facts.tradeoff["protocol"],
         steps=_steps_table(calibration["curve"], task),
@@ -213,16 +208,6 @@ def _class_table(classes: Sequence[Row]) -> str:
     rows = [columns, ["---", *["---:"] * (len(columns) - 1)]]
     rows += [[row[column].replace("|", r"\|") for column in columns] for row in classes]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _file_row(name: str, entry: Json, task: Task) -> str:
-    found = entry["gates"]["deployed"]["test_split"]
-    score = with_error(found[task.primary], found.get(task.primary_error))
-    accepted = ", ".join("accepted" if check["accepted"] else "no" for check in entry["tensorrt_static_check"].values())
-    return (
-        f"| `{name}` | {entry['bytes']:,} | {score} | {found['difference']:.2g} | "
-        f"{found['agreement']:.2%} | {accepted} |"
-    )
 
 
 def _point_row(point: Json, task: Task) -> str:

@@ -1,39 +1,18 @@
 """What is seen on image files, from a package alone."""
 
-import contextlib
-import logging
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.core.arrays import Pixels
 from pipeline.core.errors import UserError
-from pipeline.core.printable import printable
-from pipeline.core.text_table import counted
-from pipeline.data.decoding import decode_image
-from pipeline.data.image_bytes import read_image_bytes
-from pipeline.data.sources.archive import is_archive, opened_folder
-from pipeline.data.sources.image_tree import read_tree
+from pipeline.package.pictures import ImageFile, Picture, read_picture
 from pipeline.package.reader import Package
 from pipeline.package.verify import require_signature
 from pipeline.runtimes.base import Runtime, predict
 from pipeline.runtimes.onnx import OnnxRuntime
-from pipeline.tasks.base import Prediction
-
-logger = logging.getLogger(__name__)
+from pipeline.tasks.base import Prediction, Task
 
 BATCH = 32
-
-
-class ImageFile(NamedTuple):
-    """An image to be looked at."""
-
-    name: str
-    """As the user knows it."""
-    path: Path
-    """Where it can be read."""
 
 
 def open_runtime(package: Package, precision: str, *, provider: str, num_threads: int) -> OnnxRuntime:
@@ -49,59 +28,50 @@ def open_runtime(package: Package, precision: str, *, provider: str, num_threads
     return runtime
 
 
-@contextlib.contextmanager
-def image_files(paths: Sequence[Path]) -> Iterator[list[ImageFile]]:
-    """Yield the files ``paths``, and in the place of folders and archives the images in them, sorted.
-
-    Raises:
-        UserError: there is nothing at a path, or no image in it; or it cannot be unpacked or listed.
-    """
-    with contextlib.ExitStack() as stack:
-        found: list[ImageFile] = []
-        for path in paths:
-            if path.is_file() and not is_archive(path.name):
-                found.append(ImageFile(str(path), path))
-            elif path.exists():
-                found += _images_below(path, stack.enter_context(opened_folder(path)))
-            else:
-                raise UserError(f"{printable(path)}: no such file, folder or archive")
-        yield found
-
-
-def _images_below(shown: Path, root: Path) -> list[ImageFile]:
-    """Return the images below ``root``, called as if it were ``shown``."""
-    tree = read_tree(root)
-    images = [ImageFile(str(shown / file.relative_to(root)), file) for file in tree.files()]
-    passed_over = tree.all_passed_over()
-    if not images:
-        raise UserError(f"{printable(shown)}: holds no images ({counted(passed_over) or 'it is empty'})")
-    if passed_over:
-        logger.warning("%s: passed over %s", printable(shown), counted(passed_over))
-    return images
-
-
 def predict_files(
-    package: Package, runtime: Runtime, files: Sequence[ImageFile], *, top: int
+    package: Package,
+    runtime: Runtime,
+    files: Sequence[ImageFile],
+    *,
+    top: int | None,
+    min_score: float | None = None,
 ) -> Iterator[Prediction | UserError]:
-    """Yield what is seen on each image, at most ``top`` things, or why it cannot be read; a batch at a time.
+    """Yield what is seen on each image, or why it cannot be read; a batch at a time.
 
     Images are prepared as those were that the package was trained on.
+
+    Args:
+        top: how many things to say of an image at most; None: all.
+        min_score: score from which on a thing counts; None: what the package was exported with.
+
+    Raises:
+        UserError: there is nothing below ``min_score`` in the outputs of the package's files, or they have no scores.
     """
-    for start in range(0, len(files), BATCH):
-        some = files[start : start + BATCH]
-        read = [_pixels_or_why_not(file, package.image_size) for file in some]
-        names = [file.name for file, pixels in zip(some, read, strict=True) if not isinstance(pixels, UserError)]
-        known = [pixels for pixels in read if not isinstance(pixels, UserError)]
+    task, classes = package.task, package.classes
+    require_min_score(task, min_score)
+    size = min(BATCH, task.batch_size)
+    for start in range(0, len(files), size):
+        some = files[start : start + size]
+        read = [read_picture(file, package.image_size, resize=task.resize) for file in some]
+        known = [picture for picture in read if isinstance(picture, Picture)]
         found: Iterator[Prediction] = iter(())
         if known:
-            outputs = predict(runtime, np.stack(known), len(known))  # (B, 3, H, W)
-            found = iter(package.task.predictions(names, outputs, package.class_names, top=top))
-        yield from (pixels if isinstance(pixels, UserError) else next(found) for pixels in read)
+            pixels = np.stack([picture.pixels for picture in known])  # (B, 3, H, W)
+            outputs = predict(runtime, pixels, len(known))
+            placements = [picture.placement for picture in known]
+            found = iter(task.predictions(placements, outputs, classes, top=top, min_score=min_score))
+        yield from (next(found) if isinstance(picture, Picture) else picture for picture in read)
 
 
-def _pixels_or_why_not(file: ImageFile, size: tuple[int, int]) -> Pixels | UserError:
-    try:
-        shown = printable(file.name)
-        return decode_image(shown, read_image_bytes(file.path, shown), size).transpose(2, 0, 1)
-    except UserError as error:
-        return error
+def require_min_score(task: Task, min_score: float | None) -> None:
+    """Raise UserError where the outputs of ``task`` cannot be cut at ``min_score``."""
+    if min_score is None:
+        return
+    least = task.least_score
+    if least is None:
+        raise UserError(f"--min-score: the task {task.name} finds no things with scores; leave the option out")
+    if min_score < least:
+        raise UserError(
+            f"--min-score: got {min_score:g}, but the package's files leave out what scores below {least:g}; give "
+            f"{least:g} or more, or export with a lower threshold"
+        )

@@ -1,32 +1,34 @@
 """A package as its consumer finds it: opened once, compared with its sums, without PyTorch."""
 
-import hashlib
-import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from pipeline.core.errors import UserError, readable_file
-from pipeline.core.files import Json, sha256
+from pipeline.core.errors import UserError
+from pipeline.core.files import Json
 from pipeline.core.signature import Signature
 from pipeline.export.folder import MANIFEST, SAMPLES, fp32_first, read_gate, read_samples
 from pipeline.export.precisions import FP32
+from pipeline.package.description import (
+    CLASS_NAMES_FILE,
+    PREPROCESSING_FILE,
+    read_classes,
+    read_description,
+    read_texts,
+    understood,
+)
+from pipeline.package.sums import AGAIN, damaged_files, read_sums, say_again
 from pipeline.runtimes.engine_file import read_signature
-from pipeline.tasks.base import Task
+from pipeline.tasks.base import Classes, Task
 from pipeline.tasks.gate import PlacedGate
-from pipeline.tasks.table import DEFAULT, get_task
+from pipeline.tasks.table import exported_task
 from pipeline.tasks.verification import Reference
 
-SUMS = "SHA256SUMS"
-CLASS_NAMES_FILE = "labels.json"
-CLASS_NAMES_KEY = "labels"
 ENGINE_SETTINGS = "engine.json"
 """The settings with which ``build-engine`` builds, unless it is told otherwise."""
 DTYPES = {"float32", "uint8", "int32"}
 """The types of inputs and outputs that every runtime and the server know."""
-AGAIN = "fetch the package again"
 REMEDY = "this is not what was trained: take another precision or provider, or fetch the package again"
 
 
@@ -37,7 +39,7 @@ class Package:
     folder: Path
     name: str
     task: Task
-    class_names: tuple[str, ...]
+    classes: Classes
     signature: Signature
     files: Mapping[str, Path]
     """From each precision to its ONNX file, fp32 first."""
@@ -57,15 +59,18 @@ class Package:
         if not (folder / MANIFEST).is_file():
             raise UserError(f"{folder / MANIFEST}: no such file, so {folder} is no package; {AGAIN}")
         sums = read_sums(folder)
-        manifest, class_names = (_read_description(folder, name, sums) for name in (MANIFEST, CLASS_NAMES_FILE))
-        try:
-            names = _texts(class_names[CLASS_NAMES_KEY])
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{folder / CLASS_NAMES_FILE}: not as a package has it ({error!r}); {AGAIN}") from error
-        try:
-            return _described(folder, manifest, names, sums)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{folder / MANIFEST}: not as a package has it ({error!r}); {AGAIN}") from error
+        manifest, classes = (read_description(folder, name, sums) for name in (MANIFEST, CLASS_NAMES_FILE))
+        with understood(folder / CLASS_NAMES_FILE):
+            found = read_classes(classes)
+        with understood(folder / MANIFEST):
+            package = _described(folder, manifest, found, sums)
+        _require_preprocessing(package)
+        return package
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of what can be seen."""
+        return self.classes.names
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -94,7 +99,8 @@ class Package:
         if not count or found != expected or samples.pixels.dtype != "uint8":
             raise UserError(f"{path}: holds {found}, expected at least one image, and {expected}; {AGAIN}")
         try:
-            self.task.require_truth(samples.truth, count, self.class_names)
+            if samples.truth:
+                self.task.require_truth(samples.truth, count, self.class_names)
         except ValueError as error:
             raise UserError(f"{path}: {error}; {AGAIN}") from error
         return samples
@@ -135,7 +141,7 @@ class Package:
         given = list(names)
         faults = self.damaged(given)
         if faults:
-            raise UserError("\n".join(_again(faults)))
+            raise UserError("\n".join(say_again(faults)))
         return [self.folder / name for name in given]
 
     def damaged(self, names: Iterable[str]) -> list[str]:
@@ -155,29 +161,35 @@ class Package:
         return PlacedGate(gate, f"{MANIFEST}: gates.{precision}", REMEDY)
 
 
-def _texts(names: object) -> tuple[str, ...]:
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"a list of names is needed, got {names!r}")
-    return tuple(names)
+def _require_preprocessing(package: Package) -> None:
+    """Raise UserError where preprocessing.json says of images what this version does not do for their task."""
+    needed = package.task.preprocessing()
+    if not needed:
+        return
+    path = package.folder / PREPROCESSING_FILE
+    content = read_description(package.folder, PREPROCESSING_FILE, package.sums)
+    for key, value in {**needed, "image_size": list(package.image_size)}.items():
+        if content.get(key) != value:
+            raise UserError(f"{path}: {key} is {content.get(key)!r}, expected {value!r}; {AGAIN}")
 
 
-def _described(folder: Path, manifest: Json, class_names: tuple[str, ...], sums: Mapping[str, str]) -> Package:
+def _described(folder: Path, manifest: Json, classes: Classes, sums: Mapping[str, str]) -> Package:
     """Return the package that ``manifest`` describes; raises what a wrong manifest leads to."""
-    task = get_task(manifest.get("task", DEFAULT))
-    signature = _signature(manifest, task, class_names)
+    task = exported_task(manifest)
+    signature = _signature(manifest, task, classes.names)
     for output in signature.outputs:
-        if output.name == task.classification_output and output.shape != (len(class_names),):
-            raise ValueError(f"{output.name} has the shape {output.shape}, and there are {len(class_names)} labels")
+        if output.name == task.classification_output and output.shape != (len(classes.names),):
+            raise ValueError(f"{output.name} has the shape {output.shape}, and there are {len(classes.names)} labels")
     files = {entry["precision"]: folder / PurePosixPath(name).name for name, entry in manifest["files"].items()}
     if FP32 not in files or not all(isinstance(precision, str) for precision in files):
         raise ValueError(f"it has files of the precisions {list(files)}; {FP32} is always among them")
-    _texts(manifest.get("warnings", []))
-    _texts([word for item in manifest.get("left_out", {}).items() for word in item])
+    read_texts(manifest.get("warnings", []))
+    read_texts([word for item in manifest.get("left_out", {}).items() for word in item])
     return Package(
         folder=folder,
         name=str(manifest["name"]),
         task=task,
-        class_names=class_names,
+        classes=classes,
         signature=signature,
         files=fp32_first(files),
         manifest=manifest,
@@ -196,65 +208,3 @@ def _signature(manifest: Json, task: Task, class_names: tuple[str, ...]) -> Sign
     if unknown or len(found.input.shape) != 3:
         raise ValueError(f"its signature has unknown types or an input that is no image: {found}")
     return found
-
-
-def damaged_files(folder: Path, names: Iterable[str], sums: Mapping[str, str]) -> list[str]:
-    """Return a line on each of ``names`` in ``folder`` that is missing, not in ``sums``, or not as its sum says."""
-    found = []
-    for name in sorted(names):
-        path = folder / name
-        if not path.is_file():
-            found.append(f"{path}: missing")
-        elif name not in sums:
-            found.append(f"{path}: not listed in {SUMS}")
-        elif sha256(path) != sums[name]:
-            found.append(f"{path}: differs from its SHA-256 in {SUMS} (damaged or tampered with)")
-    return found
-
-
-def _again(faults: Iterable[str]) -> list[str]:
-    return [f"{fault}; {AGAIN}" for fault in faults]
-
-
-def read_sums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file that ``SHA256SUMS`` lists, as ``sha256sum`` writes it.
-
-    Raises:
-        UserError: the list is missing or damaged, or names a file outside of ``folder``.
-    """
-    path, sums = folder / SUMS, {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}), so {folder} is no package; {AGAIN}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a list of SHA-256 sums; {AGAIN}") from error
-    for line in lines:
-        found = re.fullmatch(r"([0-9a-f]{64})  (.+)", line)
-        if found is None:
-            raise UserError(f"{path}: not a list of SHA-256 sums; {AGAIN}")
-        name = PurePosixPath(found[2])
-        if name.is_absolute() or ".." in name.parts:
-            raise UserError(f"{path}: names {found[2]!r}, which lies outside of the package; do not use this package")
-        sums[found[2]] = found[1]
-    return sums
-
-
-def _read_description(folder: Path, name: str, sums: Mapping[str, str]) -> Json:
-    """Return the JSON object in the file ``name``, which must be as its sum says.
-
-    Raises:
-        UserError: it is not; a line names each damaged file of the package.
-    """
-    path = folder / name
-    with readable_file(path):
-        data = path.read_bytes() if path.is_file() else b""
-    if hashlib.sha256(data).hexdigest() != sums.get(name):
-        raise UserError("\n".join(_again(damaged_files(folder, {*sums, name}, sums))))
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); {AGAIN}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a JSON {type(content).__name__}, expected an object; {AGAIN}")
-    return content

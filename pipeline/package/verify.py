@@ -11,7 +11,9 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import read_json, sha256
 from pipeline.core.signature import Signature
 from pipeline.export.folder import MANIFEST
-from pipeline.package.reader import AGAIN, CLASS_NAMES_FILE, SUMS, Package, damaged_files, read_sums
+from pipeline.package.description import CLASS_NAMES_FILE
+from pipeline.package.reader import Package
+from pipeline.package.sums import AGAIN, SUMS, damaged_files, read_sums
 from pipeline.runtimes.base import Runtime
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.parity import Parity
@@ -123,4 +125,5 @@ def verify_samples(package: Package, precision: str, runtime: Runtime, *, gpu_ke
     samples = package.samples
     gate = package.gate(precision, gpu_kernels=gpu_kernels)
     what = f"{package.file(precision)}, packaged samples"
-    return verify(runtime, samples, gate, what=what, batch_size=len(samples)).parity
+    batch_size = min(len(samples), package.task.batch_size)
+    return verify(runtime, samples, gate, what=what, batch_size=batch_size).parity

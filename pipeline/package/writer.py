@@ -22,13 +22,17 @@ from pipeline.core.records import (
 )
 from pipeline.core.signature import Signature
 from pipeline.export.folder import MANIFEST, SAMPLES
-from pipeline.export.precisions import FP32
+from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.package.description import CATEGORY_IDS_KEY, CLASS_NAMES_FILE, CLASS_NAMES_KEY, PREPROCESSING_FILE
 from pipeline.package.model_card import Facts, model_card
-from pipeline.package.reader import CLASS_NAMES_FILE, CLASS_NAMES_KEY, ENGINE_SETTINGS, SUMS, Package
+from pipeline.package.reader import ENGINE_SETTINGS, Package
 from pipeline.package.settings import PackageSettings
+from pipeline.package.sums import SUMS
 from pipeline.package.triton_repository import check_triton_repository, write_triton_repository
-from pipeline.tasks.table import get_task
+from pipeline.runtimes.engine_file import read_signature
+from pipeline.tasks.base import Task
+from pipeline.tasks.table import exported_task
 
 TRITON_THREADS = 1
 PICTURES = ("tradeoff.svg", "confusion.png", "predictions.jpg")
@@ -75,16 +79,17 @@ def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorr
     data, student = read_record(records.data / "data.json", DataRecord), read_record(records.student, StudentRecord)
     calibration = read_record(records.calibration / "calibration.json", CalibrationRecord)
     tradeoff = read_record(records.tradeoff / "tradeoff.json", TradeoffRecord)
-    task = get_task(data["task"])
+    manifest = read_record(records.onnx / MANIFEST, ManifestRecord)
+    task, metadata = exported_task(manifest), read_metadata(records.onnx / PRECISIONS[FP32].file_name)
     scores = read_record(records.evaluation, EvaluationRecord, task.primary, task.primary_error)
     scores |= {name: student[name] for name in ("num_parameters", "started_from") if name in student}
     metrics: Json = {"student": scores, "teacher": read_record(records.teacher, TeacherRecord)}
-    manifest = read_record(records.onnx / MANIFEST, ManifestRecord)
     warnings = collect_warnings(metrics["teacher"], student, manifest, scores, tradeoff)
     manifest |= {"name": settings.name, "warnings": warnings}
     contents = {
         MANIFEST: manifest,
-        CLASS_NAMES_FILE: {CLASS_NAMES_KEY: data["classes"]},
+        CLASS_NAMES_FILE: class_table(data),
+        PREPROCESSING_FILE: preprocessing(task, read_signature(manifest["signature"]), data, metadata),
         "calibration.json": calibration,
         "metrics.json": metrics,
         "tradeoff.json": tradeoff,
@@ -98,8 +103,6 @@ def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorr
         shutil.copyfile(records.report / "card" / file, folder / file)
     write_sums(folder)
     package = Package.open(folder)
-    metadata = read_metadata(package.file(FP32))
-    write_json(folder / "preprocessing.json", preprocessing(package.signature, data, metadata))
     facts = Facts(
         settings.description,
         metadata,
@@ -128,7 +131,16 @@ def read_metadata(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
 
 
-def preprocessing(signature: Signature, data: Json, metadata: Mapping[str, str]) -> Json:
+def class_table(data: Json) -> Json:
+    """Return what can be seen, from the content ``data`` of data.json: names, and ids where the user's files have them.
+
+    A network's answers give a class by its place in these lists, from 0 on.
+    """
+    ids = data.get("category_ids")
+    return {CLASS_NAMES_KEY: data["classes"]} | ({} if ids is None else {CATEGORY_IDS_KEY: ids})
+
+
+def preprocessing(task: Task, signature: Signature, data: Json, metadata: Mapping[str, str]) -> Json:
     """Return how an image becomes the network's input, and what comes out.
 
     Args:
@@ -147,9 +159,9 @@ def preprocessing(signature: Signature, data: Json, metadata: Mapping[str, str])
         },
         "outputs": [output.describe() for output in signature.outputs],
         "image_size": list(taken.shape[1:]),
-        "resize": RESIZING[data["resize"]],
         "normalization": {"inside_the_graph": True, "mean": mean, "std": std},
     }
+    described |= task.preprocessing() or {"resize": RESIZING[data["resize"]]}
     if len(signature.outputs) == 1:  # as packages of version 0.1 have it
         (output,) = signature.outputs
         described["output"] = {"name": output.name, "dtype": output.dtype}

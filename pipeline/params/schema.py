@@ -7,6 +7,7 @@ from pydantic import model_validator
 
 from pipeline.core.settings import Base, Section, knob
 from pipeline.data.sources.settings import PrepareData
+from pipeline.data.sources.table import SOURCES
 from pipeline.distillation.settings import DistillStudent
 from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.settings import Evaluate, MeasureTradeoff
@@ -15,6 +16,7 @@ from pipeline.export.tensorrt.settings import ExportTensorrt
 from pipeline.package.settings import PackageSettings
 from pipeline.params.loading import read_sections, validated
 from pipeline.tasks.settings import Detections
+from pipeline.tasks.table import TASKS
 from pipeline.training.settings import ExecutionSettings, Training
 from pipeline.training.teacher_settings import TrainTeacher
 
@@ -55,6 +57,15 @@ class Params(Section):
                 f"export_tensorrt.precisions: got {', '.join(sorted(missing))}, which export_onnx.precisions does not "
                 "write; add it there, or leave it out here"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _task_can_do_it(self) -> Self:
+        task = SOURCES[self.prepare_data.source].task
+        if task in TASKS:  # the probe names another
+            faults = [fault for one in TASKS[task].restrictions() for fault in one.faults(self)]
+            if faults:
+                raise ValueError("\n".join(faults))
         return self
 
     def _trainings(self) -> dict[str, Training]:

@@ -70,8 +70,10 @@ def value_fault(error: Any, model: type[BaseModel]) -> tuple[tuple[Any, ...], st
         return location, f"missing; give {values_in_words(_node_at(model, location))}"
     if kind == "missing":  # an item of a list of fixed length
         location = location[:-1]
-    if _has_choices(_node_at(model, location[:-1])):  # pydantic's name of the choice that it tried
-        location = location[:-1]
+    # what follows a key with choices is pydantic's name of the one that it tried
+    location = next(
+        (location[:i] for i in range(len(location)) if _has_choices(_node_at(model, location[:i]))), location
+    )
     node = _node_at(model, location)
     is_text = without_null(node).get("type") == "string"
     got = f"the text {value!r}" if isinstance(value, str) and not is_text else _shown(value)

@@ -19,9 +19,9 @@ STATISTICS = (0.5, 0.5, 0.5)
 def assumed_data(params: Params, *, count: int = FEW) -> tuple[TaskTraining, DataInfo]:
     """Return the task of the data that ``params`` name, and what such data of ``count`` classes would say of them."""
     task = SOURCES[params.prepare_data.source].task
-    side = known_size(params) or USUAL_SIZE
+    size = known_size(params) or (USUAL_SIZE, USUAL_SIZE)
     names = tuple(map(str, range(count)))
-    info = DataInfo(task, names, (side, side), STATISTICS, STATISTICS, "none", "packed")
+    info = DataInfo(task, names, size, STATISTICS, STATISTICS, "none", "packed")
     return TASKS[task].load().training(), info
 
 
@@ -33,6 +33,4 @@ def assumed_network(params: Params, settings: NetworkChoice, *, with_feature_map
     """
     task, info = assumed_data(params)
     spec = task.plain_network(settings, info, mean=[*STATISTICS], std=[*STATISTICS])
-    changed: dict[str, bool | None] = {"feature_map": True} if with_feature_map else {}
-    changed |= {"image_size": None} if known_size(params) is None else {}
-    return task.build_plain(spec._replace(arguments=spec.arguments | changed))
+    return task.build_plain(task.assumed(spec, feature_map=with_feature_map, any_size=known_size(params) is None))

@@ -3,7 +3,7 @@
 PyTorch, which takes seconds, is imported only for networks that need it and that an earlier check has not found right.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from models.backbones.sources import backbone_fingerprint, known_without_pytorch
 from pipeline.core.errors import UserError, user_error
@@ -12,10 +12,10 @@ from pipeline.core.printable import printable
 from pipeline.data.sources.table import SOURCES
 from pipeline.networks.programs import find_program
 from pipeline.params.schema import Params
+from pipeline.tasks.table import TASKS
 
 TEACHER, STUDENT = "train_teacher.backbone", "distill_student.backbone"
-CLASSES = 2
-"""So many classes have the networks that are built to be checked; how many there are is not known yet."""
+PAIRS = {"feature_pairs", "pair_weights"}
 
 
 def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
@@ -41,9 +41,10 @@ def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
             digests[key] = backbone_fingerprint(name)
     facts: Json = {
         "backbones": list(backbones.values()),
-        "image_size": size,
+        "image_size": size and list(size),
         "feature_map": student.backbone if student.needs_feature_map else None,
-        "feature_pairs": student.teacher_pairs,
+        "pairs": student.model_dump(mode="json", include=PAIRS) if student.transfers_features else None,
+        "detectors": [one.detector.model_dump(mode="json") for one in (student, params.train_teacher)],
         "student_network": digests[STUDENT],
         "teacher_network": digests[TEACHER],
         "sizes": compared_sizes(params),
@@ -51,7 +52,7 @@ def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
     if facts != {key: (earlier or {}).get(key) for key in facts}:
         check_backbones(backbones)
         check_buildable(params, backbones)
-        check_feature_pairs(list(backbones.values()), student.teacher_pairs)
+        check_feature_pairs(params)
         if facts["sizes"] is not None:
             from pipeline.preflight.sizes import check_student_is_smaller
 
@@ -59,15 +60,20 @@ def check_networks(params: Params, *, earlier: Json | None = None) -> Json:
     return facts
 
 
-def known_size(params: Params) -> int | None:
+def known_size(params: Params) -> tuple[int, int] | None:
     """Return height and width of the images, as far as they are known before any is read."""
-    settings = params.prepare_data
-    return settings.image_size or SOURCES[settings.source].image_size
+    return params.prepare_data.known_size
+
+
+def is_built_to_be_checked(params: Params, backbone: str) -> bool:
+    """Return whether the network of ``backbone`` may not fit the images, and whether it does shows when it is built."""
+    task = SOURCES[params.prepare_data.source].task
+    return not known_without_pytorch(backbone) or (task in TASKS and TASKS[task].builds_to_check)
 
 
 def _check_transfer(params: Params) -> None:
     """Raise UserError where features are to be transferred from a teacher that is a program."""
-    if params.distill_student.teacher_pairs:
+    if params.distill_student.transfers_features:
         raise UserError(
             f"distill_student.transfer: got features, but the teacher {printable(params.train_teacher.backbone)} shows "
             "none; set it to logits, or take a teacher of this pipeline's backbones"
@@ -82,12 +88,13 @@ def compared_sizes(params: Params) -> Json | None:
     student = params.distill_student
     if student.allow_larger or not student.needs_teacher or params.train_teacher.is_program:
         return None
-    keys = {"method", "backbone", "transfer", "feature_pairs", "flow"}
+    keys = {"method", "backbone", "detector", "transfer", *PAIRS, "flow"}
+    size = known_size(params)
     return {
         "student": student.model_dump(mode="json", include=keys),
-        "teacher": params.train_teacher.backbone,
+        "teacher": params.train_teacher.model_dump(mode="json", include={"backbone", "detector"}),
         "source": params.prepare_data.source,
-        "image_size": known_size(params),
+        "image_size": size and list(size),
     }
 
 
@@ -107,7 +114,7 @@ def check_buildable(params: Params, backbones: Mapping[str, str]) -> None:
     for key, name in backbones.items():
         needs_map = params.distill_student.needs_feature_map and key == STUDENT
         is_own = backbone_fingerprint(name) is not None
-        if not known_without_pytorch(name) and (needs_map or is_own or size is not None):
+        if is_built_to_be_checked(params, name) and (needs_map or is_own or size is not None):
             from models.factory import check_image_size
             from pipeline.preflight.assumed_networks import assumed_network
 
@@ -115,16 +122,26 @@ def check_buildable(params: Params, backbones: Mapping[str, str]) -> None:
                 chosen = params.distill_student if key == STUDENT else params.train_teacher
                 network = assumed_network(params, chosen, with_feature_map=needs_map)
                 if size is not None:
-                    check_image_size(network, (size, size))
+                    check_image_size(network, size)
 
 
-def check_feature_pairs(backbones: Sequence[str], pairs: Sequence[Sequence[int]]) -> None:
-    """Raise UserError where student or teacher (``backbones``, in this order) lacks a stage of ``pairs``."""
-    if not pairs:
+def check_feature_pairs(params: Params) -> None:
+    """Raise UserError where student or teacher lacks a feature map that is to be paired, or their maps differ."""
+    student = params.distill_student
+    if not student.transfers_features:
         return
-    from models.factory import build_parts
-    from models.students import check_stages
+    from models.students import check_maps
+    from pipeline.distillation.pairs import require_alike, with_pairs
+    from pipeline.distillation.teacher_loss import with_stages
+    from pipeline.preflight.assumed_networks import assumed_data, assumed_network
 
+    task, info = assumed_data(params)
     with user_error("distill_student.feature_pairs"):
-        for position, backbone in enumerate(backbones):
-            check_stages(backbone, build_parts(backbone, CLASSES).backbone, [pair[position] for pair in pairs])
+        own, theirs = (assumed_network(params, settings) for settings in (student, params.train_teacher))
+        pairs = with_pairs(student, info, task).pairs
+        for position, network in enumerate((own, theirs)):
+            name = (student, params.train_teacher)[position].backbone
+            shown = with_stages(network)
+            check_maps(f"backbone {name!r}", shown.map_widths, [p[position] for p in pairs], name=shown.map_name)
+    if student.feature_pairs is None and known_size(params) is not None:
+        require_alike(own, theirs, info)

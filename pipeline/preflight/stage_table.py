@@ -311,10 +311,22 @@ STAGES = Table(
                 "--confusion", "CSV to write: how often what is taken for what.", Kind.REPORT, "reports/confusion.csv"
             ),
             PathOption(
-                "--accuracy-by-steps",
+                "--precision-recall",
+                "CSV to write: the precision over the recall.",
+                Kind.REPORT,
+                "reports/precision_recall.csv",
+            ),
+            PathOption(
+                "--score-by-epoch",
+                "CSV to write: the score of each network on calib after each epoch.",
+                Kind.REPORT,
+                "reports/score_by_epoch.csv",
+            ),
+            PathOption(
+                "--score-by-steps",
                 "CSV to write: the score of each number of steps on calib and on test.",
                 Kind.REPORT,
-                "reports/accuracy_by_steps.csv",
+                "reports/score_by_steps.csv",
             ),
         ),
         never_loads=(_MAKING_OF_PRECISIONS, _TRAINING_OF_TASKS),

@@ -44,15 +44,17 @@ def check_given_weights(params: Params, *, earlier: Json) -> Json:
     if student.needs_teacher:
         used["train_teacher"] = teacher
     fitting: dict[str, Json] = {}
+    size = known_size(params)
     for section, settings in used.items():
         if settings.weights is not None:
             needs_map = section == "distill_student" and student.needs_feature_map
             fitting[section] = {
                 "backbone": settings.backbone,
+                "detector": settings.detector.model_dump(mode="json"),
                 "own_code": backbone_fingerprint(settings.backbone),
                 "weights": prints[section],
                 "weights_entry": settings.weights_entry,
-                "image_size": known_size(params),
+                "image_size": size and list(size),
                 "feature_map": needs_map,
             }
             if earlier.get("fitting_weights", {}).get(section) != fitting[section]:
@@ -98,11 +100,12 @@ def _check_fit(params: Params, section: str, settings: TrainedNetwork, *, needs_
     What misfits where the weights depend on the size of the images, which is not known yet, is left to its stage.
     """
     from pipeline.networks.weights import load_weights
-    from pipeline.preflight.assumed_networks import assumed_network
+    from pipeline.preflight.assumed_networks import assumed_data, assumed_network
 
     assert settings.weights is not None
     key = f"{section}.weights"
-    given = find_weights(settings.backbone, settings.weights, entry=settings.weights_entry, key=key)
+    whole = assumed_data(params)[0].published_names(settings)
+    given = find_weights(settings.backbone, settings.weights, entry=settings.weights_entry, key=key, whole=whole)
     weights = given.read()
     with user_error(f"{section}.backbone"):
         network = assumed_network(params, settings, with_feature_map=needs_map)

@@ -17,15 +17,14 @@ INCHES = 0.18
 
 
 def plot_confusion(confusion: Confusion, path: Path, *, title: str) -> None:
-    """Plot the share of each class's images that is taken for each class; rows are what is right."""
+    """Plot the share of what is counted of each class that is taken for each class; rows are what is right."""
     names, counts = confusion.names, confusion.counts
-    images = counts.sum(axis=1, keepdims=True)
-    shares = 100 * counts / np.maximum(images, 1)
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = new_figure(title, "truth")
     side = SIDE + INCHES * min(len(names), NAMED)
     figure.set_size_inches(side + 1, side)
     shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
-    figure.colorbar(shown, label="share of the images of the class, %", shrink=0.8)
+    figure.colorbar(shown, label=f"share of the {confusion.counted} of the class, %", shrink=0.8)
     axes.grid(visible=False)
     axes.set_xlabel("prediction")
     step = -(-len(names) // NAMED)

@@ -20,6 +20,7 @@ def headline(results: Results) -> Json:
     return {
         primary: results.deployed,
         f"{primary}_error": results.error,
+        **{name: results.evaluation[name] for name in results.task.headline_scores},
         "student": results.trained[primary],
         "teacher": results.teacher_score,
         "K": num_steps,

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 
 from pipeline.core.files import Json
-from pipeline.core.records import by_precision, started_lines
+from pipeline.core.records import by_precision, same_answers, started_lines
 from pipeline.core.text_table import with_error
 from pipeline.report.records import Results
 from pipeline.tasks.base import Row
@@ -44,10 +44,8 @@ $sections
 
 def report_page(results: Results, charts: Sequence[Path], galleries: Sequence[Path]) -> str:
     """Return the page; ``charts`` and ``galleries`` are image files that become part of it."""
-    task, review = results.task, results.review
-    wrong = f"{len(review.mistakes):,} of {len(results.rows):,} test images are wrong"
+    review = results.review
     classes = [review.classes[i] for i in review.worst_first]
-    mistakes = [results.rows[i] for i in review.mistakes[:LISTED]]
     sections = [
         *(f'<p class="warning">{html.escape(text)}</p>' for text in results.warnings),
         _headline(results),
@@ -56,13 +54,13 @@ def report_page(results: Results, charts: Sequence[Path], galleries: Sequence[Pa
         "<h2>Plots</h2>",
         f'<div class="charts">{"".join(map(_image, charts))}</div>',
         "<h2>Images</h2>",
-        f"<p>{wrong}; reports/mistakes.csv names them all.</p>",
+        f"<p>{html.escape(review.summary)}; reports/mistakes.csv names them all.</p>",
         *map(_image, galleries),
         "<h2>Classes, the worst first</h2>",
-        "<p>On the test split. The recall is the share of the images of the class that are right.</p>",
+        f"<p>{html.escape(review.class_note)}</p>",
         _table(review.class_columns, classes),
         "<h2>The surest mistakes</h2>",
-        _table(task.image_columns, mistakes) if mistakes else "<p>None.</p>",
+        _table(review.mistake_columns, review.mistakes[:LISTED]) if review.mistakes else "<p>None.</p>",
     ]
     return PAGE.substitute(title=html.escape(results.tradeoff["network"]), sections="\n".join(sections))
 
@@ -105,7 +103,7 @@ def _files(results: Results) -> str:
         found = figures[entry["precision"]]
         scores = [
             _score(found, results.task.primary, results.task.primary_error),
-            f"{found['parity']['agreement']:.2%}",
+            same_answers(found["parity"]),
         ]
         latency = [f"{found['latency_ms'][size]['p50']:.3f}" for size in sizes]
         rows.append([name, f"{entry['bytes']:,}", *scores, *latency])

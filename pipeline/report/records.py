@@ -114,6 +114,14 @@ class Results:
         rows = read_csv(self.records.flow_steps)
         return [row for row in rows if row["flow"] == rows[0]["flow"]]
 
+    @cached_property
+    def histories(self) -> dict[str, list[Row]]:
+        """Return a row for each epoch of each network."""
+        return {
+            "teacher": [*read_csv(self.records.teacher_history)],
+            "student": [*read_csv(self.records.student_history)],
+        }
+
     def tiles(self, positions: Sequence[int]) -> list[Tile]:
         """Return the test images at ``positions`` with what is found on them; reads no others.
 
@@ -127,7 +135,8 @@ class Results:
                 pixels: list[Image] = [np.asarray(images[position : position + 1])[0] for position in positions]
         except (OSError, SafetensorError) as error:
             raise UserError(f"{path}: missing or damaged ({error}); run prepare_data again") from error
-        return [self.task.tile(one, self.rows[position]) for one, position in zip(pixels, positions, strict=True)]
+        places = zip(pixels, positions, strict=True)
+        return [self.task.tile(one, self.rows[position], self.review) for one, position in places]
 
 
 def smallest_batch_latency(figures: Json) -> tuple[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.core.files import read_csv, write_csv, write_json, write_text
+from pipeline.core.files import write_csv, write_json, write_text
 from pipeline.report.charts import Chart, Line, column_line, plot_chart
 from pipeline.report.confusion_plot import plot_confusion
 from pipeline.report.gallery import write_gallery
@@ -15,7 +15,7 @@ from pipeline.report.headline import headline
 from pipeline.report.page import report_page
 from pipeline.report.records import Results
 from pipeline.report.tradeoff_plot import plot_tradeoff
-from pipeline.tasks.base import Confusion, Row
+from pipeline.tasks.base import Confusion, CurvePoint, Row
 
 SHOWN = 48
 """Images of a gallery."""
@@ -23,6 +23,8 @@ CARD_RIGHT, CARD_WRONG = 16, 8
 """Images of the model card: right ones, and wrong ones where there are so many."""
 CARD = "card"
 """The folder of what the package's model card shows."""
+GALLERIES = "galleries"
+"""The folder of galleries, all of which DVC shows among the plots."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Tables:
     mistakes: Path
     classes: Path
     confusion: Path
-    accuracy_by_steps: Path
+    precision_recall: Path
+    score_by_epoch: Path
+    score_by_steps: Path
 
 
 def write_report(results: Results, folder: Path, tables: Tables) -> None:
@@ -50,27 +54,41 @@ def write_report(results: Results, folder: Path, tables: Tables) -> None:
     for name, chart in _charts(results):
         if plot_chart(chart, folder / f"{name}.svg"):
             charts.append(folder / f"{name}.svg")
-    galleries = _write_galleries(results, folder)
+    galleries = _write_galleries(results, folder / GALLERIES)
     write_text(folder / "report.html", report_page(results, charts, galleries))
 
 
 def _write_tables(results: Results, tables: Tables) -> None:
-    review, columns = results.review, results.task.image_columns
+    review = results.review
     write_json(tables.metrics, headline(results))
-    write_csv(tables.mistakes, columns, [results.rows[i] for i in review.mistakes])
+    write_csv(tables.mistakes, review.mistake_columns, review.mistakes)
     write_csv(tables.classes, review.class_columns, review.classes)
-    write_csv(tables.confusion, ["truth", "prediction", "images"], _pairs(review.confusion))
-    write_csv(tables.accuracy_by_steps, ["num_steps", "calib", "test"], _accuracy_by_steps(results))
+    write_csv(tables.confusion, ["truth", "prediction", review.confusion.counted], _pairs(review.confusion))
+    write_csv(tables.precision_recall, CurvePoint._fields, _points(review.precision_recall))
+    write_csv(tables.score_by_epoch, ["curve", "epoch", "score"], _score_by_epoch(results))
+    write_csv(tables.score_by_steps, ["num_steps", "calib", "test"], _score_by_steps(results))
 
 
 def _pairs(confusion: Confusion) -> Iterator[Row]:
     """Yield a row for each pair of truth and prediction that occurs."""
     for (right, found), count in np.ndenumerate(confusion.counts):
         if count:
-            yield {"truth": confusion.names[right], "prediction": confusion.names[found], "images": str(count)}
+            yield {"truth": confusion.names[right], "prediction": confusion.names[found], confusion.counted: str(count)}
 
 
-def _accuracy_by_steps(results: Results) -> Iterator[Row]:
+def _points(points: Sequence[CurvePoint]) -> Iterator[Row]:
+    for point in points:
+        yield {"curve": point.curve, "recall": f"{point.recall:.6g}", "precision": f"{point.precision:.6g}"}
+
+
+def _score_by_epoch(results: Results) -> Iterator[Row]:
+    """Yield the primary score on the calib split after each epoch, by a name that is the same for every task."""
+    for name, rows in results.histories.items():
+        for row in rows:
+            yield {"curve": name, "epoch": row["epoch"], "score": row[f"val_{results.task.primary}"]}
+
+
+def _score_by_steps(results: Results) -> Iterator[Row]:
     primary = results.task.primary
     test = {row["num_steps"]: row[primary] for row in results.flow_by_num_steps}
     for point in results.calibration["curve"]:
@@ -86,8 +104,8 @@ def _write_card(results: Results, folder: Path) -> None:
     title = f"confusion on the test split ({len(results.rows):,} images)"
     plot_confusion(review.confusion, folder / "confusion.png", title=title)
     write_csv(folder / "classes.csv", review.class_columns, [review.classes[i] for i in review.worst_first])
-    wrong = _drawn(review.mistakes, CARD_WRONG)
-    right = _drawn(sorted(set(range(len(results.rows))) - set(review.mistakes)), CARD_RIGHT)
+    wrong = _drawn(review.wrong, CARD_WRONG)
+    right = _drawn(sorted(set(range(len(results.rows))) - set(review.wrong)), CARD_RIGHT)
     title = f"drawn at random from the test split: {len(right)} right, {len(wrong)} wrong"
     write_gallery(results.tiles(right + wrong), folder / "predictions.jpg", title=title, empty="no test images")
 
@@ -99,23 +117,20 @@ def _drawn(positions: list[int], count: int) -> list[int]:
 
 
 def _write_galleries(results: Results, folder: Path) -> list[Path]:
-    review, count = results.review, len(results.rows)
-    surest, least = folder / "surest_mistakes.jpg", folder / "least_sure.jpg"
-    title = f"the surest of {len(review.mistakes):,} mistakes on {count:,} test images"
-    none = f"no mistake on {count:,} test images"
-    write_gallery(results.tiles(review.mistakes[:SHOWN]), surest, title=title, empty=none)
-    title = f"the least sure of {count:,} test images"
-    write_gallery(results.tiles(review.least_sure[:SHOWN]), least, title=title, empty="no test images")
-    return [surest, least]
+    """Write a picture for each gallery of the task, and return their paths."""
+    folder.mkdir()
+    paths = []
+    for gallery in results.review.galleries:
+        tiles = results.tiles(gallery.positions[:SHOWN])
+        paths.append(folder / f"{gallery.name}.jpg")
+        write_gallery(tiles, paths[-1], title=gallery.title, empty=gallery.empty)
+    return paths
 
 
 def _charts(results: Results) -> Iterator[tuple[str, Chart]]:
     """Yield name and content of each chart; a chart without lines is one of a method without a flow."""
     primary, title = results.task.primary, results.task.primary_title
-    histories = {
-        "teacher": read_csv(results.records.teacher_history),
-        "student": read_csv(results.records.student_history),
-    }
+    histories = results.histories
     losses = [column_line(f"{name}, train split", rows, "epoch", "loss") for name, rows in histories.items()]
     yield "training_loss", Chart("Training loss", "epoch", "loss", losses)
     scores = [
@@ -123,7 +138,8 @@ def _charts(results: Results) -> Iterator[tuple[str, Chart]]:
         for name, rows in histories.items()
     ]
     yield "training_scores", Chart(f"{title} on held-out images", "epoch", f"{title}, %", scores)
-    yield "accuracy_by_steps", Chart(
+    yield "precision_recall", Chart("Precision over recall, test split", "recall", "precision", _curves(results))
+    yield "score_by_steps", Chart(
         f"{title} against the number of sampling steps", "sampling steps K", f"{title}, %",
         [_calibrated(results), _traced(results)], counts_steps=True,
     )  # fmt: skip
@@ -146,6 +162,15 @@ def _charts(results: Results) -> Iterator[tuple[str, Chart]]:
         column_line("the mean of the steps up to it", steps, "step", f"ensemble_{primary}", scale=100),
     ]
     yield "scores_of_steps", Chart(f"{title} of each step, test split", "step", f"{title}, %", each)
+
+
+def _curves(results: Results) -> list[Line]:
+    """Return a line for each curve of precision over recall."""
+    points = results.review.precision_recall
+    return [
+        Line(name, [p.recall for p in points if p.curve == name], [p.precision for p in points if p.curve == name])
+        for name in dict.fromkeys(point.curve for point in points)
+    ]
 
 
 def _calibrated(results: Results) -> Line:

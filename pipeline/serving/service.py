@@ -30,7 +30,9 @@ logger = logging.getLogger(__name__)
 
 PROTOCOL = "2"
 """The server's version is that of the protocol; which package it serves, the models' names and the log say."""
-EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
+CLASSIFICATION = "classification"
+"""The extension for models one of whose outputs has a value for each class."""
+EXTENSIONS = ["binary_tensor_data", CLASSIFICATION, "model_configuration", "model_repository", "statistics"]
 LOGGED_ID = 128
 """Characters of a request's id that the log repeats."""
 
@@ -177,7 +179,9 @@ class Service:
 
     def metadata(self) -> dict[str, Any]:
         """Return the protocol's server metadata."""
-        return {"name": "fmkt", "version": PROTOCOL, "extensions": EXTENSIONS}
+        has_classes = any(model.classification_output for model in self.models.values())
+        extensions = [name for name in EXTENSIONS if has_classes or name != CLASSIFICATION]
+        return {"name": "fmkt", "version": PROTOCOL, "extensions": extensions}
 
     def index(self, *, only_ready: bool) -> list[dict[str, str]]:
         """Return the protocol's index of models; ``only_ready`` leaves out those that take no requests."""

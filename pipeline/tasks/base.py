@@ -7,7 +7,7 @@ A task has two sides. The one here works on NumPy arrays and runs wherever a pac
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -20,12 +20,32 @@ from pipeline.core.signature import Signature
 from pipeline.tasks.parity import Parity, Scale
 
 if TYPE_CHECKING:
+    from pipeline.data.decoding import Resize
     from pipeline.data.splits import ImageSet
     from pipeline.tasks.settings import Detections
     from pipeline.tasks.training import TaskTraining
 
 Scores = Mapping[str, float]
 """Figures of merit by their names."""
+
+
+class Placement(NamedTuple):
+    """An image that a network was given, and how large it lies in the network's input."""
+
+    name: str
+    """Of its file."""
+    size: tuple[int, int]
+    """Height and width as it is shown, in its own pixels."""
+    scale: float
+    """Pixels of the input for one of its own."""
+
+
+class Classes(NamedTuple):
+    """What can be seen, by its number in the outputs."""
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...] | None = None
+    """Their numbers in the user's own files; None: these have none."""
 
 
 class Prediction(NamedTuple):
@@ -45,6 +65,8 @@ Row = Mapping[str, str]
 """A row of a table, by its columns, as it stands in a CSV file."""
 Image = NDArray[np.uint8]
 """(H, W, 3)."""
+Painter = Callable[[Image, Prediction], Image]
+"""From an image as it is shown to a copy with what is seen on it drawn in."""
 
 
 class Confusion(NamedTuple):
@@ -54,22 +76,56 @@ class Confusion(NamedTuple):
     """Of all classes, also of those that never occur."""
     counts: NDArray[np.int64]
     """(len(names), len(names)): rows are what is right, columns what is found."""
+    counted: str
+    """What is counted: "images"."""
+
+
+class Gallery(NamedTuple):
+    """Images that teach the same."""
+
+    name: str
+    """Of its file, without the ending."""
+    title: str
+    positions: list[int]
+    """Those of the rows, the most telling ones first."""
+    empty: str
+    """What it says where there is none."""
+
+
+class CurvePoint(NamedTuple):
+    """A point of a curve of precision over recall."""
+
+    curve: str
+    """The curve that it lies on."""
+    recall: float
+    precision: float
 
 
 class Review(NamedTuple):
     """What the rows of a split teach."""
 
-    mistakes: list[int]
-    """The positions of the rows that are wrong, the surest first."""
-    least_sure: list[int]
-    """The positions of all rows, the least sure first."""
+    summary: str
+    """How much is right and wrong, in a sentence without its full stop."""
+    mistake_columns: tuple[str, ...]
+    """The columns of ``mistakes``."""
+    mistakes: list[Row]
+    """A row for each mistake, the surest first."""
+    wrong: list[int]
+    """The positions of the rows that are not all right."""
+    galleries: list[Gallery]
     class_columns: tuple[str, ...]
     """The columns of ``classes``; the first is ``class``."""
     classes: list[Row]
     """A row for each class, in their order; a figure that is not defined is empty."""
     worst_first: list[int]
     """The positions of ``classes``, the one that is recognised worst first."""
+    class_note: str
+    """What the figures of classes mean."""
     confusion: Confusion
+    precision_recall: list[CurvePoint]
+    """Curve by curve, by rising recall."""
+    least_score: float = 0.0
+    """The score from which on what is found counts as an answer."""
 
 
 class GivenClasses(NamedTuple):
@@ -118,10 +174,13 @@ class Task(ABC):
     """The arrays that the truth of a split consists of."""
     classification_output: str | None = None
     """The output whose largest values are classes, for clients that ask a server for names; None: there is none."""
-    resize: str = "central_square"
+    resize: Resize = "central_square"
     """What images of other sizes are brought to: ``central_square``, or ``letterbox``: the whole image, padded."""
     scored_on_samples: bool = True
     """Whether the primary score of the few images that go along with a package says anything."""
+
+    batch_size: int = 256
+    """Images that a network answers at once where no setting says otherwise; what they need at once is the limit."""
 
     @property
     def primary_error(self) -> str:
@@ -184,13 +243,18 @@ class Task(ABC):
         """
         return []
 
-    @abstractmethod
     def scale(self, reference: Outputs) -> Scale:
-        """Return by what differences from the outputs ``reference`` are measured; see ``pipeline.tasks.parity``."""
+        """Return by what differences from the outputs ``reference`` are measured, (N,); see ``pipeline.tasks.parity``.
+
+        It is 1 where a task compares no outputs value by value, as those with a tail do not.
+        """
+        return np.ones(len(next(iter(reference.values()))))
 
     @abstractmethod
     def compare(self, outputs: Outputs, reference: Outputs, scale: Scale) -> Parity:
         """Return how far ``outputs`` are from ``reference``, of the same images, by the ``scale`` of each.
+
+        The agreement counts whatever the task's answers consist of: images, detections.
 
         Raises:
             GateError: the shapes differ, or a value is not finite.
@@ -208,12 +272,45 @@ class Task(ABC):
 
     @abstractmethod
     def predictions(
-        self, names: Sequence[str], outputs: Outputs, class_names: Sequence[str], *, top: int
+        self,
+        images: Sequence[Placement],
+        outputs: Outputs,
+        classes: Classes,
+        *,
+        top: int | None,
+        min_score: float | None = None,
     ) -> list[Prediction]:
-        """Return what is seen on each image; at most ``top`` things on one."""
+        """Return what is seen on each image.
+
+        Args:
+            top: how many things to say of an image at most, the surest first; None: all.
+            min_score: score from which on a thing counts, not below ``least_score``; None: what the network was
+                exported with.
+        """
 
     prediction_columns: tuple[str, ...]
     """The columns of the rows of a prediction."""
+    top: int | None = 3
+    """How many things are said of an image where nobody asks for a number; None: all."""
+    top_in_table: int | None = 1
+    """The same in a table."""
+
+    @property
+    def least_score(self) -> float | None:
+        """Return the score below which the outputs hold nothing; None: they hold no things with scores."""
+        return None
+
+    def painter(self) -> Painter | None:
+        """Return what draws a prediction onto its image; None: it says nothing that has a place on it."""
+        return None
+
+    def preprocessing(self) -> Mapping[str, Any]:
+        """Return how images are brought to the input's size, as a package's ``preprocessing.json`` must say it.
+
+        Empty: in words alone, as packages have said it from the first.
+        """
+        return {}
+
     image_columns: tuple[str, ...]
     """The columns of ``image_rows``; the first is ``file``."""
 
@@ -226,8 +323,11 @@ class Task(ABC):
         """Return what ``rows``, those of a whole split, teach of the network."""
 
     @abstractmethod
-    def tile(self, pixels: Image, row: Row) -> Tile:
-        """Return an image (H, W, 3) with what is found on it, for a gallery."""
+    def tile(self, pixels: Image, row: Row, review: Review) -> Tile:
+        """Return an image (H, W, 3) with what is found on it, for a gallery; ``review`` is that of its split."""
+
+    headline_scores: tuple[str, ...] = ()
+    """The scores that stand beside the primary one among the few figures by which runs are compared."""
 
     @abstractmethod
     def card_rows(self, scores: Scores) -> list[tuple[str, str]]:
@@ -236,6 +336,10 @@ class Task(ABC):
     @abstractmethod
     def card_usage(self) -> str:
         """Return the Python lines that end a model card's example: from ``session`` and ``pixels`` to an answer."""
+
+    def output_facts(self) -> Mapping[str, Any]:
+        """Return what users of a file must know of its outputs, beside the signature, as JSON; none by default."""
+        return {}
 
     @abstractmethod
     def training(self) -> TaskTraining:

@@ -9,6 +9,10 @@ Two bounds keep that scale honest. An image whose outputs happen to lie close to
 all images, since what rounds in the network before them is of the usual size. And float32 itself is no finer than 2^-24
 of a value: outputs that lie far from zero and close together are measured by a hundredth of their largest value, so
 that a bound of 1e-4 is never narrower than 16 such roundings.
+
+Where a tail makes the outputs, what it makes of two nearly equal tensors need not be nearly equal: a detection is
+there, or it is not. Then it is the tensors before the tail, each by itself, that are compared value by value, and of
+the outputs those are counted that are the same.
 """
 
 from typing import Any, NamedTuple
@@ -23,26 +27,74 @@ Scale = NDArray[np.float64]
 SHARE_OF_LARGEST = 0.01
 
 
-class Parity(NamedTuple):
-    """The difference between a network's outputs and their reference."""
+class ValueParity(NamedTuple):
+    """The difference between values and their reference."""
 
     max_abs: float
-    """Largest absolute difference of an output that is compared value by value."""
+    """Largest absolute difference."""
     spread: float
     """Median of the scale by which differences are measured."""
     difference: float
     """Largest difference as a share of its own image's scale."""
+
+
+class Parity(NamedTuple):
+    """The difference between a network's outputs and their reference."""
+
+    max_abs: float
+    """Largest absolute difference of a value, as far as values are compared; else of those of two that are the same."""
+    spread: float | None
+    """Median of the scale by which differences are measured; None: outputs are not compared value by value."""
+    difference: float | None
+    """Largest difference as a share of its own image's scale; None as before."""
     agreement: float
-    """Share of images with the reference's answer."""
+    """Share of what is counted that is the reference's; 1 where there is nothing to count."""
+    total: int
+    """How many are counted."""
+    counted: str = "images"
+    """What is counted."""
+
+    def in_words(self) -> str:
+        """Return what was compared, and what was found."""
+        same = f"{self.agreement:.2%} of {self.total:,} {self.counted} get the trained network's answer"
+        if self.difference is None:
+            return same
+        return f"outputs differ by at most {self.difference:.2g} of their spread, {same}"
+
+
+class Measures(NamedTuple):
+    """What is known of each image's values in a tensor and in its reference, (N,) each."""
+
+    apart: NDArray[np.float64]
+    """Largest absolute difference."""
+    spread: NDArray[np.float64]
+    """Standard deviation of the reference around its mean."""
+    largest: NDArray[np.float64]
+    """Largest absolute value of the reference."""
+
+    @property
+    def scale(self) -> Scale:
+        """By what differences are measured; see above."""
+        scale: Scale = np.maximum(np.maximum(self.spread, np.median(self.spread)), SHARE_OF_LARGEST * self.largest)
+        return scale
+
+    def parity(self, scale: Scale) -> ValueParity:
+        """Return how far the values are from their reference, measured by ``scale`` (N,)."""
+        least = np.finfo(np.float32).tiny  # all values are 0: whatever differs is out of any bound
+        shares = self.apart / np.maximum(scale, least)
+        return ValueParity(float(self.apart.max()), float(np.median(scale)), float(shares.max()))
+
+
+def measure(found: NDArray[Any], reference: NDArray[Any]) -> Measures:
+    """Return what is known of the values ``found`` (N, ...) beside their ``reference``."""
+    values = reference.reshape(len(reference), -1).astype(np.float64)
+    apart = np.abs(found.reshape(values.shape) - values).max(axis=1)
+    return Measures(apart, values.std(axis=1), np.abs(values).max(axis=1))
 
 
 def output_scale(reference: NDArray[Any]) -> Scale:
     """Return by what differences from the outputs ``reference`` (N, ...) are measured, (N,); see above."""
-    values = reference.reshape(len(reference), -1).astype(np.float64)
-    spread = values.std(axis=1)
-    largest = np.abs(values).max(axis=1)
-    scale: Scale = np.maximum(np.maximum(spread, np.median(spread)), SHARE_OF_LARGEST * largest)
-    return scale
+    return measure(reference, reference).scale
 
 
 def compare_values(found: NDArray[Any], reference: NDArray[Any], scale: Scale, *, same: NDArray[np.bool_]) -> Parity:
@@ -51,14 +103,8 @@ def compare_values(found: NDArray[Any], reference: NDArray[Any], scale: Scale, *
     Args:
         same: (N,), whether an image has the reference's answer.
     """
-    apart = np.abs(found.astype(np.float64) - reference).reshape(len(found), -1).max(axis=1)
-    least = np.finfo(np.float32).tiny  # all outputs are 0: whatever differs is out of any bound
-    return Parity(
-        max_abs=float(apart.max()),
-        spread=float(np.median(scale)),
-        difference=float((apart / np.maximum(scale, least)).max()),
-        agreement=float(same.mean()),
-    )
+    values = measure(found, reference).parity(scale)
+    return Parity(*values, agreement=float(same.mean()), total=len(same))
 
 
 def require_comparable(found: NDArray[Any], reference: NDArray[Any], name: str) -> None:

@@ -12,8 +12,6 @@ from pipeline.runtimes.torch import TorchRuntime
 from pipeline.tasks.base import Task
 from pipeline.tasks.verification import Reference
 
-REFERENCE_BATCH = 256
-
 
 def trained_outputs(
     task: Task, network: DeployableNetwork, signature: Signature, split: Split, batch_size: int
@@ -25,8 +23,12 @@ def trained_outputs(
 
 
 def reference(
-    task: Task, network: DeployableNetwork, signature: Signature, split: Split, batch_size: int = REFERENCE_BATCH
+    task: Task, network: DeployableNetwork, signature: Signature, split: Split, batch_size: int | None = None
 ) -> Reference:
-    """Return the images of ``split`` with their truth and the answers of the trained ``network``."""
-    outputs = trained_outputs(task, network, signature, split, batch_size)
+    """Return the images of ``split`` with their truth and the answers of the trained ``network``.
+
+    Args:
+        batch_size: None: that of the task.
+    """
+    outputs = trained_outputs(task, network, signature, split, batch_size or task.batch_size)
     return Reference(task, np.ascontiguousarray(split.pixels), split.targets.truth(), outputs)

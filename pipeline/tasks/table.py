@@ -5,14 +5,16 @@ To add one: a ``pipeline.tasks.base.Task`` in a folder of its own, and an entry 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.core.table import Entry, Table
+from pipeline.tasks.settings import Detections
 
 if TYPE_CHECKING:
     from pipeline.tasks.base import Task
+    from pipeline.tasks.restrictions import Restriction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,10 @@ class TaskEntry(Entry):
     """A task in the table."""
 
     load: Callable[[], Task]
+    restrictions: Callable[[], Sequence[Restriction]] = tuple
+    """Returns what of the parameters it refuses."""
+    builds_to_check: bool = False
+    """Whether a network of any backbone must be built to know whether it fits the images."""
 
 
 def _classification() -> Task:
@@ -28,11 +34,43 @@ def _classification() -> Task:
     return Classification()
 
 
+def _restrictions_of_classification() -> Sequence[Restriction]:
+    from pipeline.tasks.classification.restrictions import RESTRICTIONS
+
+    return RESTRICTIONS
+
+
+def _detection() -> Task:
+    from pipeline.tasks.detection.task import Detection
+
+    return Detection()
+
+
+def _restrictions_of_detection() -> Sequence[Restriction]:
+    from pipeline.tasks.detection.restrictions import RESTRICTIONS
+
+    return RESTRICTIONS
+
+
 TASKS = Table(
     "task",
-    TaskEntry(name="classification", description="one class for an image", load=_classification),
+    TaskEntry(
+        name="classification",
+        description="one class for an image",
+        load=_classification,
+        restrictions=_restrictions_of_classification,
+    ),
+    TaskEntry(
+        name="detection",
+        description="boxes around the objects of an image, with their classes",
+        load=_detection,
+        restrictions=_restrictions_of_detection,
+        builds_to_check=True,
+    ),
 )
 
+DETECTIONS = "detections"
+"""The key of a manifest under which the settings stand with which files of detections were exported."""
 DEFAULT = "classification"
 """The task of packages that were written before manifests named it."""
 
@@ -44,3 +82,14 @@ def get_task(name: str) -> Task:
         ValueError: the name is unknown; the message lists the known ones.
     """
     return TASKS[name].load()
+
+
+def exported_task(manifest: Mapping[str, Any]) -> Task:
+    """Return the task of the files that ``manifest`` describes, as it was set when they were exported.
+
+    Raises:
+        KeyError, TypeError, ValueError: the manifest names an unknown task, or is damaged.
+    """
+    task = get_task(manifest.get("task", DEFAULT))
+    settings = {key: manifest[key] for key in task.output_facts()}.get(DETECTIONS, {})
+    return task.configured(Detections.model_validate(settings), {})

@@ -5,15 +5,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from models.core.calling import as_tuple
-from pipeline.core.arrays import Outputs
+from pipeline.core.arrays import Outputs, Pixels
 from pipeline.core.errors import UserError
 from pipeline.data.batch import Batch, Mix, Targets
 from pipeline.data.dataset import DataInfo, Split
 from pipeline.data.settings import Augment
 from pipeline.networks.spec import NetworkSpec
+from pipeline.networks.weights import Weights
 
 Predicted = Any
 """What a network returns in training; its task alone looks into it."""
@@ -37,8 +39,10 @@ class Supervision(ABC):
     """The loss against the targets, as it is reported."""
     fresh_loss: float
     """That loss of a network that knows nothing."""
-    guess_loss: float
-    """That loss of a network that has learned how frequent each answer is, and nothing of the images."""
+    guess_loss: float | None
+    """That loss of a network that has learned how frequent each answer is, and nothing of the images.
+
+    None: it is not known."""
 
     @abstractmethod
     def loss(self, predicted: Predicted, batch: Batch) -> Tensor:
@@ -107,6 +111,10 @@ class NetworkChoice(Protocol):
     def backbone(self) -> str:
         """Return the name of the backbone."""
 
+    @property
+    def detector(self) -> BaseModel:
+        """Return the section of what finds objects, for the task that needs it."""
+
 
 class StudentKinds(NamedTuple):
     """The kinds of network, names of ``pipeline.networks.saved.NETWORK_KINDS``, that students of a task are."""
@@ -159,6 +167,27 @@ class TaskTraining(ABC):
             ValueError: the backbone is unknown.
         """
 
+    def published_names(self, settings: NetworkChoice) -> Sequence[str]:  # noqa: ARG002
+        """Return what libraries that publish more than its backbone call the whole network of ``settings``."""
+        return ()
+
+    def choose_outputs(self, weights: Weights, info: DataInfo) -> Weights:  # noqa: ARG002
+        """Return ``weights`` with the outputs of the classes of ``info`` alone, in their order, where these are known.
+
+        Raises:
+            ValueError: it is known of them which classes their outputs are, and one of the data is not among them.
+        """
+        return weights
+
+    def assumed(self, spec: NetworkSpec, *, feature_map: bool, any_size: bool) -> NetworkSpec:  # noqa: ARG002
+        """Return how the network of ``spec``, one of ``plain_network``, is made to be checked before images are read.
+
+        Args:
+            feature_map: whether its backbone must end in a feature map.
+            any_size: whether the size of the images is not known yet.
+        """
+        return spec
+
     def check_given(self, network: nn.Module, split: Split, info: DataInfo, device: torch.device) -> GivenCheck:  # noqa: ARG002
         """Return what is found of a ``network`` that was trained elsewhere on ``split`` of the data ``info``."""
         return NOTHING_FOUND
@@ -191,6 +220,14 @@ class TaskTraining(ABC):
     @abstractmethod
     def outputs(self, predicted: Predicted) -> Outputs:
         """Return what a network predicted as arrays, by the names of the task's signature."""
+
+    def check_export(self, network: nn.Module, pixels: Pixels) -> None:  # noqa: ARG002
+        """Check on images (N, 3, H, W) whether what is exported of ``network`` would answer as it does.
+
+        Raises:
+            UserError: a setting of the tail keeps it from that; names it.
+        """
+        return
 
     @abstractmethod
     def export_parts(self, network: nn.Module) -> ExportParts:

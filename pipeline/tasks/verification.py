@@ -9,9 +9,10 @@ from pipeline.core.errors import GateError
 from pipeline.runtimes.base import Runtime, predict
 from pipeline.tasks.base import Scores, Task
 from pipeline.tasks.gate import PlacedGate
-from pipeline.tasks.parity import Parity, Scale
+from pipeline.tasks.parity import Parity, Scale, ValueParity
 from pipeline.tasks.significance import STANDARD_ERRORS, most_exceptions
 
+TRAINED = "the trained network's answer"
 BATCH_TOLERANCE = 0.2
 """Share of their spread by which outputs may differ between batch sizes: kernels round otherwise for each."""
 
@@ -24,6 +25,7 @@ class Reference:
     pixels: Pixels
     """(N, 3, H, W)."""
     truth: Truth
+    """Empty where a task is not scored on so few images."""
     outputs: Outputs
     """Of the trained network in float32, on the CPU."""
 
@@ -40,12 +42,13 @@ class Reference:
 class Verified:
     """What was found of a runtime."""
 
-    scores: Scores
-    standard_error: float
-    """Of the primary score, on so many images."""
+    scores: Scores | None
+    """None: nothing is known of the images that they could be scored by."""
+    standard_error: float | None
+    """Of the primary score, on so many images; None as before."""
     parity: Parity
-    drop: float
-    """By how much the primary score lies below that of the trained network."""
+    drop: float | None
+    """By how much the primary score lies below that of the trained network; None as before."""
     outputs: Outputs
     by_batch: dict[int, Parity]
     """Parity on the first images alone, by their number."""
@@ -73,14 +76,16 @@ def verify(
     task, whole = reference.task, f"{what}, {len(reference)} images"
     outputs = predict(runtime, reference.pixels, batch_size)
     parity = compared(task, outputs, reference.outputs, reference.scale, whole)
-    require_parity(parity, len(reference), whole, gate)
+    require_parity(parity, whole, gate)
     by_batch: dict[int, Parity] = {}
     for count in sorted({min(size, len(reference)) for size in batch_sizes}):
         part, scale = f"{what}, batch of {count}", reference.scale[:count]
         few = predict(runtime, reference.pixels[:count], count)
         by_batch[count] = compared(task, few, first_rows(reference.outputs, count), scale, part)
         require_difference(by_batch[count], part, gate)
-        _require_same_in_batches(compared(task, few, first_rows(outputs, count), scale, part), part)
+        _require_same_in_batches(compared(task, few, first_rows(outputs, count), scale, part), part, gate)
+    if not reference.truth:
+        return Verified(None, None, parity, None, outputs, by_batch)
     drop = require_score(outputs, reference, whole, gate)
     scores, error = task.score(outputs, reference.truth), task.standard_error(outputs, reference.truth)
     return Verified(scores, error, parity, drop, outputs, by_batch)
@@ -99,23 +104,28 @@ def scores_with_error(task: Task, outputs: Outputs, truth: Truth) -> dict[str, f
     return {**task.score(outputs, truth), task.primary_error: task.standard_error(outputs, truth)}
 
 
-def require_difference(found: Parity, what: str, gate: PlacedGate) -> None:
-    """Raise GateError, naming ``what`` and the figures, where outputs differ by more than ``gate`` allows."""
+def require_difference(found: Parity | ValueParity, what: str, gate: PlacedGate, *, values: str = "outputs") -> None:
+    """Raise GateError, naming ``what`` and the figures, where ``values`` differ by more than ``gate`` allows."""
     allowed = gate.gate.max_difference
-    if allowed is not None and found.difference > allowed:
-        differ = f"outputs differ by {found.max_abs:.3g}, {found.difference:.3g} of their spread ({found.spread:.3g})"
+    if allowed is not None and found.difference is not None and found.difference > allowed:
+        differ = f"{values} differ by {found.max_abs:.3g}, {found.difference:.3g} of their spread ({found.spread:.3g})"
         raise GateError(gate.refusal(f"{what}: {differ}", f"are {allowed:.3g} of it", "max_difference"))
 
 
-def require_parity(found: Parity, count: int, what: str, gate: PlacedGate) -> None:
-    """Raise GateError, naming ``what`` and the figures, where ``found`` on ``count`` images is not good enough."""
-    require_difference(found, what, gate)
-    required = gate.gate.min_agreement
+def require_agreement(found: Parity, what: str, gate: PlacedGate, *, answer: str = TRAINED) -> None:
+    """Raise GateError, naming ``what`` and the figures, where too many of those that are counted differ."""
+    required, count = gate.gate.min_agreement, found.total
     others, most = round(count * (1 - found.agreement)), most_exceptions(count, 1 - required)
     if others > most:
-        differ = f"{found.agreement:.2%} get the trained network's answer, {others} of {count} another"
-        allowed = f"are {most} of so few, by chance, where {required:.2%} must get it"
+        differ = f"{found.agreement:.2%} get {answer}, {others} of {count} another"
+        allowed = f"are {most} of so few {found.counted}, by chance, where {required:.2%} must get it"
         raise GateError(gate.refusal(f"{what}: {differ}", allowed, "min_agreement"))
+
+
+def require_parity(found: Parity, what: str, gate: PlacedGate) -> None:
+    """Raise GateError, naming ``what`` and the figures, where ``found`` is not good enough."""
+    require_difference(found, what, gate)
+    require_agreement(found, what, gate)
 
 
 def require_score(outputs: Outputs, reference: Reference, what: str, gate: PlacedGate) -> float:
@@ -134,9 +144,11 @@ def require_score(outputs: Outputs, reference: Reference, what: str, gate: Place
     return found.drop
 
 
-def _require_same_in_batches(found: Parity, what: str) -> None:
+def _require_same_in_batches(found: Parity, what: str, gate: PlacedGate) -> None:
     """Raise GateError where the same images get other answers in another batch size."""
-    if found.difference > BATCH_TOLERANCE:
+    if found.difference is None:
+        require_agreement(found, what, gate, answer="the answer that another batch size gives")
+    elif found.difference > BATCH_TOLERANCE:
         raise GateError(
             f"{what}: outputs differ by {found.max_abs:.3g}, {found.difference:.3g} of their spread, from those in "
             f"another batch size; allowed are {BATCH_TOLERANCE:g} of it"

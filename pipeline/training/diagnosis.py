@@ -41,7 +41,7 @@ def training_warnings(
     """
     level = _level(rows[-1], supervision)
     images_suffice = teacher is not None and not teacher.doubts
-    if level > NOTHING_LEARNED:
+    if level > NOTHING_LEARNED or _has_diverged(rows[-1], supervision):
         found = [_not_learned(rows[-1], supervision, what=what, key=key)]
         return found + [f"{what} {doubt}" for doubt in validation.doubts]
     cause = (
@@ -115,8 +115,9 @@ def require_finite(network: nn.Module, *, key: str) -> None:
 
 
 def _level(row: Row, supervision: Supervision) -> float:
-    """Return the loss as a multiple of that of guessing."""
-    return float(row[supervision.loss_name]) / supervision.guess_loss
+    """Return the loss as a multiple of that of guessing; nan, which is above and below nothing, where none is known."""
+    guess = math.nan if supervision.guess_loss is None else supervision.guess_loss
+    return float(row[supervision.loss_name]) / guess
 
 
 def _has_diverged(row: Row, supervision: Supervision) -> bool:
@@ -125,7 +126,9 @@ def _has_diverged(row: Row, supervision: Supervision) -> bool:
 
 def _not_learned(row: Row, supervision: Supervision, *, what: str, key: str) -> str:
     name = supervision.loss_name
-    figures = f"{name} {row[name]:.4g}, guessing gives {supervision.guess_loss:.4g}"
+    guess = supervision.guess_loss
+    usual = f"guessing gives {guess:.4g}" if guess else f"random weights give about {supervision.fresh_loss:.2g}"
+    figures = f"{name} {row[name]:.4g}, {usual}"
     if _has_diverged(row, supervision):
         return (
             f"the training of {what} has diverged ({figures}); lower {key}.optimizer.learning_rate, raise "

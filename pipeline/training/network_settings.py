@@ -1,12 +1,40 @@
 """Settings of a network that is trained: what it is, what it starts from, and its training."""
 
-from typing import Self
+from typing import Annotated, Literal, Self
 
 from pydantic import model_validator
 
-from pipeline.core.settings import BackboneName, Mean, PathText, Section, Std, knob, rare
+from models.detection.detectors import DETECTORS
+from pipeline.core.settings import (
+    BackboneName,
+    Count,
+    Counts,
+    Mean,
+    PathText,
+    Positive,
+    Section,
+    Std,
+    entry_of,
+    knob,
+    rare,
+)
 from pipeline.networks.origins import origin_of
 from pipeline.training.settings import FineTuning, Training
+
+
+class DetectorSettings(Section):
+    """What finds objects on a backbone's feature maps: a pyramid of levels and a head."""
+
+    kind: Annotated[str, entry_of(DETECTORS)] = knob("fcos", "head and losses; faster_rcnn can teach alone")
+    width: Count = knob(256, "channels of pyramid and head; of fcos a multiple of 32")
+    num_convs: Count = knob(4, "convolutions of each branch of the head; of retinanet 4")
+    levels: Counts | None = knob(
+        None, "stages of the backbone that the pyramid takes, counted from 1; null: the last three"
+    )
+    extra: Literal["pool", "p6p7", "p6p7_c5"] = rare(
+        "p6p7", "coarser levels above: pool: one; p6p7: two by convolutions, p6p7_c5 from the backbone's last map"
+    )
+    center_sampling_radius: Positive = rare(1.5, "of fcos: places around an object's centre that learn it, in strides")
 
 
 class TrainedNetwork(Section):
@@ -18,6 +46,7 @@ class TrainedNetwork(Section):
         "null: start from scratch; or from a file (.safetensors or a state dict), torchvision[:NAME], or timm[:TAG]",
     )
     training: Training = knob(Training(), "how the network is trained; 0 epochs take given weights as they are")
+    detector: DetectorSettings = rare(DetectorSettings(), "to detect objects: what finds them on the backbone")
     weights_entry: str | None = rare(None, "where in the file they stand, e.g. state_dict; null: found by itself")
     mean: Mean | None = rare(
         None,

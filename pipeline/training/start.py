@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from pipeline.data.dataset import DataInfo
 from pipeline.networks.given_weights import GivenWeights, Statistics
 from pipeline.networks.origins import find_weights
 from pipeline.networks.spec import NetworkSpec
-from pipeline.networks.weights import Weights, load_weights
+from pipeline.networks.weights import Weights, load_weights, put_weights
 from pipeline.tasks.training import TaskTraining
 from pipeline.training.fine_tuning import TunedBackbone
 from pipeline.training.network_settings import TrainedNetwork
@@ -51,10 +51,13 @@ class Start(NamedTuple):
         return {"started_from": self.given.title, **digest}
 
 
-def find_start(settings: TrainedNetwork, info: DataInfo, *, section: str) -> Start:
+def find_start(settings: TrainedNetwork, info: DataInfo, *, section: str, whole: Sequence[str] = ()) -> Start:
     """Return what the network of the section ``section`` starts from, on the data ``info``; reads no weights yet.
 
     Its normalisation is the one that is set; else that of the given weights, where known; else that of the images.
+
+    Args:
+        whole: what libraries may call the whole network.
 
     Raises:
         UserError: there are no such weights.
@@ -62,7 +65,7 @@ def find_start(settings: TrainedNetwork, info: DataInfo, *, section: str) -> Sta
     given = None
     if settings.weights is not None:
         key = f"{section}.weights"
-        given = find_weights(settings.backbone, settings.weights, entry=settings.weights_entry, key=key)
+        given = find_weights(settings.backbone, settings.weights, entry=settings.weights_entry, key=key, whole=whole)
     own = Statistics([*info.mean], [*info.std])
     if settings.mean is not None and settings.std is not None:
         found, whose = Statistics([*settings.mean], [*settings.std]), f"{section}.mean and std"
@@ -81,10 +84,13 @@ def load_start(
     settings: TrainedNetwork,
     *,
     section: str,
+    task: TaskTraining,
     may_replace_head: bool = True,
     another_way: str = "",
-) -> None:
+) -> frozenset[str]:
     """Put the weights that are given, if any are, into ``network``; an output layer of other classes stays as it is.
+
+    Returns the names of the tensors that were given.
 
     Args:
         another_way: what helps besides training where the classes of the weights are others, for the message.
@@ -94,10 +100,16 @@ def load_start(
         UserError: they cannot be had or do not fit; or, where nothing is trained, their classes are others.
     """
     if start.given is None:
-        return
+        return frozenset()
     weights, trains = start.given.read(), settings.training.epochs > 0 and may_replace_head
     try:
-        lines = load_weights(network, weights, new_head=trains)
+        weights = task.choose_outputs(weights, start.info)
+    except ValueError as error:
+        if not trains:
+            raise UserError(f"{section}.weights: {error}") from error
+        weights = weights._replace(notes=(*weights.notes, f"{error}: its outputs are learnt anew"))
+    try:
+        loaded = put_weights(network, weights, new_head=trains)
     except UserError as error:
         way_on = ""
         if may_replace_head and not trains and _fits_but_for_head(network, weights):
@@ -105,8 +117,9 @@ def load_start(
         raise UserError(f"{section}.weights: {error}{way_on}") from error
     if is_main():
         logger.info("%s starts from %s", section, start.given.title)
-        for line in (*weights.notes, *lines):
+        for line in (*weights.notes, *loaded.lines):
             logger.info("%s.weights: %s", section, line)
+    return loaded.names
 
 
 def _fits_but_for_head(network: nn.Module, weights: Weights) -> bool:
@@ -142,7 +155,13 @@ def backbone_names(network: nn.Module, spec: NetworkSpec, build: Build, outputs:
 
 
 def tune_backbone(
-    objective: Objective, spec: NetworkSpec, build: Build, start: Start, settings: FineTuning, task: TaskTraining
+    objective: Objective,
+    spec: NetworkSpec,
+    build: Build,
+    start: Start,
+    loaded: Collection[str],
+    settings: FineTuning,
+    task: TaskTraining,
 ) -> None:
     """Let ``objective`` treat the backbone of its student, made from ``spec``, as ``settings`` say, if it was given.
 
@@ -150,8 +169,9 @@ def tune_backbone(
 
     Args:
         build: returns the network of a spec like ``spec``.
+        loaded: the names of the tensors that were given.
     """
     if start.given is None or settings == FineTuning():
         return
-    names = backbone_names(objective.student, spec, build, task.output_arguments(start.info))
+    names = backbone_names(objective.student, spec, build, task.output_arguments(start.info)).intersection(loaded)
     objective.tuned = TunedBackbone(objective.student, names, settings)

@@ -29,13 +29,17 @@ class Teacher(NamedTuple):
     network: nn.Module
     spec: NetworkSpec
     start: Start
+    loaded: frozenset[str] = frozenset()
+    """The names of its tensors that were given."""
     warnings: tuple[str, ...] = ()
     """What was found of it that is hardly meant."""
 
     def objective(self, settings: TrainTeacher, task: TaskTraining, supervision: Supervision) -> Objective:
         """Return what trains it."""
         objective = Supervised(self.network, supervision=supervision)
-        tune_backbone(objective, self.spec, task.build_plain, self.start, settings.training.fine_tuning, task)
+        tune_backbone(
+            objective, self.spec, task.build_plain, self.start, self.loaded, settings.training.fine_tuning, task
+        )
         return objective
 
 
@@ -45,7 +49,7 @@ def find_teacher(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> 
     Raises:
         UserError: the backbone is unknown or cannot take the images, or there are no such weights.
     """
-    start = find_start(settings, info, section=SECTION)
+    start = find_start(settings, info, section=SECTION, whole=task.published_names(settings))
     spec = task.plain_network(settings, info, mean=[*start.info.mean], std=[*start.info.std])
     with user_error(f"{SECTION}.backbone"):
         network = task.build_plain(spec)
@@ -64,7 +68,7 @@ def open_teacher(settings: TrainTeacher, data: TaskData, device: torch.device) -
         teacher = build_teacher(settings, data.info, data.training)
         return teacher._replace(network=teacher.network.to(device))
     found = read_program(program, settings, data, device)
-    return Teacher(found.network, found.spec, Start(data.info, None), found.warnings)
+    return Teacher(found.network, found.spec, Start(data.info, None), warnings=found.warnings)
 
 
 def build_teacher(settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> Teacher:
@@ -76,18 +80,22 @@ def build_teacher(settings: TrainTeacher, info: DataInfo, task: TaskTraining) ->
         UserError: as ``find_teacher``; or the weights cannot be had or do not fit.
     """
     teacher = find_teacher(settings, info, task)
-    if settings.classes is None:
-        load_start(teacher.network, teacher.start, settings, section=SECTION, another_way=CHOSEN)
-    else:
-        _load_named(teacher, settings, info, task)
-    return teacher
+    if settings.classes is not None:
+        return teacher._replace(loaded=_load_named(teacher, settings, info, task))
+    start, network = teacher.start, teacher.network
+    loaded = load_start(network, start, settings, section=SECTION, task=task, another_way=CHOSEN)
+    return teacher._replace(loaded=loaded)
 
 
-def _load_named(teacher: Teacher, settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> None:
-    """Put given weights into ``teacher``, the outputs in the order of the data: the file of classes has theirs."""
+def _load_named(teacher: Teacher, settings: TrainTeacher, info: DataInfo, task: TaskTraining) -> frozenset[str]:
+    """Put given weights into ``teacher``, the outputs in the order of the data: the file of classes has theirs.
+
+    Returns the names of the tensors that were given.
+    """
     theirs, outputs = known_classes(Path(settings.classes or ""), info)
     whole = find_teacher(settings, theirs, task)
-    load_start(whole.network, whole.start, settings, section=SECTION, may_replace_head=False)
+    loaded = load_start(whole.network, whole.start, settings, section=SECTION, task=task, may_replace_head=False)
     backbone = backbone_names(whole.network, whole.spec, task.build_plain, task.output_arguments(theirs))
     layers = whole.network.state_dict().keys() - backbone
     task.take_outputs(teacher.network, whole.network, outputs, theirs, layers=layers)
+    return loaded

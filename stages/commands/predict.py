@@ -6,8 +6,9 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,7 +25,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TOP, TOP_IN_TABLE = 3, 1
+
+@dataclass(frozen=True)
+class Options:
+    """What the command was given."""
+
+    images: tuple[str, ...]
+    package: Path
+    precision: str
+    provider: str
+    num_threads: int
+    top: int | None
+    min_score: float | None
+    as_json: bool
+    out: Path | None
+    drawn: Path | None
 
 
 @click.command()
@@ -35,45 +50,65 @@ TOP, TOP_IN_TABLE = 3, 1
 @click.option(
     "--top",
     type=click.IntRange(min=1),
-    help=f"How much to say of an image, the surest first.  [default: {TOP}; {TOP_IN_TABLE} in a table]",
+    help="How much to say of an image, the surest first.  [default: of classes 3, in a table 1; of detections all]",
+)
+@click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    help="Score from which on a detection counts.  [default: that with which the package was exported]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="CSV file to write, with a row for each thing that is seen."
 )
+@click.option(
+    "--draw",
+    "drawn",
+    type=click.Path(path_type=Path),
+    help="New folder to write the images into with what is detected on them drawn in.",
+)
 @exit_codes
-def predict(
-    images: tuple[str, ...],
-    package: Path,
-    precision: str,
-    provider: str,
-    num_threads: int,
-    top: int | None,
-    out: Path | None,
-    *,
-    as_json: bool,
-) -> None:
+def predict(**options: Any) -> None:
     """Print what the package's network sees on IMAGES: files, folders and archives of such, as soon as it is known."""
-    from pipeline.package.predict import image_files, open_runtime, predict_files
+    from pipeline.package.drawn import DrawnImages, required_painter
+    from pipeline.package.pictures import image_files
+    from pipeline.package.predict import open_runtime, predict_files, require_min_score
     from pipeline.package.reader import Package
 
-    if out is not None and as_json:
+    given = Options(**options)
+    if given.out is not None and given.as_json:
         raise UserError("--out writes CSV, --json prints; give one of them")
-    if "" in images:  # of a variable that is not set; as a path it would be this folder
+    if "" in given.images:  # of a variable that is not set; as a path it would be this folder
         raise UserError("an empty path was given; give files, folders or archives, or . for this folder")
-    opened = Package.open(package)
-    runtime = open_runtime(opened, precision, provider=provider, num_threads=num_threads)
-    failures = []
-    with image_files([Path(image) for image in images]) as files, _writing(out, opened.task, as_json=as_json) as write:
-        predictions = predict_files(opened, runtime, files, top=top or (TOP if out is None else TOP_IN_TABLE))
-        for found in _with_progress(predictions, len(files), printed=out is None):
+    opened = Package.open(given.package)
+    task = opened.task
+    require_min_score(task, given.min_score)
+    painter = None if given.drawn is None else required_painter(task)
+    runtime = open_runtime(opened, given.precision, provider=given.provider, num_threads=given.num_threads)
+    failures, num_without = [], 0
+    with image_files([Path(image) for image in given.images]) as files, contextlib.ExitStack() as stack:
+        copies = None if given.drawn is None or painter is None else DrawnImages(given.drawn, painter, files)
+        write = stack.enter_context(_writing(given.out, task, as_json=given.as_json))
+        predictions = predict_files(
+            opened,
+            runtime,
+            files,
+            top=given.top or (task.top if given.out is None else task.top_in_table),
+            min_score=given.min_score,
+        )
+        shown = _with_progress(predictions, len(files), printed=given.out is None)
+        for file, found in zip(files, shown, strict=True):
             if isinstance(found, UserError):
                 failures.append(str(found))
-            else:
-                write(found)
+                continue
+            write(found)
+            num_without += not found.rows
+            if copies is not None:
+                copies.write(file, found)
     answered = len(files) - len(failures)
-    if out is not None:
-        logger.info("%d of %d images answered, in %s", answered, len(files), out)
+    if given.out is not None:
+        without = f"; {num_without} show nothing and have no row" if num_without else ""
+        logger.info("%d of %d images answered, in %s%s", answered, len(files), given.out, without)
     if failures:
         raise GateError("\n".join([*failures, f"{len(failures)} of {len(files)} images not read, {answered} answered"]))
 

@@ -3,12 +3,24 @@
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Strict, model_validator
 
 from pipeline.core.settings import Count, Fraction, PathText, Positive, Section, entry_of, knob, rare
 from pipeline.data.settings import MAX_MEGAPIXELS
 from pipeline.data.sources.archive import is_archive
 from pipeline.data.sources.table import SOURCES
+
+SMALLEST = 4
+"""Pixels of a side of an image."""
+SIZES = f"one number of pixels from {SMALLEST} on, e.g. 128; for images with objects also [height, width]; or null"
+
+Sides = Annotated[tuple[int, int], Strict(strict=False)]
+
+
+def _large_enough(size: int | tuple[int, int] | None) -> int | tuple[int, int] | None:
+    if size is not None and min(size if isinstance(size, tuple) else (size,)) < SMALLEST:
+        raise ValueError(f"got {list(size) if isinstance(size, tuple) else size}; give {SIZES}")
+    return size
 
 
 def _below_root(path: str) -> str:
@@ -46,10 +58,11 @@ class PrepareData(Section):
     download: bool = knob(
         default=False, description="let torchvision download the data set into root; for those that it knows"
     )
-    image_size: Annotated[int, Field(ge=4)] | None = knob(
+    image_size: Annotated[int | Sides | None, AfterValidator(_large_enough)] = knob(
         None,
-        "N: shorter side to N pixels, then the central N x N; null: keep, all must agree",
-        takes="one number of pixels from 4 on, e.g. 128, since images become square; or null",
+        "N: shorter side to N pixels, then the central N x N; null: keep, all must agree; of boxes N or [height, "
+        "width]: whole image, padded",
+        takes=SIZES,
     )
     max_train_images: Count | None = knob(
         None, "train on a class-balanced subset of so many images, e.g. for a trial; null: all"
@@ -77,6 +90,17 @@ class PrepareData(Section):
         if needs_root and self.root is None:
             raise ValueError(f"source {self.source} needs root: the path of its directory or archive")
         return self
+
+    @property
+    def known_size(self) -> tuple[int, int] | None:
+        """Height and width of the images, as far as they are known before any is read."""
+        size = self.image_size or SOURCES[self.source].image_size
+        return (size, size) if isinstance(size, int) else size
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Height and width, where each has a number of its own."""
+        return self.image_size if isinstance(self.image_size, tuple) else None
 
     @model_validator(mode="after")
     def _source_has_annotations(self) -> Self:

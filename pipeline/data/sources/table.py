@@ -105,6 +105,12 @@ def _cifar100() -> Open:
     return open_cifar100
 
 
+def _digit_scenes() -> Open:
+    from pipeline.data.sources.digit_scenes import open_digit_scenes
+
+    return open_digit_scenes
+
+
 def _coco() -> Open:
     from pipeline.data.sources.coco import open_coco
 
@@ -146,6 +152,13 @@ SOURCES = Table(
         description="CIFAR-100 in its original binary form",
         load=_cifar100,
         fingerprint=fetched_by_torchvision("cifar100"),
+    ),
+    SourceEntry(
+        name="digit_scenes",
+        description="64 x 64 scenes of handwritten digits with their boxes, embedded",
+        load=_digit_scenes,
+        image_size=64,
+        task="detection",
     ),
     SourceEntry(
         name="coco",

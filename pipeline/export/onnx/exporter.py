@@ -2,11 +2,13 @@
 
 import contextlib
 import importlib.metadata
+import inspect
 import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx.compose
@@ -18,6 +20,7 @@ from pipeline.core.errors import GateError, UserError
 from pipeline.core.files import Json, write_bytes
 from pipeline.core.signature import TensorSpec
 from pipeline.data.dataset import DataInfo
+from pipeline.export.precisions import TAIL_PREFIX
 
 WRITING_LIBRARIES = ("torch", "onnx", "onnxscript")
 
@@ -55,13 +58,19 @@ def export_network(
             opset_version=opset,
             input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            dynamic_shapes=_like_arguments(network, tuple({0: batch} for _ in inputs)),
             external_data=False,
             verbose=False,
         )
     assert program is not None
     versions = {f"{name}_version": importlib.metadata.version(name) for name in WRITING_LIBRARIES}
     write_onnx(program.model_proto, path, opset=opset, metadata={**metadata, **versions})
+
+
+def _like_arguments(network: nn.Module, shapes: tuple[dict[int, Any], ...]) -> tuple[Any, ...]:
+    """Return ``shapes`` as PyTorch wants them: in a tuple of their own where ``network`` takes any number of inputs."""
+    kinds = {parameter.kind for parameter in inspect.signature(network.forward).parameters.values()}
+    return (shapes,) if inspect.Parameter.VAR_POSITIONAL in kinds else shapes
 
 
 def export_image_network(
@@ -88,7 +97,7 @@ def join_tail(body: Path, tail: Path, path: Path) -> None:
     first, second = onnx.load(body), onnx.load(tail)
     opset, metadata = describe(first)
     names = [output.name for output in first.graph.output]
-    second = onnx.compose.add_prefix(second, "tail_", rename_inputs=False, rename_outputs=False)
+    second = onnx.compose.add_prefix(second, TAIL_PREFIX, rename_inputs=False, rename_outputs=False)
     joined = onnx.compose.merge_models(first, second, io_map=[(name, name) for name in names], name=first.graph.name)
     write_onnx(joined, path, opset=opset, metadata=metadata)
 
@@ -126,8 +135,12 @@ def describe(model: onnx.ModelProto) -> tuple[int, dict[str, str]]:
     return opset, {entry.key: entry.value for entry in model.metadata_props}
 
 
-def onnx_metadata(about: Json, info: DataInfo, num_steps: int | None) -> dict[str, str]:
-    """Return what a consumer needs to know of the network: method, steps, classes, normalisation, as JSON texts."""
+def onnx_metadata(about: Json, info: DataInfo, num_steps: int | None, outputs: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a consumer needs to know of the network: method, steps, classes, normalisation, as JSON texts.
+
+    Args:
+        outputs: what its task says of the outputs, beside the signature.
+    """
     facts = {
         "backbone": about["backbone"],
         "classes": info.class_names,
@@ -135,6 +148,7 @@ def onnx_metadata(about: Json, info: DataInfo, num_steps: int | None) -> dict[st
         "method": about["method"],
         "num_steps": num_steps,
         "std": about["arguments"]["std"],
+        **outputs,
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
 

@@ -21,8 +21,13 @@ from pipeline.export.onnx.graph_form import smallest_form
 from pipeline.export.precisions import FP32, PRECISIONS, PrecisionEntry
 from pipeline.export.settings import ExportOnnx
 from pipeline.export.tensorrt.operator_support import MAJORS, check_support
+from pipeline.runtimes.base import Runtime
 from pipeline.runtimes.onnx import OnnxRuntime
+from pipeline.runtimes.torch import TorchRuntime
 from pipeline.tasks.training import TaskTraining
+
+BODIES = "bodies"
+"""Folder of the files without their tails."""
 
 
 class Source(NamedTuple):
@@ -44,6 +49,8 @@ class Exported(NamedTuple):
     precision: str
     form: str
     """The form of the network from which it is made; see ``Form.name``."""
+    body: Path | None = None
+    """The same without its tail; None: it has none."""
 
 
 class Exports(NamedTuple):
@@ -53,6 +60,8 @@ class Exports(NamedTuple):
     """In the table's order, fp32 first."""
     failed: dict[str, GateError]
     """From each precision that cannot be had to the reason."""
+    trained_body: Runtime | None = None
+    """What the trained network computes up to its tail, by PyTorch on the CPU; None: the files have no tail."""
 
 
 def export_precisions(source: Source, folder: Path, precisions: Sequence[str]) -> Exports:
@@ -60,13 +69,14 @@ def export_precisions(source: Source, folder: Path, precisions: Sequence[str]) -
 
     fp32 is written from the smallest form, and what is not quantized is derived from that file; what is quantized is
     derived from the smallest form whose last convolution is still one, so that it can be INT8. Where a task's networks
-    have a tail it stays in float32 in every file. A precision that cannot be had keeps no other from being written.
+    have a tail it stays in float32 in every file, whose body is kept beside it, in ``BODIES``, to be verified. A
+    precision that cannot be had keeps no other from being written.
 
     Raises:
         GateError: a rewriting is wrong, or the float32 file is no valid ONNX of the opset that was asked for.
     """
     entries = [PRECISIONS[name] for name in PRECISIONS if name in precisions and name != FP32]
-    found = Exports([], {})
+    found = Exports([], {}, _trained_body(source))
     with tempfile.TemporaryDirectory() as work:
         smallest = _write(source, Path(work, "smallest"), collapse=source.settings.collapse)
 
@@ -116,22 +126,31 @@ def _derive(entry: PrecisionEntry, float32: _Float32, folder: Path, calibration:
     if float32.tail is None:
         entry.load()(float32.body, path, calibration)
     else:
-        body = float32.body.with_name(entry.file_name)
+        body = folder / BODIES / entry.file_name
+        body.parent.mkdir(exist_ok=True)
         entry.load()(float32.body, body, calibration)
         join_tail(body, float32.tail, path)
+        return Exported(path, entry.name, float32.form, body)
     return Exported(path, entry.name, float32.form)
 
 
-def open_exported(exported: Exported, **options: Any) -> OnnxRuntime:
-    """Return a session over ``exported``, with ``options`` of ``OnnxRuntime``.
+def _trained_body(source: Source) -> Runtime | None:
+    parts = source.task.export_parts(source.network.eval())
+    if parts.tail is None:
+        return None
+    return TorchRuntime(parts.body, output_names=parts.body_outputs, device=torch.device("cpu"))
+
+
+def open_exported(path: Path, **options: Any) -> OnnxRuntime:
+    """Return a session over the file ``path``, with ``options`` of ``OnnxRuntime``.
 
     Raises:
         GateError: ONNX Runtime does not take what was just written.
     """
     try:
-        return OnnxRuntime(exported.path, **options)
+        return OnnxRuntime(path, **options)
     except UserError as error:
-        raise GateError(str(error).replace(str(exported.path), exported.path.name)) from error
+        raise GateError(str(error).replace(str(path), path.name)) from error
 
 
 def check_tensorrt(exported: Exported) -> Json:

@@ -1,13 +1,16 @@
 """What the manifest says of each ONNX file: how it was made, and that it passed its gate."""
 
 import logging
+import shutil
 from typing import NamedTuple
 
 from pipeline.core.errors import GateError
 from pipeline.core.files import Json, sha256
+from pipeline.export.onnx.bodies import verify_body
 from pipeline.export.onnx.files import Exported, Exports, check_tensorrt, open_exported
 from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.export.settings import ExportOnnx
+from pipeline.runtimes.base import Runtime
 from pipeline.tasks.verification import Reference, Verified, verify
 
 logger = logging.getLogger(__name__)
@@ -23,8 +26,9 @@ class Described(NamedTuple):
 
 
 def describe_files(exported: Exports, reference: Reference, settings: ExportOnnx) -> Described:
-    """Verify each file on the test split; delete what does not pass.
+    """Verify each file on the test split; delete what does not pass, and the bodies of all.
 
+    A file with a tail passes three gates: its body's tensors value by value, then its answers, then its score.
     Every file is verified as it is deployed, with ONNX Runtime's rewriting of the graph; a quantized file without it
     too, since the rewriting decides which operators compute in INT8.
 
@@ -38,10 +42,12 @@ def describe_files(exported: Exports, reference: Reference, settings: ExportOnnx
     left_out = {precision: _left_out(precision, error, settings) for precision, error in exported.failed.items()}
     for file in exported.files:
         try:
-            files[file.path.name] = _describe(file, reference, settings)
+            files[file.path.name] = _describe(file, exported.trained_body, reference, settings)
         except GateError as error:
             left_out[file.precision] = _left_out(file.precision, error, settings)
             file.path.unlink()
+    for bodies in {file.body.parent for file in exported.files if file.body is not None}:
+        shutil.rmtree(bodies)
     return Described(files, left_out)
 
 
@@ -65,40 +71,43 @@ def _left_out(precision: str, error: GateError, settings: ExportOnnx) -> str:
     return str(error)
 
 
-def _describe(file: Exported, reference: Reference, settings: ExportOnnx) -> Json:
+def _describe(file: Exported, trained_body: Runtime | None, reference: Reference, settings: ExportOnnx) -> Json:
     """Verify ``file`` and return its entry of the manifest.
 
     Raises:
         GateError: it does not pass; names it and the figure.
     """
     levels = {"deployed": True} | ({"unoptimized": False} if PRECISIONS[file.precision].quantized else {})
+    gate, primary = settings.gates.placed(file.precision), reference.task.primary
     figures: Json = {}
+    compared: list[str] = []
     for level, optimize in levels.items():
         what = file.path.name if optimize else f"{file.path.name}, without graph optimization"
+        before: Json = {}
+        words: list[str] = []
+        if file.body is not None and trained_body is not None:
+            body = open_exported(file.body, optimize=optimize)
+            parity = verify_body(body, trained_body, reference.pixels, gate, what=f"{what}, test split")
+            before, words = {"body": parity.describe()}, [parity.in_words()]
         found = verify(
-            open_exported(file, optimize=optimize),
+            open_exported(file.path, optimize=optimize),
             reference,
-            settings.gates.placed(file.precision),
+            gate,
             what=f"{what}, test split",
             batch_size=max(settings.batch_sizes),
             batch_sizes=settings.batch_sizes,
         )
-        figures[level] = _figures(found, reference)
-    deployed = figures["deployed"]["test_split"]
-    logger.info(
-        "verified %s: outputs differ by at most %.2g of their spread, %.2f%% same answers, %s %.2f%%",
-        file.path.name,
-        deployed["difference"],
-        100 * deployed["agreement"],
-        reference.task.primary,
-        100 * deployed[reference.task.primary],
-    )
-    entry: Json = {"precision": file.precision, "form": file.form, "gates": figures}
+        figures[level] = before | _figures(found, reference)
+        score = f"{primary} {figures[level]['test_split'][primary]:.2%}"
+        compared.append(", ".join([*words, found.parity.in_words(), score]))
+    logger.info("verified %s: %s", file.path.name, compared[0])
+    entry: Json = {"precision": file.precision, "form": file.form, "gates": figures, "compared": compared[0]}
     entry |= {"sha256": sha256(file.path), "bytes": file.path.stat().st_size}
     return entry | {"tensorrt_static_check": check_tensorrt(file)}
 
 
 def _figures(found: Verified, reference: Reference) -> Json:
+    assert found.scores is not None, "a test split has its truth"
     primary = reference.task.primary
     by_batch = {f"batch_{count}": parity._asdict() for count, parity in found.by_batch.items()}
     whole = found.parity._asdict() | {primary: found.scores[primary], "drop": found.drop, "num_images": len(reference)}

@@ -127,7 +127,7 @@ def build_engine(
 
 
 def measure_engine(runtime: Runtime, samples: Reference, gate: PlacedGate, plan: EnginePlan) -> Json:
-    """Return scores, parity with the trained network and latency of ``runtime``, each found on this device.
+    """Return parity with the trained network and latency of ``runtime``, found on this device, and scores if there are.
 
     Raises:
         GateError: parity or the primary score are not good enough; names the figure.
@@ -144,8 +144,8 @@ def measure_engine(runtime: Runtime, samples: Reference, gate: PlacedGate, plan:
     _, height, width = plan.signature.input.shape
     timing = benchmark(runtime, image_size=(height, width), batch_sizes=sizes, warmup=WARMUP, iterations=ITERATIONS)
     primary = samples.task.primary
-    figures = {primary: found.scores[primary], f"{primary}_drop": found.drop, "num_images": len(samples)}
-    return {**figures, "parity": found.parity._asdict(), **timing}
+    scored = {} if found.scores is None else {primary: found.scores[primary], f"{primary}_drop": found.drop}
+    return {**scored, "num_images": len(samples), "parity": found.parity._asdict(), **timing}
 
 
 def _word(text: str) -> str:

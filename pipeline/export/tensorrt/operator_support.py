@@ -11,7 +11,7 @@ from onnx import NodeProto
 
 from models.core.table import choose
 from pipeline.core.files import Json
-from pipeline.export.precisions import PrecisionEntry
+from pipeline.export.precisions import FP32, PRECISIONS, TAIL_PREFIX, PrecisionEntry
 from pipeline.export.tensorrt.operator_rules import RULES, Graph, read_graph
 
 TABLE = Path(__file__).with_name("operators.json")
@@ -94,7 +94,8 @@ def check_precision(model: onnx.ModelProto, precision: PrecisionEntry) -> list[s
     """Return why the types in ``model`` are not those of ``precision``; empty where they are.
 
     An engine is strongly typed, so that the types of its graph are those in which it computes: that of the precision is
-    the type of every convolution and product, and a quantized file has pairs of QuantizeLinear and DequantizeLinear.
+    the type of every convolution and product, and a quantized file has pairs of QuantizeLinear and DequantizeLinear. A
+    tail computes in float32, whatever the precision.
     """
     graph = read_graph(model)
     quantized = [node for node in graph.nodes if node.op_type == "QuantizeLinear"]
@@ -103,7 +104,8 @@ def check_precision(model: onnx.ModelProto, precision: PrecisionEntry) -> list[s
     found = [f"{node.name} is quantized" for node in quantized]
     for node in graph.nodes:
         dtype = graph.dtypes.get(node.input[0]) if node.op_type in WEIGHTED else None
-        if dtype is not None and dtype != precision.computes_in:
+        wanted = PRECISIONS[FP32].computes_in if node.name.startswith(TAIL_PREFIX) else precision.computes_in
+        if dtype is not None and dtype != wanted:
             found.append(f"{node.name}, {node.op_type}: computes in {dtype}")
     return found
 

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.tasks.base import Confusion, Image, Review, Row, Tile
+from pipeline.tasks.base import Confusion, CurvePoint, Gallery, Image, Review, Row, Tile
 from pipeline.tasks.classification.metrics import Labels, Logits, log_softmax
 
 IMAGE_COLUMNS = ("file", "truth", "prediction", "probability", "probability_of_truth")
 CLASS_COLUMNS = ("class", "images", "predicted", "precision", "recall", "f1")
+CLASS_NOTE = "On the test split. The recall is the share of the images of the class that are right."
+CURVE_POINTS = 100
+"""Of the curve of precision over recall."""
 
 
 def image_rows(names: Sequence[str], logits: Logits, labels: Labels, class_names: Sequence[str]) -> list[Row]:
@@ -23,22 +26,49 @@ def image_rows(names: Sequence[str], logits: Logits, labels: Labels, class_names
 
 
 def review(rows: Sequence[Row], class_names: Sequence[str]) -> Review:
-    """Return mistakes, least sure images, figures of each class and the confusion of ``rows``.
+    """Return mistakes, least sure images, figures of each class, the confusion and the precision of ``rows``.
 
     Equally sure images keep the order of ``rows``; a sure mistake with a less probable truth comes first.
     """
     probability = [float(row["probability"]) for row in rows]
     wrong = [i for i, row in enumerate(rows) if not _is_right(row)]
+    surest = sorted(wrong, key=lambda i: (-probability[i], float(rows[i]["probability_of_truth"])))
+    least_sure = sorted(range(len(rows)), key=lambda i: probability[i])
+    images = f"{len(rows):,} test images"
     confusion = count_pairs(rows, class_names)
     classes = class_rows(confusion)
     return Review(
-        mistakes=sorted(wrong, key=lambda i: (-probability[i], float(rows[i]["probability_of_truth"]))),
-        least_sure=sorted(range(len(rows)), key=lambda i: probability[i]),
+        summary=f"{len(wrong):,} of {images} are wrong",
+        mistake_columns=IMAGE_COLUMNS,
+        mistakes=[rows[i] for i in surest],
+        wrong=wrong,
+        galleries=[
+            Gallery(
+                "surest_mistakes",
+                f"the surest of {len(wrong):,} mistakes on {images}",
+                surest,
+                f"no mistake on {images}",
+            ),
+            Gallery("least_sure", f"the least sure of {images}", least_sure, "no test images"),
+        ],
         class_columns=CLASS_COLUMNS,
         classes=classes,
         worst_first=sorted(range(len(classes)), key=lambda i: float(classes[i]["f1"] or "inf")),
+        class_note=CLASS_NOTE,
         confusion=confusion,
+        precision_recall=_precision_recall(rows, sorted(range(len(rows)), key=lambda i: -probability[i])),
     )
+
+
+def _precision_recall(rows: Sequence[Row], surest: Sequence[int]) -> list[CurvePoint]:
+    """Return which share of the answers is right, and which share of all images has a right one, of the surest alone.
+
+    Args:
+        surest: the positions of all rows, the surest first.
+    """
+    right = np.cumsum([_is_right(rows[i]) for i in surest])
+    answered = sorted({-(-len(rows) * point // CURVE_POINTS) for point in range(1, CURVE_POINTS + 1)} - {0})
+    return [CurvePoint("surest answers", float(right[n - 1] / len(rows)), float(right[n - 1] / n)) for n in answered]
 
 
 def count_pairs(rows: Sequence[Row], class_names: Sequence[str]) -> Confusion:
@@ -47,7 +77,7 @@ def count_pairs(rows: Sequence[Row], class_names: Sequence[str]) -> Confusion:
     counts = np.zeros((len(class_names), len(class_names)), dtype=np.int64)
     pairs = [(positions[row["truth"]], positions[row["prediction"]]) for row in rows]
     np.add.at(counts, tuple(np.array(pairs, dtype=np.int64).reshape(-1, 2).T), 1)
-    return Confusion(tuple(class_names), counts)
+    return Confusion(tuple(class_names), counts, "images")
 
 
 def class_rows(confusion: Confusion) -> list[Row]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.arrays import Truth
+from pipeline.data.augmentation import Geometry
 from pipeline.data.batch import Batch
 
 
@@ -35,6 +36,10 @@ class ClassTargets:
     def truth(self) -> Truth:
         """Return the labels (N,)."""
         return {"labels": self.labels.cpu().numpy()}
+
+    def moved(self, geometry: Geometry) -> Self:  # noqa: ARG002  (of others)
+        """Return the same: the class of an image is everywhere on it."""
+        return self
 
 
 def class_targets(batch: Batch) -> ClassTargets:

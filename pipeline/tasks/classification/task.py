@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs, Truth
 from pipeline.core.signature import Signature, TensorSpec, image_input
-from pipeline.tasks.base import GivenClasses, Image, Prediction, Review, Row, Scores, Tile
+from pipeline.tasks.base import Classes, GivenClasses, Image, Placement, Prediction, Review, Row, Scores, Tile
 from pipeline.tasks.classification.class_names import find_classes, read_classes
 from pipeline.tasks.classification.doubts import doubts
 from pipeline.tasks.classification.metrics import log_softmax, score
@@ -89,16 +89,22 @@ class Classification(MeanScoreTask):
             raise ValueError(f"{LABELS} hold {wrong[0]}, expected 0 to {last}")
 
     def predictions(
-        self, names: Sequence[str], outputs: Outputs, class_names: Sequence[str], *, top: int
+        self,
+        images: Sequence[Placement],
+        outputs: Outputs,
+        classes: Classes,
+        *,
+        top: int | None,
+        min_score: float | None = None,  # noqa: ARG002  (a probability is no score of a thing)
     ) -> list[Prediction]:
         """Return the ``top`` most probable labels of each image with their probabilities."""
         found = []
-        for name, row in zip(names, np.exp(log_softmax(outputs[LOGITS])), strict=True):
-            best = [(class_names[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:top]]
+        for image, row in zip(images, np.exp(log_softmax(outputs[LOGITS])), strict=True):
+            best = [(classes.names[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:top]]
             labels = [{"label": label, "probability": round(p, 6)} for label, p in best]
             text = ", ".join(f"{label} {p:.2%}" for label, p in best)
             rows = [{**label, "rank": rank} for rank, label in enumerate(labels, start=1)]
-            found.append(Prediction(name, {"labels": labels}, text, rows))
+            found.append(Prediction(image.name, {"labels": labels}, text, rows))
         return found
 
     def image_rows(self, names: Sequence[str], outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[Row]:
@@ -109,7 +115,7 @@ class Classification(MeanScoreTask):
         """Return mistakes, precision and recall of each class, and the confusion."""
         return review(rows, class_names)
 
-    def tile(self, pixels: Image, row: Row) -> Tile:
+    def tile(self, pixels: Image, row: Row, review: Review) -> Tile:  # noqa: ARG002  (all of it stands in the row)
         """Return the image; under it file, truth and prediction."""
         return tile(pixels, row)
 

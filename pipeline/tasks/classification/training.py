@@ -126,6 +126,12 @@ class ClassificationTraining(TaskTraining):
         """Return the classifier."""
         return build_classifier(**spec.arguments)
 
+    def assumed(self, spec: NetworkSpec, *, feature_map: bool, any_size: bool) -> NetworkSpec:
+        """Return how the classifier is made with a feature map, or without a size."""
+        changed: dict[str, bool | None] = {"feature_map": True} if feature_map else {}
+        changed |= {"image_size": None} if any_size else {}
+        return spec._replace(arguments=spec.arguments | changed)
+
     def check_given(self, network: nn.Module, split: Split, info: DataInfo, device: torch.device) -> GivenCheck:
         """Return whether another order of the classes, or another normalisation, makes the classifier right."""
         from pipeline.tasks.classification.given_weights import check_given_classifier  # SciPy, which few need

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs, Truth
 from pipeline.core.signature import Signature, TensorSpec, image_input
-from pipeline.tasks.base import Confusion, Image, Prediction, Review, Row, Scores, Tile
+from pipeline.tasks.base import Classes, Confusion, Image, Placement, Prediction, Review, Row, Scores, Tile
 from pipeline.tasks.mean_score import MeanScoreTask
 from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale
 
@@ -56,14 +56,20 @@ class Hits(MeanScoreTask):
         return compare_values(found, wanted, scale, same=found.argmax(axis=1) == wanted.argmax(axis=1))
 
     def predictions(
-        self, names: Sequence[str], outputs: Outputs, class_names: Sequence[str], *, top: int
+        self,
+        images: Sequence[Placement],
+        outputs: Outputs,
+        classes: Classes,
+        *,
+        top: int | None,
+        min_score: float | None = None,  # noqa: ARG002  (its points are no scores that a file leaves out)
     ) -> list[Prediction]:
         """Return the ``top`` things of each image."""
         order = np.argsort(-outputs["points"], axis=1)[:, :top]
-        things = [[class_names[i] for i in row] for row in order]
+        things = [[classes.names[i] for i in row] for row in order]
         return [
-            Prediction(name, {"things": words}, ", ".join(words), [{"thing": word} for word in words])
-            for name, words in zip(names, things, strict=True)
+            Prediction(image.name, {"things": words}, ", ".join(words), [{"thing": word} for word in words])
+            for image, words in zip(images, things, strict=True)
         ]
 
     def image_rows(self, names: Sequence[str], outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[Row]:

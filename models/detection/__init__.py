@@ -1,0 +1,1 @@
+"""Detectors: a feature pyramid on a backbone, torchvision's heads on its levels, and boxes from their answers."""

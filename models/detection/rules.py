@@ -1,0 +1,110 @@
+"""What is particular to a kind of detector: its head, its losses, and how its answers become boxes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+
+AllReduce = Callable[[Tensor], Tensor]
+"""Returns the sum of a tensor over all processes."""
+
+
+class HeadSettings(NamedTuple):
+    """How the head of a detector is made."""
+
+    width: int
+    """Channels of the levels."""
+    num_classes: int
+    num_convs: int
+    """Convolutions of each branch."""
+    center_sampling_radius: float
+    """Of FCOS: so many strides around the centre of an object its places learn it."""
+    strides: tuple[int, ...]
+    """Pixels of the image between two places, of each level."""
+    image_size: tuple[int, int]
+    """Height and width of the images."""
+
+
+class Rules(ABC):
+    """A kind of detector. It holds no weights of its own: those of its head are the detector's.
+
+    Args:
+        settings: how its head is made.
+    """
+
+    name: ClassVar[str]
+    """As in ``models.detection.detectors.DETECTORS``."""
+    output_names: ClassVar[tuple[str, ...]]
+    """What the head's tensors are called."""
+    published_names: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """(pattern, replacement) pairs that turn the names of torchvision's published head into those used here."""
+
+    def __init__(self, settings: HeadSettings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def build_head(self) -> nn.Module:
+        """Return the head with random weights.
+
+        Raises:
+            ValueError: there is no such head of this width, or with so many convolutions.
+        """
+
+    @abstractmethod
+    def anchor_generator(self) -> AnchorGenerator:
+        """Return what the places and their anchors follow from."""
+
+    @abstractmethod
+    def head_tensors(self, head: nn.Module, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return what ``head`` answers at all places (B, P, ...) of the levels, by ``output_names``."""
+
+    @abstractmethod
+    def losses(
+        self,
+        head: nn.Module,
+        tensors: Sequence[Tensor],
+        anchors: Tensor,
+        num_per_level: Sequence[int],
+        targets: list[dict[str, Tensor]],
+        all_reduce: AllReduce,
+    ) -> dict[str, Tensor]:
+        """Return torchvision's losses of the head's ``tensors``; scalars, by torchvision's names.
+
+        Where several processes share a batch their mean is the loss of the whole batch.
+
+        Args:
+            anchors: (P, 4).
+            num_per_level: anchors of each level.
+            targets: of each image ``boxes`` (m, 4) in pixels and ``labels`` (m,).
+        """
+
+    @abstractmethod
+    def scores(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return how sure each class is at each place, (B, P, num_classes), 0 to 1."""
+
+    @abstractmethod
+    def decode(self, regression: Tensor, anchors: Tensor) -> Tensor:
+        """Return the boxes (B, k, 4) x1, y1, x2, y2 in pixels that ``regression`` (B, k, 4) says of ``anchors``."""
+
+
+class Stub(nn.Module):
+    """Stands for the backbone of a torchvision detector that is given its feature maps."""
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x``."""
+        return x
+
+
+def anchors_of(generator: AnchorGenerator, maps: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
+    """Return the anchors (P, 4) of all places of ``maps`` (B, C, H', W') for images of ``image_size`` (H, W)."""
+    images = ImageList(torch.zeros(1, 3, *image_size), [image_size])
+    found: list[Any] = generator(images, list(maps))
+    return torch.as_tensor(found[0])

@@ -1,0 +1,141 @@
+"""From a head's answers at all places to a list of boxes, in a graph whose shapes do not depend on what is found.
+
+Of each image the surest ``candidates`` (place, class) are taken, and of two that overlap the less sure one is dropped,
+as greedy non-maximum suppression does it: a candidate stays if no candidate that stays and is surer overlaps it. That
+is a fixed point, and ``rounds`` steps towards it are unrolled: from "all stay", each step drops what a candidate that
+stays drops. After as many steps as the longest chain of candidates that drop each other it has been reached.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.detection.places import Places
+
+NO_CLASS = -1
+"""Of a row behind the last detection."""
+
+
+class PostProcessing(NamedTuple):
+    """What is reported of all that a detector answers."""
+
+    score_threshold: float | None = None
+    """Boxes that score no more are dropped; None: the detector's own threshold."""
+    iou_threshold: float | None = None
+    """Of boxes of a class that overlap by more the less sure one is dropped; None: the detector's own."""
+    candidates: int = 500
+    """So many of an image are looked at."""
+    rounds: int = 8
+    max_detections: int = 100
+    nms: str = "graph"
+    """``none``: the boxes and scores of all places are returned as they are."""
+
+
+class Needed(NamedTuple):
+    """What the answers on some images need, (B,) each."""
+
+    candidates: Tensor
+    """Those above the score threshold."""
+    rounds: Tensor
+    """Until nothing changes any more."""
+
+
+class Tail(nn.Module):
+    """From the head's tensors (B, P, ...) to boxes, in float32 at least.
+
+    With ``nms`` ``graph`` it returns num_detections int32 (B, 1), and of D detections boxes float32 (B, D, 4) x1, y1,
+    x2, y2 in pixels of the network's input, scores (B, D) and classes int32 (B, D), the surest first; behind the last
+    one boxes and scores are 0, classes -1. With ``none`` it returns boxes (B, P, 4) and scores (B, P, num_classes).
+
+    Attributes:
+        post: how, all of it known.
+    """
+
+    anchors: Tensor
+
+    def __init__(self, places: Places, post: PostProcessing) -> None:
+        super().__init__()
+        entry, post = places.entry, PostProcessing(*post)
+        self.rules = places.rules
+        self.image_size = places.image_size
+        self.score_threshold = entry.score_threshold if post.score_threshold is None else post.score_threshold
+        self.iou_threshold = entry.iou_threshold if post.iou_threshold is None else post.iou_threshold
+        self.post = post._replace(score_threshold=self.score_threshold, iou_threshold=self.iou_threshold)
+        self.register_buffer("anchors", places.anchors, persistent=False)
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return what is found of the head's ``tensors``."""
+        wide = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
+        if self.post.nms == "none":
+            anchors = self.anchors.to(wide[0].dtype).expand(len(wide[0]), -1, -1)
+            return self._boxes(wide[1], anchors), self.rules.scores(wide)
+        boxes, scores, classes = self._candidates(wide)
+        return self._detections(boxes, scores * self._kept(boxes, scores, classes), classes)
+
+    def needed(self, *tensors: Tensor) -> Needed:
+        """Return what this graph must have for its answer on ``tensors`` to be that of greedy suppression."""
+        scores = self.rules.scores(tensors)
+        above = (scores > self.score_threshold).sum(dim=(1, 2))
+        boxes, sure, classes = self._candidates(tensors)
+        overlaps = self._overlaps(boxes, classes) * (sure > self.score_threshold)[:, None, :]
+        kept, rounds = torch.ones_like(sure), torch.zeros_like(above)
+        while True:
+            after = _suppress(overlaps, kept)
+            changes = (after != kept).any(dim=1)
+            if not changes.any():
+                return Needed(above, rounds)
+            rounds += changes
+            kept = after
+
+    def _candidates(self, tensors: "list[Tensor] | tuple[Tensor, ...]") -> tuple[Tensor, Tensor, Tensor]:
+        """Return boxes (B, k, 4), scores (B, k) and classes (B, k) of the surest k, in descending order."""
+        scores, regression = self.rules.scores(tensors), tensors[1]
+        num_places, num_classes = scores.shape[1:]
+        k = min(self.post.candidates, num_places * num_classes)
+        sure, index = scores.flatten(1).topk(k, dim=1)
+        place = torch.div(index, num_classes, rounding_mode="trunc")
+        classes = index - place * num_classes
+        rows = place[:, :, None].expand(-1, -1, 4)
+        anchors = self.anchors.to(regression.dtype).expand(len(regression), -1, -1)
+        return self._boxes(regression.gather(1, rows), anchors.gather(1, rows)), sure, classes
+
+    def _boxes(self, regression: Tensor, anchors: Tensor) -> Tensor:
+        """Return the boxes (B, n, 4), cut to the image."""
+        height, width = self.image_size
+        boxes = self.rules.decode(regression, anchors)
+        x, y = boxes[..., 0::2].clamp(0.0, float(width)), boxes[..., 1::2].clamp(0.0, float(height))
+        return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
+
+    def _kept(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> Tensor:
+        """Return which candidates stay, (B, k), 1 or 0."""
+        overlaps = self._overlaps(boxes, classes)
+        kept = torch.ones_like(scores)
+        for _ in range(self.post.rounds):
+            kept = _suppress(overlaps, kept)
+        return kept * (scores > self.score_threshold).to(scores.dtype)
+
+    def _overlaps(self, boxes: Tensor, classes: Tensor) -> Tensor:
+        """Return whether candidate j, which is surer, drops candidate i if it stays: (B, i, j), 1 or 0."""
+        left_top = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
+        right_bottom = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
+        sides = (right_bottom - left_top).clamp(min=0.0)
+        shared = sides[..., 0] * sides[..., 1]
+        area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+        iou = shared / (area[:, :, None] + area[:, None, :] - shared)
+        order = torch.arange(boxes.shape[1], device=boxes.device).expand(len(boxes), -1)  # no constant of k x k
+        drops = (iou > self.iou_threshold) & (classes[:, :, None] == classes[:, None, :])
+        return (drops & (order[:, None, :] < order[:, :, None])).to(boxes.dtype)
+
+    def _detections(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
+        """Return the surest of what stays; the others score 0."""
+        best, index = scores.topk(min(self.post.max_detections, scores.shape[1]), dim=1)
+        found = best > 0
+        chosen = boxes.gather(1, index[:, :, None].expand(-1, -1, 4)) * found[:, :, None].to(boxes.dtype)
+        classes = torch.where(found, classes.gather(1, index), NO_CLASS)
+        return found.sum(dim=1, keepdim=True).to(torch.int32), chosen, best, classes.to(torch.int32)
+
+
+def _suppress(overlaps: Tensor, kept: Tensor) -> Tensor:
+    """Return which candidates (B, k) stay where those that are ``kept`` drop what they overlap."""
+    return 1 - (overlaps * kept[:, None, :]).amax(dim=2)

@@ -1,0 +1,112 @@
+"""The image files that a command is given: found, read, and brought to a network's input."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+from pipeline.core.arrays import Pixels
+from pipeline.core.errors import UserError
+from pipeline.core.printable import printable
+from pipeline.core.text_table import counted
+from pipeline.data.decoding import Shown, decode_image, decode_shown
+from pipeline.data.image_bytes import read_image_bytes
+from pipeline.data.letterbox import letterbox_scale, letterboxed
+from pipeline.data.sources.archive import is_archive, opened_folder
+from pipeline.data.sources.image_tree import read_tree
+from pipeline.tasks.base import Image, Placement
+
+logger = logging.getLogger(__name__)
+
+
+class ImageFile(NamedTuple):
+    """An image to be looked at."""
+
+    name: str
+    """As the user knows it."""
+    path: Path
+    """Where it can be read."""
+    place: PurePath = PurePath()
+    """Where what is made of it lies in a folder of results, but for its suffix."""
+
+
+class Picture(NamedTuple):
+    """An image that was brought to a network's input."""
+
+    pixels: Pixels
+    """(3, H, W), as the network takes it."""
+    placement: Placement
+
+
+@contextlib.contextmanager
+def image_files(paths: Sequence[Path]) -> Iterator[list[ImageFile]]:
+    """Yield the files ``paths``, and in the place of folders and archives the images in them, sorted.
+
+    Raises:
+        UserError: there is nothing at a path, or no image in it; or it cannot be unpacked or listed.
+    """
+    with contextlib.ExitStack() as stack:
+        found: list[ImageFile] = []
+        for path in paths:
+            if path.is_file() and not is_archive(path.name):
+                found.append(ImageFile(str(path), path, PurePath(path.name)))
+            elif path.exists():
+                found += _images_below(path, stack.enter_context(opened_folder(path)))
+            else:
+                raise UserError(f"{printable(path)}: no such file, folder or archive")
+        yield found
+
+
+def _images_below(shown: Path, root: Path) -> list[ImageFile]:
+    """Return the images below ``root``, called as if it were ``shown``."""
+    tree = read_tree(root)
+    below = [(file, file.relative_to(root)) for file in tree.files()]
+    home = PurePath("" if shown.name == ".." else shown.name)
+    images = [ImageFile(str(shown / name), file, home / name) for file, name in below]
+    passed_over = tree.all_passed_over()
+    if not images:
+        raise UserError(f"{printable(shown)}: holds no images ({counted(passed_over) or 'it is empty'})")
+    if passed_over:
+        logger.warning("%s: passed over %s", printable(shown), counted(passed_over))
+    return images
+
+
+def read_whole(file: ImageFile) -> Image:
+    """Return the image in ``file`` as it is shown, (H, W, 3).
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    name = printable(file.name)
+    return decode_image(name, read_image_bytes(file.path, name))
+
+
+def read_picture(file: ImageFile, image_size: tuple[int, int], *, resize: str) -> Picture | UserError:
+    """Return the image in ``file`` brought to ``image_size`` (H, W) as in training, or why it cannot be read.
+
+    Args:
+        resize: how; see ``pipeline.tasks.base.Task.resize``.
+    """
+    name = printable(file.name)
+    try:
+        read, scale = _FITTED[resize](name, read_image_bytes(file.path, name), image_size)
+    except UserError as error:
+        return error
+    return Picture(read.pixels.transpose(2, 0, 1), Placement(file.name, read.size, scale))
+
+
+def _letterboxed(name: str, data: bytes, image_size: tuple[int, int]) -> tuple[Shown, float]:
+    whole = decode_shown(name, data)
+    return whole._replace(pixels=letterboxed(whole.pixels, image_size)), letterbox_scale(whole.size, image_size)
+
+
+def _central_square(name: str, data: bytes, image_size: tuple[int, int]) -> tuple[Shown, float]:
+    cut = decode_shown(name, data, image_size)
+    return cut, max(side / own for side, own in zip(image_size, cut.size, strict=True))
+
+
+_FITTED: Mapping[str, Callable[[str, bytes, tuple[int, int]], tuple[Shown, float]]] = {
+    "central_square": _central_square,
+    "letterbox": _letterboxed,
+}
