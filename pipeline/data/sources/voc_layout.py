@@ -77,8 +77,8 @@ def find_voc(top: Folder, show: Show) -> VocLayout:
             other = by_role.get(role or "") or next(known for known in folders if known != path)
             first, second = sorted([other, path])
             raise UserError(
-                f"{show(top.path)}: {show(first)} and {show(second)} hold annotations and are not called like different "
-                f"splits; give the folder of one data set; {EXPECTED}"
+                f"{show(top.path)}: {show(first)} and {show(second)} hold annotations and are not called like "
+                f"different splits; give the folder of one data set; {EXPECTED}"
             )
         by_role[role] = path
     if "train" not in by_role:
