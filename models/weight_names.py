@@ -1,12 +1,12 @@
 """From the names of published weights to those of the networks here."""
 
 import re
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
 from models.backbones.backbone import Backbone
-from models.detection.places import Places
-from models.detection.published import PARTS as PARTS_OF_DETECTORS
 from models.layers.shape_transform import LogitTransform
 
 HEADS = r"^(fc|linear|classifier(\.0)?)\.(weight|bias)$"
@@ -15,6 +15,15 @@ DENSE = r"^(.*denselayer\d+\.(?:norm|conv))\.([12])\."
 """How DenseNet's published weights write ``norm1.``."""
 PARTS = r"^(backbone\.parts\.\d+|backbone|head(\.\d+(?=\.linear))?|flow\.transform)\."
 """What stands before a published name here: the part of the network that holds it."""
+
+
+@runtime_checkable
+class Renames(Protocol):
+    """A part of a network that knows how published weights call the whole of it."""
+
+    @property
+    def renamings(self) -> Sequence[tuple[str, str]]:
+        """Return (pattern, replacement) pairs, each applied to what the one before has made of a name."""
 
 
 class WeightNames:
@@ -33,11 +42,8 @@ class WeightNames:
             if isinstance(module, Backbone)
             for pattern in module.published_names
         ]
-        self._of_detectors = [
-            pattern
-            for module in network.modules()
-            if isinstance(module, Places)
-            for pattern in (*PARTS_OF_DETECTORS, *module.rules.published_names)
+        self._renamings = [
+            pattern for module in network.modules() if isinstance(module, Renames) for pattern in module.renamings
         ]
         self._heads = [name for name, module in network.named_modules() if isinstance(module, LogitTransform)]
 
@@ -47,7 +53,7 @@ class WeightNames:
         for name in (published, re.sub(r"^trunk\.", "backbone.", published)):
             if name in self.own:
                 return name
-        for pattern, replacement in self._of_detectors:
+        for pattern, replacement in self._renamings:
             published = re.sub(pattern, replacement, published)
         if published in self.own:
             return published
