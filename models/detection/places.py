@@ -45,7 +45,7 @@ class Places(nn.Module):
 
     @property
     def renamings(self) -> tuple[tuple[str, str], ...]:
-        """Return (pattern, replacement) pairs from the names of torchvision's published detectors to those used here."""
+        """Return (pattern, replacement) pairs from the names of torchvision's detectors to those used here."""
         return (*PARTS, *self.rules.published_names)
 
     @property
