@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.detection.building import build_detector
+from models.detection.building import Choices, build_detector
 from models.detection.places import Places
 from models.detection.published import PUBLISHED
 from models.detection.tail import PostProcessing, Tail
@@ -190,6 +190,6 @@ def count_places(network: Mapping[str, Any]) -> int:
     Args:
         network: arguments of ``build_detector``, and of what is built around a detector.
     """
-    names = inspect.signature(build_detector).parameters
+    names = {*inspect.signature(build_detector).parameters, *Choices._fields}
     with torch.device("meta"):
         return len(build_detector(**{name: value for name, value in network.items() if name in names}).places)
