@@ -64,11 +64,14 @@ class Tail(nn.Module):
         self.post = post._replace(score_threshold=self.score_threshold, iou_threshold=self.iou_threshold)
         self.register_buffer("anchors", places.anchors, persistent=False)
 
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return what is found of the head's ``tensors``."""
+    def forward(
+        self, class_logits: Tensor, box_regression: Tensor, centerness: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return what is found of the head's tensors, (B, P, ...) each; named, since an exported graph names them."""
+        tensors = [class_logits, box_regression, *([] if centerness is None else [centerness])]
         wide = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
         if self.post.nms == "none":
-            anchors = self.anchors.to(wide[0].dtype).expand(len(wide[0]), -1, -1)
+            anchors = self.anchors.to(wide[0].dtype).expand(wide[0].shape[0], -1, -1)
             return self._boxes(wide[1], anchors), self.rules.scores(wide)
         boxes, scores, classes = self._candidates(wide)
         return self._detections(boxes, scores * self._kept(boxes, scores, classes), classes)
@@ -97,7 +100,7 @@ class Tail(nn.Module):
         place = torch.div(index, num_classes, rounding_mode="trunc")
         classes = index - place * num_classes
         rows = place[:, :, None].expand(-1, -1, 4)
-        anchors = self.anchors.to(regression.dtype).expand(len(regression), -1, -1)
+        anchors = self.anchors.to(regression.dtype).expand(regression.shape[0], -1, -1)
         return self._boxes(regression.gather(1, rows), anchors.gather(1, rows)), sure, classes
 
     def _boxes(self, regression: Tensor, anchors: Tensor) -> Tensor:
@@ -123,7 +126,7 @@ class Tail(nn.Module):
         shared = sides[..., 0] * sides[..., 1]
         area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
         iou = shared / (area[:, :, None] + area[:, None, :] - shared)
-        order = torch.arange(boxes.shape[1], device=boxes.device).expand(len(boxes), -1)  # no constant of k x k
+        order = torch.arange(boxes.shape[1], device=boxes.device).expand(boxes.shape[0], -1)  # no constant of k x k
         drops = (iou > self.iou_threshold) & (classes[:, :, None] == classes[:, None, :])
         return (drops & (order[:, None, :] < order[:, :, None])).to(boxes.dtype)
 

@@ -248,12 +248,12 @@ def detection_source(
     )
 
 
-def _counts(images: ImageSet, num_classes: int) -> Indices:
+def _counts(images: ImageSet, num_categories: int) -> Indices:
     assert images.objects is not None
-    return images.objects.counts(num_classes)
+    return images.objects.counts(num_categories)
 
 
-def _with_strata(images: ImageSet, num_classes: int, counts: Indices) -> ImageSet:
+def _with_strata(images: ImageSet, num_categories: int, counts: Indices) -> ImageSet:
     assert images.objects is not None
-    strata = images.objects.strata(num_classes, counts)
+    strata = images.objects.strata(num_categories, counts)
     return ImageSet(strata, images.names, images.read, images.files, images.objects)

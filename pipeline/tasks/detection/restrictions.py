@@ -46,7 +46,7 @@ RESTRICTIONS = (
     Restriction(
         key="distill_student.detector.kind",
         refused=tuple(name for name, entry in DETECTORS.items() if not entry.deploys),
-        reason="it can teach, but not be deployed",
+        reason="it can teach, and not be deployed",
         advice=f"use {' or '.join(name for name, entry in DETECTORS.items() if entry.deploys)}",
     ),
     Restriction(key="train_teacher.classes", reason="a detector's outputs are chosen by the data's category ids"),
