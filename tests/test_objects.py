@@ -26,8 +26,8 @@ def table(*images: Sequence[int], ignored: Sequence[int] = ()) -> Objects:
     return Objects(boxes, classes, marks, np.arange(count) + 0.5, offsets, sizes)
 
 
-def image_set(objects: Objects, num_classes: int) -> ImageSet:
-    strata = objects.strata(num_classes, objects.counts(num_classes))
+def image_set(objects: Objects, num_categories: int) -> ImageSet:
+    strata = objects.strata(num_categories, objects.counts(num_categories))
     names = [f"{number}.png" for number in range(len(objects))]
     return ImageSet(strata, names, lambda *_: iter(()), objects=objects)
 

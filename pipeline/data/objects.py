@@ -57,7 +57,7 @@ class Objects:
         It is ``num_categories`` for an image without objects that are not ignored.
 
         Args:
-            counts: how many objects of each class there are, (num_categories,); of equal counts the first is taken.
+            counts: how many objects each class has, shape (num_categories,); of equal counts the first is taken.
         """
         by_count = np.argsort(counts, kind="stable")  # the rarest first
         places = np.empty(num_categories + 1, dtype=np.int64)

@@ -146,9 +146,9 @@ def locate(names: Sequence[PurePosixPath], annotations: Path, index: ImageIndex,
         missing = [name for name, file in zip(names, found, strict=True) if file is None]
         if missing:
             raise UserError(
-                f"{show(annotations)}: {len(missing)} of its {len(names)} images are not in {show(best)}, "
-                f"or are no images, the first is '{printable(missing[0])}'; fetch them, or "
-                "take them out of the file"
+                f"{show(annotations)}: {len(missing)} of the {len(names)} images that it names are not in "
+                f"{show(best)}, or are no images, the first is '{printable(missing[0])}'; fetch them, or take them out "
+                "of the file"
             )
         others = [folder for folder in folders if folder != best and counts[folder] == counts[best]]
         if others:

@@ -94,14 +94,14 @@ class _Reader:
         return next(iter(tree.files() for tree in self.tree.walk() if tree.path == place), [])
 
     def _image(self, file: Path, remarks: Remarks) -> Annotated:
-        lines_file = label_of(file, self.tree.path)
-        if lines_file not in self.texts:
+        text = label_of(file, self.tree.path)
+        if text not in self.texts:
             remarks.add(NO_LABELS, self.names(file))
             return Annotated(file, self.names(file))
-        self.read.add(lines_file)
-        where = self.names(lines_file)
+        self.read.add(text)
+        where = self.names(text)
         with readable_file(where):
-            data = lines_file.read_bytes()
+            data = text.read_bytes()
         try:
             lines = data.decode("utf-8-sig").splitlines()
         except ValueError as error:
