@@ -24,7 +24,7 @@ def strides_taken_first(network: nn.Module, device: torch.device) -> Iterator[No
     """Let the strided 1x1 convolutions of ``network`` with few channels read the pixels that count, on a CPU."""
     changed = [*_strided(network)] if device.type == "cpu" else []
     for convolution in changed:
-        convolution.forward = _Subsampling(convolution)  # type: ignore[method-assign]
+        convolution.forward = _Subsampling(convolution)  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
