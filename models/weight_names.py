@@ -1,11 +1,12 @@
 """From the names of published weights to those of the networks here."""
 
 import re
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
 from models.backbones.backbone import Backbone
-from models.detection.places import Places
 from models.layers.shape_transform import LogitTransform
 
 HEADS = r"^(fc|linear|classifier(\.0)?)\.(weight|bias)$"
@@ -14,8 +15,15 @@ DENSE = r"^(.*denselayer\d+\.(?:norm|conv))\.([12])\."
 """How DenseNet's published weights write ``norm1.``."""
 PARTS = r"^(backbone\.parts\.\d+|backbone|head(\.\d+(?=\.linear))?|flow\.transform)\."
 """What stands before a published name here: the part of the network that holds it."""
-DETECTORS = {r"^backbone\.body\.": "", r"^backbone\.fpn\.": "pyramid."}
-"""What torchvision's detectors write before the names of their backbone and their pyramid."""
+
+
+@runtime_checkable
+class Renames(Protocol):
+    """A part of a network that knows how published weights call the whole of it."""
+
+    @property
+    def renamings(self) -> Sequence[tuple[str, str]]:
+        """Return (pattern, replacement) pairs, each applied to what the one before has made of a name."""
 
 
 class WeightNames:
@@ -34,25 +42,21 @@ class WeightNames:
             if isinstance(module, Backbone)
             for pattern in module.published_names
         ]
-        self._of_heads = [
-            pattern
-            for module in network.modules()
-            if isinstance(module, Places)
-            for pattern in module.rules.published_names
+        self._renamings = [
+            pattern for module in network.modules() if isinstance(module, Renames) for pattern in module.renamings
         ]
         self._heads = [name for name, module in network.named_modules() if isinstance(module, LogitTransform)]
 
     def find(self, published: str) -> str:
         """Return the name here of the weights called ``published``; where they have no place, one that is not here."""
         published = re.sub(DENSE, r"\1\2.", published)
-        for theirs, own in DETECTORS.items():
-            published = re.sub(theirs, own, published)
-        of_head = published
-        for theirs, own in self._of_heads:
-            of_head = re.sub(theirs, own, of_head)
-        for name in (published, of_head, re.sub(r"^trunk\.", "backbone.", published)):
+        for name in (published, re.sub(r"^trunk\.", "backbone.", published)):
             if name in self.own:
                 return name
+        for pattern, replacement in self._renamings:
+            published = re.sub(pattern, replacement, published)
+        if published in self.own:
+            return published
         inner = re.sub(PARTS, "", published)
         return self._behind.get(published) or self._behind.get(inner) or self._from_small(published)
 

@@ -81,7 +81,8 @@ def test_a_fault_of_ours_is_not_taken_for_one_of_the_file(monkeypatch: pytest.Mo
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("pipeline.data.decoding.padded", broken)
+    monkeypatch.setattr("pipeline.data.decoding._decode", broken)
+    monkeypatch.setattr("pipeline.data.decoding.load_upright", broken)
     with pytest.raises(ZeroDivisionError):
         decode_image("image", image_bytes(), (4, 4))
 

@@ -15,7 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from pipeline.data.letterbox import letterboxed
+from pipeline.data.decoding import Resize
+from pipeline.data.letterbox import PADDING
+from pipeline.data.reading import Fit, read_image
 from pipeline.package.build_engine import plan_engine
 from pipeline.package.pictures import ImageFile, Picture, read_picture
 from pipeline.package.reader import Package
@@ -32,6 +34,7 @@ from tests.detection_package import (
     HEIGHT,
     NUMBERS,
     OUTPUTS,
+    TASK,
     WIDTH,
     make_package,
     make_package_without_nms,
@@ -98,17 +101,24 @@ def test_boxes_are_those_of_the_image_as_it_is_shown(
     assert [thing["category_id"] for thing in things] == [CLASSES.ids[i] for i in numbers]
 
 
-def test_the_network_is_given_the_letterboxed_image(made: Path, tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(128, 256, (90, 41, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
-    taken = letterboxed(pixels, (HEIGHT, WIDTH)).transpose(2, 0, 1)[None]
+@pytest.mark.parametrize(("kind", "size"), [("png", (41, 90)), ("jpg", (2560, 2000))])
+def test_the_network_is_given_the_image_as_training_reads_it(
+    kind: str, size: tuple[int, int], made: Path, tmp_path: Path
+) -> None:
+    """A large JPEG file is decoded at a reduced scale, here and there."""
+    pixels = np.random.default_rng(0).integers(128, 256, (size[1], size[0], 3), dtype=np.uint8)
+    path = tmp_path / f"photo.{kind}"
+    Image.fromarray(pixels).save(path)
+    taken = read_image("photo", path, Fit((HEIGHT, WIDTH), how=TASK.resize)).transpose(2, 0, 1)[None]
+    assert (taken[:, :, -1, -1] == PADDING).all()
     right = OnnxRuntime(made / "model.onnx").infer(to_input(taken, "float32"))["detection_scores"][0]
-    things = json.loads(run("predict", made, "--json", tmp_path / "photo.png").stdout)["detections"]
+    things = json.loads(run("predict", made, "--json", path).stdout)["detections"]
     assert [thing["score"] for thing in things] == [round(float(score), 6) for score in right[:COUNT]]
+    np.testing.assert_allclose([thing["box"] for thing in things], expected_boxes(size))
 
 
 @pytest.mark.parametrize(("resize", "scale"), [("letterbox", 32 / 300), ("central_square", 64 / 100)])
-def test_what_is_known_of_an_image_beside_its_pixels(resize: str, scale: float, tmp_path: Path) -> None:
+def test_what_is_known_of_an_image_beside_its_pixels(resize: Resize, scale: float, tmp_path: Path) -> None:
     path = photo(tmp_path / "photo.png", (300, 100), 6)
     picture = read_picture(ImageFile("my photo", path), (32, 64), resize=resize)
     assert isinstance(picture, Picture)

@@ -75,6 +75,13 @@ def test_one_answer_in_the_place_of_another_counts_once() -> None:
     assert agreement([], [CAT]) == (0.0, 1)
 
 
+def test_where_nothing_is_found_nothing_is_said_to_agree() -> None:
+    nothing = compare_detections(lists([], []), lists([], []), least_score=0.2)
+    assert nothing.in_words() == "there were no detections to count"
+    some = compare_detections(lists([CAT, DOG]), lists([CAT]), least_score=0.2)
+    assert some.in_words() == "50.00% of 2 detections get the trained network's answer"
+
+
 def test_what_is_found_on_one_image_makes_up_for_nothing_on_another() -> None:
     found = compare_detections(lists([CAT], []), lists([], [CAT]), least_score=0.2)
     assert (found.agreement, found.total) == (0.0, 2)

@@ -16,7 +16,7 @@ from pipeline.tasks.base import Review, Row
 from pipeline.tasks.detection.evaluation import evaluate
 from pipeline.tasks.detection.image_rows import read_rows
 from pipeline.tasks.detection.instances import detected, ground_truth
-from pipeline.tasks.detection.task import Detection
+from pipeline.tasks.detection.task import TITLES, Detection
 from pipeline.tasks.detection.tiles import MISSED, POOR, RIGHT, WRONG
 from pipeline.tasks.settings import Detections
 from tests.detection_scenes import Scenes, make_scenes
@@ -372,6 +372,8 @@ def test_a_network_that_drops_nothing_has_an_output_for_each_place() -> None:
 
 
 def test_a_card_says_what_there_is() -> None:
+    many = make_scenes(60)
+    assert {"ap", *TITLES} == set(TASK.score(many.outputs, many.truth))
     scores = TASK.score(SCENE.outputs, SCENE.truth)
     assert TASK.card_rows(scores)[0] == ("AP at IoU 0.50", f"{scores['ap50']:.2%}")
     assert "AP of large objects" not in dict(TASK.card_rows(scores)), "there are none"

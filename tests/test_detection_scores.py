@@ -197,39 +197,43 @@ def part(scenes: Scenes, images: np.ndarray) -> Scenes:
     return scenes._replace(outputs=outputs, truth={**objects, **others, "offsets": offsets})
 
 
-@pytest.mark.parametrize(("count", "num_classes"), [(60, 3), (150, 8)])
+@pytest.mark.parametrize(("count", "num_classes", "is_difference"), [(60, 3, False), (150, 8, False), (100, 4, True)])
 def test_the_standard_error_is_the_spread_over_samples_of_images(
-    count: int, num_classes: int, monkeypatch: pytest.MonkeyPatch
+    count: int, num_classes: int, is_difference: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each sample is drawn from the same 1,500 images; the spread of its AP must be what one sample alone tells."""
-    found, truth = arrays(make_scenes(1500, num_classes=num_classes, seed=4, objects=4, noise=4))
-    matches = match(found, truth)
-    monkeypatch.setattr(uncertainty, "match", lambda *_: matches)  # the same in every sample
+    """Samples are drawn from the same 1,200 images; the spread of their AP must be what each of them tells alone."""
+    scenes = make_scenes(1200, num_classes=num_classes, seed=4, objects=4, noise=4)
+    networks = [scenes, moved(scenes)] if is_difference else [scenes]
+    matched = [(*arrays(one), match(*arrays(one))) for one in networks]
+    known = {id(found): matches for found, _, matches in matched}
+    monkeypatch.setattr(uncertainty, "match", lambda found, _: known[id(found)])  # the same in every sample
+
+    def figure(weights: np.ndarray) -> np.ndarray:
+        scores = [weighted_ap(found, truth, weights) for found, truth, _ in matched]
+        return scores[0] - scores[1] if is_difference else scores[0]
+
     random = np.random.default_rng(5)
-    samples = [random.choice(len(truth), count, replace=False) for _ in range(200)]
-    spread = weighted_ap(found, truth, np.array([weights(truth, sample) for sample in samples])).std()
+    samples = [random.choice(1200, count, replace=False) for _ in range(200)]
+    spread = figure(np.array([np.bincount(sample, minlength=1200) for sample in samples])).std()
     groups = min(uncertainty.GROUPS, count)
     told = []
-    for sample in samples[:25]:
+    for sample in samples[:20]:
         group = np.arange(count) % groups
-        without = np.array([weights(truth, sample[group != number]) for number in range(groups)])
-        told.append(jackknife_error(weighted_ap(found, truth, without)))
+        parts = [np.bincount(sample[group != number], minlength=1200) for number in range(groups)]
+        told.append(jackknife_error(figure(np.array(parts))))
     assert np.mean(told) == pytest.approx(spread, rel=0.2)
     assert np.std(told) < 0.3 * spread
 
 
-def weights(truth: GroundTruth, images: np.ndarray) -> np.ndarray:
-    return np.bincount(images, minlength=len(truth))
+def moved(scenes: Scenes, *, pixels: float = 2.0) -> Scenes:
+    """Return the same with boxes moved by about so many pixels."""
+    jitter = np.random.default_rng(6).normal(0, pixels, scenes.outputs["detection_boxes"].shape)
+    boxes = (scenes.outputs["detection_boxes"] + jitter).astype(np.float32)
+    return scenes._replace(outputs={**scenes.outputs, "detection_boxes": boxes})
 
 
 def test_a_difference_on_the_same_images_is_known_better_than_either_score() -> None:
-    found, truth = arrays(SCENES)
-    random = np.random.default_rng(6)
-    outputs = {**SCENES.outputs}
-    jitter = random.normal(0, 0.5, outputs["detection_boxes"].shape)
-    outputs["detection_boxes"] = (outputs["detection_boxes"] + jitter).astype(np.float32)
-    nearly = detected(outputs, SCENES.truth)
-    one, other = ap_without_groups(found, truth), ap_without_groups(nearly, truth)
+    one, other = (ap_without_groups(*arrays(scenes)) for scenes in (SCENES, moved(SCENES, pixels=0.5)))
     assert 0 < jackknife_error(one - other) < 0.3 * jackknife_error(one)
 
 

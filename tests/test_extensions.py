@@ -282,7 +282,7 @@ def chain(copy: Copy) -> Copy:
 
 def test_choices_are_explained_and_their_settings_rendered(copy: Copy) -> None:
     assert "power  mean power of the difference" in copy.explained
-    assert "squares      coloured squares, embedded" in copy.explained
+    assert "squares       coloured squares, embedded" in copy.explained
     text = (copy.root / "params.yaml").read_text()
     comments = re.sub(r"\n +# ", " ", text)
     for names in (

@@ -18,7 +18,6 @@ from pipeline.data.dataset import Split
 from pipeline.distillation.method import TracedFlows
 from pipeline.distillation.methods import METHODS
 from pipeline.distillation.teacher_loss import FrozenTeacher
-from pipeline.evaluation import flow_diagnostics
 from pipeline.evaluation.flow_diagnostics import FlowDiagnostics, Row, columns, summary_columns
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.table import get_task
@@ -36,7 +35,7 @@ TASK = get_task("classification")
 
 @pytest.fixture(autouse=True)
 def _uneven_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(flow_diagnostics, "BATCH_SIZE", 4)
+    monkeypatch.setattr(TASK, "batch_size", 4)
     with torch.no_grad():
         yield
 

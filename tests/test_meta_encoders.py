@@ -148,7 +148,7 @@ def test_meta_encoder_layers_are_one_rectified_step_without_the_time(name: str) 
 
 
 def test_an_unknown_meta_encoder_lists_the_known_ones() -> None:
-    known = "unknown meta-encoder 'lstm'; known: conv, conv_mobile, mlp, transformer"
+    known = "unknown meta-encoder 'lstm'; known: conv, conv_mobile, convnext, mlp, transformer"
     with pytest.raises(ValueError, match=known):
         build_meta_encoder("lstm", 4)
     with pytest.raises(ValueError, match=known):

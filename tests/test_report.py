@@ -15,8 +15,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
+from pipeline.core.files import write_csv
 from pipeline.core.plotting import new_figure
 from pipeline.evaluation.summary import summarize
 from pipeline.networks.complexity import count_macs
@@ -29,6 +30,7 @@ from pipeline.tasks.significance import share_error
 from pipeline.tasks.table import get_task
 from stages.__main__ import main as fmkt
 from tests.bench import Bench, taught_bench
+from tests.detection_scenes import make_scenes
 
 CPU, TASK = torch.device("cpu"), get_task("classification")
 CLASSES = ["cat", "dog", "never seen", "owl"]
@@ -248,6 +250,49 @@ def test_plots_read_scores_by_names_that_are_the_same_for_every_task(bench: Benc
 def test_galleries_are_those_of_the_task(bench: Bench) -> None:
     files = [path.name for path in sorted((bench.folder / "report/galleries").iterdir())]
     assert files == ["least_sure.jpg", "surest_mistakes.jpg"]
+
+
+@pytest.fixture(scope="module")
+def detection(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Return a bench whose records are those of a detector, as far as the report reads them."""
+    folder, scenes, task = tmp_path_factory.mktemp("detection") / "bench", make_scenes(60), get_task("detection")
+    shutil.copytree(bench.folder, folder)
+    for path in [*folder.rglob("*.json"), *folder.rglob("*.csv")]:
+        path.write_text(path.read_text().replace("accuracy", task.primary))
+    scores = {**task.score(scenes.outputs, scenes.truth), task.primary_error: 0.01, "num_images": 60}
+    about = {"task": task.name, "classes": scenes.class_names, "resize": "letterbox"}
+    changes = {"data/data.json": about, "onnx.json": scores, "torch_scores.json": scores}
+    for name, change in changes.items():
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | change))
+    names = [f"<i>{number}</i>.png" for number in range(60)]
+    write_csv(
+        folder / "onnx.csv",
+        task.image_columns,
+        task.image_rows(names, scenes.outputs, scenes.truth, scenes.class_names),
+    )
+    save_file({"images": np.full((60, 64, 64, 3), 90, np.uint8)}, folder / "data/test.safetensors")
+    result = Bench(folder, bench.write).report({})
+    assert result.exit_code == 0, result.output
+    return Bench(folder, bench.write)
+
+
+def test_the_report_of_detections_has_its_own_figures_tables_and_galleries(detection: Bench) -> None:
+    report, headline = detection.json("onnx.json"), detection.json("metrics.json")
+    assert (headline["ap"], headline["ap_error"], headline["ap50"]) == (report["ap"], 0.01, report["ap50"])
+    assert "accuracy" not in headline
+    galleries = sorted((detection.folder / "report/galleries").iterdir())
+    assert [path.name for path in galleries] == ["missed.jpg", "poorly_placed.jpg", "wrong.jpg"]
+    curve = table(detection, "precision_recall.csv")
+    at_half = [float(row["precision"]) for row in curve if row["curve"] == "IoU 0.5"]
+    assert np.mean(at_half) == pytest.approx(report["ap50"], abs=1e-5)
+    classes = [float(row["ap"]) for row in table(detection, "per_class.csv")]
+    assert np.mean(classes) == pytest.approx(report["ap"], abs=1e-4)
+    assert {row["curve"] for row in table(detection, "score_by_epoch.csv")} == {"teacher", "student"}
+    page = Links((detection.folder / "report/report.html").read_text())
+    assert "i" not in page.tags, "names of files are text"
+    for words in ("AP (test, 60 images)", "poorly placed", "overlap (intersection over union)"):
+        assert words in page.text
+    assert len(page.links) == 11, "eight charts and three galleries"
 
 
 class Links(HTMLParser):

@@ -57,6 +57,7 @@ OF_OTHERS = {
     "pipeline/report/confusion_plot.py": {"label="},  # matplotlib's
     "pipeline/report/tradeoff_plot.py": {"label="},  # matplotlib's
     "pipeline/serving/metrics.py": {".labels"},  # Prometheus's
+    "pipeline/data/sources/yolo_layout.py": {"'labels'"},  # a folder of YOLO's data sets
     "pipeline/package/description.py": {"'labels'"},  # a key of labels.json, as packages have had it from the first
 }
 """Names that other libraries and formats chose, by the files that need them."""

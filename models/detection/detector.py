@@ -51,8 +51,7 @@ class HeadOutputs:
 
     def detect(self, post: PostProcessing) -> tuple[Tensor, ...]:
         """Return what is found; see ``models.detection.tail.Tail``."""
-        found: tuple[Tensor, ...] = Tail(self.places, post)(*self.tensors)
-        return found
+        return Tail(self.places, post).eagerly(*self.tensors)
 
 
 class Detector(nn.Module):

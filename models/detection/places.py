@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from models.detection.detectors import DETECTORS, DetectorEntry
+from models.detection.published import PARTS
 from models.detection.rules import HeadSettings, anchors_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ class Places(nn.Module):
     def entry(self) -> DetectorEntry:
         """Return the detector's entry in the table."""
         return DETECTORS[self.name]
+
+    @property
+    def renamings(self) -> tuple[tuple[str, str], ...]:
+        """Return (pattern, replacement) pairs from the names of torchvision's detectors to those used here."""
+        return (*PARTS, *self.rules.published_names)
 
     @property
     def output_names(self) -> tuple[str, ...]:

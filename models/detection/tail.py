@@ -6,6 +6,7 @@ is a fixed point, and ``rounds`` steps towards it are unrolled: from "all stay",
 stays drops. After as many steps as the longest chain of candidates that drop each other it has been reached.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -64,20 +65,35 @@ class Tail(nn.Module):
         self.post = post._replace(score_threshold=self.score_threshold, iou_threshold=self.iou_threshold)
         self.register_buffer("anchors", places.anchors, persistent=False)
 
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return what is found of the head's ``tensors``."""
+    def forward(
+        self, class_logits: Tensor, box_regression: Tensor, centerness: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return what is found of the head's tensors, (B, P, ...) each; named, since an exported graph names them."""
+        tensors = [class_logits, box_regression, *([] if centerness is None else [centerness])]
         wide = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
         if self.post.nms == "none":
-            anchors = self.anchors.to(wide[0].dtype).expand(len(wide[0]), -1, -1)
+            anchors = self.anchors.to(wide[0].dtype).expand(wide[0].shape[0], -1, -1)
             return self._boxes(wide[1], anchors), self.rules.scores(wide)
-        boxes, scores, classes = self._candidates(wide)
+        boxes, scores, classes = self._candidates(wide, self.post.candidates)
         return self._detections(boxes, scores * self._kept(boxes, scores, classes), classes)
+
+    @torch.no_grad()
+    def eagerly(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return what ``forward`` returns, as fast as the few boxes above the threshold allow; no graph can be so."""
+        if self.post.nms == "none":
+            return self(*tensors)  # type: ignore[no-any-return]
+        wide = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
+        above = int((self.rules.scores(wide) > self.score_threshold).sum(dim=(1, 2)).amax())
+        boxes, scores, classes = self._candidates(wide, max(1, min(above, self.post.candidates)))
+        found = self._detections(boxes, scores * self._kept(boxes, scores, classes, until_settled=True), classes)
+        most = min(self.post.max_detections, self.post.candidates, wide[0][0].numel())
+        return found[0], *(_padded(rows, most, value) for rows, value in zip(found[1:], (0, 0, NO_CLASS), strict=True))
 
     def needed(self, *tensors: Tensor) -> Needed:
         """Return what this graph must have for its answer on ``tensors`` to be that of greedy suppression."""
         scores = self.rules.scores(tensors)
         above = (scores > self.score_threshold).sum(dim=(1, 2))
-        boxes, sure, classes = self._candidates(tensors)
+        boxes, sure, classes = self._candidates(tensors, self.post.candidates)
         overlaps = self._overlaps(boxes, classes) * (sure > self.score_threshold)[:, None, :]
         kept, rounds = torch.ones_like(sure), torch.zeros_like(above)
         while True:
@@ -88,16 +104,16 @@ class Tail(nn.Module):
             rounds += changes
             kept = after
 
-    def _candidates(self, tensors: "list[Tensor] | tuple[Tensor, ...]") -> tuple[Tensor, Tensor, Tensor]:
-        """Return boxes (B, k, 4), scores (B, k) and classes (B, k) of the surest k, in descending order."""
+    def _candidates(self, tensors: Sequence[Tensor], most: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return boxes (B, k, 4), scores (B, k) and classes (B, k) of the surest ``most``, in descending order."""
         scores, regression = self.rules.scores(tensors), tensors[1]
         num_places, num_classes = scores.shape[1:]
-        k = min(self.post.candidates, num_places * num_classes)
+        k = min(most, num_places * num_classes)
         sure, index = scores.flatten(1).topk(k, dim=1)
         place = torch.div(index, num_classes, rounding_mode="trunc")
         classes = index - place * num_classes
         rows = place[:, :, None].expand(-1, -1, 4)
-        anchors = self.anchors.to(regression.dtype).expand(len(regression), -1, -1)
+        anchors = self.anchors.to(regression.dtype).expand(regression.shape[0], -1, -1)
         return self._boxes(regression.gather(1, rows), anchors.gather(1, rows)), sure, classes
 
     def _boxes(self, regression: Tensor, anchors: Tensor) -> Tensor:
@@ -107,12 +123,14 @@ class Tail(nn.Module):
         x, y = boxes[..., 0::2].clamp(0.0, float(width)), boxes[..., 1::2].clamp(0.0, float(height))
         return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
 
-    def _kept(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> Tensor:
-        """Return which candidates stay, (B, k), 1 or 0."""
+    def _kept(self, boxes: Tensor, scores: Tensor, classes: Tensor, *, until_settled: bool = False) -> Tensor:
+        """Return which candidates stay, (B, k), 1 or 0; ``until_settled`` looks after each round whether more help."""
         overlaps = self._overlaps(boxes, classes)
         kept = torch.ones_like(scores)
         for _ in range(self.post.rounds):
-            kept = _suppress(overlaps, kept)
+            before, kept = kept, _suppress(overlaps, kept)
+            if until_settled and torch.equal(before, kept):
+                break
         return kept * (scores > self.score_threshold).to(scores.dtype)
 
     def _overlaps(self, boxes: Tensor, classes: Tensor) -> Tensor:
@@ -123,7 +141,7 @@ class Tail(nn.Module):
         shared = sides[..., 0] * sides[..., 1]
         area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
         iou = shared / (area[:, :, None] + area[:, None, :] - shared)
-        order = torch.arange(boxes.shape[1], device=boxes.device).expand(len(boxes), -1)  # no constant of k x k
+        order = torch.arange(boxes.shape[1], device=boxes.device).expand(boxes.shape[0], -1)  # no constant of k x k
         drops = (iou > self.iou_threshold) & (classes[:, :, None] == classes[:, None, :])
         return (drops & (order[:, None, :] < order[:, :, None])).to(boxes.dtype)
 
@@ -139,3 +157,9 @@ class Tail(nn.Module):
 def _suppress(overlaps: Tensor, kept: Tensor) -> Tensor:
     """Return which candidates (B, k) stay where those that are ``kept`` drop what they overlap."""
     return 1 - (overlaps * kept[:, None, :]).amax(dim=2)
+
+
+def _padded(rows: Tensor, count: int, value: float) -> Tensor:
+    """Return ``rows`` (B, n, ...) with rows of ``value`` behind them up to ``count``."""
+    shape = rows.shape[0], count - rows.shape[1], *rows.shape[2:]
+    return torch.cat([rows, rows.new_full(shape, value)], dim=1)

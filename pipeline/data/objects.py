@@ -47,22 +47,22 @@ class Objects:
             self.boxes[rows], self.categories[rows], self.ignored[rows], self.areas[rows], offsets, self.sizes[chosen]
         )
 
-    def counts(self, num_classes: int) -> Integers:
-        """Return how many objects of each class there are that are not ignored, shape (num_classes,)."""
-        return np.bincount(self.categories[~self.ignored], minlength=num_classes)
+    def counts(self, num_categories: int) -> Integers:
+        """Return how many objects of each class there are that are not ignored, shape (num_categories,)."""
+        return np.bincount(self.categories[~self.ignored], minlength=num_categories)
 
-    def strata(self, num_classes: int, counts: Integers) -> Integers:
+    def strata(self, num_categories: int, counts: Integers) -> Integers:
         """Return by what each image is drawn into splits, shape (N,): the rarest class on it.
 
-        It is ``num_classes`` for an image without objects that are not ignored.
+        It is ``num_categories`` for an image without objects that are not ignored.
 
         Args:
-            counts: how many objects of each class there are, shape (num_classes,); of equal counts the first is taken.
+            counts: how many objects each class has, shape (num_categories,); of equal counts the first is taken.
         """
         by_count = np.argsort(counts, kind="stable")  # the rarest first
-        places = np.empty(num_classes + 1, dtype=np.int64)
-        places[by_count] = np.arange(num_classes)
-        found = np.full(len(self), num_classes, dtype=np.int64)
+        places = np.empty(num_categories + 1, dtype=np.int64)
+        places[by_count] = np.arange(num_categories)
+        found = np.full(len(self), num_categories, dtype=np.int64)
         kept = ~self.ignored
         np.minimum.at(found, self.images[kept], places[self.categories[kept]])
-        return np.append(by_count, num_classes)[found]
+        return np.append(by_count, num_categories)[found]

@@ -69,11 +69,11 @@ class SplitFacts:
             kept.categories, digests, kept.names, left_out=len(split.categories) - len(positions), objects=kept.objects
         )
 
-    def counts(self, num_classes: int) -> NDArray[np.int64]:
-        """Return how many objects of each class there are, or images where these have none, shape (num_classes,)."""
+    def counts(self, num_categories: int) -> NDArray[np.int64]:
+        """Return how many objects of each class there are, or images where these have none, shape (num_categories,)."""
         if self.objects is None:
-            return np.bincount(self.categories, minlength=num_classes)
-        return self.objects.counts(num_classes)
+            return np.bincount(self.categories, minlength=num_categories)
+        return self.objects.counts(num_categories)
 
 
 @dataclass(frozen=True)

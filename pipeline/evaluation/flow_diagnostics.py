@@ -17,7 +17,6 @@ from pipeline.distillation.teacher_loss import FrozenTeacher
 from pipeline.tasks.base import Task
 from pipeline.tasks.verification import scores_with_error
 
-BATCH_SIZE = 256
 Row = dict[str, Any]
 Figures = dict[tuple[str, int], dict[str, float]]
 """From (flow, step) to the mean of each figure."""
@@ -71,7 +70,7 @@ class FlowDiagnostics:
         found: list[list[_Found]] = []
         for module in (self.flows.student, *filter(None, self.flows.transforms)):
             module.eval().to(device)
-        for batch in ordered_batches(split, BATCH_SIZE, device):
+        for batch in ordered_batches(split, self.task.batch_size, device):
             found.append(self._found(batch, num_steps))
             for key, values in self._batch_figures(batch, num_steps):
                 total = figures.setdefault(key, dict.fromkeys(values, 0.0))
@@ -126,8 +125,11 @@ class FlowDiagnostics:
         """Return the outputs on a batch of each step, and of a student that stops after it."""
         student = self.flows.student
         steps = student.step_predictions(batch.images, num_steps)
-        stopped = [student.combine(steps[: i + 1]) for i in range(num_steps)]
-        return [_Found(*map(self.outputs, pair)) for pair in zip(steps, stopped, strict=True)]
+        found = []
+        for i, step in enumerate(steps):
+            stopped, alone = student.combine(steps[: i + 1]), self.outputs(step)
+            found.append(_Found(alone, alone if stopped is step else self.outputs(stopped)))
+        return found
 
     def _scores(self, found: Sequence[_Found], truth: Truth) -> dict[str, float]:
         """Return the primary score of a step, ``found`` of each batch, and that of a student that stops after it."""

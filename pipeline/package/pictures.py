@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -10,14 +10,17 @@ from pipeline.core.arrays import Pixels
 from pipeline.core.errors import UserError
 from pipeline.core.printable import printable
 from pipeline.core.text_table import counted
-from pipeline.data.decoding import Shown, decode_image, decode_shown
-from pipeline.data.image_bytes import read_image_bytes
-from pipeline.data.letterbox import letterbox_scale, letterboxed
+from pipeline.data.decoding import Resize
+from pipeline.data.reading import Fit, read_image, read_shown
 from pipeline.data.sources.archive import is_archive, opened_folder
 from pipeline.data.sources.image_tree import read_tree
 from pipeline.tasks.base import Image, Placement
 
 logger = logging.getLogger(__name__)
+
+
+SCALES: dict[Resize, Callable[[float, float], float]] = {"central_square": max, "letterbox": min}
+"""Which of what the height and the width allow becomes the scale of an image: it covers the input, or fits into it."""
 
 
 class ImageFile(NamedTuple):
@@ -78,35 +81,18 @@ def read_whole(file: ImageFile) -> Image:
     Raises:
         UserError: it cannot be read.
     """
-    name = printable(file.name)
-    return decode_image(name, read_image_bytes(file.path, name))
+    return read_image(printable(file.name), file.path, Fit())
 
 
-def read_picture(file: ImageFile, image_size: tuple[int, int], *, resize: str) -> Picture | UserError:
+def read_picture(file: ImageFile, image_size: tuple[int, int], *, resize: Resize) -> Picture | UserError:
     """Return the image in ``file`` brought to ``image_size`` (H, W) as in training, or why it cannot be read.
 
     Args:
         resize: how; see ``pipeline.tasks.base.Task.resize``.
     """
-    name = printable(file.name)
     try:
-        read, scale = _FITTED[resize](name, read_image_bytes(file.path, name), image_size)
+        read = read_shown(printable(file.name), file.path, Fit(image_size, how=resize))
     except UserError as error:
         return error
+    scale = SCALES[resize](*(side / own for side, own in zip(image_size, read.size, strict=True)))
     return Picture(read.pixels.transpose(2, 0, 1), Placement(file.name, read.size, scale))
-
-
-def _letterboxed(name: str, data: bytes, image_size: tuple[int, int]) -> tuple[Shown, float]:
-    whole = decode_shown(name, data)
-    return whole._replace(pixels=letterboxed(whole.pixels, image_size)), letterbox_scale(whole.size, image_size)
-
-
-def _central_square(name: str, data: bytes, image_size: tuple[int, int]) -> tuple[Shown, float]:
-    cut = decode_shown(name, data, image_size)
-    return cut, max(side / own for side, own in zip(image_size, cut.size, strict=True))
-
-
-_FITTED: Mapping[str, Callable[[str, bytes, tuple[int, int]], tuple[Shown, float]]] = {
-    "central_square": _central_square,
-    "letterbox": _letterboxed,
-}

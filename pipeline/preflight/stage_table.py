@@ -94,6 +94,8 @@ class StageEntry(Entry):
 
 _TRAINING_OF_TASKS = "pipeline/tasks/*/training.py"
 _MAKING_OF_PRECISIONS = "pipeline/export/onnx/*"
+_NETWORKS_OF_TASKS = (_TRAINING_OF_TASKS, "pipeline/tasks/*/restrictions.py", "models/detection/*")
+"""What tasks load where networks are, or where the probe asks which networks there can be."""
 
 _DATA = PathOption("--data", "Packed data.", Kind.INPUT, "artifacts/data")
 _TEACHER = PathOption("--teacher", "Folder of the teacher.", Kind.INPUT, "artifacts/teacher")
@@ -120,7 +122,7 @@ STAGES = Table(
         options=(PathOption("--out", "Folder to write: the splits and data.json.", Kind.OUTPUT, "artifacts/data"),),
         params=("base.seed", "prepare_data"),
         facts=("inputs.data",),
-        never_loads=(_TRAINING_OF_TASKS,),
+        never_loads=_NETWORKS_OF_TASKS,
     ),
     StageEntry(
         name="train_teacher",
@@ -241,7 +243,7 @@ STAGES = Table(
         ),
         params=("export_tensorrt",),
         facts=("tensorrt",),
-        never_loads=(_MAKING_OF_PRECISIONS, _TRAINING_OF_TASKS),
+        never_loads=(_MAKING_OF_PRECISIONS, *_NETWORKS_OF_TASKS),
     ),
     StageEntry(
         name="evaluate",
@@ -329,7 +331,7 @@ STAGES = Table(
                 "reports/score_by_steps.csv",
             ),
         ),
-        never_loads=(_MAKING_OF_PRECISIONS, _TRAINING_OF_TASKS),
+        never_loads=(_MAKING_OF_PRECISIONS, *_NETWORKS_OF_TASKS),
     ),
     StageEntry(
         name="package",
@@ -346,7 +348,7 @@ STAGES = Table(
             PathOption("--out", "Folder to write.", Kind.OUTPUT, "artifacts/package"),
         ),
         params=("export_tensorrt", "package"),
-        never_loads=(_MAKING_OF_PRECISIONS, _TRAINING_OF_TASKS),
+        never_loads=(_MAKING_OF_PRECISIONS, *_NETWORKS_OF_TASKS),
     ),
 )
 

@@ -56,6 +56,8 @@ class Parity(NamedTuple):
 
     def in_words(self) -> str:
         """Return what was compared, and what was found."""
+        if not self.total:
+            return f"there were no {self.counted} to count"
         same = f"{self.agreement:.2%} of {self.total:,} {self.counted} get the trained network's answer"
         if self.difference is None:
             return same

@@ -26,16 +26,22 @@ class Restriction:
 
     def faults(self, params: BaseModel) -> Iterator[str]:
         """Yield a line on each key of ``params`` that has a refused value."""
-        if all(_at(params, key)[0] in values for key, values in self.matters_with.items()):
-            yield from self._faults(self.shown_as or self.key, *_at(params, self.key))
+        if not all(_at(params, key)[0] in values for key, values in self.matters_with.items()):
+            return
+        for key, value, default in _leaves(self.key, *_at(params, self.key)):
+            if value in self.refused if self.refused is not None else value != default:
+                shown = self.shown_as or key
+                advice = self.advice or f"set it to {_in_words(default)}"
+                yield f"{shown}: got {_in_words(_at(params, shown)[0])}, but {self.reason}; {advice}"
 
-    def _faults(self, key: str, value: Any, default: Any) -> Iterator[str]:
-        if isinstance(value, BaseModel):
-            for name in type(value).model_fields:
-                yield from self._faults(f"{key}.{name}", getattr(value, name), getattr(default, name))
-        elif value in self.refused if self.refused is not None else value != default:
-            advice = self.advice or f"set it to {_in_words(default)}"
-            yield f"{key}: got {_in_words(value)}, but {self.reason}; {advice}"
+
+def _leaves(key: str, value: Any, default: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each key at or below ``key`` that is no section, with its value and its default."""
+    if not isinstance(value, BaseModel):
+        yield key, value, default
+        return
+    for name in type(value).model_fields:
+        yield from _leaves(f"{key}.{name}", getattr(value, name), getattr(default, name))
 
 
 def _at(params: BaseModel, key: str) -> tuple[Any, Any]:

@@ -26,6 +26,7 @@ from pipeline.training.objective import AveragedApart, Loss, Objective
 from pipeline.training.optim import WeightAverage, build_optimizer
 from pipeline.training.progress import Progress, progress
 from pipeline.training.settings import Training
+from pipeline.training.small_convolutions import strides_taken_first
 from pipeline.training.step import TrainingStep
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ def train(
         _compiled(objective, execution),
         _shown(settings.epochs, len(rows), batches, execution) as shown,
         nondeterminism_explained(),
+        strides_taken_first(objective.network, execution.device),
     ):
         run_epoch = _EpochRunner(step, batches, execution, seed=seed, key=key)
         concern = None

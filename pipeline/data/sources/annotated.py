@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,9 +97,10 @@ def image_set(images: Sequence[Annotated], names: ShownNames, remarks: Remarks, 
         are_parts: whether the corners of boxes are parts of the image's width and height.
 
     Raises:
-        UserError: an image has another size than its annotations say.
+        UserError: an image has another size than its annotations say, or is there twice.
     """
     files = [image.file for image in images]
+    _check_once(images, names)
     placed = [_placed(image, names(image.file), remarks, are_parts=are_parts) for image in images]
 
     def read(positions: Indices, fit: Fit) -> Iterator[Image | UserError]:
@@ -109,6 +109,17 @@ def image_set(images: Sequence[Annotated], names: ShownNames, remarks: Remarks, 
 
     categories = np.zeros(len(files), dtype=np.int64)
     return ImageSet(categories, [names.below(file) for file in files], read, files, _table(placed))
+
+
+def _check_once(images: Sequence[Annotated], names: ShownNames) -> None:
+    seen: dict[Path, str] = {}
+    for image in images:
+        if image.file in seen:
+            raise UserError(
+                f"{image.where}: is of {names(image.file)}, and so is {seen[image.file]}; merge them: what one of them "
+                "lacks would count as not there"
+            )
+        seen[image.file] = image.where
 
 
 class _Placed(NamedTuple):
@@ -194,7 +205,7 @@ def _has_extent(boxes: Boxes) -> NDArray[np.bool_]:
     return np.asarray((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
 
 
-ROUNDING = 1e-6
+ROUNDING = 1e-4
 """Part of an image's longer side by which a box may reach over the edge without being counted."""
 
 
@@ -237,37 +248,12 @@ def detection_source(
     )
 
 
-def _counts(images: ImageSet, num_classes: int) -> Indices:
+def _counts(images: ImageSet, num_categories: int) -> Indices:
     assert images.objects is not None
-    return images.objects.counts(num_classes)
+    return images.objects.counts(num_categories)
 
 
-def _with_strata(images: ImageSet, num_classes: int, counts: Indices) -> ImageSet:
+def _with_strata(images: ImageSet, num_categories: int, counts: Indices) -> ImageSet:
     assert images.objects is not None
-    strata = images.objects.strata(num_classes, counts)
+    strata = images.objects.strata(num_categories, counts)
     return ImageSet(strata, images.names, images.read, images.files, images.objects)
-
-
-def number(value: object, where: str) -> float:
-    """Return ``value`` of an annotation as a number.
-
-    Raises:
-        UserError: it is none, not finite, or beyond what a float holds; names ``where`` it stands.
-    """
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            if math.isfinite(value):
-                return float(value)
-        except OverflowError:
-            pass
-    raise UserError(f"{where}: has {shortened(value)}, expected a finite number; repair the file that wrote it")
-
-
-LONGEST = 40
-"""Characters of a value that a message shows."""
-
-
-def shortened(value: object) -> str:
-    """Return ``value`` of a file as a message shows it."""
-    text = ascii(value) if not isinstance(value, int) or abs(value) < 10**LONGEST else "an endless integer"
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."

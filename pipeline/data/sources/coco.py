@@ -44,7 +44,7 @@ def open_coco(
         listed = list_folder(top)
         files = find_annotations(listed, annotations, names)
         tree = tree_of(listed)
-        index = ImageIndex.of(tree)
+        index = ImageIndex(tree)
         contents = {split: read_coco(file, names) for split, file in files.items()}
         categories = _classes(list(contents.values()))
         classes = {own: position for position, own in enumerate(categories)}

@@ -10,8 +10,9 @@ from typing import Any
 
 from pipeline.core.errors import UserError, readable_file
 from pipeline.core.printable import printable
-from pipeline.data.sources.annotated import Box, Remarks, number, shortened
+from pipeline.data.sources.annotated import Box, Remarks
 from pipeline.data.sources.frames import Size
+from pipeline.data.sources.odd_values import number, shortened
 
 DUPLICATE_ID = "annotation(s) have an id that another one has, each counts as an object of its own"
 NO_BOX = "object(s) have an outline and no box: the box is that of the outline"
@@ -62,18 +63,12 @@ def read_coco(file: Path, show: Callable[[Path], str]) -> CocoFile:
     content = _loaded(file, where)
     categories = dict(sorted(_categories(_entries(content, "categories", where), where).items()))
     images: dict[int | str, CocoImage] = {}
-    names: dict[PurePosixPath, str] = {}
     for position, entry in enumerate(_entries(content, "images", where)):
         image_id = _image_id(entry.get("id"), f"{where}: images[{position}]: id")
         image = _image(entry, f"{where}: image {shortened(image_id)}")
         if image_id in images:
             raise UserError(f"{image.where} is there twice; give each image an id of its own")
-        if image.name in names:
-            raise UserError(
-                f"{image.where}: has the file_name '{printable(image.name)}' of {names[image.name]}; "
-                "merge the two entries"
-            )
-        images[image_id], names[image.name] = image, image.where.removeprefix(f"{where}: ")
+        images[image_id] = image
     if not images:
         raise UserError(f"{where}: names no images; give the file that describes them")
     used: set[int] = set()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipeline.core.errors import UserError
@@ -96,25 +96,32 @@ def _given(split: str, file: Path, found: set[Path], show: Show) -> Path:
     return file
 
 
-@dataclass(frozen=True)
 class ImageIndex:
     """The images below a folder by their paths, in the composed form of Unicode."""
 
-    top: Path
-    folders: list[ImageTree]
-    files: dict[str, Path]
+    def __init__(self, top: ImageTree) -> None:
+        self.top = top.path
+        self.folders = [tree.path for tree in top.walk() if tree.count]
+        self._files = {_composed(file.relative_to(top.path).as_posix()): file for file in top.files()}
+        self._by_name: dict[str, list[str]] = defaultdict(list)
+        for path in self._files:
+            self._by_name[path.rpartition("/")[2]].append(path)
 
-    @classmethod
-    def of(cls, top: ImageTree) -> ImageIndex:
-        """Return the index of the images in and below ``top``."""
-        files = {_composed(file.relative_to(top.path).as_posix()): file for file in top.files()}
-        return cls(top.path, [tree for tree in top.walk() if tree.count], files)
+    def counts(self, names: Sequence[PurePosixPath]) -> Counter[Path]:
+        """Return how many images called ``names`` there are below each folder, of those that have any."""
+        found: Counter[str] = Counter()
+        for name in names:
+            wanted = f"/{_composed(name.as_posix())}"
+            for path in self._by_name.get(wanted.rpartition("/")[2], ()):
+                if f"/{path}".endswith(wanted):
+                    found[path[: max(0, len(path) - len(wanted))]] += 1
+        return Counter({self.top / folder: count for folder, count in found.items()})
 
     def below(self, folder: Path, names: Sequence[PurePosixPath]) -> Iterator[Path | None]:
         """Yield the image of each of ``names`` below ``folder``, None where there is none."""
         place = PurePosixPath(folder.relative_to(self.top).as_posix())
         for name in names:
-            yield self.files.get(_composed((place / name).as_posix()))
+            yield self._files.get(_composed((place / name).as_posix()))
 
 
 def _composed(text: str) -> str:
@@ -130,24 +137,26 @@ def locate(names: Sequence[PurePosixPath], annotations: Path, index: ImageIndex,
     Raises:
         UserError: an image is missing, or several folders have all of them.
     """
+    counts = index.counts(names)
     for folders in _by_nearness(annotations, index):
-        found = {folder: list(index.below(folder, names)) for folder in folders}
-        best = max(found, key=lambda folder: sum(file is not None for file in found[folder]), default=None)
-        if best is None or not any(found[best]):
+        best = max(folders, key=lambda folder: counts[folder], default=None)
+        if best is None or not counts[best]:
             continue
-        missing = [name for name, file in zip(names, found[best], strict=True) if file is None]
+        found = list(index.below(best, names))
+        missing = [name for name, file in zip(names, found, strict=True) if file is None]
         if missing:
             raise UserError(
-                f"{show(annotations)}: {len(missing)} of the {len(names)} images that it names are not in {show(best)} "
-                f"(or no images), the first is '{printable(missing[0])}'; fetch them, or take them out of the file"
+                f"{show(annotations)}: {len(missing)} of the {len(names)} images that it names are not in "
+                f"{show(best)}, or are no images, the first is '{printable(missing[0])}'; fetch them, or take them out "
+                "of the file"
             )
-        others = [folder for folder, files in found.items() if folder != best and None not in files]
+        others = [folder for folder in folders if folder != best and counts[folder] == counts[best]]
         if others:
             raise UserError(
                 f"{show(annotations)}: its images could be those in {show(best)} or in {show(others[0])}; call one of "
                 f"the folders '{printable(annotations.stem)}', or move the file beside its images"
             )
-        return [file for file in found[best] if file is not None]
+        return [file for file in found if file is not None]
     raise UserError(
         f"{show(annotations)}: none of the {len(names)} images that it names is below {show(index.top)}, the first is "
         f"'{printable(names[0])}'; put them there, in a folder of the split's name"
@@ -157,11 +166,11 @@ def locate(names: Sequence[PurePosixPath], annotations: Path, index: ImageIndex,
 def _by_nearness(annotations: Path, index: ImageIndex) -> Iterator[list[Path]]:
     """Yield the folders in which the images of ``annotations`` may lie, in groups, the likeliest first."""
     role, stem = role_of(annotations), annotations.stem.lower()
-    called = [tree.path for tree in index.folders if tree.path != index.top and stem.endswith(tree.name.lower())]
-    of_split = [tree.path for tree in index.folders if role is not None and split_role(tree.name) == role]
-    of_others = [tree.path for tree in index.folders if split_role(tree.name) not in (role, None)]
+    called = [folder for folder in index.folders if folder != index.top and stem.endswith(folder.name.lower())]
+    of_split = [folder for folder in index.folders if role is not None and split_role(folder.name) == role]
+    of_others = [folder for folder in index.folders if split_role(folder.name) not in (role, None)]
     seen: set[Path] = set(of_others if role is not None else ())
-    for group in ([annotations.parent], called, of_split, [tree.path for tree in index.folders]):
+    for group in ([annotations.parent], called, of_split, index.folders):
         folders = [folder for folder in dict.fromkeys(group) if folder not in seen]
         seen.update(folders)
         yield folders

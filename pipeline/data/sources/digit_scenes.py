@@ -111,16 +111,15 @@ def _annotations(scene: Scene, image_id: int, *, first_id: int) -> list[dict[str
 
 
 def make_scene(scans: Scans, generator: np.random.Generator) -> Scene:
-    """Return a scene of 1 to ``MOST_DIGITS`` digits in tinted ink over a smooth background with noise."""
+    """Return a scene of 1 to ``MOST_DIGITS`` digits in dark, tinted ink over a smooth, light background with noise."""
     pixels, boxes, digits = _background(generator), list[Box](), list[int]()
-    is_dark = pixels.mean() > 0.5
     for _ in range(generator.integers(1, MOST_DIGITS + 1)):
         row = int(generator.integers(len(scans.digits)))
         ink = _enlarged(scans.ink[row], int(generator.integers(SIDES[0], SIDES[1] + 1)))
         box = _free_place(ink.shape, boxes, generator)
         if box is None:
             continue
-        tint = generator.uniform(0.0, 0.35, 3) if is_dark else generator.uniform(0.65, 1.0, 3)
+        tint = generator.uniform(0.0, 0.35, 3)
         x1, y1, x2, y2 = box
         pixels[y1:y2, x1:x2] += ink[..., None] * (tint - pixels[y1:y2, x1:x2])
         boxes.append(box)
@@ -130,8 +129,8 @@ def make_scene(scans: Scans, generator: np.random.Generator) -> Scene:
 
 
 def _background(generator: np.random.Generator) -> Pixels:
-    """Return (SIDE, SIDE, 3): colours that change slowly around one that is drawn, light or dark."""
-    middle = generator.choice([0.25, 0.75]) + generator.uniform(-0.1, 0.1, 3)
+    """Return (SIDE, SIDE, 3): light colours that change slowly around one that is drawn."""
+    middle = 0.75 + generator.uniform(-0.1, 0.1, 3)
     coarse = (middle + generator.normal(0, 0.05, (4, 4, 3))).clip(0, 1)
     smooth = Image.fromarray((255 * coarse).round().astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     return np.asarray(smooth) / 255

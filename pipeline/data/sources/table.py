@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from models.core.table import Entry, Table
 from pipeline.data.sources.coco_layout import coco_fingerprint
 from pipeline.data.sources.fingerprints import directory_or_archive, fetched_by_torchvision
+from pipeline.data.sources.voc_layout import voc_fingerprint
+from pipeline.data.sources.yolo_layout import yolo_fingerprint
 
 if TYPE_CHECKING:
     from pipeline.data.sources.settings import PrepareData
@@ -115,6 +117,18 @@ def _coco() -> Open:
     return open_coco
 
 
+def _yolo() -> Open:
+    from pipeline.data.sources.yolo import open_yolo
+
+    return open_yolo
+
+
+def _voc() -> Open:
+    from pipeline.data.sources.voc import open_voc
+
+    return open_voc
+
+
 SOURCES = Table(
     "data source",
     SourceEntry(name="digits", description="8 x 8 scans of handwritten digits, embedded", load=_digits, image_size=8),
@@ -154,5 +168,21 @@ SOURCES = Table(
         has_files=True,
         task="detection",
         takes_annotations=True,
+    ),
+    SourceEntry(
+        name="yolo",
+        description="objects in boxes: YOLO's files of labels beside a data.yaml",
+        load=_yolo,
+        fingerprint=yolo_fingerprint,
+        has_files=True,
+        task="detection",
+    ),
+    SourceEntry(
+        name="voc",
+        description="objects in boxes: Pascal VOC's XML files",
+        load=_voc,
+        fingerprint=voc_fingerprint,
+        has_files=True,
+        task="detection",
     ),
 )

@@ -25,6 +25,13 @@ def _of_training(section: str) -> Iterator[Restriction]:
 
 RESTRICTIONS = (
     Restriction(
+        key="prepare_data.known_size",
+        shown_as="prepare_data.image_size",
+        refused=(None,),
+        reason="images with objects are brought to one size, which a detector is built for",
+        advice="give a number of pixels or [height, width], e.g. 640 or [480, 640]",
+    ),
+    Restriction(
         key="distill_student.method",
         refused=("ofm_kt",),
         reason="a detector has no logits of an image whose mean its steps could follow",
@@ -46,7 +53,7 @@ RESTRICTIONS = (
     Restriction(
         key="distill_student.detector.kind",
         refused=tuple(name for name, entry in DETECTORS.items() if not entry.deploys),
-        reason="it can teach, but not be deployed",
+        reason="it can teach, and not be deployed",
         advice=f"use {' or '.join(name for name, entry in DETECTORS.items() if entry.deploys)}",
     ),
     Restriction(key="train_teacher.classes", reason="a detector's outputs are chosen by the data's category ids"),

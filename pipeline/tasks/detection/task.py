@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from models.detection.detectors import DETECTORS
 from pipeline.core.arrays import Outputs, Truth
 from pipeline.core.errors import GateError
 from pipeline.core.signature import Signature, TensorSpec, image_input
@@ -89,6 +88,8 @@ class Detection(Task):
         """Return the task with thresholds of ``network``'s detector where ``detections`` leave them open."""
         own = {}
         if "detector" in network:
+            from models.detection.detectors import DETECTORS
+
             entry = DETECTORS[network["detector"]]
             thresholds = {"score_threshold": entry.score_threshold, "iou_threshold": entry.iou_threshold}
             own = {name: value for name, value in thresholds.items() if getattr(detections, name) is None}

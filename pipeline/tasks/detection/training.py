@@ -1,14 +1,15 @@
 """How detectors are built, trained and watched."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.detection.building import build_detector
+from models.detection.building import Choices, build_detector
 from models.detection.places import Places
+from models.detection.published import PUBLISHED
 from models.detection.tail import PostProcessing, Tail
 from pipeline.core.arrays import Outputs, Pixels, concatenate
 from pipeline.core.distributed import all_gather_objects, all_reduce_sum, local_shard
@@ -17,7 +18,9 @@ from pipeline.data.dataset import DataInfo, Split
 from pipeline.data.packed_batches import ordered_batches
 from pipeline.data.settings import Augment
 from pipeline.networks.spec import NetworkSpec
+from pipeline.networks.weights import Weights
 from pipeline.tasks.base import Task
+from pipeline.tasks.detection.coco_weights import choose_categories
 from pipeline.tasks.detection.tail_check import require_enough
 from pipeline.tasks.detection.targets import BoxTargets
 from pipeline.tasks.settings import Detections
@@ -110,7 +113,7 @@ class DetectionTraining(TaskTraining):
 
     def read_targets(self, tensors: Mapping[str, Tensor]) -> Targets:
         """Return the objects."""
-        return BoxTargets(**{name: tensors[name] for name in self.task.truth_names})
+        return BoxTargets.of(tensors)
 
     def build_mix(self, augment: Augment, info: DataInfo) -> Mix | None:  # noqa: ARG002
         """Return None: boxes of mixed images mean nothing."""
@@ -137,6 +140,16 @@ class DetectionTraining(TaskTraining):
             ValueError: the backbone is unknown or has no such stages, or the images do not suit the levels.
         """
         return build_detector(**spec.arguments)
+
+    def published_names(self, settings: NetworkChoice) -> Sequence[str]:
+        """Return torchvision's name of the detector, where it publishes one."""
+        kind, backbone = settings.detector.model_dump()["kind"], settings.backbone.removeprefix("torchvision:")
+        wanted = kind, f"torchvision:{backbone}"
+        return [name for name, known in PUBLISHED.items() if (known.detector, known.backbone) == wanted]
+
+    def choose_outputs(self, weights: Weights, info: DataInfo) -> Weights:
+        """Return ``weights`` with the classes of ``info``, where they were trained on COCO by torchvision."""
+        return choose_categories(weights, info.class_names)
 
     def output_arguments(self, info: DataInfo) -> dict[str, Any]:
         """Return the number of classes."""
@@ -177,6 +190,6 @@ def count_places(network: Mapping[str, Any]) -> int:
     Args:
         network: arguments of ``build_detector``, and of what is built around a detector.
     """
-    names = inspect.signature(build_detector).parameters
+    names = {*inspect.signature(build_detector).parameters, *Choices._fields}
     with torch.device("meta"):
         return len(build_detector(**{name: value for name, value in network.items() if name in names}).places)
