@@ -40,8 +40,10 @@ TOLERANCE = 1.0
 LARGEST_BOX = 700
 """Pixels of the largest box of a letterboxed image."""
 SIZES = [(64, 96), (50, 90), (96, 64), (40, 120), (200, 150), (130, 300)]
-LARGE = (1407, 2003)
-"""Decoded reduced; by 8 neither side is divided."""
+LARGE = {7: (1408, 2000), 8: (1407, 2003), 13: (1407, 2003), 14: (1408, 2000)}
+"""Photos, which are decoded reduced where a view needs no more; of two the sides are no multiples of any reduction."""
+TURNED = {7, 13}
+"""Those that were taken upside down."""
 
 
 def painted(size: tuple[int, int], generator: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, list[int]]]]:
@@ -61,16 +63,16 @@ def painted(size: tuple[int, int], generator: np.random.Generator) -> tuple[np.n
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> Path:
-    """Return the folder of 30 painted images in COCO's format, one of them a large photo of a turned camera."""
+    """Return the folder of 30 painted images in COCO's format, four of them large photos."""
     root, generator = tmp_path / "scenes", np.random.default_rng(5)
     root.mkdir()
     images, annotations = [], []
     for number in range(30):
-        size = LARGE if number == 7 else SIZES[number % len(SIZES)]
+        size = LARGE.get(number, SIZES[number % len(SIZES)])
         image, objects = painted(size, generator)
-        name, exif = f"{number}.png", Image.Exif()
-        if number == 7:
-            name, exif[0x0112] = f"{number}.jpg", 3
+        name, exif = f"{number}.{'jpg' if number in LARGE else 'png'}", Image.Exif()
+        if number in TURNED:
+            exif[0x0112] = 3
             image = image[::-1, ::-1]
         Image.fromarray(image).save(root / name, quality=95, exif=exif)
         images.append({"id": number, "file_name": name, "height": size[0], "width": size[1]})
