@@ -319,7 +319,7 @@ def test_a_killed_reader_ends_prepare_data_in_one_line(
 ) -> None:
     monkeypatch.setattr("pipeline.data.reading.FEW", 10)
     monkeypatch.setattr("pipeline.data.reading.num_cores", lambda: 2)
-    monkeypatch.setattr("pipeline.data.reading.decode_image", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr("pipeline.data.reading.decode_shown", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
     result = prepare(images, **INDEX)
     assert result.exit_code == 1
     assert result.output.splitlines()[-1].startswith("error: a process that reads images was killed")

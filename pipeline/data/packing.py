@@ -116,8 +116,8 @@ def _common_size(train: ImageSet, settings: PrepareData, resize: Resize, task: s
         )
     if resize == "letterbox" and settings.known_size is None:
         raise UserError(
-            f"prepare_data.image_size: got null, but the task {task} needs one size that all images are scaled to fit; "
-            "give a number of pixels or [height, width], multiples of 32 for most networks, e.g. 640 or [480, 640]"
+            f"prepare_data.image_size: got null, but the task {task} brings all images to one size; give a number of "
+            "pixels or [height, width], e.g. 640 or [480, 640]"
         )
     if settings.image_size is not None and settings.known_size is not None:
         return settings.known_size

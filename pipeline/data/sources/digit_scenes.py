@@ -72,7 +72,7 @@ def open_digit_scenes(root: Path | None, download: bool) -> Iterator[ImageSource
 def write_scenes(folder: Path) -> None:
     """Write the scenes into ``folder``: for each split PNG files, and what is on them in COCO's format."""
     generator = np.random.default_rng(SEED)
-    for split, scans in _split_scans(generator).items():
+    for split, scans in split_scans(generator).items():
         place = folder / split
         place.mkdir()
         images: list[dict[str, Any]] = []
@@ -88,7 +88,8 @@ def write_scenes(folder: Path) -> None:
         (place / "_annotations.coco.json").write_text(json.dumps(content))
 
 
-def _split_scans(generator: np.random.Generator) -> dict[str, Scans]:
+def split_scans(generator: np.random.Generator) -> dict[str, Scans]:
+    """Return the scans for each split; no scan is in two."""
     data = load_digits()
     order = generator.permutation(len(data.target))
     ends = round(TRAIN_SHARE * len(order))

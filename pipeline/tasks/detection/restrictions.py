@@ -25,6 +25,13 @@ def _of_training(section: str) -> Iterator[Restriction]:
 
 RESTRICTIONS = (
     Restriction(
+        key="prepare_data.known_size",
+        shown_as="prepare_data.image_size",
+        refused=(None,),
+        reason="images with objects are brought to one size, which a detector is built for",
+        advice="give a number of pixels or [height, width], e.g. 640 or [480, 640]",
+    ),
+    Restriction(
         key="distill_student.method",
         refused=("ofm_kt",),
         reason="a detector has no logits of an image whose mean its steps could follow",
