@@ -52,7 +52,9 @@ def _select_device(name: str) -> torch.device:
     device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda" and was_launched():
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    elif device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", 0)  # PyTorch refuses to make one current that has no index
+    if device.type == "cuda" and device.index >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         if was_launched():
             raise UserError(

@@ -1,0 +1,31 @@
+"""The device that a stage works on; PyTorch's own check of what may become current is run as it is."""
+
+import pytest
+import torch
+from torch._utils import _get_device_index
+
+from pipeline.core.settings import Base
+from pipeline.core.torch_setup import set_up_torch
+
+
+@pytest.fixture
+def _two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(_get_device_index(device)))
+    chosen.clear()
+
+
+chosen: list[int] = []
+
+
+@pytest.mark.usefixtures("_two_gpus")
+@pytest.mark.parametrize(("name", "index"), [("auto", 0), ("cuda", 0), ("cuda:1", 1)])
+def test_a_gpu_becomes_current_by_its_index(name: str, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert set_up_torch("x", Base(device=name, num_threads=None)) == torch.device("cuda", index)
+    assert chosen == [index]
+
+
+def test_a_cpu_has_no_index() -> None:
+    assert set_up_torch("x", Base(device="cpu", num_threads=None)) == torch.device("cpu")
