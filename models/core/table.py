@@ -102,7 +102,7 @@ def choose(table: Mapping[str, Value], name: str, *, kind: str) -> Value:
     return table[name]
 
 
-LISTED = 20
+LISTED = 25
 """So many names, at most, are listed whole."""
 
 
