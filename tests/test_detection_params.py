@@ -81,6 +81,10 @@ def test_the_parameters_of_a_detector_are_taken(params_file: WriteParams, tmp_pa
             "distill_student.method: got fm_kt_theta",
         ),
         (
+            {"distill_student.method": "fm_kt_theta"},
+            "use fm_kt or none or metric or metric_meta, or, of images without boxes, set transfer to logits",
+        ),
+        (
             ON_LOGITS,
             "distill_student.transfer: got logits, but what a detector transfers are the levels of its pyramid; set",
         ),
@@ -159,7 +163,7 @@ def test_every_restriction_is_of_a_key_that_there_is() -> None:
         ({"train_teacher.detector.levels": [3, 4]}, ["train_teacher.backbone", "its stages: 1 ("]),
         (
             {"prepare_data.source": "scenes", "distill_student.detector.width": 48},
-            ["distill_student.backbone", "multiple of 32"],
+            ["distill_student.backbone: detector.width: got 48", "multiple of 32"],
         ),
         ({"distill_student.detector.extra": "p6p7", "train_teacher.detector.extra": "p6p7"}, []),
     ],
@@ -179,7 +183,11 @@ def test_images_that_the_strides_do_not_divide_are_named_with_the_next_sizes(
 ) -> None:
     entry = replace(SOURCES[SCENES], image_size=60)
     monkeypatch.setitem(table.SOURCES._entries, SCENES, entry)
-    refused(run_probe(params_file(of_scenes()), tmp_path), "image_size: got 60 x 60", "56 x 56 or 64 x 64")
+    refused(
+        run_probe(params_file(of_scenes()), tmp_path),
+        "images of 60 x 60 pixels",
+        "prepare_data.image_size, e.g. 56 x 56 or 64 x 64",
+    )
 
 
 def test_weights_of_pairs_are_one_for_each_and_not_all_zero() -> None:

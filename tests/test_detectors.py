@@ -132,15 +132,15 @@ def test_losses_of_half_precision_are_computed_in_float32() -> None:
     [
         (
             {"image_size": (64, 50)},
-            r"got 64 x 50 pixels, .* stride of 8; give multiples of 8, e\.g\. 64 x 48 or 64 x 56",
+            r"64 x 50 pixels .* stride of 8; give multiples of 8 as prepare_data.image_size, e\.g\. 64 x 48 or 64 x 56",
         ),
-        ({"width": 40}, "width: got 40; .*multiple of 32, e.g. 32 or 64"),
-        ({"levels": (3, 2)}, r"levels: got \[3, 2\] .*ascending"),
+        ({"width": 40}, "detector.width: got 40; .*multiple of 32, e.g. 32 or 64"),
+        ({"levels": (3, 2)}, r"detector.levels: got \[3, 2\] .*ascending"),
         ({"levels": (4,)}, r"levels: got \[4\] .*1 \(16 channels\), 2 \(32 channels\), 3 \(64 channels\)"),
         ({"extra": "p8"}, "extra: got 'p8'; give one of pool, p6p7, p6p7_c5"),
         ({"backbone": "torchvision:vit_b_16", "image_size": (32, 32)}, "has no feature maps for a pyramid"),
         ({"detector": "yolo"}, "unknown detector 'yolo'"),
-        ({"detector": "retinanet", "num_convs": 2}, "num_convs: got 2; RetinaNet's branches have 4"),
+        ({"detector": "retinanet", "num_convs": 2}, "detector.num_convs: got 2; RetinaNet's branches have 4"),
     ],
 )
 def test_what_does_not_fit_is_named(changes: dict[str, Any], message: str) -> None:

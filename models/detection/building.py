@@ -82,8 +82,8 @@ def _levels(name: str, backbone: Backbone, levels: Sequence[int] | None) -> tupl
     if list(taken) != sorted(set(taken)) or not taken or taken[0] < 1 or taken[-1] > count:
         found = ", ".join(f"{number} ({width} channels)" for number, width in enumerate(backbone.widths, start=1))
         raise ValueError(
-            f"levels: got {list(taken)} of backbone {name!r}; give stages in ascending order, each once; its stages: "
-            f"{found}"
+            f"detector.levels: got {list(taken)} of backbone {name!r}; give stages in ascending order, each "
+            f"once; its stages: {found}"
         )
     return taken
 
@@ -95,7 +95,7 @@ def _pyramid(backbone: Backbone, levels: Sequence[int], width: int, extra: str) 
 
 def _extra_levels(name: str, channels: int, width: int) -> ExtraFPNBlock:
     if name not in EXTRA_LEVELS:
-        raise ValueError(f"extra: got {name!r}; give one of {', '.join(EXTRA_LEVELS)}")
+        raise ValueError(f"detector.extra: got {name!r}; give one of {', '.join(EXTRA_LEVELS)}")
     if name == "pool":
         return LastLevelMaxPool()
     block = LastLevelP6P7(width if name == "p6p7" else channels, width)

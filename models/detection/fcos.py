@@ -47,8 +47,8 @@ class FcosRules(Rules):
             below = settings.width // GROUPS * GROUPS
             near = f"{below} or {below + GROUPS}" if below else str(GROUPS)
             raise ValueError(
-                f"width: got {settings.width}; FCOS normalises groups of its channels, so give a multiple of {GROUPS}, "
-                f"e.g. {near}"
+                f"detector.width: got {settings.width}; FCOS normalises groups of its channels, so give a multiple "
+                f"of {GROUPS}, e.g. {near}"
             )
         head: nn.Module = CountingHead(settings.width, 1, settings.num_classes, settings.num_convs)
         return head

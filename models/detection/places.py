@@ -86,8 +86,9 @@ def _does_not_fit(maps: Sequence[Tensor], image_size: tuple[int, int]) -> str:
     near = larger if 0 in (pair[0] for pair in fitting) or smaller == larger else f"{smaller} or {larger}"
     size = " x ".join(map(str, image_size))
     return (
-        f"image_size: got {size} pixels, which the {len(maps)} levels of the pyramid do not divide evenly: the "
-        f"coarsest has a stride of {largest}; give multiples of {largest}, e.g. {near}, or take fewer levels"
+        f"the {len(maps)} levels of the pyramid do not divide images of {size} pixels evenly: the coarsest has a "
+        f"stride of {largest}; give multiples of {largest} as prepare_data.image_size, e.g. {near}, or take "
+        "fewer levels"
     )
 
 

@@ -35,7 +35,7 @@ class RetinaNetRules(Rules):
         """Return the head with random weights; raises ValueError for another number of convolutions than four."""
         settings = self.settings
         if settings.num_convs != NUM_CONVS:
-            raise ValueError(f"num_convs: got {settings.num_convs}; RetinaNet's branches have {NUM_CONVS}")
+            raise ValueError(f"detector.num_convs: got {settings.num_convs}; RetinaNet's branches have {NUM_CONVS}")
         return self._head()
 
     def _head(self) -> nn.Module:
@@ -94,7 +94,9 @@ class RetinaNetV2Rules(RetinaNetRules):
     def _head(self) -> nn.Module:
         settings = self.settings
         if settings.width % GROUPS:
-            raise ValueError(f"width: got {settings.width}; the head has {GROUPS} groups of channels, give a multiple")
+            raise ValueError(
+                f"detector.width: got {settings.width}; the head has {GROUPS} groups of channels, give a multiple"
+            )
         norm = partial(nn.GroupNorm, GROUPS)
         head: nn.Module = RetinaNetHead(settings.width, self._num_anchors(), settings.num_classes, norm_layer=norm)
         head.regression_head._loss_type = "giou"  # type: ignore[union-attr]  # noqa: SLF001  (as torchvision sets it)

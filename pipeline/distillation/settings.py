@@ -199,7 +199,7 @@ class DistillStudent(TrainedNetwork):
             able = [name for name, entry in METHODS.items() if self.transfer in entry.transfers]
             raise ValueError(
                 f"method {self.method!r} does not transfer {self.transfer}; use {' or '.join(able)}, "
-                f"or set transfer to {transfers[0]}"
+                f"or, of images without boxes, set transfer to {transfers[0]}"
             )
         return self
 

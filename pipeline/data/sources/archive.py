@@ -52,7 +52,10 @@ def opened_folder(path: Path) -> Iterator[Path]:
     if not path.exists():
         raise UserError(f"{shown}: no such directory or archive")
     if not (is_archive(path.name) and path.is_file()):
-        raise UserError(f"{shown}: neither a directory nor {AN_ARCHIVE}; unpack it into a directory, or pack it as one")
+        raise UserError(
+            f"{shown}: neither a directory nor {AN_ARCHIVE}; give the directory that it lies in, unpack it into one, "
+            "or pack it as an archive"
+        )
     with readable_file(path), path.open("rb") as file:
         is_zip = file.read(len(ZIP_HEAD)) == ZIP_HEAD
     with scratch_folder(Path(os.environ.get("DVC_ROOT", ".")) / ".cache" / "unpacked") as folder:

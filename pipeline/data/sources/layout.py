@@ -150,7 +150,8 @@ def _check_none_is_empty(node: ImageTree, show: Show) -> None:
         if not tree.count:
             found = counted(tree.all_passed_over()) or "nothing"
             raise UserError(
-                f"{show(tree.path)}: the class has no images, it holds {found} (read are {READ}); add some or remove it"
+                f"{show(tree.path)}: the class has no images, it holds {found} (read are {READ}); add some or remove "
+                "it, or, where files say what is on each image, set prepare_data.source to coco, yolo or voc"
             )
 
 

@@ -162,7 +162,7 @@ SOURCES = Table(
     ),
     SourceEntry(
         name="coco",
-        description="objects in boxes: COCO's JSON files, as most tools export them",
+        description="objects in boxes: COCO's JSON files below root, as most tools export them",
         load=_coco,
         fingerprint=coco_fingerprint,
         has_files=True,
@@ -171,7 +171,7 @@ SOURCES = Table(
     ),
     SourceEntry(
         name="yolo",
-        description="objects in boxes: YOLO's files of labels beside a data.yaml",
+        description="objects in boxes: YOLO's files of labels; root holds their data.yaml",
         load=_yolo,
         fingerprint=yolo_fingerprint,
         has_files=True,
@@ -179,7 +179,7 @@ SOURCES = Table(
     ),
     SourceEntry(
         name="voc",
-        description="objects in boxes: Pascal VOC's XML files",
+        description="objects in boxes: Pascal VOC's XML files; root holds Annotations and JPEGImages",
         load=_voc,
         fingerprint=voc_fingerprint,
         has_files=True,

@@ -39,7 +39,8 @@ def require_enough(parts: ExportParts, pixels: Pixels, detections: Detections) -
         more = f"set {candidates} or more" if candidates <= MAX_CANDIDATES else f"{MAX_CANDIDATES} is the most"
         raise UserError(
             f"detections.candidates: got {detections.candidates}, but an image {where} has {candidates} scores above "
-            f"detections.score_threshold ({detections.score_threshold:g}): {more}, or raise that threshold"
+            f"detections.score_threshold ({detections.score_threshold:g}): {more}, or raise that threshold; "
+            "a network that has learned little finds so many, so train it longer where its AP is low"
         )
     if rounds > detections.rounds:
         raise UserError(
