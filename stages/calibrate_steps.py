@@ -44,6 +44,7 @@ def main(params_path: Path, data: Path, student: Path, out: Path, curve: Path) -
         tolerance=settings.tolerance,
         latency_ms=latency,
         max_latency_ms=settings.max_latency_ms,
+        in_words=prepared.task.primary_in_words,
     )
     logger.info("sampling steps: %s (%s)", choice.num_steps or "none", choice.reason)
     rows = [point.row() for point in points]

@@ -45,7 +45,8 @@ def main(params_path: Path, data: Path, teacher: Path, student: Path, steps: Pat
     write_csv(steps, columns(prepared.task), traces[candidates[-1]] if traces else [])
     write_csv(by_num_steps, summary_columns(prepared.task), summary)
     if summary:
-        logger.info("after %d steps: %s %.2f%%", candidates[-1], primary, 100 * summary[-1][primary])
+        words = prepared.task.primary_in_words
+        logger.info("after %d steps: %s %.2f%%", candidates[-1], words, 100 * summary[-1][primary])
 
 
 if __name__ == "__main__":

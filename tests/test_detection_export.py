@@ -282,7 +282,8 @@ def test_too_few_candidates_are_refused_with_the_number_that_is_needed() -> None
             continue
         message = (
             rf"^detections.candidates: got {candidates}, but an image of 12 calibration images has {needed} scores "
-            rf"above detections.score_threshold \(0.3\): set {needed} or more, or raise that threshold; "
+            rf"above detections.score_threshold \(0.3\): raise that threshold, or set {needed} or more, "
+            "whose pairs all take their time; "
             "a network that has learned little finds so many, so train it longer where its AP is low$"
         )
         with pytest.raises(UserError, match=message):

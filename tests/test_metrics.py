@@ -18,6 +18,7 @@ from pipeline.tasks.classification.metrics import expected_calibration_error, sc
 from pipeline.tasks.classification.task import Classification
 from pipeline.tasks.gate import Gate, PlacedGate
 from pipeline.tasks.parity import Parity
+from pipeline.tasks.table import get_task
 from pipeline.tasks.verification import Reference, verify
 
 LOGITS = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]], dtype=np.float32)
@@ -132,6 +133,13 @@ def test_a_latency_budget_decides_only_where_it_is_set() -> None:
     assert "2.5 ms" in within.reason
     with pytest.raises(GateError, match=r"max_latency_ms = 0.5 \(fastest: 1 ms\)"):
         choose_steps(points, "accuracy", tolerance=0, latency_ms=latency, max_latency_ms=0.5)
+
+
+def test_the_reason_calls_the_score_as_its_task_does_in_a_sentence() -> None:
+    points = [StepScores(2**i, {"ap": 0.5}, 1) for i in range(2)]
+    words = get_task("detection").primary_in_words
+    choice = choose_steps(points, "ap", tolerance=0, latency_ms=[1.0, 2.0], max_latency_ms=None, in_words=words)
+    assert "with an AP within 0 points" in choice.reason
 
 
 def test_a_student_without_steps_has_one_candidate() -> None:

@@ -60,7 +60,7 @@ def evaluate_runtimes(
         found[precision] = verified
         reports[precision] = _report(verified, reference)
         score = with_error(reports[precision][primary], verified.standard_error)
-        logger.info("%s: %s %s, %s", precision, primary, score, verified.parity.in_words())
+        logger.info("%s: %s %s, %s", precision, reference.task.primary_in_words, score, verified.parity.in_words())
         times[precision] = benchmark(
             runtime,
             image_size=(height, width),

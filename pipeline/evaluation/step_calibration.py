@@ -108,10 +108,14 @@ def choose_steps(
     tolerance: float,
     latency_ms: Sequence[float],
     max_latency_ms: float | None,
+    in_words: str | None = None,
 ) -> Choice:
     """Return the smallest number of steps whose score ``primary`` is within ``tolerance`` of the best.
 
     With ``max_latency_ms`` only the numbers of steps within that budget are looked at.
+
+    Args:
+        in_words: what the reason calls the score; None: as ``primary``.
 
     Raises:
         GateError: no number of steps keeps within the budget.
@@ -132,9 +136,10 @@ def choose_steps(
     if chosen.num_steps is None:
         return Choice(None, "the method has no sampling steps")
     budget = "" if max_latency_ms is None else f" among those within {max_latency_ms:g} ms"
-    article = "an" if primary[0] in "aeiou" else "a"
+    name = in_words or primary
+    article = "an" if name[0] in "aeiouA" else "a"
     return Choice(
         chosen.num_steps,
-        f"smallest number of steps{budget} with {article} {primary} within {100 * tolerance:g} points of the best "
+        f"smallest number of steps{budget} with {article} {name} within {100 * tolerance:g} points of the best "
         f"({100 * chosen.scores[primary]:.2f}% against {100 * best.scores[primary]:.2f}% at {best.num_steps})",
     )

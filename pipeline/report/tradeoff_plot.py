@@ -43,7 +43,7 @@ def plot_tradeoff(tradeoff: Json, teacher_score: float | None, task: Task, path:
     slowest = max(point["latency_ms"] for point in points)
     if tradeoff["plain"] is not None:
         latency = tradeoff["plain"]["latency_ms"]
-        name = f"plain student without its flow, {latency:.3g} ms (no {task.primary} of its own)"
+        name = f"plain student without its flow, {latency:.3g} ms (no {task.primary_in_words} of its own)"
         axes.axvline(latency, color="gray", linestyle=":", linewidth=1.5, label=name)
         slowest = max(slowest, latency)
     axes.set_xlabel(f"median latency of a call, ms ({tradeoff['protocol'].partition(';')[0]})")

@@ -187,6 +187,11 @@ class Task(ABC):
         """Return the key of the primary score's standard error in reports."""
         return f"{self.primary}_standard_error"
 
+    @property
+    def primary_in_words(self) -> str:
+        """Return what the primary score is called within a sentence."""
+        return self.primary
+
     def configured(self, detections: Detections, network: Mapping[str, Any]) -> Self:  # noqa: ARG002  (for others)
         """Return the task whose deployed networks answer as ``detections`` say, where that is a choice.
 

@@ -138,7 +138,7 @@ def require_score(outputs: Outputs, reference: Reference, what: str, gate: Place
     found = task.change(outputs, reference.outputs, reference.truth, allowed=allowed)
     if found.standard_errors_above > STANDARD_ERRORS:
         trained = f"below the trained network's {found.reference:.2%}"
-        fell = f"{task.primary} {found.score:.2%} lies {found.drop:.2%} {trained}"
+        fell = f"{task.primary_in_words} {found.score:.2%} lies {found.drop:.2%} {trained}"
         counted = f"{found.counted}, {found.standard_errors_above:.1f} standard errors above the bound"
         raise GateError(gate.refusal(f"{what}: {fell} ({counted})", f"is {allowed:.2%}", "max_drop"))
     return found.drop

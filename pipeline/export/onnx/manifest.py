@@ -98,7 +98,7 @@ def _describe(file: Exported, trained_body: Runtime | None, reference: Reference
             batch_sizes=settings.batch_sizes,
         )
         figures[level] = before | _figures(found, reference)
-        score = f"{primary} {figures[level]['test_split'][primary]:.2%}"
+        score = f"{reference.task.primary_in_words} {figures[level]['test_split'][primary]:.2%}"
         compared.append(", ".join([*words, found.parity.in_words(), score]))
     logger.info("verified %s: %s", file.path.name, compared[0])
     entry: Json = {"precision": file.precision, "form": file.form, "gates": figures, "compared": compared[0]}

@@ -37,9 +37,10 @@ def require_enough(parts: ExportParts, pixels: Pixels, detections: Detections) -
     where = f"of {len(pixels)} calibration images"
     if candidates > detections.candidates:
         more = f"set {candidates} or more" if candidates <= MAX_CANDIDATES else f"{MAX_CANDIDATES} is the most"
+        more += ", whose pairs all take their time"
         raise UserError(
             f"detections.candidates: got {detections.candidates}, but an image {where} has {candidates} scores above "
-            f"detections.score_threshold ({detections.score_threshold:g}): {more}, or raise that threshold; "
+            f"detections.score_threshold ({detections.score_threshold:g}): raise that threshold, or {more}; "
             "a network that has learned little finds so many, so train it longer where its AP is low"
         )
     if rounds > detections.rounds:

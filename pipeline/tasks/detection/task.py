@@ -84,6 +84,11 @@ class Detection(Task):
         self.network = network or {}
         self.batch_size = max(1, min(LARGEST_BATCH, PAIRS_AT_ONCE // self.detections.candidates**2))
 
+    @property
+    def primary_in_words(self) -> str:
+        """Return AP."""
+        return self.primary_title
+
     def configured(self, detections: Detections, network: Mapping[str, Any]) -> Self:
         """Return the task with thresholds of ``network``'s detector where ``detections`` leave them open."""
         own = {}
