@@ -196,6 +196,7 @@ EXPECTED: dict[str, dict[str, object]] = {
         "train_teacher.backbone": "resnet8",
         "distill_student.backbone": "resnet8_x0_5",
         "distill_student.loss_weight": 6.0,
+        "detections.candidates": 600,
         "evaluate.batch_size": 32,
         "package.name": "fmkt-detection-digits",
         "package.description": "A compact detector of handwritten digits.",
