@@ -274,6 +274,9 @@ def test_too_few_candidates_are_refused_with_the_number_that_is_needed() -> None
     with torch.inference_mode():
         _, scores = raw(torch.from_numpy(to_input(pixels, "float32")))
     needed = int((scores > THRESHOLD).sum(dim=(1, 2)).max())
+    few = SHOWN.model_copy(update={"candidates": needed - 1, "rounds": 1})
+    with pytest.raises(UserError, match=r"^detections.candidates: .*\ndetections.rounds: got 1, "):
+        require_enough(Parts(few).export_parts(network), pixels, few)
     for candidates in (needed, needed - 1):
         chosen = SHOWN.model_copy(update={"candidates": candidates, "rounds": 50})
         parts = Parts(chosen).export_parts(network)

@@ -122,7 +122,7 @@ def _files(manifest: Json, report: Json, task: Task) -> list[str]:
     evaluated = by_precision(report)
     sizes = sorted(report["latency_ms"], key=int)
     latencies = [f"batch {size}, ms" for size in sizes]
-    header = ["ONNX file", "bytes", task.primary, "same answer", *latencies, "TensorRT 10, 11"]
+    header = ["ONNX file", "bytes", task.primary_in_words, "same answer", *latencies, "TensorRT 10, 11"]
     rows = []
     for name, entry in manifest["files"].items():
         if entry["precision"] not in evaluated:

@@ -29,25 +29,28 @@ def require_enough(parts: ExportParts, pixels: Pixels, detections: Detections) -
         detections: how the tail is made.
 
     Raises:
-        UserError: it does; names the setting to raise and the number that the images need.
+        UserError: it does; names each setting to raise and the number that the images need, a line for each.
     """
     if detections.nms == "none":
         return
     candidates, rounds = _needed(parts, pixels)
     where = f"of {len(pixels)} calibration images"
+    faults: list[str] = []
     if candidates > detections.candidates:
         more = f"set {candidates} or more" if candidates <= MAX_CANDIDATES else f"{MAX_CANDIDATES} is the most"
         more += ", whose pairs all take their time"
-        raise UserError(
+        faults.append(
             f"detections.candidates: got {detections.candidates}, but an image {where} has {candidates} scores above "
             f"detections.score_threshold ({detections.score_threshold:g}): raise that threshold, or {more}; "
             "a network that has learned little finds so many, so train it longer where its AP is low"
         )
     if rounds > detections.rounds:
-        raise UserError(
+        faults.append(
             f"detections.rounds: got {detections.rounds}, but on an image {where} boxes are dropped for {rounds} "
             f"rounds: set {rounds} or more"
         )
+    if faults:
+        raise UserError("\n".join(faults))
 
 
 def _needed(parts: ExportParts, pixels: Pixels) -> tuple[int, int]:
