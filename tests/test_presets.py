@@ -170,8 +170,43 @@ def detection(source: str, size: int, teacher: str, student: str, name: str) -> 
 
 
 SLOWER: dict[str, object] = {"training__optimizer__learning_rate": 0.01}
+PHOTOS_WITH_BOXES = (
+    both(
+        STEADY
+        | {
+            "detector.width": 64,
+            "detector.num_convs": 2,
+            "detector.extra": "pool",
+            "training.min_epoch_steps": 30,
+            "training.batch_size": 16,
+            "training.optimizer.learning_rate": 0.001,
+            "training.augment.crop_padding": 0,
+            "training.augment.scale_jitter": [0.7, 1.5],
+            "training.clip_norm": 10.0,
+        }
+    )
+    | PYRAMID
+    | {
+        "base.num_threads": None,
+        "prepare_data.source": "coco",
+        "prepare_data.root": "data/photos",
+        "prepare_data.image_size": 256,
+        "prepare_data.storage": "index",
+        "train_teacher.backbone": "resnet18",
+        "distill_student.backbone": "mobilenet_v3_small",
+        "distill_student.loss_weight": 6.0,
+        "distill_student.flow.meta_encoder": "conv_mobile",
+        "evaluate.batch_size": 32,
+        "package.name": "fmkt-detection",
+        "package.description": "A compact object detector.",
+    }
+)
 EXPECTED: dict[str, dict[str, object]] = {
     "digits": {},
+    "detection-photos": PHOTOS_WITH_BOXES
+    | both({"training.epochs": 15, "weights": "torchvision"})
+    | both({"training.fine_tuning.backbone_learning_rate_factor": 0.1, "training.fine_tuning.frozen_epochs": 2}),
+    "detection-photos-scratch": PHOTOS_WITH_BOXES | both({"training.epochs": 25}),
     "detection-digits": both(
         {
             "detector.width": 32,
