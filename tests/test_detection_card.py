@@ -142,7 +142,10 @@ def test_the_card_says_what_boxes_are_and_how_good(run_folder: Path) -> None:
     assert "$" not in card
 
 
-def test_the_cards_code_gives_boxes_in_the_pixels_of_the_image(run_folder: Path) -> None:
+@pytest.mark.parametrize("ids", [CLASSES.ids, None], ids=["with ids", "names alone"])
+def test_the_cards_code_gives_boxes_in_the_pixels_of_the_image(run_folder: Path, ids: tuple[int, ...] | None) -> None:
+    data = run_folder / "artifacts/data/data.json"
+    write_json(data, json.loads(data.read_text()) | {"category_ids": None if ids is None else list(ids)})
     package = pack(run_folder)
     (code,) = re.findall(r"```python\n(.*?)```", (package.folder / "README.md").read_text(), re.DOTALL)
     path = package.folder / "image.png"
@@ -156,7 +159,7 @@ def test_the_cards_code_gives_boxes_in_the_pixels_of_the_image(run_folder: Path)
     assert len(found) == len(things) == COUNT
     assert [name for name, *_ in found] == [CLASSES.names[i] for i in NUMBERS[:COUNT]]
     for (name, number, score, box), thing in zip(found, things, strict=True):
-        assert (name, number) == (thing["class"], thing["category_id"])
+        assert (name, number) == (thing["class"], CLASSES.names.index(name) if ids is None else thing["category_id"])
         assert score == pytest.approx(thing["score"], abs=1e-5)
         np.testing.assert_allclose(box, thing["box"], atol=0.006)
 

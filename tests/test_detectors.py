@@ -175,6 +175,13 @@ def test_a_detector_of_two_stages_finds_what_torchvisions_finds() -> None:
         assert set(classes[i, count:].tolist()) <= {-1}
 
 
+def test_a_detector_of_two_stages_finds_in_mixed_precision_what_numpy_can_hold() -> None:
+    detector = make("faster_rcnn").eval()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = detector(torch.rand(2, 3, 64, 48)).detect(PostProcessing(score_threshold=0.0))
+    assert [tensor.dtype for tensor in found] == [torch.int32, torch.float32, torch.float32, torch.int32]
+
+
 def test_torchvisions_second_retinanet_has_group_norms_and_its_own_box_loss() -> None:
     head: Any = make("retinanet_v2").head
     norms = [module for module in head.modules() if isinstance(module, nn.GroupNorm)]

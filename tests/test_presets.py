@@ -20,6 +20,7 @@ from pipeline.data.sources.table import SOURCES
 from pipeline.distillation.method import Networks, build_student
 from pipeline.distillation.methods import METHODS
 from pipeline.distillation.pairs import with_pairs
+from pipeline.networks.origins import find_weights
 from pipeline.networks.saved import build_network
 from pipeline.params.loading import read_yaml
 from pipeline.params.presets import DEFAULT, apply_preset, list_presets, load_preset, render_preset
@@ -137,7 +138,7 @@ PYRAMID: dict[str, object] = {
     "export_onnx.batch_sizes": [1, 2, 7],
 }
 DETECTION = {
-    "weights": "torchvision",
+    "weights": "torchvision:IMAGENET1K_V1",
     "training.epochs": 24,
     "training.batch_size": 16,
     "training.precision": "auto",
@@ -252,7 +253,7 @@ EXPECTED: dict[str, dict[str, object]] = {
         if key != "train_teacher.training.fine_tuning.batch_norm"
     }
     | {
-        "train_teacher.weights": "torchvision:fcos_resnet50_fpn",
+        "train_teacher.weights": "torchvision:COCO_V1",
         "train_teacher.training.epochs": 0,
         "distill_student.detector.width": 128,
     },
@@ -506,6 +507,17 @@ def test_the_preset_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         line = CliRunner().invoke(stages_main, ["preset", part, "--params", str(path)]).output
         assert f"unknown preset '{part}'; did you mean " in line
         assert meant in line
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_weights_that_a_preset_starts_from_are_those_of_coco_where_it_says_so_alone(name: str) -> None:
+    params = load_preset(FOLDER, name)
+    task = TASKS[SOURCES[params.prepare_data.source].task].load().training()
+    for settings in (params.train_teacher, params.distill_student):
+        if settings.weights is not None:
+            whole = task.published_names(settings)
+            found = find_weights(settings.backbone, settings.weights, entry=None, key="weights", whole=whole)
+            assert ("COCO" in found.title) == ("COCO" in settings.weights)
 
 
 def test_the_usual_cifar_100_pairs_are_there() -> None:

@@ -10,6 +10,9 @@ from torchvision.models import detection
 from models.detection.building import build_detector
 from models.detection.published import COCO_IDS, NUM_OUTPUTS, PUBLISHED, own_names
 from models.detection.tail import PostProcessing
+from pipeline.training.network_settings import DetectorSettings
+from pipeline.training.teacher_settings import TrainTeacher
+from tests.toy_detectors import TRAINING
 
 SIZE = 128
 
@@ -51,6 +54,14 @@ def test_published_weights_give_the_published_answers(name: str) -> None:
         expected = answers(model, normalised)
         for tensor, wanted in zip(ours(images).tensors, expected.values(), strict=True):
             torch.testing.assert_close(tensor, wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("other", [{"levels": (2, 3, 4, 5)}, {"extra": "pool"}, {"width": 128}, {"num_convs": 2}])
+def test_a_detector_of_another_form_is_not_taken_for_the_published_one(other: dict[str, Any]) -> None:
+    own = TrainTeacher(backbone="resnet50")
+    assert TRAINING.published_names(own) == ["fcos_resnet50_fpn"]
+    changed = own.model_copy(update={"detector": DetectorSettings(**other)})
+    assert TRAINING.published_names(changed) == []
 
 
 def test_the_categories_of_coco_are_those_that_torchvision_names() -> None:

@@ -37,7 +37,7 @@ class TwoStageHead(nn.Module):
 
 
 class TwoStageOutputs:
-    """What a detector of two stages finds on a batch of images, computed when it is asked for.
+    """What a detector of two stages finds on a batch of images, computed in float32 at least when it is asked for.
 
     Args:
         maps: the levels of the pyramid.
@@ -46,7 +46,7 @@ class TwoStageOutputs:
 
     def __init__(self, head: TwoStageHead, maps: list[Tensor], image_size: tuple[int, int]) -> None:
         self.head = head
-        self.maps = maps
+        self.maps = [level.to(torch.promote_types(level.dtype, torch.float32)) for level in maps]
         self.image_size = image_size
 
     def losses(
@@ -57,11 +57,9 @@ class TwoStageOutputs:
         all_reduce: AllReduce | None = None,  # noqa: ARG002  (each image has as many samples as another)
     ) -> dict[str, Tensor]:
         """Return torchvision's losses of both stages, scalars; see ``models.detection.detector.HeadOutputs.losses``."""
-        maps = [level.to(torch.promote_types(level.dtype, torch.float32)) for level in self.maps]
-        targets = [
-            {"boxes": box.to(maps[0].dtype), "labels": label + 1} for box, label in zip(boxes, classes, strict=True)
-        ]
-        losses: dict[str, Tensor] = self.head(maps, self.image_size, targets)[1]
+        dtype = self.maps[0].dtype
+        targets = [{"boxes": box.to(dtype), "labels": label + 1} for box, label in zip(boxes, classes, strict=True)]
+        losses: dict[str, Tensor] = self.head(self.maps, self.image_size, targets)[1]
         return losses
 
     def detect(self, post: Any) -> tuple[Tensor, ...]:
@@ -75,7 +73,9 @@ class TwoStageOutputs:
             if value is not None:
                 setattr(heads, name, value)
         heads.detections_per_img = post.max_detections
-        found = [padded(image, post.max_detections) for image in self.head(self.maps, self.image_size)[0]]
+        with torch.autocast(self.maps[0].device.type, enabled=False):
+            detections = self.head(self.maps, self.image_size)[0]
+        found = [padded(image, post.max_detections) for image in detections]
         return tuple(torch.stack(column) for column in zip(*found, strict=True))
 
 

@@ -11,7 +11,7 @@ PREPROCESSING = {
 """What ``preprocessing.json`` says beside the keys of all tasks: an image keeps its shape, the rest is padding."""
 
 USAGE = """\
-ids = json.load(open("labels.json"))["category_ids"]
+ids = json.load(open("labels.json")).get("category_ids", range(len(labels)))  # Pascal VOC has names alone
 names = ["num_detections", "detection_boxes", "detection_scores", "detection_classes"]
 counts, boxes, scores, classes = session.run(names, {"image": pixels})
 for i in range(int(counts[0, 0])):  # the surest first; what follows is padding
@@ -19,7 +19,7 @@ for i in range(int(counts[0, 0])):  # the surest first; what follows is padding
     print(labels[classes[0, i]], ids[classes[0, i]], scores[0, i], *box)"""
 
 USAGE_WITHOUT_NMS = """\
-ids = json.load(open("labels.json"))["category_ids"]
+ids = json.load(open("labels.json")).get("category_ids", range(len(labels)))  # Pascal VOC has names alone
 boxes, scores = session.run(["boxes", "scores"], {"image": pixels})  # (1, places, 4), (1, places, classes)
 boxes = (boxes[0] / scale).clip(0, 2 * original.size)  # x1, y1, x2, y2 in the pixels of the image itself
 for i in (-scores[0].max(axis=1)).argsort()[:10]:  # a thing has many: drop what overlaps a surer one

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.detection.building import Choices, build_detector
 from models.detection.places import Places
-from models.detection.published import PUBLISHED
+from models.detection.published import PUBLISHED, Published
 from models.detection.tail import PostProcessing, Tail
 from pipeline.core.arrays import Outputs, Pixels, concatenate
 from pipeline.core.distributed import all_gather_objects, all_reduce_sum, local_shard
@@ -37,6 +37,8 @@ from pipeline.tasks.training import (
 FOUND = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
 ALL_PLACES = ("boxes", "scores")
 VALIDATION_BATCH = 16
+LAST_OF_RESNET = (3, 4, 5)
+"""The stages of a ResNet that a pyramid takes where none are named."""
 FRESH_LOSS = 3.0
 """About what the losses of torchvision's detectors sum up to at random weights: classification 1.1, the rest 1 to 2."""
 
@@ -142,10 +144,13 @@ class DetectionTraining(TaskTraining):
         return build_detector(**spec.arguments)
 
     def published_names(self, settings: NetworkChoice) -> Sequence[str]:
-        """Return torchvision's name of the detector, where it publishes one."""
-        kind, backbone = settings.detector.model_dump()["kind"], settings.backbone.removeprefix("torchvision:")
-        wanted = kind, f"torchvision:{backbone}"
-        return [name for name, known in PUBLISHED.items() if (known.detector, known.backbone) == wanted]
+        """Return torchvision's name of the detector, where it publishes the same one."""
+        chosen, backbone = settings.detector.model_dump(), settings.backbone.removeprefix("torchvision:")
+        if (chosen["width"], chosen["num_convs"]) != (Choices().width, Choices().num_convs):
+            return []
+        levels = chosen["levels"] or LAST_OF_RESNET
+        wanted = Published(chosen["kind"], f"torchvision:{backbone}", levels, chosen["extra"])
+        return [name for name, known in PUBLISHED.items() if known == wanted]
 
     def choose_outputs(self, weights: Weights, info: DataInfo) -> Weights:
         """Return ``weights`` with the classes of ``info``, where they were trained on COCO by torchvision."""
