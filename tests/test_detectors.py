@@ -148,8 +148,9 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], message: str) -> No
         build_detector(**SMALL | {"detector": "fcos"} | changes)
 
 
-def test_building_changes_no_running_statistics_and_needs_no_batch() -> None:
-    detector = make("fcos")
+@pytest.mark.parametrize("levels", [(2, 3), (1, 2)])
+def test_building_changes_no_running_statistics_and_needs_no_batch(levels: tuple[int, ...]) -> None:
+    detector = make("fcos", levels=levels)
     for module in detector.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.training
@@ -189,3 +190,13 @@ def test_torchvisions_second_retinanet_has_group_norms_and_its_own_box_loss() ->
     assert head.regression_head._loss_type == "giou"
     assert not [m for m in make("retinanet").head.modules() if isinstance(m, nn.GroupNorm)]
     assert partial(nn.GroupNorm, 32)(64).num_groups == norms[0].num_groups
+
+
+def test_what_no_level_needs_does_not_learn() -> None:
+    detector = make("fcos", levels=(1, 2))
+    learning = {name for name, parameter in detector.named_parameters() if parameter.requires_grad}
+    sum(detector(torch.rand(3, 3, 64, 48)).losses(BOXES, CLASSES).values()).backward()
+    assert {name for name, parameter in detector.named_parameters() if parameter.grad is not None} == learning
+    assert any(name.startswith("backbone.") for name in learning)
+    assert len(learning) < len(list(detector.parameters()))
+    assert all(parameter.requires_grad for parameter in make("fcos").parameters())

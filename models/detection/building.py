@@ -71,6 +71,8 @@ def build_detector(
         image_size=size,
     )
     head = entry.load()(settings).build_head()
+    if taken[-1] < len(network.widths):
+        _freeze_idle(network, taken, pyramid, size)
     return Detector(normalize, network, taken, pyramid, head, Places(chosen.detector, settings, maps))
 
 
@@ -101,6 +103,19 @@ def _extra_levels(name: str, channels: int, width: int) -> ExtraFPNBlock:
     block = LastLevelP6P7(width if name == "p6p7" else channels, width)
     block.use_P5 = name == "p6p7"  # torchvision tells them apart by their channels, which may be the same
     return block
+
+
+def _freeze_idle(
+    backbone: Backbone, levels: Sequence[int], pyramid: FeaturePyramidNetwork, size: tuple[int, int]
+) -> None:
+    """Let no parameter of ``backbone`` learn on which no level depends; processes wait for those that never come."""
+    parameters = list(backbone.parameters())
+    backbone.eval()  # so that its running statistics stay
+    maps = pyramid_levels(torch.zeros(1, 3, *size), backbone, levels, pyramid)
+    backbone.train()
+    gradients = torch.autograd.grad(torch.stack([level.sum() for level in maps]).sum(), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ class TwoStageHead(nn.Module):
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         """Return the detections of each image, in eval mode, and the losses, in training."""
         batch = len(maps[0])
-        images = ImageList(maps[0].new_zeros(batch, 3, *image_size), [image_size] * batch)
+        images = ImageList(maps[0].new_zeros(()).expand(batch, 3, *image_size), [image_size] * batch)
         features = OrderedDict((str(i), level) for i, level in enumerate(maps))
         proposals, losses = self.rpn(images, features, targets)
         detections, more = self.roi_heads(features, proposals, images.image_sizes, targets)
