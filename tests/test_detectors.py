@@ -134,6 +134,14 @@ def test_losses_of_half_precision_are_computed_in_float32() -> None:
             {"image_size": (64, 50)},
             r"64 x 50 pixels .* stride of 8; give multiples of 8 as prepare_data.image_size, e\.g\. 64 x 48 or 64 x 56",
         ),
+        (
+            {"image_size": (16, 16), "extra": "p6p7"},
+            "detector.width: got 32, .*one place on images of 16 x 16 .*give 64",
+        ),
+        (
+            {"image_size": (16, 16), "extra": "p6p7", "detector": "retinanet_v2"},
+            "detector.width: got 32, .*one place on images of 16 x 16 pixels",
+        ),
         ({"width": 40}, "detector.width: got 40; .*multiple of 32, e.g. 32 or 64"),
         ({"levels": (3, 2)}, r"detector.levels: got \[3, 2\] .*ascending"),
         ({"levels": (4,)}, r"levels: got \[4\] .*1 \(16 channels\), 2 \(32 channels\), 3 \(64 channels\)"),

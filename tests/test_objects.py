@@ -9,9 +9,12 @@ import pytest
 
 from pipeline.core.errors import UserError
 from pipeline.data.objects import Objects
+from pipeline.data.packing import write_splits
 from pipeline.data.sources.settings import AnnotationFiles, PrepareData
 from pipeline.data.splits import ImageSet, ImageSource, hold_out, make_splits, take_balanced
 from pipeline.data.summary import DataSummary, SplitFacts, report
+from pipeline.tasks.table import get_task
+from tests.detection_files import coco_set, opened, thing
 
 
 def table(*images: Sequence[int], ignored: Sequence[int] = ()) -> Objects:
@@ -156,6 +159,25 @@ def test_images_that_cannot_be_read_take_their_objects_with_them() -> None:
     assert facts.left_out == 1
     assert facts.names == ["0.png", "2.png"]
     assert facts.counts(3).tolist() == [1, 0, 2]
+
+
+@pytest.mark.parametrize("storage", ["packed", "index"])
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_split_in_which_nothing_is_to_be_found_is_refused(storage: str, tmp_path: Path, *, is_damaged: bool) -> None:
+    root, out = coco_set(tmp_path / "photos", thing(of=1), images=6), tmp_path / "data"
+    out.mkdir()
+    if is_damaged:
+        (root / "1.png").write_bytes((root / "1.png").read_bytes()[:-60])
+    settings = PrepareData(source="coco", root=str(root), image_size=32, storage=storage, unreadable="skip")
+    source, task = opened(root), get_task("detection")
+    splits = make_splits(source, settings, seed=0)
+    order = ("train", "calib", "test") if is_damaged else ("test", "calib", "train")
+    words = f"{order[0]}: none of its . image\\(s\\) has an object to find.*splits that each have some"
+    with pytest.raises(UserError, match=words):
+        write_splits(
+            {name: splits[name] for name in order}, source.class_names, out, settings,
+            task="detection", encode_truth=task.encode_truth, resize=task.resize,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(

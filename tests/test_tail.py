@@ -20,6 +20,8 @@ from models.detection.rules import Stub
 from models.detection.tail import NO_CLASS, PostProcessing, Tail
 from pipeline.export.onnx.exporter import export_network
 from pipeline.export.tensorrt.operator_support import MAJORS, check_support
+from pipeline.tasks.detection.task import Detection
+from pipeline.tasks.settings import Detections
 
 SIZE, CLASSES = 96, 4
 ONE_STAGE = ("fcos", "retinanet")
@@ -141,6 +143,20 @@ def test_few_places_and_half_precision_are_no_exception(detector: Detector) -> N
     assert rough[1].dtype == torch.float32
     exact = Tail(places, PostProcessing())(*(tensor.double() for tensor in tensors))
     assert exact[1].dtype == torch.float64
+
+
+def test_fewer_places_than_detections_leave_rows_of_padding() -> None:
+    places = build_detector(
+        backbone="resnet8", num_classes=1, image_size=(32, 32), mean=[0.5] * 3, std=[0.2] * 3,
+        width=32, num_convs=1, levels=(3,), extra="pool",
+    ).places  # fmt: skip
+    tensors = tuple(torch.randn(2, len(places), count) for count in (1, 4, 1))
+    tail, signature = Tail(places, PostProcessing()), Detection().signature
+    expected = signature(image_size=(32, 32), input_dtype="uint8", class_names=["a"]).outputs
+    assert len(places) < Detections().max_detections
+    for found in (tail(*tensors), tail.eagerly(*tensors)):
+        assert [tuple(rows.shape[1:]) for rows in found] == [output.shape for output in expected]
+        assert (found[3][:, len(places) :] == NO_CLASS).all()
 
 
 def test_an_image_is_answered_alike_in_any_batch(detector: Detector) -> None:

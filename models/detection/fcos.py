@@ -9,7 +9,7 @@ from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 
-from models.detection.rules import AllReduce, Rules, Stub
+from models.detection.rules import AllReduce, Rules, Stub, require_normalisable
 
 GROUPS = 32
 """Of the head's group normalisations."""
@@ -50,6 +50,7 @@ class FcosRules(Rules):
                 f"detector.width: got {settings.width}; FCOS normalises groups of its channels, so give a multiple "
                 f"of {GROUPS}, e.g. {near}"
             )
+        require_normalisable(settings, GROUPS)
         head: nn.Module = CountingHead(settings.width, 1, settings.num_classes, settings.num_convs)
         return head
 

@@ -10,7 +10,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from models.detection.rules import AllReduce, Rules, Stub
+from models.detection.rules import AllReduce, Rules, Stub, require_normalisable
 
 NUM_CONVS = 4
 """Convolutions of each branch of the head; torchvision has no other."""
@@ -97,6 +97,7 @@ class RetinaNetV2Rules(RetinaNetRules):
             raise ValueError(
                 f"detector.width: got {settings.width}; the head has {GROUPS} groups of channels, give a multiple"
             )
+        require_normalisable(settings, GROUPS)
         norm = partial(nn.GroupNorm, GROUPS)
         head: nn.Module = RetinaNetHead(settings.width, self._num_anchors(), settings.num_classes, norm_layer=norm)
         head.regression_head._loss_type = "giou"  # type: ignore[union-attr]  # noqa: SLF001  (as torchvision sets it)

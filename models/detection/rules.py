@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
+LEAST_VALUES = 2
+"""From which a normalisation takes mean and variance."""
 AllReduce = Callable[[Tensor], Tensor]
 """Returns the sum of a tensor over all processes."""
 
@@ -27,6 +29,23 @@ class HeadSettings(NamedTuple):
     """Pixels of the image between two places, of each level."""
     image_size: tuple[int, int]
     """Height and width of the images."""
+
+    @property
+    def fewest_places(self) -> int:
+        """Return the cells of the coarsest level."""
+        height, width = self.image_size
+        return (height // self.strides[-1]) * (width // self.strides[-1])
+
+
+def require_normalisable(settings: HeadSettings, groups: int) -> None:
+    """Raise ValueError where one image gives a group normalisation of a head a single value, which it refuses."""
+    if settings.width // groups * settings.fewest_places < LEAST_VALUES:
+        size = " x ".join(map(str, settings.image_size))
+        raise ValueError(
+            f"detector.width: got {settings.width}, whose {groups} groups have one channel each, and the coarsest "
+            f"level has one place on images of {size} pixels: nothing to normalise; give {2 * groups}, fewer levels "
+            "or larger images"
+        )
 
 
 class Rules(ABC):

@@ -85,9 +85,7 @@ class Tail(nn.Module):
         wide = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
         above = int((self.rules.scores(wide) > self.score_threshold).sum(dim=(1, 2)).amax())
         boxes, scores, classes = self._candidates(wide, max(1, min(above, self.post.candidates)))
-        found = self._detections(boxes, scores * self._kept(boxes, scores, classes, until_settled=True), classes)
-        most = min(self.post.max_detections, self.post.candidates, wide[0][0].numel())
-        return found[0], *(_padded(rows, most, value) for rows, value in zip(found[1:], (0, 0, NO_CLASS), strict=True))
+        return self._detections(boxes, scores * self._kept(boxes, scores, classes, until_settled=True), classes)
 
     def needed(self, *tensors: Tensor) -> Needed:
         """Return what this graph must have for its answer on ``tensors`` to be that of greedy suppression."""
@@ -146,12 +144,14 @@ class Tail(nn.Module):
         return (drops & (order[:, None, :] < order[:, :, None])).to(boxes.dtype)
 
     def _detections(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
-        """Return the surest of what stays; the others score 0."""
+        """Return the surest of what stays, as many rows whatever the number of places; the others score 0."""
         best, index = scores.topk(min(self.post.max_detections, scores.shape[1]), dim=1)
         found = best > 0
         chosen = boxes.gather(1, index[:, :, None].expand(-1, -1, 4)) * found[:, :, None].to(boxes.dtype)
-        classes = torch.where(found, classes.gather(1, index), NO_CLASS)
-        return found.sum(dim=1, keepdim=True).to(torch.int32), chosen, best, classes.to(torch.int32)
+        classes = torch.where(found, classes.gather(1, index), NO_CLASS).to(torch.int32)
+        most = min(self.post.max_detections, self.post.candidates)
+        rows = (_padded(*pair, most) for pair in ((chosen, 0), (best, 0), (classes, NO_CLASS)))
+        return found.sum(dim=1, keepdim=True).to(torch.int32), *rows
 
 
 def _suppress(overlaps: Tensor, kept: Tensor) -> Tensor:
@@ -159,7 +159,9 @@ def _suppress(overlaps: Tensor, kept: Tensor) -> Tensor:
     return 1 - (overlaps * kept[:, None, :]).amax(dim=2)
 
 
-def _padded(rows: Tensor, count: int, value: float) -> Tensor:
+def _padded(rows: Tensor, value: float, count: int) -> Tensor:
     """Return ``rows`` (B, n, ...) with rows of ``value`` behind them up to ``count``."""
+    if rows.shape[1] == count:
+        return rows
     shape = rows.shape[0], count - rows.shape[1], *rows.shape[2:]
     return torch.cat([rows, rows.new_full(shape, value)], dim=1)

@@ -148,6 +148,16 @@ class _Kept:
         return SplitFacts.of(self.split, self.positions, self.digests[: len(self.positions)])
 
 
+def _with_objects(name: str, facts: SplitFacts) -> SplitFacts:
+    """Return ``facts``; raises UserError where images of ``name`` should have objects, and none has one to find."""
+    if facts.objects is not None and facts.objects.ignored.all():
+        raise UserError(
+            f"{name}: none of its {len(facts.names)} image(s) has an object to find, by which a detector learns and is "
+            "judged; add images with objects, or divide them yourself into splits that each have some"
+        )
+    return facts
+
+
 class _SplitWriter:
     """Read all images of a split and write it; images that cannot be read stop it or are counted."""
 
@@ -177,7 +187,7 @@ class _SplitWriter:
             kept.add(position, image)
             if statistics is not None:
                 statistics.add(image)
-        facts = kept.facts()
+        facts = _with_objects(name, kept.facts())
         save_file({"images": pixels[: len(facts.names)], **self.encode_truth(split, kept.positions, self.size)}, path)
         path.chmod(0o644)  # safetensors leaves it to the owner alone
         write_text(self.folder / f"{name}.names.json", f"{json.dumps({'names': facts.names})}\n")
@@ -198,12 +208,13 @@ class _SplitWriter:
             digest.update(read_image_bytes(split.files[position], split.names[position]))
             if statistics is not None and position % stride == 0:
                 statistics.add(image)
+        facts = _with_objects(name, kept.facts())
         files = FileList.of(root, [split.files[position] for position in kept.positions])
         about = json.dumps({"max_megapixels": self.settings.max_megapixels, "root": str(root)})
         tensors = files.with_truth(self.encode_truth(split, kept.positions, self.size))
         save_file(tensors, path, {"about": about})  # one text: safetensors writes several in an order of chance
         path.chmod(0o644)  # safetensors leaves it to the owner alone
-        return path, kept.facts(), digest.hexdigest()
+        return path, facts, digest.hexdigest()
 
     def _read(self, name: str, split: ImageSet) -> Iterator[tuple[int, Image]]:
         """Yield (position, image) of each image that can be read.
