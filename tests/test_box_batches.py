@@ -330,3 +330,10 @@ def test_a_box_thinner_than_float32_keeps_some_extent() -> None:
     targets = of_objects([[30, 10, 30 + 1e-9, 20], [40 - 1e-9, 0, 40, 40]])
     assert (targets.boxes[:, 2:] > targets.boxes[:, :2]).all()
     assert targets.boxes.max() <= 40
+
+
+def test_a_box_that_was_thin_before_it_moved_stays_while_it_is_whole() -> None:
+    targets = of_objects([[10, 10, 10.4, 20], [30, 10, 30.4, 20]])
+    assert targets.moved(shifted(1, 0, 0)).classes.tolist() == [0, 1]
+    assert targets.moved(shifted(1, 5, -3)).classes.tolist() == [0, 1]
+    assert targets.moved(shifted(1, 9.8, 0)).classes.tolist() == [0], "the second is cut in half"

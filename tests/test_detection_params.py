@@ -204,3 +204,10 @@ def test_a_warmup_may_be_a_fraction_of_an_epoch() -> None:
     assert Training(epochs=1, schedule=LearningRate(warmup_epochs=0.5)).epochs == 1
     with pytest.raises(ValueError, match=r"warmup_epochs must be fewer than epochs, got 1\.5 of 1"):
         Training(epochs=1, schedule=LearningRate(warmup_epochs=1.5))
+
+
+def test_no_more_detections_than_candidates_are_asked_for(params_file: WriteParams) -> None:
+    words = "detections: max_detections: got 700, more than the 600 candidates; lower it, or raise candidates"
+    found = refusal(params_file({"detections.candidates": 600, "detections.max_detections": 700}))
+    assert words.removeprefix("detections: ") in found
+    assert "detections" in found

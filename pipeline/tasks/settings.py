@@ -1,8 +1,8 @@
 """Settings of what a deployed network answers, where its task leaves a choice."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.core.settings import Count, Section, knob, rare
 
@@ -29,3 +29,12 @@ class Detections(Section):
         500, "so many of the surest boxes of an image are looked at; checked on the calibration images"
     )
     rounds: Count = rare(8, "rounds in which overlapping boxes are dropped; checked on the calibration images")
+
+    @model_validator(mode="after")
+    def _candidates_hold_all_detections(self) -> Self:
+        if self.max_detections > self.candidates:
+            raise ValueError(
+                f"max_detections: got {self.max_detections}, more than the {self.candidates} candidates; lower it, or "
+                "raise candidates"
+            )
+        return self

@@ -69,7 +69,8 @@ class BoxTargets:
     def moved(self, geometry: Geometry) -> Self:
         """Return the objects where ``geometry`` moves them, cut at the edges of the images.
 
-        One of which less than ``LEAST_SIDE`` or ``LEAST_SHARE`` is left is dropped.
+        One of which less than ``LEAST_SIDE`` or ``LEAST_SHARE`` is left is dropped; one that was thinner stays as long
+        as nothing is cut from that side.
         """
         count = len(self.boxes)
         images = torch.arange(len(self), device=self.offsets.device)
@@ -83,7 +84,8 @@ class BoxTargets:
             [left.clamp(0, width), top.clamp(0, height), right.clamp(0, width), bottom.clamp(0, height)], dim=1
         )
         sides = seen[:, 2:] - seen[:, :2]
-        kept = (sides >= LEAST_SIDE).all(dim=1) & (sides.prod(dim=1) >= LEAST_SHARE * _areas(whole))
+        least = (whole[:, 2:] - whole[:, :2]).clamp(max=LEAST_SIDE)
+        kept = (sides > 0).all(dim=1) & (sides >= least).all(dim=1) & (sides.prod(dim=1) >= LEAST_SHARE * _areas(whole))
         before = _offsets(kept)
         return replace(self._rows(kept.nonzero().squeeze(1), before[self.offsets]), boxes=seen[kept])
 
