@@ -55,7 +55,7 @@ def scenes(places: Places, count: int, seed: int) -> tuple[Tensor, ...]:
         boxes = torch.cat([corner, corner + 8 + torch.rand(num, 2, generator=generator) * 32], dim=1)
         iou, chosen = box_iou(anchors, boxes).max(dim=1)
         near = (anchors[:, :2] + anchors[:, 2:]) / 2 - (boxes[chosen, :2] + boxes[chosen, 2:]) / 2
-        is_near = (near.abs().amax(dim=1) < 6) | (iou > 0.4)
+        is_near = near.abs().amax(dim=1) < 6 if places.name == "fcos" else iou > 0.6
         label = (chosen * 7 + image) % CLASSES
         logits[image, is_near, label[is_near]] += 6 + 2 * noise(int(is_near.sum()))
         centerness[image, is_near] += 2
