@@ -114,10 +114,12 @@ def test_what_is_needed_is_what_suffices(detector: Detector) -> None:
     places, tensors = detector.places, scenes(detector.places, 40, 3)
     needed = Tail(places, PostProcessing()).needed(*tensors)
     most, rounds = int(needed.candidates.max()), int(needed.rounds.max())
-    enough = Tail(places, PostProcessing(candidates=most, rounds=rounds, max_detections=20))(*tensors)
-    plenty = Tail(places, PostProcessing(candidates=2 * most, rounds=rounds + 5, max_detections=20))(*tensors)
+    enough = Tail(places, PostProcessing(candidates=most, rounds=rounds, max_detections=min(100, most)))(*tensors)
+    plenty = Tail(places, PostProcessing(candidates=2 * most, rounds=rounds + 5, max_detections=min(100, most)))(
+        *tensors
+    )
     assert all(torch.equal(one, other) for one, other in zip(enough, plenty, strict=True))
-    short = Tail(places, PostProcessing(candidates=most, rounds=rounds - 1, max_detections=20))(*tensors)
+    short = Tail(places, PostProcessing(candidates=most, rounds=rounds - 1, max_detections=min(100, most)))(*tensors)
     assert not all(torch.equal(one, other) for one, other in zip(enough, short, strict=True))
     exact = (places.rules.scores(tensors) > places.entry.score_threshold).sum(dim=(1, 2))
     assert torch.equal(needed.candidates, exact)
