@@ -92,7 +92,8 @@ class Tail(nn.Module):
         scores = self.rules.scores(tensors)
         above = (scores > self.score_threshold).sum(dim=(1, 2))
         boxes, sure, classes = self._candidates(tensors, self.post.candidates)
-        overlaps = self._overlaps(boxes, classes) * (sure > self.score_threshold)[:, None, :]
+        counted = sure > self.score_threshold
+        overlaps = self._overlaps(boxes, classes) * (counted[:, :, None] & counted[:, None, :])
         kept, rounds = torch.ones_like(sure), torch.zeros_like(above)
         while True:
             after = _suppress(overlaps, kept)

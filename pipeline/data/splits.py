@@ -118,10 +118,10 @@ def _check_sizes(images: ImageSet, sizes: Indices, class_names: tuple[str, ...])
             f"class {name!r} has {sizes.min()} image(s) left to divide; every class needs at least one each to train, "
             "calibrate and test: add images, remove the class, or lower test_fraction where it is large"
         )
-    if (sizes[: len(class_names)] < 2).all():
+    if (sizes < 2).all():
         raise UserError(
-            f"{len(images.categories)} image(s) are left to divide into splits, and no two of them with objects have "
-            "the same rarest class; add images, or bring a test split"
+            f"{len(images.categories)} image(s) are left to divide into splits, and no two of them have the same "
+            "rarest class; add images, or bring a test split"
         )
     single = [class_names[position] for position in np.flatnonzero(sizes[: len(class_names)] == 1)]
     if single:
