@@ -12,8 +12,9 @@ from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.ops import MultiScaleRoIAlign
 
 from models.detection.building import build_detector
-from models.detection.detector import Detector, HeadOutputs
+from models.detection.detector import Detector
 from models.detection.detectors import DETECTORS
+from models.detection.one_stage import HeadOutputs
 from models.detection.tail import PostProcessing
 
 SMALL: dict[str, Any] = {"backbone": "resnet8", "num_classes": 3, "image_size": (64, 48), "width": 32}
@@ -121,7 +122,7 @@ def test_losses_of_half_precision_are_computed_in_float32() -> None:
     detector = make("fcos").eval()
     images = torch.rand(3, 3, 64, 48)
     exact = detector(images)
-    rough = HeadOutputs(tuple(t.bfloat16() for t in exact.tensors), detector.head, detector.places)
+    rough = HeadOutputs(tuple(t.bfloat16() for t in exact.tensors), detector.head, detector.places, exact.rules)
     for key, loss in rough.losses(BOXES, CLASSES).items():
         assert loss.dtype == torch.float32
         torch.testing.assert_close(loss, exact.losses(BOXES, CLASSES)[key], rtol=0.05, atol=0.05)

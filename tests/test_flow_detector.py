@@ -8,8 +8,9 @@ from torch import nn
 
 from models.deploy import SampledNetwork
 from models.detection.building import build_detector
-from models.detection.detector import Detector, HeadOutputs
+from models.detection.detector import Detector
 from models.detection.flow_detector import FlowDetector, RefinedDetector, build_flow_detector, build_layered_detector
+from models.detection.one_stage import HeadOutputs
 from models.detection.tail import PostProcessing, Tail
 from models.meta_encoders import META_ENCODERS
 from pipeline.networks.complexity import macs_of

@@ -1,15 +1,16 @@
 """Faster R-CNN, by torchvision's own class, on the levels of a pyramid: a teacher."""
 
 from collections.abc import Sequence
-from typing import ClassVar, NoReturn
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
-from models.detection.rules import AllReduce, Rules, Stub
-from models.detection.two_stage import TwoStageHead
+from models.detection.places import Places
+from models.detection.rules import Rules, Stub
+from models.detection.two_stage import TwoStageHead, TwoStageOutputs
 
 SIZE = 8
 """The anchor of a level, in strides: 32 pixels at a stride of 4, as torchvision has it."""
@@ -22,7 +23,6 @@ class FasterRcnnRules(Rules):
     """Faster R-CNN (Ren et al. 2015), as torchvision has it; the coarsest level proposes regions alone."""
 
     name = "faster_rcnn"
-    output_names = ()
     published_names: ClassVar[tuple[tuple[str, str], ...]] = ((r"^(rpn|roi_heads)\.", r"head.\1."),)
 
     def build_head(self) -> nn.Module:
@@ -42,26 +42,7 @@ class FasterRcnnRules(Rules):
         sizes = tuple((SIZE * stride,) for stride in self.settings.strides)
         return AnchorGenerator(sizes, (RATIOS,) * len(sizes))
 
-    def head_tensors(self, head: nn.Module, maps: Sequence[Tensor]) -> NoReturn:
-        """Refuse: what it finds depends on its proposals."""
-        raise NotImplementedError
-
-    def losses(
-        self,
-        head: nn.Module,
-        tensors: Sequence[Tensor],
-        anchors: Tensor,
-        num_per_level: Sequence[int],
-        targets: list[dict[str, Tensor]],
-        all_reduce: AllReduce,
-    ) -> NoReturn:
-        """Refuse; see ``TwoStageOutputs``."""
-        raise NotImplementedError
-
-    def scores(self, tensors: Sequence[Tensor]) -> NoReturn:
-        """Refuse; see ``TwoStageOutputs``."""
-        raise NotImplementedError
-
-    def decode(self, regression: Tensor, anchors: Tensor) -> NoReturn:
-        """Refuse; see ``TwoStageOutputs``."""
-        raise NotImplementedError
+    def answered(self, head: nn.Module, maps: Sequence[Tensor], places: Places) -> TwoStageOutputs:
+        """Return what finds objects on the levels ``maps`` when it is asked to."""
+        assert isinstance(head, TwoStageHead)
+        return TwoStageOutputs(head, list(maps), places.image_size)

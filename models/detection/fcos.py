@@ -9,7 +9,9 @@ from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 
-from models.detection.rules import AllReduce, Rules, Stub, require_normalisable
+from models.detection.one_stage import OneStageRules
+from models.detection.places import Places
+from models.detection.rules import AllReduce, Stub, require_normalisable
 
 GROUPS = 32
 """Of the head's group normalisations."""
@@ -34,7 +36,7 @@ class CountingHead(FCOSHead):  # type: ignore[misc]
         return losses
 
 
-class FcosRules(Rules):
+class FcosRules(OneStageRules):
     """FCOS (Tian et al. 2019), as torchvision has it."""
 
     name = "fcos"
@@ -68,8 +70,7 @@ class FcosRules(Rules):
         self,
         head: nn.Module,
         tensors: Sequence[Tensor],
-        anchors: Tensor,
-        num_per_level: Sequence[int],
+        places: Places,
         targets: list[dict[str, Tensor]],
         all_reduce: AllReduce,
     ) -> dict[str, Tensor]:
@@ -83,7 +84,8 @@ class FcosRules(Rules):
             center_sampling_radius=settings.center_sampling_radius,
         )
         outputs = dict(zip(("cls_logits", "bbox_regression", "bbox_ctrness"), tensors, strict=True))
-        losses: dict[str, Tensor] = model.compute_loss(targets, outputs, [anchors] * len(targets), list(num_per_level))
+        anchors = [places.anchors.to(tensors[0].dtype)] * len(targets)
+        losses: dict[str, Tensor] = model.compute_loss(targets, outputs, anchors, places.num_per_level)
         assert isinstance(head, CountingHead)
         own = head.num_positives
         total, num_processes = all_reduce(torch.stack([own, torch.ones_like(own)]).double())

@@ -9,7 +9,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from models.backbones.backbone import Backbone
 from models.core.calling import call
 from models.detection.building import build_detector
-from models.detection.detector import Detector, answered, pyramid_levels
+from models.detection.detector import Detector, pyramid_levels
 from models.detection.places import Places
 from models.flow import FixedFlow, FlowTransfer, build_flow
 from models.integrate import Trajectory
@@ -103,7 +103,7 @@ class FlowDetector(RefinedStudent):
         return self._answered(levels, lambda level, _: states[level])
 
     def _answered(self, levels: Sequence[Tensor], refined: Callable[[str, Tensor], Tensor]) -> Any:
-        return answered(self.head, refined_levels(levels, set(self.flows), refined), self.places)
+        return self.places.rules.answered(self.head, refined_levels(levels, set(self.flows), refined), self.places)
 
 
 class RefinedDetector(Detector):

@@ -10,7 +10,9 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from models.detection.rules import AllReduce, Rules, Stub, require_normalisable
+from models.detection.one_stage import OneStageRules
+from models.detection.places import Places
+from models.detection.rules import AllReduce, Stub, require_normalisable
 
 NUM_CONVS = 4
 """Convolutions of each branch of the head; torchvision has no other."""
@@ -22,7 +24,7 @@ GROUPS = 32
 """Of the second version's group normalisations."""
 
 
-class RetinaNetRules(Rules):
+class RetinaNetRules(OneStageRules):
     """RetinaNet (Lin et al. 2017), as torchvision has it."""
 
     name = "retinanet"
@@ -60,8 +62,7 @@ class RetinaNetRules(Rules):
         self,
         head: nn.Module,
         tensors: Sequence[Tensor],
-        anchors: Tensor,
-        num_per_level: Sequence[int],  # noqa: ARG002  (signature of Rules)
+        places: Places,
         targets: list[dict[str, Tensor]],
         all_reduce: AllReduce,  # noqa: ARG002  (each image is divided by its own number of positives)
     ) -> dict[str, Tensor]:
@@ -71,7 +72,8 @@ class RetinaNetRules(Rules):
             Stub(settings.width), settings.num_classes, anchor_generator=self.anchor_generator(), head=head
         )
         outputs = dict(zip(("cls_logits", "bbox_regression"), tensors, strict=True))
-        losses: dict[str, Tensor] = model.compute_loss(targets, outputs, [anchors] * len(targets))
+        anchors = [places.anchors.to(tensors[0].dtype)] * len(targets)
+        losses: dict[str, Tensor] = model.compute_loss(targets, outputs, anchors)
         return losses
 
     def scores(self, tensors: Sequence[Tensor]) -> Tensor:

@@ -1,13 +1,18 @@
-"""What is particular to a kind of detector: its head, its losses, and how its answers become boxes."""
+"""What is particular to a kind of detector: its head, where it looks, and what it answers."""
+
+from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
+
+if TYPE_CHECKING:
+    from models.detection.places import Places
 
 LEAST_VALUES = 2
 """From which a normalisation takes mean and variance."""
@@ -57,8 +62,8 @@ class Rules(ABC):
 
     name: ClassVar[str]
     """As in ``models.detection.detectors.DETECTORS``."""
-    output_names: ClassVar[tuple[str, ...]]
-    """What the head's tensors are called."""
+    output_names: ClassVar[tuple[str, ...]] = ()
+    """What the head's tensors are called; none where it does not deploy."""
     published_names: ClassVar[tuple[tuple[str, str], ...]] = ()
     """(pattern, replacement) pairs that turn the names of torchvision's published head into those used here."""
 
@@ -78,36 +83,11 @@ class Rules(ABC):
         """Return what the places and their anchors follow from."""
 
     @abstractmethod
-    def head_tensors(self, head: nn.Module, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return what ``head`` answers at all places (B, P, ...) of the levels, by ``output_names``."""
+    def answered(self, head: nn.Module, maps: Sequence[Tensor], places: Places) -> Any:
+        """Return what ``head`` answers on the levels ``maps`` of a pyramid.
 
-    @abstractmethod
-    def losses(
-        self,
-        head: nn.Module,
-        tensors: Sequence[Tensor],
-        anchors: Tensor,
-        num_per_level: Sequence[int],
-        targets: list[dict[str, Tensor]],
-        all_reduce: AllReduce,
-    ) -> dict[str, Tensor]:
-        """Return torchvision's losses of the head's ``tensors``; scalars, by torchvision's names.
-
-        Where several processes share a batch their mean is the loss of the whole batch.
-
-        Args:
-            anchors: (P, 4).
-            num_per_level: anchors of each level.
-            targets: of each image ``boxes`` (m, 4) in pixels and ``labels`` (m,).
+        It has ``losses(boxes, classes, all_reduce=)`` and ``detect(post)``; see ``models.detection.one_stage``.
         """
-
-    @abstractmethod
-    def scores(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return how sure each class is at each place, (B, P, num_classes), 0 to 1."""
-
-    @abstractmethod
-    def decode(self, regression: Tensor, anchors: Tensor) -> Tensor:
-        """Return the boxes (B, k, 4) x1, y1, x2, y2 in pixels that ``regression`` (B, k, 4) says of ``anchors``."""
 
 
 class Stub(nn.Module):

@@ -7,12 +7,15 @@ stays drops. After as many steps as the longest chain of candidates that drop ea
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from models.detection.places import Places
+
+if TYPE_CHECKING:
+    from models.detection.one_stage import OneStageRules
 
 NO_CLASS = -1
 """Of a row behind the last detection."""
@@ -58,7 +61,7 @@ class Tail(nn.Module):
     def __init__(self, places: Places, post: PostProcessing) -> None:
         super().__init__()
         entry, post = places.entry, PostProcessing(*post)
-        self.rules = places.rules
+        self.rules = cast("OneStageRules", places.rules)
         self.image_size = places.image_size
         self.score_threshold = entry.score_threshold if post.score_threshold is None else post.score_threshold
         self.iou_threshold = entry.iou_threshold if post.iou_threshold is None else post.iou_threshold

@@ -56,7 +56,7 @@ class TwoStageOutputs:
         *,
         all_reduce: AllReduce | None = None,  # noqa: ARG002  (each image has as many samples as another)
     ) -> dict[str, Tensor]:
-        """Return torchvision's losses of both stages, scalars; see ``models.detection.detector.HeadOutputs.losses``."""
+        """Return torchvision's losses of both stages, scalars; arguments as of ``one_stage.HeadOutputs.losses``."""
         dtype = self.maps[0].dtype
         targets = [{"boxes": box.to(dtype), "labels": label + 1} for box, label in zip(boxes, classes, strict=True)]
         losses: dict[str, Tensor] = self.head(self.maps, self.image_size, targets)[1]

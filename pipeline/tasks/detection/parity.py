@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs
+from pipeline.tasks.detection.instances import BOXES, CLASSES, COUNT, SCORES
 from pipeline.tasks.parity import Parity, require_comparable
 
 SAME_IOU = 0.8
 SAME_SCORE = 0.1
-COUNT, BOXES, SCORES, CLASSES = "num_detections", "detection_boxes", "detection_scores", "detection_classes"
-"""The arrays of detections: int32 (N, 1), float32 (N, D, 4) x1 y1 x2 y2, float32 (N, D), int32 (N, D)."""
 
 
 class Found(NamedTuple):

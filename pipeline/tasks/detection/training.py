@@ -21,6 +21,8 @@ from pipeline.networks.spec import NetworkSpec
 from pipeline.networks.weights import Weights
 from pipeline.tasks.base import Task
 from pipeline.tasks.detection.coco_weights import choose_categories
+from pipeline.tasks.detection.instances import BOXES, CLASSES, COUNT, SCORES
+from pipeline.tasks.detection.suppression import ALL_BOXES, ALL_SCORES
 from pipeline.tasks.detection.tail_check import require_enough
 from pipeline.tasks.detection.targets import BoxTargets
 from pipeline.tasks.settings import Detections
@@ -34,8 +36,8 @@ from pipeline.tasks.training import (
     Validation,
 )
 
-FOUND = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
-ALL_PLACES = ("boxes", "scores")
+FOUND = (COUNT, BOXES, SCORES, CLASSES)
+ALL_PLACES = (ALL_BOXES, ALL_SCORES)
 VALIDATION_BATCH = 16
 LAST_OF_RESNET = (3, 4, 5)
 """The stages of a ResNet that a pyramid takes where none are named."""
