@@ -97,7 +97,9 @@ def _warnings(rows: list[Row], student: Validation, built: Distillation, data: T
         else None
     )
     found = training_warnings(rows, student, supervision, what="the student", key=run.key, teacher=teacher)
-    weak = weak_teacher(student, teacher, data.task.primary) if teacher is not None else None
+    if teacher is None:
+        return found
+    weak = weak_teacher(student, teacher, data.task.primary, in_words=data.task.primary_in_words)
     return [*found, weak] if weak else found
 
 

@@ -148,12 +148,12 @@ def test_what_leads_nowhere_is_said_early(epoch: int, loss: float, warns: bool) 
 
 def test_a_teacher_worse_than_its_student_is_named() -> None:
     student, teacher = Validation({"accuracy": 0.8}, 0.04, []), Validation({"accuracy": 0.6}, 0.05, [])
-    line = weak_teacher(student, teacher, "accuracy")
+    line = weak_teacher(student, teacher, "accuracy", in_words="accuracy")
     assert line is not None
     assert "the teacher (accuracy 60.00%) is worse than its student (80.00%)" in line
     close = teacher._replace(scores={"accuracy": 0.72})  # 0.08 < 2 x sqrt(0.04² + 0.05²)
-    assert weak_teacher(student, close, "accuracy") is None
-    assert weak_teacher(teacher, student, "accuracy") is None
+    assert weak_teacher(student, close, "accuracy", in_words="accuracy") is None
+    assert weak_teacher(teacher, student, "accuracy", in_words="accuracy") is None
 
 
 GIVEN = {"what": "the given teacher", "section": "train_teacher"}

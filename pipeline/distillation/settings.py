@@ -47,6 +47,8 @@ else:
     Losses = losses_section(CRITERIA)
 
 
+_OF_IMAGES = ", which images without boxes have"
+"""Where a message advises to transfer logits."""
 MAX_WIDTH = 4096
 """Channels of a meta-encoder; that many have 450 million parameters in two 3x3 convolutions already."""
 
@@ -173,7 +175,7 @@ class DistillStudent(TrainedNetwork):
             able = [name for name, entry in CRITERIA.items() if self.transfer in entry.applies_to]
             raise ValueError(
                 f"loss {self.loss!r} does not work on {self.transfer}; use {' or '.join(able)}, "
-                f"or set transfer to {applies_to[0]}"
+                f"or set transfer to {applies_to[0]}{_OF_IMAGES if applies_to[0] == LOGITS else ''}"
             )
         return self
 
@@ -188,7 +190,7 @@ class DistillStudent(TrainedNetwork):
         if self.stored_views is not None and self.transfer == FEATURES and self.needs_teacher:
             raise ValueError(
                 f"stored_views: got {self.stored_views}, but feature maps are too large to be stored; set it to null, "
-                f"or transfer to {LOGITS}"
+                f"or transfer to {LOGITS}{_OF_IMAGES}"
             )
         return self
 

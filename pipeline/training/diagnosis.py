@@ -65,8 +65,12 @@ def early_warning(row: Row, supervision: Supervision, *, key: str, epochs: int) 
     return f"epoch {epoch} of {epochs}: {_not_learned(row, supervision, what='the network', key=key)}"
 
 
-def weak_teacher(student: Validation, teacher: Validation, primary: str) -> str | None:
-    """Return a line where the ``teacher`` is clearly worse than its ``student`` on the same images; else None."""
+def weak_teacher(student: Validation, teacher: Validation, primary: str, *, in_words: str) -> str | None:
+    """Return a line where the ``teacher`` is clearly worse than its ``student`` on the same images; else None.
+
+    Args:
+        primary: the score that decides, and what a sentence calls it.
+    """
     ours, theirs = student.scores[primary], teacher.scores[primary]
     if student.standard_error is None or teacher.standard_error is None:
         return None
@@ -74,8 +78,8 @@ def weak_teacher(student: Validation, teacher: Validation, primary: str) -> str 
     if ours - theirs <= STANDARD_ERRORS * error:
         return None
     return (
-        f"the teacher ({primary} {theirs:.2%}) is worse than its student ({ours:.2%}) on the calibration images, so it "
-        "holds the student back: train it longer (train_teacher.training), take a larger train_teacher.backbone, or, "
+        f"the teacher ({in_words} {theirs:.2%}) is worse than its student ({ours:.2%}) on the calibration images, so "
+        "it holds the student back: train it longer (train_teacher.training), take a larger train_teacher.backbone, or, "
         "of given weights, check the order of the classes and train_teacher.mean and std"
     )
 

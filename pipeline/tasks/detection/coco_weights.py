@@ -13,6 +13,8 @@ from pipeline.networks.weights import Weights
 
 ANY_OF_COCO = "FCOS_ResNet50_FPN_Weights.COCO_V1"
 """Weights whose description lists the categories, as that of all detectors does."""
+ANCHORS = (1, 9)
+"""Of a place: FCOS's and RetinaNet's. Other multiples of the categories are classes of somebody else."""
 SHOWN = 3
 Rows = Callable[[Tensor, list[int]], Tensor]
 """From a tensor with rows for all categories, and the categories that are wanted, to that with theirs."""
@@ -49,8 +51,8 @@ def _rows_of(name: str, tensors: Mapping[str, Tensor], count: int) -> Rows | Non
     """Return how the tensor ``name`` is cut down, where it has rows for each of ``count`` categories."""
     layer = re.sub(r"\.(weight|bias)$", "", name)
     rows = len(tensors[name]) if tensors[name].dim() else 0
-    if layer.endswith("classification_head.cls_logits") and rows % count == 0:
-        anchors = rows // count
+    anchors = rows // count
+    if layer.endswith("classification_head.cls_logits") and rows == anchors * count and anchors in ANCHORS:
         return lambda value, wanted: value.reshape(anchors, count, *value.shape[1:])[:, wanted].flatten(0, 1)
     if layer.endswith("box_predictor.cls_score") and rows == count:
         return lambda value, wanted: value[[0, *wanted]]

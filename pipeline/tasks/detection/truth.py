@@ -6,9 +6,6 @@ from pipeline.core.arrays import Truth
 from pipeline.data.letterbox import letterbox_scale
 from pipeline.data.objects import Objects
 
-TRUTH = ("boxes", "classes", "offsets", "ignored", "areas", "sizes", "scales")
-"""Names of the arrays."""
-
 
 def encode_objects(objects: Objects, image_size: tuple[int, int]) -> Truth:
     """Return the M objects on N images that are letterboxed to ``image_size`` (H, W).
