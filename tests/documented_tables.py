@@ -10,6 +10,7 @@ from typing import Any
 
 from models.backbones.sources import BACKBONE_SOURCES
 from models.core.table import Table, choose
+from models.detection.detectors import DETECTORS
 from models.meta_encoders import META_ENCODERS
 from models.schedules import SCHEDULES
 from pipeline.data.sources.table import SOURCES
@@ -28,6 +29,7 @@ TABLES: Mapping[str, Table[Any]] = {
     "schedules": SCHEDULES,
     "methods": METHODS,
     "backbone sources": BACKBONE_SOURCES,
+    "detectors": DETECTORS,
     "data sources": SOURCES,
     "precisions": PRECISIONS,
     "runtimes": RUNTIMES,

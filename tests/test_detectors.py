@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,8 @@ from models.detection.detector import Detector
 from models.detection.detectors import DETECTORS
 from models.detection.one_stage import HeadOutputs
 from models.detection.tail import PostProcessing
+from pipeline.training.network_settings import DetectorSettings
+from tests.extensions.detector import ClassesAlone
 
 SMALL: dict[str, Any] = {"backbone": "resnet8", "num_classes": 3, "image_size": (64, 48), "width": 32}
 SMALL |= {"levels": (2, 3), "extra": "pool", "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}
@@ -82,6 +85,21 @@ def test_losses_are_those_of_torchvisions_forward_with_lists(name: str) -> None:
     sum(found.values()).backward()  # type: ignore[union-attr]
     for parameter in detector.parameters():
         assert parameter.grad is not None or name == "faster_rcnn"
+
+
+def test_a_detector_is_one_file_and_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = replace(DETECTORS["fcos"], name=ClassesAlone.name, load=lambda: ClassesAlone, score_threshold=0.4)
+    monkeypatch.setitem(DETECTORS._entries, entry.name, entry)
+    assert DetectorSettings(kind=entry.name).kind == entry.name
+    detector = make(entry.name)
+    answers = detector(torch.rand(3, 3, 64, 48))
+    assert sum(answers.losses(BOXES, CLASSES).values()).isfinite()
+    logits, *others = answers.tensors
+    sure = logits.detach().clone()
+    sure[:, :, 0] = -0.4  # 0.4013
+    found = HeadOutputs((sure, *others), detector.head, detector.places, answers.rules).detect(PostProcessing())
+    assert found[0].min() > 0
+    torch.testing.assert_close(found[2].amax(dim=1), torch.full((3,), 0.4013), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", ONE_STAGE)

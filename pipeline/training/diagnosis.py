@@ -79,8 +79,8 @@ def weak_teacher(student: Validation, teacher: Validation, primary: str, *, in_w
         return None
     return (
         f"the teacher ({in_words} {theirs:.2%}) is worse than its student ({ours:.2%}) on the calibration images, so "
-        "it holds the student back: train it longer (train_teacher.training), take a larger train_teacher.backbone, or, "
-        "of given weights, check the order of the classes and train_teacher.mean and std"
+        "it holds the student back: train it longer (train_teacher.training), take a larger train_teacher.backbone, "
+        "or, of given weights, check the order of the classes and train_teacher.mean and std"
     )
 
 
