@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs, Truth
 from pipeline.core.signature import Signature, TensorSpec, image_input
-from pipeline.tasks.base import Classes, Confusion, Image, Placement, Prediction, Review, Row, Scores, Tile
+from pipeline.tasks.base import Classes, Confusion, Gallery, Image, Placement, Prediction, Review, Row, Scores, Tile
 from pipeline.tasks.mean_score import MeanScoreTask
 from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale
 
@@ -89,10 +89,24 @@ class Hits(MeanScoreTask):
         for pair in pairs:
             counts[pair] += 1
         things: list[Row] = [{"class": name, "hits": str(counts[i, i])} for i, name in enumerate(class_names)]
-        confusion = Confusion(tuple(class_names), counts)
-        return Review(missed, by_points, ("class", "hits"), things, list(range(len(things))), confusion)
+        return Review(
+            summary=f"{len(missed)} of {len(rows)} images are missed",
+            mistake_columns=self.image_columns,
+            mistakes=[rows[i] for i in missed],
+            wrong=missed,
+            galleries=[
+                Gallery("missed", f"{len(missed)} that are missed", missed, "none is missed"),
+                Gallery("fewest_points", "those of the fewest points", by_points, "no images"),
+            ],
+            class_columns=("class", "hits"),
+            classes=things,
+            worst_first=list(range(len(things))),
+            class_note="how often each thing is hit",
+            confusion=Confusion(tuple(class_names), counts, "images"),
+            precision_recall=[],
+        )
 
-    def tile(self, pixels: Image, row: Row) -> Tile:
+    def tile(self, pixels: Image, row: Row, review: Review) -> Tile:  # noqa: ARG002  (all of it counts)
         """Return the image with the guess under it."""
         return Tile(pixels, (row["file"], row["guess"]), row["right"] == row["guess"])
 
