@@ -16,8 +16,14 @@ from pipeline.core.errors import GateError
 from pipeline.core.files import Json
 from pipeline.data.dataset import Split
 from pipeline.evaluation.settings import MeasureTradeoff
-from pipeline.export.onnx.exporter import export_image_network
-from pipeline.export.onnx.files import Exported, Source, export_precisions, open_exported
+from pipeline.export.onnx.files import (
+    Exported,
+    Source,
+    export_plain,
+    export_precisions,
+    export_tail,
+    open_exported,
+)
 from pipeline.networks.complexity import count_macs
 from pipeline.runtimes.base import Runtime, predict
 from pipeline.runtimes.latency import benchmark, percentiles, random_pixels, time_in_turns
@@ -93,7 +99,7 @@ def measure_tradeoff(
 
     Args:
         networks: the same student with each number of steps.
-        source: what files are made from; its own network does not count.
+        source: what files are made from, with one of ``networks``.
         batch_sizes: at which the plain student is timed on its own too.
 
     Raises:
@@ -102,11 +108,12 @@ def measure_tradeoff(
     found = Tradeoff([], [], None)
     runtimes: list[Runtime] = []
     with tempfile.TemporaryDirectory() as folder:
+        tail = export_tail(source, Path(folder, "tail.onnx"))
         for network in tqdm(networks, desc="exporting", unit="K", disable=None):
             work = Path(folder, str(network.num_steps))
             work.mkdir()
             trained = reference(task, network, source.signature, test)
-            exported = export_precisions(source._replace(network=network), work, settings.precisions)
+            exported = export_precisions(source._replace(network=network), work, settings.precisions, tail=tail)
             failed = dict(exported.failed)
             for file in exported.files:
                 if file.precision not in settings.precisions:
@@ -124,7 +131,8 @@ def measure_tradeoff(
             raise GateError(f"measure_tradeoff.precisions: none of {', '.join(settings.precisions)} could be exported")
         plain = Path(folder, "plain.onnx")
         if networks[0].num_steps is not None:
-            runtimes.append(_plain_runtime(networks[0], source, plain, settings))
+            export_plain(source, plain, tail=tail)
+            runtimes.append(OnnxRuntime(plain, num_threads=settings.num_threads, spinning=False))
         height, width = test.pixels.shape[2:]
         pixels = random_pixels(settings.batch_size, (height, width))
         seconds = time_in_turns(runtimes, pixels, warmup=settings.warmup, iterations=settings.iterations)
@@ -158,14 +166,6 @@ def _point(num_steps: int | None, file: Exported, runtime: Runtime, trained: Ref
     scores = scores_with_error(task, outputs, trained.truth)
     score, error = scores[task.primary], scores[task.primary_error]
     return Point(num_steps, file.precision, score, error, agreement, file.path.stat().st_size, 0.0)
-
-
-def _plain_runtime(network: DeployableNetwork, source: Source, path: Path, settings: MeasureTradeoff) -> Runtime:
-    """Write the student without its flows to ``path`` and open it."""
-    taken, names = source.signature.input, source.signature.output_names
-    whole = source.task.export_parts(network.without_flows()).whole()
-    export_image_network(whole, path, taken, names, opset=source.settings.opset, metadata={})
-    return OnnxRuntime(path, num_threads=settings.num_threads, spinning=False)
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:

@@ -64,7 +64,7 @@ class Exports(NamedTuple):
     """What the trained network computes up to its tail, by PyTorch on the CPU; None: the files have no tail."""
 
 
-def export_precisions(source: Source, folder: Path, precisions: Sequence[str]) -> Exports:
+def export_precisions(source: Source, folder: Path, precisions: Sequence[str], *, tail: Path | None = None) -> Exports:
     """Write the file of each of ``precisions``, and always that of fp32, into ``folder``.
 
     fp32 is written from the smallest form, and what is not quantized is derived from that file; what is quantized is
@@ -72,66 +72,85 @@ def export_precisions(source: Source, folder: Path, precisions: Sequence[str]) -
     have a tail it stays in float32 in every file, whose body is kept beside it, in ``BODIES``, to be verified. A
     precision that cannot be had keeps no other from being written.
 
+    Args:
+        tail: what ``export_tail`` wrote of the same student, with any number of steps; None: it is written here.
+
     Raises:
         GateError: a rewriting is wrong, or the float32 file is no valid ONNX of the opset that was asked for.
     """
     entries = [PRECISIONS[name] for name in PRECISIONS if name in precisions and name != FP32]
     found = Exports([], {}, _trained_body(source))
     with tempfile.TemporaryDirectory() as work:
-        smallest = _write(source, Path(work, "smallest"), collapse=source.settings.collapse)
+        tail = tail or export_tail(source, Path(work, "tail.onnx"))
+        smallest = _write_body(source, Path(work, "smallest.onnx"), collapse=source.settings.collapse)
 
         @functools.cache
         def wide() -> _Float32:
             is_wide = smallest.form != "collapsed"
-            return smallest if is_wide else _write(source, Path(work, "wide"), collapse=False)
+            return smallest if is_wide else _write_body(source, Path(work, "wide.onnx"), collapse=False)
 
         calibration = Calibration(source.calibration, source.signature.input.dtype, source.settings.calibration.method)
         for entry in (PRECISIONS[FP32], *entries):
             try:
                 float32 = wide() if entry.quantized else smallest
-                found.files.append(_derive(entry, float32, folder, calibration))
+                found.files.append(_derive(entry, float32, tail, folder, calibration))
             except GateError as error:
                 found.failed[entry.name] = error
     return found
 
 
+def export_tail(source: Source, path: Path) -> Path | None:
+    """Write the tail of the network of ``source`` to ``path`` and return it; None: its task's networks have none.
+
+    It is that of the student with any number of steps, and without its flows: what comes before a tail takes steps.
+    """
+    parts = source.task.export_parts(source.network.eval())
+    if parts.tail is None:
+        return None
+    with torch.inference_mode():
+        tensors = as_tuple(parts.body(torch.from_numpy(source.calibration[:2]).float() / 255))
+    between = dict(zip(parts.body_outputs, tensors, strict=True))
+    outputs, opset = source.signature.output_names, source.settings.opset
+    export_network(parts.tail, path, between, outputs, opset=opset, metadata={})
+    return path
+
+
+def export_plain(source: Source, path: Path, *, tail: Path | None) -> None:
+    """Write the student of ``source`` without its flows, in float32 and with ``tail`` behind it, to ``path``."""
+    parts, opset = source.task.export_parts(source.network.without_flows()), source.settings.opset
+    export_image_network(parts.body, path, source.signature.input, parts.body_outputs, opset=opset, metadata={})
+    if tail is not None:
+        join_tail(path, tail, path)
+
+
 class _Float32(NamedTuple):
-    """The float32 files from which all others are made."""
+    """The float32 file, without a tail, from which others are made."""
 
     body: Path
-    tail: Path | None
     form: str
 
 
-def _write(source: Source, folder: Path, *, collapse: bool) -> _Float32:
-    """Write the smallest form of the network in float32, in its parts, into ``folder``."""
-    folder.mkdir(exist_ok=True)
-    images = torch.from_numpy(source.calibration)
-    form = smallest_form(source.network, images, source.task, collapse=collapse)
-    body, tail, opset = folder / "body.onnx", folder / "tail.onnx", source.settings.opset
-    names = form.parts.body_outputs
-    export_image_network(form.parts.body, body, source.signature.input, names, opset=opset, metadata=source.metadata)
-    if form.parts.tail is None:
-        return _Float32(body, None, form.name)
-    with torch.inference_mode():
-        tensors = as_tuple(form.parts.body(images[:2].float() / 255))
-    between = dict(zip(names, tensors, strict=True))
-    export_network(form.parts.tail, tail, between, source.signature.output_names, opset=opset, metadata={})
-    return _Float32(body, tail, form.name)
+def _write_body(source: Source, path: Path, *, collapse: bool) -> _Float32:
+    """Write the smallest form of the network in float32, up to its tail, to ``path``."""
+    form = smallest_form(source.network, torch.from_numpy(source.calibration), source.task, collapse=collapse)
+    names, opset = form.parts.body_outputs, source.settings.opset
+    export_image_network(form.parts.body, path, source.signature.input, names, opset=opset, metadata=source.metadata)
+    return _Float32(path, form.name)
 
 
-def _derive(entry: PrecisionEntry, float32: _Float32, folder: Path, calibration: Calibration) -> Exported:
+def _derive(
+    entry: PrecisionEntry, float32: _Float32, tail: Path | None, folder: Path, calibration: Calibration
+) -> Exported:
     """Write the file of ``entry`` into ``folder``: the body in its precision, and the tail in float32 behind it."""
     path = folder / entry.file_name
-    if float32.tail is None:
+    if tail is None:
         entry.load()(float32.body, path, calibration)
-    else:
-        body = folder / BODIES / entry.file_name
-        body.parent.mkdir(exist_ok=True)
-        entry.load()(float32.body, body, calibration)
-        join_tail(body, float32.tail, path)
-        return Exported(path, entry.name, float32.form, body)
-    return Exported(path, entry.name, float32.form)
+        return Exported(path, entry.name, float32.form)
+    body = folder / BODIES / entry.file_name
+    body.parent.mkdir(exist_ok=True)
+    entry.load()(float32.body, body, calibration)
+    join_tail(body, tail, path)
+    return Exported(path, entry.name, float32.form, body)
 
 
 def _trained_body(source: Source) -> Runtime | None:
