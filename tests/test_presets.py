@@ -226,7 +226,6 @@ EXPECTED: dict[str, dict[str, object]] = {
     )
     | PYRAMID
     | {
-        "base.num_threads": 1,
         "prepare_data.source": "digit_scenes",
         "prepare_data.calib_fraction": 0.1,
         "train_teacher.backbone": "resnet8",

@@ -30,7 +30,7 @@ class PostProcessing(NamedTuple):
     """Of boxes of a class that overlap by more the less sure one is dropped; None: the detector's own."""
     candidates: int = 500
     """So many of an image are looked at."""
-    rounds: int = 8
+    rounds: int = 16
     max_detections: int = 100
     nms: str = "graph"
     """``none``: the boxes and scores of all places are returned as they are."""

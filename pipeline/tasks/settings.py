@@ -28,7 +28,7 @@ class Detections(Section):
     candidates: Annotated[int, Field(ge=1, le=MAX_CANDIDATES)] = rare(
         500, "so many of the surest boxes of an image are looked at; checked on the calibration images"
     )
-    rounds: Count = rare(8, "rounds in which overlapping boxes are dropped; checked on the calibration images")
+    rounds: Count = rare(16, "rounds in which overlapping boxes are dropped; checked on the calibration images")
 
     @model_validator(mode="after")
     def _candidates_hold_all_detections(self) -> Self:
