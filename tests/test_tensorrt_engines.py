@@ -25,6 +25,7 @@ from pipeline.export.onnx.fp16 import convert_to_half
 from pipeline.export.tensorrt import engines
 from pipeline.export.tensorrt.plan import EnginePlan
 from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.package.engine_register import listed_engines, register_path
 from pipeline.package.reader import Package
 from pipeline.package.writer import write_sums
 from pipeline.runtimes.base import predict
@@ -210,6 +211,7 @@ def test_a_package_becomes_a_verified_engine(
     assert "100.00% of 21 samples" in result.output
     assert device[0]["cache"] == tmp_path / "cache/tensorrt/NVIDIA-Orin-nvgpu-10.3.0.timing"
     assert device[0]["hints"] == []
+    assert listed_engines()[about["plan_sha256"]]["package"] == "small"
 
 
 def test_options_replace_the_packages_settings(
@@ -265,6 +267,15 @@ def test_a_host_that_cannot_build_says_what_is_missing(
     reason = "no NVIDIA GPU on this host, or no driver for it"
     monkeypatch.setattr(this_host, "probe_tensorrt", lambda: HOST | {"buildable": False, "reason": reason})
     refused(build(), f"no engine can be built here: {reason}", "pip install 'tensorrt>=10.3'")
+    assert not (package / "engines").exists()
+
+
+def test_a_host_that_cannot_list_its_engines_builds_none(
+    build: Callable[..., Result], package: Path, device: list[dict[str, Any]]
+) -> None:
+    register_path().parent.parent.write_text("a file where the folder should be")
+    refused(build(), "engines.json: cannot be written", "set XDG_STATE_HOME to a folder that can be")
+    assert device == []
     assert not (package / "engines").exists()
 
 

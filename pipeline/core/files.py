@@ -49,8 +49,11 @@ def replaced_folder(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def exclusive(target: Path) -> Iterator[None]:
+def exclusive(target: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock beside ``target``; the system releases it when the process ends, however it ends.
+
+    Args:
+        wait: until no other process holds it.
 
     Raises:
         BusyError: another process holds it.
@@ -62,7 +65,7 @@ def exclusive(target: Path) -> Iterator[None]:
     with lock:
         try:
             with written_file(target):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise BusyError(f"{target}: another run is still writing it; wait for it to end, or stop it") from error
         yield

@@ -12,6 +12,7 @@ from pipeline.core.files import Json, read_json, write_bytes
 from pipeline.export.tensorrt.engines import build_engine
 from pipeline.export.tensorrt.plan import EnginePlan
 from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.package.engine_register import list_engine, require_register
 from pipeline.package.reader import ENGINE_SETTINGS, Package
 from pipeline.package.verify import ENGINES
 from pipeline.tasks.base import Task
@@ -27,6 +28,8 @@ def build_from_package(
 ) -> Json:
     """Build the engine of ``precision`` from a package alone, verify it here, and return what its sidecar says.
 
+    The list of this host's engines has it then.
+
     It is written to ``out``; without one to the package's folder engines, and to its Triton repository if it has one.
 
     Args:
@@ -34,13 +37,15 @@ def build_from_package(
         overrides: settings that replace those of the package, by their names.
 
     Raises:
-        UserError: the package is damaged or has no such file, a setting is wrong, or this host cannot build engines.
+        UserError: the package is damaged or has no such file, a setting is wrong, this host cannot build engines, or
+            its list of engines cannot be written.
         GateError: the engine cannot be built here, or is not what was trained.
     """
     plan = plan_engine(package, precision, overrides)
     samples = package.samples
     if not host["buildable"]:
         raise UserError(f"no engine can be built here: {host['reason']}; {NEEDED}")
+    require_register()
     engines, repository = package.folder / ENGINES, package.folder / "triton" / f"{package.name}-tensorrt"
     folder = engines if out is None else out
     for_triton = repository.is_dir() and folder.resolve() == engines.resolve()
@@ -48,6 +53,7 @@ def build_from_package(
         _require_batches(repository / "config.pbtxt", plan)
     gate = package.gate(precision, gpu_kernels=True)
     about = build_engine(folder, plan, host=host, samples=samples, gate=gate, cache=cache)
+    list_engine(folder / plan.file, package=package.name)
     if for_triton:
         write_bytes(repository / "1" / "model.plan", (folder / plan.file).read_bytes())
     return about

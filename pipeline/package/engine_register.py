@@ -1,0 +1,122 @@
+"""The list of the engines that were built on this host: it lies with the user, where no package can write.
+
+An engine can carry code that runs on the host, and a package may come with engines that say of themselves where they
+are from. So what a package says counts for nothing: an engine is trusted where this list has its sum.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+
+from pipeline.core.errors import UserError, readable_file
+from pipeline.core.files import Json, exclusive, sha256, write_json
+from pipeline.runtimes.engine_file import sidecar
+
+KEY = "engines"
+NEEDED = {"onnx", "onnx_sha256", "sidecar_sha256"}
+AGAIN = "delete it, or build it again (fmkt build-engine)"
+
+
+def register_path() -> Path:
+    """Return the file of the list: ``fmkt/engines.json`` in XDG_STATE_HOME, which is ~/.local/state unless it is set.
+
+    Raises:
+        UserError: neither is known.
+    """
+    given = Path(os.environ.get("XDG_STATE_HOME", ""))  # where that is relative, the standard passes over it
+    try:
+        place = given if given.is_absolute() else Path.home() / ".local/state"
+    except RuntimeError as error:
+        raise UserError(f"this user has no home directory ({error}); set XDG_STATE_HOME to a folder") from error
+    return place / "fmkt" / "engines.json"
+
+
+def listed_engines() -> dict[str, Json]:
+    """Return what is known of each engine that was built here, by its SHA-256; nothing where none was.
+
+    Raises:
+        UserError: the list cannot be read, or is damaged.
+    """
+    path = register_path()
+    try:
+        with readable_file(path):
+            content = json.loads(path.read_bytes() if path.exists() else '{"engines": {}}')
+        engines: dict[str, Json] = content[KEY]
+        is_whole = all(set(entry) >= NEEDED for entry in engines.values())
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError):
+        is_whole = False
+    if not is_whole:
+        raise UserError(f"{path}: not the list of engines that build-engine writes; delete it, and build engines again")
+    return engines
+
+
+def require_register() -> None:
+    """Raise UserError where the list could not be written; asked before a build, which takes minutes."""
+    listed_engines()
+    path = register_path()
+    try:
+        _make_folder(path)
+        with exclusive(path, wait=True):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}), and engines that are built here are listed there; set "
+            "XDG_STATE_HOME to a folder that can be"
+        ) from error
+
+
+def list_engine(plan: Path, *, package: str) -> None:
+    """Add the engine in the file ``plan``, which was built here just now; its sidecar lies beside it.
+
+    Processes that do so at the same time wait for each other.
+
+    Args:
+        package: the name of the package that it was built from.
+    """
+    about = json.loads(sidecar(plan).read_bytes())
+    entry = {
+        "package": package,
+        "plan": str(plan.resolve()),
+        "onnx": about["onnx"],
+        "onnx_sha256": about["onnx_sha256"],
+        "sidecar_sha256": sha256(sidecar(plan)),
+        "built": datetime.now(timezone.utc).isoformat(timespec="seconds"),  # noqa: UP017  (Python 3.10 has no UTC)
+    }
+    path = register_path()
+    _make_folder(path)
+    with exclusive(path, wait=True):
+        write_json(path, {KEY: {**listed_engines(), about["plan_sha256"]: entry}})
+
+
+def _make_folder(path: Path) -> None:
+    """Make the folder of the list, for this user alone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def engine_fault(plan: Path, sums: Mapping[str, str], listed: Mapping[str, Json]) -> str | None:
+    """Return a line on what speaks against the engine in the file ``plan`` of a package; None: it was built here.
+
+    Args:
+        sums: those of the package's own files.
+        listed: what ``listed_engines`` returns.
+    """
+    entry = listed.get(sha256(plan))
+    if entry is None:
+        return f"{plan}: not built on this host, or changed since; {AGAIN}"
+    if sums.get(entry["onnx"]) != entry["onnx_sha256"]:
+        return f"{plan}: built from another {entry['onnx']} than the one of this package; {AGAIN}"
+    return None
+
+
+def sidecar_fault(plan: Path, listed: Mapping[str, Json]) -> str | None:
+    """Return a line on what speaks against the sidecar of ``plan``, which is in the list; None: it is as it was."""
+    path = sidecar(plan)
+    if not path.is_file():
+        return f"{path}: missing; build the engine again (fmkt build-engine)"
+    if sha256(path) != listed[sha256(plan)]["sidecar_sha256"]:
+        return f"{path}: changed since build-engine wrote it; build the engine again (fmkt build-engine)"
+    return None
