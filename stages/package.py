@@ -7,6 +7,7 @@ import click
 from pipeline.core.files import replaced_folder
 from pipeline.export.tensorrt.settings import ExportTensorrt
 from pipeline.package.settings import PackageSettings
+from pipeline.package.signing import sign_package
 from pipeline.package.writer import Records, write_package
 from stages.common import exit_codes, stage_options
 from stages.declared import load_declared
@@ -21,6 +22,8 @@ def main(params_path: Path, out: Path, **records: Path) -> None:
     engine = load_declared("package", params_path, "export_tensorrt", ExportTensorrt)
     with replaced_folder(out) as folder:
         write_package(folder, settings, engine, Records(**records))
+        if settings.signing_key is not None:
+            sign_package(folder, Path(settings.signing_key))
 
 
 if __name__ == "__main__":

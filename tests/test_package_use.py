@@ -419,22 +419,11 @@ def test_files_that_agree_with_their_sums_must_also_compute_what_was_trained(pac
     assert "model.onnx, packaged samples, 8 images: outputs differ by" in result.output
 
 
-def test_an_engine_built_here_is_held_to_its_sidecar(package: Path) -> None:
-    engines = package / "engines"
-    engines.mkdir()
-    (engines / "model.plan").write_bytes(b"a plan")
-    (engines / "model.plan.json").write_text(json.dumps({"plan_sha256": "0"}))
-    refused(run("verify", package), "engines/model.plan: differs from its SHA-256 in model.plan.json")
-
-
 def test_what_lies_beside_engines_is_strange_and_so_are_links(package: Path) -> None:
     (package / "engines").mkdir()
-    (package / "engines/model.plan").write_bytes(b"no sidecar")
-    refused(run("verify", package), "engines/model.plan: not listed in SHA256SUMS")
-    (package / "engines/model.plan").unlink()
-    (package / "triton/fmkt-student-tensorrt/1/model.plan").write_bytes(b"built nowhere")
-    refused(run("verify", package), "1/model.plan: not listed in SHA256SUMS")
-    (package / "triton/fmkt-student-tensorrt/1/model.plan").unlink()
+    (package / "engines/model.txt").write_bytes(b"no engine")
+    refused(run("verify", package), "engines/model.txt: not listed in SHA256SUMS")
+    (package / "engines/model.txt").unlink()
     (package / "elsewhere").symlink_to(package / "README.md")
     refused(run("verify", package), "elsewhere: a link; a package has none")
 
@@ -543,6 +532,22 @@ def test_the_same_records_give_the_same_bytes_in_another_process_and_place(
         for root in (ours, other.folder / name)
     )
     assert first == second
+
+
+def test_a_signed_package_is_the_same_but_for_its_signature(bench: Bench, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    result = bench.run("package", {**CHANGES, "package.signing_key": str(key)}, out=str(tmp_path / "signed"))
+    assert result.exit_code == 0, result.output
+    (tmp_path / "signers").write_text(f"me {key.with_name('key.pub').read_text()}")
+    result = run("verify", tmp_path / "signed", "--allowed-signers", str(tmp_path / "signers"))
+    assert "signed by me, key ED25519 SHA256:" in result.output
+    plain, signed = (
+        {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (bench.folder / "package", tmp_path / "signed")
+    )
+    assert signed.pop("SHA256SUMS.sig").startswith(b"-----BEGIN SSH SIGNATURE-----")
+    assert signed == plain
 
 
 WITHOUT_TORCH = """

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.core.settings import Section, knob
+from pipeline.core.settings import PathText, Section, knob, rare
 
 
 class PackageSettings(Section):
@@ -16,3 +16,8 @@ class PackageSettings(Section):
         takes="lower-case letters, digits and, between them, hyphens",
     )
     description: str = knob("A compact image classifier.", "one sentence about the model, for its card")
+    signing_key: PathText | None = rare(
+        None,
+        "SSH key that signs its sums: a private key without a passphrase, or a public one whose private one is in "
+        "ssh-agent; null: not signed",
+    )

@@ -8,6 +8,8 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import sha256
 
 SUMS = "SHA256SUMS"
+SIGNATURE = f"{SUMS}.sig"
+"""The signature of the list, where the package has one; it cannot be listed itself."""
 AGAIN = "fetch the package again"
 
 

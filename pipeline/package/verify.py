@@ -8,19 +8,25 @@ import numpy as np
 
 from pipeline.core.arrays import is_finite
 from pipeline.core.errors import UserError
-from pipeline.core.files import read_json, sha256
 from pipeline.core.signature import Signature
 from pipeline.export.folder import MANIFEST
 from pipeline.package.description import CLASS_NAMES_FILE
+from pipeline.package.engine_register import engine_fault, listed_engines, sidecar_fault
 from pipeline.package.reader import Package
-from pipeline.package.sums import AGAIN, SUMS, damaged_files, read_sums
+from pipeline.package.signing import Signer, check_signature
+from pipeline.package.sums import AGAIN, SIGNATURE, SUMS, damaged_files, read_sums
 from pipeline.runtimes.base import Runtime
+from pipeline.runtimes.engine_file import sidecar
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.parity import Parity
 from pipeline.tasks.verification import verify
 
 ENGINES = "engines"
-"""Folder of what ``build-engine`` adds on the device; each engine has its sum in its own sidecar."""
+"""Folder of what ``build-engine`` adds on the device, and lists there: see ``engine_register``."""
+
+
+PLANS = (f"{ENGINES}/*.plan", "triton/*/*/model.plan")
+"""Where engines may lie that the sums do not list; earlier versions put one into the Triton repository as well."""
 
 
 class VerifiedFile(NamedTuple):
@@ -30,17 +36,35 @@ class VerifiedFile(NamedTuple):
     parity: Parity
 
 
-def verify_package(folder: Path, *, provider: str, num_threads: int) -> tuple[Package, list[VerifiedFile]]:
+class Verified(NamedTuple):
+    """A package that is whole, and right on this host."""
+
+    package: Package
+    files: list[VerifiedFile]
+    signer: Signer | None
+    """Who signed it, where that was asked for."""
+
+
+def verify_package(
+    folder: Path, *, provider: str, num_threads: int, signers: Path | None = None, identity: str | None = None
+) -> Verified:
     """Return the package in ``folder``, and each ONNX file, verified on the packaged images.
 
     All files of the package are as their sums say.
 
+    Args:
+        signers: the keys that are trusted, one of which must have signed the sums; None: a signature does not matter.
+        identity: the name there whose key it must be; None: any of them.
+
     Raises:
-        UserError: ``folder`` is no package; or a file is missing, damaged, tampered with, or not of the package; a line
-            names each.
+        UserError: ``folder`` is no package, or not signed as asked for; or a file is missing, damaged, tampered with,
+            or not of the package; a line names each.
         GateError: a file does not give the packaged outputs on this host.
     """
+    signer = None
     if (folder / MANIFEST).is_file():
+        if signers is not None:
+            signer = check_signature(folder, signers, identity)
         _require_whole(folder)
     package = Package.open(folder)
     found = []
@@ -50,13 +74,13 @@ def verify_package(folder: Path, *, provider: str, num_threads: int) -> tuple[Pa
         found.append(
             VerifiedFile(path.name, verify_samples(package, precision, runtime, gpu_kernels=provider != "cpu"))
         )
-    return package, found
+    return Verified(package, found, signer)
 
 
 def _require_whole(folder: Path) -> None:
     sums = read_sums(folder)
     damaged = [f"{fault}; {AGAIN}" for fault in damaged_files(folder, {*sums, MANIFEST, CLASS_NAMES_FILE}, sums)]
-    faults = [*damaged, *_unlisted_files(folder, sums), *_damaged_engines(folder)]
+    faults = [*damaged, *_unlisted_files(folder, sums), *_strange_engines(folder, sums)]
     if faults:
         raise UserError("\n".join(faults))
 
@@ -90,26 +114,26 @@ def _words(taken: str, dtype: str, outputs: Iterable[str]) -> str:
 
 def _unlisted_files(folder: Path, sums: Mapping[str, str]) -> Iterator[str]:
     """Yield a line on each file that neither the list of sums nor ``build-engine`` put there, and on each link."""
-    sidecars = list((folder / ENGINES).glob("*.plan.json"))
-    plans = {read_json(sidecar).get("plan_sha256") for sidecar in sidecars}
-    built = {*sidecars, *(sidecar.with_suffix("") for sidecar in sidecars)}
+    plans = {path for pattern in PLANS for path in folder.glob(pattern) if path.is_file()}
+    sidecars = {sidecar(plan) for plan in plans if plan.parent == folder / ENGINES}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
             yield f"{path}: a link; a package has none"
-        elif path.is_dir() or name in sums or name == SUMS or path in built:
-            continue
-        elif not (name.startswith("triton/") and path.name == "model.plan" and sha256(path) in plans):
+        elif not (path.is_dir() or name in sums or name in {SUMS, SIGNATURE} or path in plans | sidecars):
             yield f"{path}: not listed in {SUMS}; it does not belong to the package"
 
 
-def _damaged_engines(folder: Path) -> Iterator[str]:
-    for sidecar in sorted((folder / ENGINES).glob("*.plan.json")):
-        plan = sidecar.with_suffix("")
-        if not plan.is_file():
-            yield f"{plan}: missing"
-        elif sha256(plan) != read_json(sidecar).get("plan_sha256"):
-            yield f"{plan}: differs from its SHA-256 in {sidecar.name}"
+def _strange_engines(folder: Path, sums: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line on each engine that was not built here from this package, though the sums may list it."""
+    plans = sorted(path for path in folder.rglob("*.plan") if path.is_file())
+    listed = listed_engines() if plans else {}
+    for plan in plans:
+        fault = engine_fault(plan, sums, listed)
+        if fault is None and plan.parent == folder / ENGINES:
+            fault = sidecar_fault(plan, listed)
+        if fault is not None:
+            yield fault
 
 
 def verify_samples(package: Package, precision: str, runtime: Runtime, *, gpu_kernels: bool) -> Parity:

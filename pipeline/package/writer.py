@@ -28,7 +28,7 @@ from pipeline.package.description import CATEGORY_IDS_KEY, CLASS_NAMES_FILE, CLA
 from pipeline.package.model_card import Facts, model_card
 from pipeline.package.reader import ENGINE_SETTINGS, Package
 from pipeline.package.settings import PackageSettings
-from pipeline.package.sums import SUMS
+from pipeline.package.sums import SIGNATURE, SUMS
 from pipeline.package.triton_repository import check_triton_repository, write_triton_repository
 from pipeline.runtimes.engine_file import read_signature
 from pipeline.tasks.base import Task
@@ -122,7 +122,7 @@ def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorr
 def write_sums(folder: Path) -> None:
     """List the SHA-256 of every file below ``folder``, as ``sha256sum --check`` reads it."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    lines = [f"{sha256(folder / name)}  {name}\n" for name in names if name != SUMS]
+    lines = [f"{sha256(folder / name)}  {name}\n" for name in names if name not in {SUMS, SIGNATURE}]
     write_text(folder / SUMS, "".join(lines))
 
 

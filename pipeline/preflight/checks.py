@@ -7,6 +7,7 @@ from pipeline.core.errors import UserError, user_error
 from pipeline.core.files import Json, read_json
 from pipeline.data.sources.settings import PrepareData
 from pipeline.data.sources.table import SOURCES
+from pipeline.package.signing import check_signing_key
 from pipeline.params.schema import Params
 from pipeline.preflight.network_checks import check_networks
 from pipeline.preflight.weights import check_given_weights
@@ -20,11 +21,14 @@ def check_params(params: Params, *, earlier: Json | None = None) -> Json:
         earlier: what an earlier check found right, from ``earlier_inputs``; spares importing PyTorch for it again.
 
     Raises:
-        UserError: a backbone, stage, file or folder is not there; names the parameter.
+        UserError: a backbone, stage, file, folder or key is not there; names the parameter.
     """
+    key = params.package.signing_key
+    fingerprint = None if key is None else check_signing_key(Path(key))
     found = check_networks(params, earlier=earlier)
     return found | {
         "data": data_fingerprint(params.prepare_data),
+        "signing_key": fingerprint,
         "teacher": "needed" if params.distill_student.needs_teacher else "not needed",
         **check_given_weights(params, earlier=earlier or {}),
     }

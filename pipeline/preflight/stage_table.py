@@ -348,6 +348,7 @@ STAGES = Table(
             PathOption("--out", "Folder to write.", Kind.OUTPUT, "artifacts/package"),
         ),
         params=("export_tensorrt", "package"),
+        facts=("inputs.signing_key",),
         never_loads=(_MAKING_OF_PRECISIONS, *_NETWORKS_OF_TASKS),
     ),
 )
