@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from PIL import Image
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_csv, write_json, write_text
 from pipeline.evaluation.summary import summarize
-from pipeline.export.folder import write_samples
-from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.export.samples import write_samples
+from pipeline.export.tensorrt.plan import EngineSettings
 from pipeline.package.reader import Package
 from pipeline.package.settings import PackageSettings
 from pipeline.package.writer import PICTURES, Records, write_package
@@ -56,7 +57,7 @@ def manifest(model: Path) -> dict[str, Any]:
     }
     return {
         "files": {model.name: entry},
-        "gates": {"fp32": Gate().model_dump()},
+        "gates": {"fp32": asdict(Gate())},
         "signature": describe_signature(SIGNATURE),
         "image_size": [HEIGHT, WIDTH],
         "num_steps": None,
@@ -113,7 +114,7 @@ def pack(root: Path) -> Package:
         teacher=reports / "teacher.json",
         student=reports / "student.json",
     )
-    write_package(folder, PackageSettings(description="A compact detector."), ExportTensorrt(), records)
+    write_package(folder, PackageSettings(description="A compact detector."), EngineSettings(), records)
     return Package.open(folder)
 
 

@@ -18,7 +18,7 @@ from pipeline.tasks.detection.image_rows import read_rows
 from pipeline.tasks.detection.instances import detected, ground_truth
 from pipeline.tasks.detection.task import TITLES, Detection
 from pipeline.tasks.detection.tiles import MISSED, POOR, RIGHT, WRONG
-from pipeline.tasks.settings import Detections
+from pipeline.tasks.detections import Detections
 from tests.detection_scenes import Scenes, make_scenes
 
 TASK = Detection()

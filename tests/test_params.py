@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -538,7 +539,7 @@ def test_entries_of_tables_become_parameters() -> None:
     int4 = PrecisionEntry(name="int4", description="4 bits", load=lambda: abs, gate=PRECISIONS["int8-cpu"].gate)  # type: ignore[arg-type]
     gates = gates_section(Table("precision", int4))
     assert gates.model_fields["int4"].description == "4 bits"
-    assert gates().model_dump() == {"int4": PRECISIONS["int8-cpu"].gate.model_dump()}
+    assert gates().model_dump() == {"int4": asdict(PRECISIONS["int8-cpu"].gate)}
     toys = Table("toy", Entry(name="top", description="spins", load=dict))
     assert entry_of(toys).table is toys
 

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from pipeline.core.arrays import Outputs
 from pipeline.core.errors import GateError, UserError
 from pipeline.core.files import write_json
 from pipeline.export.calibration import Calibration
-from pipeline.export.folder import MANIFEST, read_gate, read_samples, write_samples
+from pipeline.export.folder import MANIFEST, read_gate, read_samples
 from pipeline.export.onnx.fp16 import convert_to_half
+from pipeline.export.samples import write_samples
 from pipeline.export.tensorrt import engines
 from pipeline.export.tensorrt.plan import EnginePlan
 from pipeline.export.tensorrt.settings import ExportTensorrt
@@ -138,7 +139,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def planned(onnx: Path, precision: str = "fp32") -> EnginePlan:
-    return EnginePlan(onnx, precision, SIGNATURE, SETTINGS)
+    return EnginePlan(onnx, precision, SIGNATURE, SETTINGS.plain())
 
 
 def placed(gate: Gate) -> PlacedGate:
@@ -159,7 +160,7 @@ def package(tmp_path: Path, export: Path) -> Path:
     manifest = json.loads((folder / "manifest.json").read_text()) | {"name": "small"}
     write_json(folder / "manifest.json", manifest)
     write_json(folder / "labels.json", {"labels": list("abcde")})
-    write_json(folder / "engine.json", SETTINGS.model_dump(mode="json") | {"min_batch": 1})
+    write_json(folder / "engine.json", asdict(SETTINGS.plain()) | {"min_batch": 1})
     (folder / "triton/small-tensorrt").mkdir(parents=True)
     (folder / "triton/small-tensorrt/config.pbtxt").write_text('name: "small-tensorrt"\nmax_batch_size: 8\n')
     write_sums(folder)
@@ -307,7 +308,7 @@ def test_several_outputs_go_into_the_sidecar(tmp_path: Path, device: list[dict[s
     task = toy_task.Brightness()
     signature = task.signature(image_size=(8, 8), input_dtype="float32", class_names=toy_task.CHANNELS)
     samples = toy_task.samples()
-    plan = EnginePlan(folder / "model.onnx", "fp32", signature, SETTINGS)
+    plan = EnginePlan(folder / "model.onnx", "fp32", signature, SETTINGS.plain())
     about = engines.build_engine(tmp_path, plan, host=HOST, samples=samples, gate=placed(STRICT), cache=tmp_path)
     assert len(device) == 1
     assert [(output["name"], output["dtype"]) for output in about["outputs"]] == [

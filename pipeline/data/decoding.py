@@ -13,11 +13,12 @@ from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 from pipeline.core.errors import UserError
 from pipeline.data.image_kinds import HEAD, how_to_open, image_format
 from pipeline.data.letterbox import letterboxed_size, padded, scaled_to_fit
-from pipeline.data.settings import MAX_MEGAPIXELS
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is checked here, from the header, and is the user's to set
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 * 2**20  # editors write profiles and text of MB
 
+MAX_MEGAPIXELS = 80.0
+"""Millions of pixels of an image that are decoded where nothing else is said; each takes 4 to 10 bytes meanwhile."""
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 AVERAGED_MODES = frozenset({"L", "LA", "RGB", "RGBA", "CMYK", "YCbCr"})
 """Of which neighbouring pixels can be averaged; a palette has numbers, not colours."""

@@ -5,13 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, read_json, write_bytes
+from pipeline.core.plain import read_plain
 from pipeline.export.tensorrt.engines import build_engine
-from pipeline.export.tensorrt.plan import EnginePlan
-from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.export.tensorrt.plan import EnginePlan, EngineSettings
 from pipeline.package.reader import ENGINE_SETTINGS, Package
 from pipeline.package.verify import ENGINES
 from pipeline.tasks.base import Task
@@ -63,20 +61,18 @@ def plan_engine(package: Package, precision: str, overrides: Mapping[str, Any]) 
     return EnginePlan(onnx, precision, package.signature, _read_settings(settings, overrides))
 
 
-def _read_settings(path: Path, overrides: Mapping[str, Any]) -> ExportTensorrt:
+def _read_settings(path: Path, overrides: Mapping[str, Any]) -> EngineSettings:
     """Return the settings in the JSON file ``path`` with ``overrides``.
 
     Raises:
         UserError: a setting is unknown or not allowed.
     """
+    content = read_json(path)
+    content.pop("precisions", None)  # of packages of version 0.1, which say there what their stage built
     try:
-        return ExportTensorrt.model_validate(read_json(path) | dict(overrides))
-    except ValidationError as error:
-        faults = (
-            f"{'.'.join(map(str, e['loc']))}: got {e['input']!r}; {e['msg']}" if e["loc"] else e["msg"]
-            for e in error.errors()
-        )
-        raise UserError("\n".join(f"{path} with the options given: {fault}" for fault in faults)) from error
+        return read_plain(EngineSettings, content | dict(overrides))
+    except ValueError as error:
+        raise UserError(f"{path} with the options given: {error}") from error
 
 
 def engine_table(about: Json, task: Task) -> str:

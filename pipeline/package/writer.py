@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import onnx
@@ -23,7 +23,7 @@ from pipeline.core.records import (
 from pipeline.core.signature import Signature
 from pipeline.export.folder import MANIFEST, SAMPLES
 from pipeline.export.precisions import FP32, PRECISIONS
-from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.export.tensorrt.plan import EngineSettings
 from pipeline.package.description import CATEGORY_IDS_KEY, CLASS_NAMES_FILE, CLASS_NAMES_KEY, PREPROCESSING_FILE
 from pipeline.package.model_card import Facts, model_card
 from pipeline.package.reader import ENGINE_SETTINGS, Package
@@ -66,7 +66,7 @@ class Records:
     """JSON report of the student."""
 
 
-def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorrt, records: Records) -> None:
+def write_package(folder: Path, settings: PackageSettings, engine: EngineSettings, records: Records) -> None:
     """Fill ``folder`` with all that a consumer needs: ONNX files, class names, samples, records, model card.
 
     Args:
@@ -93,7 +93,7 @@ def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorr
         "calibration.json": calibration,
         "metrics.json": metrics,
         "tradeoff.json": tradeoff,
-        ENGINE_SETTINGS: engine.model_dump(mode="json"),
+        ENGINE_SETTINGS: asdict(engine),
     }
     for file, content in contents.items():
         write_json(folder / file, content)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,11 @@ from pipeline.core.signature import Signature
 from pipeline.tasks.parity import Parity, Scale
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from pipeline.data.decoding import Resize
     from pipeline.data.splits import ImageSet
-    from pipeline.tasks.settings import Detections
+    from pipeline.tasks.detections import Detections
     from pipeline.tasks.training import TaskTraining
 
 Scores = Mapping[str, float]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.core.table import Entry, Table
-from pipeline.tasks.settings import Detections
+from pipeline.core.plain import read_plain
+from pipeline.tasks.detections import Detections
 
 if TYPE_CHECKING:
     from pipeline.tasks.base import Task
@@ -92,4 +93,4 @@ def exported_task(manifest: Mapping[str, Any]) -> Task:
     """
     task = get_task(manifest.get("task", DEFAULT))
     settings = {key: manifest[key] for key in task.output_facts()}.get(DETECTIONS, {})
-    return task.configured(Detections.model_validate(settings), {})
+    return task.configured(read_plain(Detections, settings), {})

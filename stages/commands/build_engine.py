@@ -9,7 +9,7 @@ import click
 from pipeline.export.precisions import FP32, engine_precisions
 from pipeline.export.tensorrt.plan import HARDWARE
 from stages.commands.options import package_option
-from stages.common import exit_codes
+from stages.exit_codes import exit_codes
 
 COUNT = click.IntRange(min=1)
 OVERRIDES = [

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from pipeline.core.errors import require_extra
-from stages.common import exit_codes, params_option
+from stages.common import params_option
+from stages.exit_codes import exit_codes
 
 
 @click.command()

@@ -7,7 +7,7 @@ import click
 from pipeline.core.errors import require_extra
 from pipeline.runtimes.provider import PROVIDER_NAMES
 from stages.commands.options import package_option
-from stages.common import exit_codes
+from stages.exit_codes import exit_codes
 
 POSITIVE = click.IntRange(min=1)
 PORT = click.IntRange(0, 65535)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,10 +39,12 @@ from pipeline.tasks.detection.instances import (
 )
 from pipeline.tasks.detection.suppression import ALL_BOXES, ALL_SCORES, Suppression, suppress
 from pipeline.tasks.detection.truth_check import require_truth
+from pipeline.tasks.detections import Detections
 from pipeline.tasks.parity import Parity, Scale
-from pipeline.tasks.settings import Detections
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from pipeline.data.splits import ImageSet
     from pipeline.tasks.training import TaskTraining
 
@@ -91,14 +94,14 @@ class Detection(Task):
 
     def configured(self, detections: Detections, network: Mapping[str, Any]) -> Self:
         """Return the task with thresholds of ``network``'s detector where ``detections`` leave them open."""
-        own = {}
+        own: dict[str, Any] = {}
         if "detector" in network:
             from models.detection.detectors import DETECTORS
 
             entry = DETECTORS[network["detector"]]
             thresholds = {"score_threshold": entry.score_threshold, "iou_threshold": entry.iou_threshold}
             own = {name: value for name, value in thresholds.items() if getattr(detections, name) is None}
-        return type(self)(detections.model_copy(update=own), network)
+        return type(self)(replace(detections, **own), network)
 
     def encode_truth(self, images: ImageSet, kept: Sequence[int], image_size: tuple[int, int]) -> Truth:
         """Return boxes in pixels of the input, classes and all that evaluation needs."""
