@@ -329,7 +329,7 @@ def _enough(network: PlainNetwork, pixels: Pixels, rounds: int) -> bool:
 
 
 def test_what_lists_all_places_leaves_nothing_to_be_checked() -> None:
-    chosen = replace(SHOWN, nms="none", candidates=1)
+    chosen = replace(SHOWN, nms="none", candidates=1, max_detections=1)
     require_enough(Parts(chosen).export_parts(make_network("fcos")), make_pixels(), chosen)
 
 

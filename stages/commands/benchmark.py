@@ -58,7 +58,7 @@ def benchmark(
     }
     baseline = None
     if student is not None:
-        with require_extra("--student needs PyTorch: make install"):
+        with require_extra("--student needs PyTorch and a checkout of the project: make install"):
             from pipeline.evaluation.latency_baselines import PLAIN, baseline_runtimes
 
         baseline = PLAIN
