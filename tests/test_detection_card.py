@@ -59,6 +59,7 @@ def manifest(model: Path) -> dict[str, Any]:
         "gates": {"fp32": Gate().model_dump()},
         "signature": describe_signature(SIGNATURE),
         "image_size": [HEIGHT, WIDTH],
+        "input": "float32",
         "num_steps": None,
         "opset": 20,
         "task": "detection",
