@@ -60,6 +60,7 @@ def manifest(model: Path) -> dict[str, Any]:
         "gates": {"fp32": asdict(Gate())},
         "signature": describe_signature(SIGNATURE),
         "image_size": [HEIGHT, WIDTH],
+        "input": "float32",
         "num_steps": None,
         "opset": 20,
         "task": "detection",

@@ -155,6 +155,7 @@ def test_every_restriction_is_of_a_key_that_there_is() -> None:
             {"distill_student.feature_pairs": [[1, 1], [4, 2]]},
             ["distill_student.feature_pairs", "no level 4; its levels: 1 (32"],
         ),
+        ({"distill_student.feature_pairs": [[9, 9]]}, ["distill_student.feature_pairs", "has no level 9; its levels"]),
         ({"distill_student.feature_pairs": [[3, 3]]}, ["feature_pairs: got the last level alone, which has no loss"]),
         (
             {"train_teacher.detector.levels": [1, 2, 3]},

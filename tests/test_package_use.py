@@ -318,18 +318,17 @@ def test_labels_that_do_not_fit_the_outputs_are_refused(command: str, names: obj
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"input": {"dtype": "uint8"}}, "takes image (float32) and returns logits, expected image (uint8)"),
-        ({"input": {"name": "picture"}}, "expected picture (float32)"),
-        ({"input": {"shape": ["batch", 3, 16, 16]}}, "does not take one image of [3, 16, 16]"),
-        ({"input": {"shape": ["batch", 1, 8, 8]}}, "does not take one image of [1, 8, 8]"),
-        ({"outputs": {"name": "scores"}}, "returns logits, expected image (float32) and returns scores"),
-        ({"outputs": {"dtype": "int32"}}, "a black image gives logits float32 [1, 10], expected finite int32 [1, 10]"),
+        ({"dtype": "uint8"}, "takes image (float32) and returns logits, expected image (uint8)"),
+        ({"name": "picture"}, "expected picture (float32)"),
+        ({"shape": ["batch", 3, 16, 16]}, "does not take one image of [3, 16, 16]"),
+        ({"shape": ["batch", 1, 8, 8]}, "does not take one image of [1, 8, 8]"),
     ],
 )
 def test_a_signature_that_is_not_the_files_is_refused(change: dict[str, Any], said: str, package: Path) -> None:
     manifest = json.loads((package / "manifest.json").read_text())
-    manifest["signature"]["input"].update(change.get("input", {}))
-    manifest["signature"]["outputs"][0].update(change.get("outputs", {}))
+    taken = manifest["signature"]["input"]
+    taken.update(change)
+    manifest.update(image_size=taken["shape"][2:], input=taken["dtype"])
     (package / "manifest.json").write_text(json.dumps(manifest))
     write_sums(package)
     for command, words in (("verify", []), ("predict", ["x.png"])):
@@ -374,6 +373,9 @@ def test_sums_of_files_elsewhere_are_refused(package: Path) -> None:
         (lambda manifest: manifest["signature"]["input"].update(shape=["batch", 3, 8, 10**9]), "whole numbers"),
         (lambda manifest: manifest["signature"]["input"].update(shape=None), "whole numbers"),
         (lambda manifest: manifest["signature"]["outputs"][0].update(name=3), "needs a name"),
+        (lambda manifest: manifest["signature"]["outputs"][0].update(name="scores"), "scores float32 [10]; of class"),
+        (lambda manifest: manifest["signature"]["outputs"][0].update(dtype="int32"), "logits int32 [10]; of class"),
+        (lambda manifest: manifest.update(image_size=[-8, 8]), "image_size is [-8, 8], and its signature says [8, 8]"),
         (lambda manifest: manifest["files"].pop("model.onnx"), "fp32 is always among them"),
         (lambda manifest: manifest.update(files={}), "fp32 is always among them"),
     ],

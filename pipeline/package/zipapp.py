@@ -20,7 +20,7 @@ MAIN = f"""\
 import sys
 
 if sys.version_info < {OLDEST_PYTHON}:
-    sys.exit("error: needed is Python {".".join(map(str, OLDEST_PYTHON))} or later, this is %d.%d" % sys.version_info[:2])
+    sys.exit("error: this is Python %d.%d, {".".join(map(str, OLDEST_PYTHON))} is needed" % sys.version_info[:2])
 
 from {ENTRY} import run
 

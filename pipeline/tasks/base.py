@@ -277,6 +277,27 @@ class Task(ABC):
             if len(values) != count:
                 raise ValueError(f"{name} are those of {len(values)} images, there are {count}")
 
+    def require_signature(self, signature: Signature, class_names: Sequence[str]) -> None:
+        """Check what a package says that its network returns.
+
+        Raises:
+            ValueError: networks of this task, with these classes, return something else.
+        """
+        _, height, width = signature.input.shape
+        right = self.signature(image_size=(height, width), input_dtype=signature.input.dtype, class_names=class_names)
+        if set(signature.outputs) != set(right.outputs):
+            raise ValueError(
+                f"its signature has the outputs {_shapes(signature)}; of {self.name} with {len(class_names)} classes "
+                f"they are {_shapes(right)}"
+            )
+
+    def require_answers(self, outputs: Outputs, class_names: Sequence[str]) -> None:  # noqa: B027  (a task may know none)
+        """Check that ``outputs`` answer nothing but ``class_names``, where their shapes do not say it.
+
+        Raises:
+            ValueError: they do.
+        """
+
     @abstractmethod
     def predictions(
         self,
@@ -351,3 +372,7 @@ class Task(ABC):
     @abstractmethod
     def training(self) -> TaskTraining:
         """Return the side that builds and trains networks; imports PyTorch."""
+
+
+def _shapes(signature: Signature) -> str:
+    return ", ".join(f"{output.name} {output.dtype} {list(output.shape)}" for output in signature.outputs)

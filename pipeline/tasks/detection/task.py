@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.core.arrays import Outputs, Truth
-from pipeline.core.errors import GateError
+from pipeline.core.errors import GateError, user_error
 from pipeline.core.signature import Signature, TensorSpec, image_input
 from pipeline.tasks.base import (
     Classes,
@@ -36,6 +36,7 @@ from pipeline.tasks.detection.instances import (
     GroundTruth,
     detected,
     ground_truth,
+    require_named,
 )
 from pipeline.tasks.detection.suppression import ALL_BOXES, ALL_SCORES, Suppression, suppress
 from pipeline.tasks.detection.truth_check import require_truth
@@ -184,6 +185,24 @@ class Detection(Task):
         """Check the objects of ``count`` images."""
         require_truth(truth, count, class_names)
 
+    def require_signature(self, signature: Signature, class_names: Sequence[str]) -> None:
+        """Check the outputs, as far as the number of places is not their own, and that thresholds are known."""
+        settings = self.detections
+        if settings.score_threshold is None or settings.iou_threshold is None:
+            raise ValueError("detections: score_threshold and iou_threshold of a finished file are numbers")
+        if settings.nms == "graph":
+            super().require_signature(signature, class_names)
+            return
+        shapes = {output.name: output.shape for output in signature.outputs}
+        places = shapes.get(ALL_BOXES, (0,))[0]
+        if shapes != {ALL_BOXES: (places, 4), ALL_SCORES: (places, len(class_names))}:
+            right = f"{ALL_BOXES} (places, 4) and {ALL_SCORES} (places, {len(class_names)})"
+            raise ValueError(f"its signature has the outputs {shapes}; without nms they are {right}")
+
+    def require_answers(self, outputs: Outputs, class_names: Sequence[str]) -> None:
+        """Check the classes of detections."""
+        require_named(self.listed(outputs), class_names)
+
     @property
     def least_score(self) -> float:
         """Return the threshold of the graph's suppression; 0 where the outputs hold all boxes."""
@@ -205,6 +224,8 @@ class Detection(Task):
         """Return the boxes on each image in its own pixels."""
         least = self._from_score if min_score is None else min_score
         listed = self.listed(outputs, score_threshold=least)
+        with user_error("labels.json", advice="fetch the package again"):
+            require_named(listed, classes.names)
         return answers.predictions(images, listed, classes, top=top, min_score=least)
 
     def painter(self) -> Painter:
