@@ -99,7 +99,9 @@ def test_it_is_served(package: Package, samples: dict[str, np.ndarray]) -> None:
     ]
 
     async def ask() -> list[Any]:
-        service = Service(models, Limits(max_batch=8, max_bytes=10**6, max_queue=4, timeout=10, workers=1))
+        service = Service(
+            models, Limits(max_batch=8, max_bytes=10**6, max_picture_bytes=10**6, max_queue=4, timeout=10, workers=1)
+        )
         answers = []
         for request in requests:
             with service.accepted(HTTP) as entry:
