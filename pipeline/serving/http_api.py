@@ -14,6 +14,8 @@ from starlette.routing import Route
 from pipeline.core.errors import UserError
 from pipeline.package.predict import require_min_score
 from pipeline.serving.deadlines import TimeLimit
+from pipeline.serving.page import HEADERS as PAGE_HEADERS
+from pipeline.serving.page import build_page
 from pipeline.serving.refusal import Reason, RefusalError, invalid, quoted
 from pipeline.serving.requests import Transport
 from pipeline.serving.service import Entry, Service, seconds_from_now
@@ -72,6 +74,7 @@ def build_app(service: Service) -> Starlette:
     routes = [Route(f"{place}/infer", endpoints.infer, methods=["POST"]) for place in (model, version)]  # the busiest
     routes += [Route(path, endpoints.predict, methods=["POST"]) for path in ("/predict", "/predict/{model}")]
     routes += [
+        Route("/", endpoints.page),
         Route("/v2", endpoints.metadata),
         Route("/v2/health/live", endpoints.live),
         Route("/v2/health/ready", endpoints.ready),
@@ -125,10 +128,17 @@ class Endpoints:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        models = list(service.models.values())
+        has_scores = any(model.task.least_score is not None for model in models)
+        self.html = build_page(service.facts, list(service.models), has_scores=has_scores)
+
+    async def page(self, _: Request) -> Response:
+        """Return the page for people."""
+        return Response(self.html, headers=PAGE_HEADERS)
 
     async def metadata(self, _: Request) -> Response:
-        """Describe the server."""
-        return answer(self.service.metadata())
+        """Describe the server, and the package, of which the protocol knows nothing."""
+        return answer({**self.service.metadata(), "package": self.service.facts})
 
     async def live(self, _: Request) -> Response:
         """Say that the process answers."""

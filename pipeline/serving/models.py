@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -89,8 +89,12 @@ class ServedModel:
             "outputs": outputs,
         }
 
-    def config(self, max_batch: int, num_workers: int) -> dict[str, Any]:
-        """Return the protocol's model configuration; shapes are without the batch there."""
+    def config(self, max_batch: int, num_workers: int, facts: Mapping[str, str]) -> dict[str, Any]:
+        """Return the protocol's model configuration; shapes are without the batch there.
+
+        Args:
+            facts: what the package says of itself, which become parameters.
+        """
         inputs, outputs = (
             [{"name": spec.name, "data_type": f"TYPE_{spec.datatype}", "dims": list(spec.shape)} for spec in specs]
             for specs in ((self.input,), self.outputs)
@@ -103,10 +107,20 @@ class ServedModel:
             "max_batch_size": max_batch,
             "input": inputs,
             "output": outputs,
+            "parameters": {f"package_{key}": {"string_value": value} for key, value in facts.items()},
             "instance_group": [
                 {"name": self.name, "kind": "KIND_GPU" if self.on_gpu else "KIND_CPU", "count": num_workers}
             ],
         }
+
+
+def package_facts(package: Package) -> dict[str, str]:
+    """Return name, version and commit of ``package``, as far as it states them; earlier ones state the name alone."""
+    stated = package.manifest.get("about")
+    about = stated if isinstance(stated, dict) else {}
+    return {"name": package.name} | {
+        key: about[key] for key in ("version", "commit") if isinstance(about.get(key), str)
+    }
 
 
 def load_models(

@@ -21,7 +21,7 @@ from pipeline.serving.grpc_api import build_handler
 from pipeline.serving.http_api import build_app
 from pipeline.serving.http_protocol import JoiningProtocol
 from pipeline.serving.logs import configure_logs, log
-from pipeline.serving.models import load_models
+from pipeline.serving.models import load_models, package_facts
 from pipeline.serving.service import Limits, Service, seconds_from_now
 from pipeline.serving.sockets import Place, bind, cannot_listen, resolve
 
@@ -91,7 +91,7 @@ def run_server(settings: Settings) -> None:
             num_threads=settings.num_threads,
             max_megapixels=settings.max_megapixels,
         )
-        service = Service(models, settings.limits(package))
+        service = Service(models, settings.limits(package), package_facts(package))
         uvloop.run(_serve(service, settings, listener, *places))
 
 
@@ -171,5 +171,6 @@ def _announce(service: Service, http: Place, rpc: Place) -> None:
         log(logger, "exposed", logging.WARNING, reason="no authentication and no TLS; put a proxy before this address")
     for model in service.models.values():
         log(logger, "model", model=model.name, runtime=model.description, input=model.input.datatype)
+    log(logger, "package", facts=dict(service.facts))
     limits = service.limits
     log(logger, "ready", http=str(http), grpc=str(rpc), models=list(service.models), limits=vars(limits))

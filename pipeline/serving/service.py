@@ -5,7 +5,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -83,9 +83,14 @@ class Work(NamedTuple):
 
 
 class Service:
-    """The models of a server and the requests that it has accepted."""
+    """The models of a server and the requests that it has accepted.
 
-    def __init__(self, models: Sequence[ServedModel], limits: Limits) -> None:
+    Args:
+        facts: what the package says of itself, its ``name`` among it.
+    """
+
+    def __init__(self, models: Sequence[ServedModel], limits: Limits, facts: Mapping[str, str]) -> None:
+        self.facts = facts
         self.models = {model.name: model for model in models}
         self.limits = limits
         self.workers = Workers(limits.workers)
@@ -225,7 +230,7 @@ class Service:
 
     def config(self, name: str, version: str) -> dict[str, Any]:
         """Return the protocol's configuration of a model; raises RefusalError as ``find`` does."""
-        return self.find(name, version).config(self.limits.max_batch, self.limits.workers)
+        return self.find(name, version).config(self.limits.max_batch, self.limits.workers, self.facts)
 
     def statistics(self, name: str, version: str) -> dict[str, Any]:
         """Return the protocol's statistics of a model, or of all where ``name`` is empty; raises as ``find`` does."""
