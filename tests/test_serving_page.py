@@ -1,4 +1,4 @@
-"""The page of a server, in a browser: it takes a picture and shows what is seen on it, and loads nothing from elsewhere."""
+"""The page of a server, in a browser: it shows what is seen on a picture, and loads nothing from elsewhere."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ from pipeline.core.files import read_json, write_json
 from pipeline.package.writer import write_sums
 from tests import detection_package
 from tests.serving_helpers import NAME, ServerProcess, make_package, serving
-from tests.test_serving_pictures import PICTURES
+from tests.test_serving_pictures import PICTURES, turned
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
 VERSION = "2.1.0<b>"
@@ -189,13 +189,16 @@ def test_labels_of_a_chosen_file(labels: ServerProcess, browser: Browser, tmp_pa
     assert {url for url in browser.asked() if not url.startswith((own, "data:"))} == set()
 
 
-@pytest.mark.parametrize("kind", ["large", "turned"])
+PHOTOS = {"large": PICTURES["large"], "turned": turned(400, 200)}
+
+
+@pytest.mark.parametrize("kind", PHOTOS)
 def test_boxes_are_drawn_where_they_are(boxes: ServerProcess, browser: Browser, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "photo.jpg"
-    path.write_bytes(PICTURES[kind])
+    path.write_bytes(PHOTOS[kind])
     browser.open(f"http://{boxes.http}/")
     assert " 3 found" in browser.choose(path)
-    answer = boxes.ask("/predict", PICTURES[kind])[1]
+    answer = boxes.ask("/predict", PHOTOS[kind])[1]
     shot = browser.evaluate("canvas.toDataURL('image/png')").partition(",")[2]
     (tmp_path / "shown.png").write_bytes(base64.b64decode(shot))
     with Image.open(tmp_path / "shown.png") as shown:
