@@ -4,7 +4,10 @@ import base64
 import io
 import json
 import struct
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -288,3 +291,43 @@ def test_pictures_are_counted_and_timed(server: ServerProcess) -> None:
     assert changes["compute_input"]["ns"] > changes["compute_infer"]["ns"]
     assert not [entry for entry in server.events("request") if entry["outcome"] == "internal"]
     assert all(line.startswith("{") for line in server.lines)
+
+
+@pytest.fixture(scope="module")
+def brief(folder: Path) -> Iterator[ServerProcess]:
+    with serving(folder, "--workers", "1", "--timeout", "0.5") as running:
+        yield running
+
+
+def test_health_answers_while_pictures_are_decoded_and_what_is_late_is_given_up(
+    brief: ServerProcess, transport: str
+) -> None:
+    assert brief.ask("/predict", PICTURES["png"])[0] == 200
+    files = [picture(2400, 1600, seed=seed) for seed in range(2)] * 16  # takes seconds
+    outcomes: list[str] = []
+
+    def ask() -> None:
+        with pytest.raises(InferenceServerException) as error:
+            infer(brief, transport, files)
+        outcomes.append(str(error.value.status()))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    waits = []
+    while asking.is_alive():
+        began = time.monotonic()
+        assert brief.ask("/v2/health/ready")[0] == 200
+        waits.append(time.monotonic() - began)
+    asking.join()
+    assert outcomes == ["504" if transport == "http" else "StatusCode.DEADLINE_EXCEEDED"]
+    assert np.median(waits) < 0.1
+    end = time.monotonic() + 2  # one picture more at most, not all that are left
+    while brief.ask("/predict", PICTURES["png"])[0] != 200:
+        assert time.monotonic() < end
+
+
+def test_pictures_of_many_clients_are_not_mixed_up(server: ServerProcess) -> None:
+    right = {kind: server.ask("/predict", file)[1] for kind, file in PICTURES.items()}
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda kind: (kind, server.ask("/predict", PICTURES[kind])), list(PICTURES) * 6))
+    assert all(answer == (200, right[kind]) for kind, answer in found)
