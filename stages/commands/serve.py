@@ -32,7 +32,7 @@ PORT = click.IntRange(0, 65535)
     type=click.FloatRange(min=0, min_open=True),
     default=40.0,
     show_default=True,
-    help="Millions of pixels of a picture; each takes up to 10 bytes of a worker.",
+    help="Millions of pixels of a picture; each takes up to 16 bytes of a worker.",
 )
 @click.option("--max-queue", type=click.IntRange(min=0), default=64, show_default=True, help="Requests that may wait.")
 @click.option(
