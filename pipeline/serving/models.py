@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs
 from pipeline.core.errors import UserError
-from pipeline.data.settings import MAX_MEGAPIXELS
+from pipeline.data.decoding import MAX_MEGAPIXELS
 from pipeline.package.reader import Package
 from pipeline.package.verify import require_signature, verify_samples
 from pipeline.runtimes.onnx import OnnxRuntime
