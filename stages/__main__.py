@@ -2,6 +2,7 @@
 
 import click
 
+from stages.commands.about import about
 from stages.commands.benchmark import benchmark
 from stages.commands.build_engine import build_engine
 from stages.commands.compare import compare
@@ -13,6 +14,7 @@ from stages.commands.predict import predict
 from stages.commands.preset import preset
 from stages.commands.serve import serve
 from stages.commands.summary import summary
+from stages.commands.triton_repository import triton_repository
 from stages.commands.verify import verify
 
 
@@ -22,6 +24,7 @@ def main() -> None:
 
 
 COMMANDS = (
+    about,
     benchmark,
     build_engine,
     compare,
@@ -33,6 +36,7 @@ COMMANDS = (
     preset,
     serve,
     summary,
+    triton_repository,
     verify,
 )
 for command in COMMANDS:
