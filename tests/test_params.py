@@ -111,7 +111,8 @@ def refusal(path: Path) -> str:
         ("export_tensorrt.hardware_compatibility", "all", "give one of none, ampere_plus, same_compute_capability"),
         ("evaluate.provider", "gpu", "give one of cpu, cuda, tensorrt"),
         ("package.version", "one", "got 'one'; give a version as Python or Semantic Versioning writes it, e.g. 1.2.0"),
-        ("package.version", " 1.0", "got ' 1.0'; give a version as "),
+        ("package.version", " 1.0", "got ' 1.0'; leave out the blanks"),
+        ("package.version", 1.2, "got 1.2; give a version as Python or Semantic Versioning writes it, e.g. 1.2.0 or "),
         (
             "package.licence",
             "free",

@@ -12,6 +12,8 @@ Rows = list[tuple[str, str]]
 
 NAMED = 5
 """Changed files that are named."""
+SPLITS = ("train", "calib", "test")
+"""In the order in which they are named."""
 NOT_STATED = "not stated"
 BEFORE = {"name": None, "version": None, "licence": None, "commit": None, "changed_files": None, "data": None}
 """What packages of versions that did not state it have."""
@@ -85,7 +87,9 @@ def origin_rows(stated: Json) -> Rows:
         rows.append(("newest file of the images", f"{_text(data['newest_file'])} (UTC)"))
     if data["carried_by"] is not None:
         rows.append(("images come with", _text(data["carried_by"])))
-    rows += [(f"SHA-256 of {name}", _text(digest)) for name, digest in data["sha256"].items()]
+    digests = data["sha256"]
+    splits = sorted(digests, key=lambda name: (SPLITS.index(name) if name in SPLITS else len(SPLITS), name))
+    rows += [(f"SHA-256 of {name}", _text(digests[name])) for name in splits]
     return rows
 
 

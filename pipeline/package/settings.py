@@ -11,7 +11,9 @@ from pipeline.core.settings import EachOnce, Section, entry_of, knob
 from pipeline.export.precisions import PRECISIONS
 
 SEMANTIC_VERSION = r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?"
-VERSIONS = "a version as Python or Semantic Versioning writes it, e.g. 1.2.0 or 2.0.0-rc.1"
+VERSIONS = (
+    "a version as Python or Semantic Versioning writes it, e.g. 1.2.0 or 2.0.0-rc.1, in quotes where it is a number"
+)
 LICENCES = "an SPDX expression, e.g. Apache-2.0 or LicenseRef-Proprietary; or null: not stated"
 
 
@@ -22,7 +24,7 @@ def _version(text: str) -> str:
         if re.fullmatch(SEMANTIC_VERSION, text) is None:
             raise ValueError(f"got {text!r}; give {VERSIONS}") from None
     if text != text.strip():
-        raise ValueError(f"got {text!r}; give {VERSIONS}, without blanks")
+        raise ValueError(f"got {text!r}; leave out the blanks")
     return text
 
 
