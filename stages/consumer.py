@@ -4,13 +4,15 @@ import sys
 
 import click
 
+from stages.commands.about import about
 from stages.commands.benchmark import benchmark
 from stages.commands.build_engine import build_engine
 from stages.commands.predict import predict
 from stages.commands.serve import serve
+from stages.commands.triton_repository import triton_repository
 from stages.commands.verify import verify
 
-COMMANDS = (benchmark, build_engine, predict, serve, verify)
+COMMANDS = (about, benchmark, build_engine, predict, serve, triton_repository, verify)
 OWN = frozenset({"models", "pipeline", "stages"})
 
 

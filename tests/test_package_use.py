@@ -434,6 +434,7 @@ def test_what_lies_beside_engines_is_strange_and_so_are_links(package: Path) -> 
     (package / "engines/model.plan").write_bytes(b"no sidecar")
     refused(run("verify", package), "engines/model.plan: not listed in SHA256SUMS")
     (package / "engines/model.plan").unlink()
+    (package / "triton/fmkt-student-tensorrt/1").mkdir()
     (package / "triton/fmkt-student-tensorrt/1/model.plan").write_bytes(b"built nowhere")
     refused(run("verify", package), "1/model.plan: not listed in SHA256SUMS")
     (package / "triton/fmkt-student-tensorrt/1/model.plan").unlink()
@@ -494,6 +495,12 @@ def test_the_benchmark_compares_every_file_with_the_plain_student(package: Path,
         of_both = rounded / p50 + rounded / (base - rounded)
         assert float(ratio) == pytest.approx(expected, abs=0.01 + expected * of_both)
     assert "10 calls after 1" in result.stdout
+    for size, line in zip((1, 3), result.stdout.splitlines()[-2:], strict=True):
+        ours = [row for row in rows if row[1] == str(size) and row[0].endswith(", cpu")]
+        best = min(ours, key=lambda row: float(row[2]))
+        file = "model.onnx" if best[0] == "fp32, cpu" else f"model.{best[0].partition(',')[0]}.onnx"
+        assert line.startswith(f"fastest file on this host at batch {size}: {file} ({best[2]} ms")
+        assert (" times as fast as model.onnx)" in line) == (file != "model.onnx")
     alone = run("benchmark", package, "--iterations", "10", "--batch", "1")
     assert "plain student" not in alone.stdout
     refused(run("benchmark", package, "--provider", "cuda"), "--provider: got 'cuda', which is not available here")
@@ -526,6 +533,32 @@ def test_the_model_card_holds_every_file_and_every_point(package: Path, bench: B
     assert (package / "tradeoff.svg").read_text().count("<svg") == 1
     assert manifest["int8_calibration"]["num_images"] > 0
     assert re.fullmatch("[0-9a-f]{64}", manifest["int8_calibration"]["split_sha256"])
+
+
+def test_only_the_files_that_are_asked_for_go_along(bench: Bench) -> None:
+    done = bench.run("package", CHANGES | {"package.precisions": ["int8-cpu"]}, out="lean")
+    assert done.exit_code == 0, done.output
+    lean, whole = bench.folder / "lean", bench.folder / "package"
+    names = ["model.int8-cpu.onnx", "model.onnx"]
+    assert sorted(path.name for path in lean.rglob("*.onnx")) == names, "each once"
+    assert sorted(path.name for path in whole.rglob("*.onnx")) == [
+        "model.fp16.onnx",
+        "model.int8-cpu.onnx",
+        "model.int8-trt.onnx",
+        "model.onnx",
+    ]
+    manifest = json.loads((lean / "manifest.json").read_text())
+    assert (sorted(manifest["files"]), sorted(manifest["gates"])) == (names, ["fp32", "int8-cpu"])
+    assert set(manifest["left_out"]) == {"fp16", "int8-trt"}
+    listed = {line.split("  ")[1] for line in (lean / "SHA256SUMS").read_text().splitlines()}
+    assert {name for name in listed if name.endswith(".onnx")} == {*names}
+    assert re.findall(r"^\| `(model\S*\.onnx)` \|", (lean / "README.md").read_text(), re.M) == names
+    assert sorted(path.name for path in (lean / "triton").iterdir()) == [
+        f"fmkt-student{suffix}" for suffix in ("", "-gpu", "-int8-cpu", "-tensorrt")
+    ]
+    assert run("verify", lean).exit_code == 0
+    why = "it has fp32, int8-cpu (fp16 was left out: package.precisions does not name it)"
+    refused(run("predict", lean, "--precision", "fp16", "x.png"), why)
 
 
 @pytest.mark.parametrize("name", ["report", "package"])

@@ -1,12 +1,11 @@
 """An engine from a downloaded package alone: no training code, no data and no PyTorch."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UserError
-from pipeline.core.files import Json, read_json, write_bytes
+from pipeline.core.files import Json, read_json
 from pipeline.core.plain import read_plain
 from pipeline.export.tensorrt.engines import build_engine
 from pipeline.export.tensorrt.plan import EnginePlan, EngineSettings
@@ -25,7 +24,7 @@ def build_from_package(
 ) -> Json:
     """Build the engine of ``precision`` from a package alone, verify it here, and return what its sidecar says.
 
-    It is written to ``out``; without one to the package's folder engines, and to its Triton repository if it has one.
+    It is written to ``out``; without one to the package's folder engines.
 
     Args:
         host: what ``pipeline.core.host.probe_tensorrt`` finds here.
@@ -39,16 +38,9 @@ def build_from_package(
     samples = package.samples
     if not host["buildable"]:
         raise UserError(f"no engine can be built here: {host['reason']}; {NEEDED}")
-    engines, repository = package.folder / ENGINES, package.folder / "triton" / f"{package.name}-tensorrt"
-    folder = engines if out is None else out
-    for_triton = repository.is_dir() and folder.resolve() == engines.resolve()
-    if for_triton:
-        _require_batches(repository / "config.pbtxt", plan)
+    folder = package.folder / ENGINES if out is None else out
     gate = package.gate(precision, gpu_kernels=True)
-    about = build_engine(folder, plan, host=host, samples=samples, gate=gate, cache=cache)
-    if for_triton:
-        write_bytes(repository / "1" / "model.plan", (folder / plan.file).read_bytes())
-    return about
+    return build_engine(folder, plan, host=host, samples=samples, gate=gate, cache=cache)
 
 
 def plan_engine(package: Package, precision: str, overrides: Mapping[str, Any]) -> EnginePlan:
@@ -99,16 +91,3 @@ def _score_rows(about: Json, task: Task) -> list[tuple[str, str]]:
 
 def _by_size(about: Json) -> list[tuple[str, Json]]:
     return sorted(about["latency_ms"].items(), key=lambda item: int(item[0]))
-
-
-def _require_batches(config: Path, plan: EnginePlan) -> None:
-    """Raise UserError where Triton's ``config`` promises batches, from 1 on, that the engine will not take."""
-    text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    promised = re.search(r"^\s*max_batch_size\s*:\s*(\d+)", text, re.MULTILINE)
-    if promised is None:
-        return
-    smallest, largest, most = plan.batches["min"], plan.batches["max"], int(promised[1])
-    if smallest > 1:
-        raise UserError(f"min_batch: got {smallest}, but {config} promises single images; take 1, or give --out")
-    if largest < most:
-        raise UserError(f"max_batch: got {largest}, but {config} promises {most}; take {most}, or give --out")

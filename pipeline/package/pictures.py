@@ -10,10 +10,9 @@ from pipeline.core.arrays import Pixels
 from pipeline.core.errors import UserError
 from pipeline.core.printable import printable
 from pipeline.core.text_table import counted
-from pipeline.data.decoding import Resize, decode_shown
+from pipeline.data.decoding import MAX_MEGAPIXELS, Resize, decode_shown
 from pipeline.data.image_bytes import read_image_bytes
 from pipeline.data.reading import Fit, read_image
-from pipeline.data.decoding import MAX_MEGAPIXELS
 from pipeline.data.sources.archive import is_archive, opened_folder
 from pipeline.data.sources.image_tree import read_tree
 from pipeline.tasks.base import Image, Placement

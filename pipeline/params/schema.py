@@ -60,6 +60,16 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _packaged_files_are_exported(self) -> Self:
+        missing = set(self.package.precisions or ()) - set(self.export_onnx.precisions)
+        if missing:
+            raise ValueError(
+                f"package.precisions: got {', '.join(sorted(missing))}, which export_onnx.precisions does not write; "
+                "add it there, or leave it out here"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _task_can_do_it(self) -> Self:
         task = SOURCES[self.prepare_data.source].task
         if task in TASKS:  # the probe names another

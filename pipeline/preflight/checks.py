@@ -9,6 +9,7 @@ from pipeline.data.sources.settings import PrepareData
 from pipeline.data.sources.table import SOURCES
 from pipeline.params.schema import Params
 from pipeline.preflight.network_checks import check_networks
+from pipeline.preflight.package_facts import package_facts, package_name
 from pipeline.preflight.weights import check_given_weights
 from pipeline.tasks.table import TASKS
 
@@ -20,11 +21,14 @@ def check_params(params: Params, *, earlier: Json | None = None) -> Json:
         earlier: what an earlier check found right, from ``earlier_inputs``; spares importing PyTorch for it again.
 
     Raises:
-        UserError: a backbone, stage, file or folder is not there; names the parameter.
+        UserError: a backbone, stage, file, folder or name is not there; names the parameter.
     """
+    package_name(params.package, params.prepare_data.source)  # before images are looked at, which takes longer
     found = check_networks(params, earlier=earlier)
+    fingerprint = data_fingerprint(params.prepare_data)
     return found | {
-        "data": data_fingerprint(params.prepare_data),
+        "data": fingerprint,
+        "package": package_facts(params, fingerprint=fingerprint, earlier=earlier or {}),
         "teacher": "needed" if params.distill_student.needs_teacher else "not needed",
         **check_given_weights(params, earlier=earlier or {}),
     }

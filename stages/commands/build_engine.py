@@ -49,7 +49,7 @@ def _overrides(function: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder to write.  [default: engines in the package, and its Triton repository]",
+    help="Folder to write.  [default: engines in the package]",
 )
 @click.option(
     "--cache",
