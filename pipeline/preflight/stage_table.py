@@ -350,7 +350,7 @@ STAGES = Table(
         ),
         params=("export_tensorrt", "package"),
         facts=("inputs.package",),
-        never_loads=(_MAKING_OF_PRECISIONS, *_NETWORKS_OF_TASKS),
+        never_loads=(_MAKING_OF_PRECISIONS, *_NETWORKS_OF_TASKS, "pipeline/evaluation/*", "pipeline/tasks/*/truth.py"),
     ),
 )
 
