@@ -11,6 +11,7 @@ from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.package.card_example import FITTINGS, PIXELS
 from pipeline.package.card_files import file_row, what_differs
 from pipeline.package.card_outputs import what_outputs_mean
+from pipeline.package.clients import client_rows
 from pipeline.package.reader import Package
 from pipeline.tasks.base import Row, Task
 
@@ -58,6 +59,21 @@ $usage
 Normalisation is inside the graph.$outputs
 `sha256sum -c SHA256SUMS` tells whether the package is whole. `samples.safetensors` holds test images with the outputs
 that the trained network gives them. `triton` is a model repository for NVIDIA Triton.
+
+## Ask a server
+
+`python fmkt.pyz serve` serves this package (`pip install -r requirements-serve.txt` first). An image file, sent as it
+is, is answered with the JSON that `python fmkt.pyz predict --json` prints:
+
+```bash
+curl --data-binary @image.png http://localhost:8000/predict
+```
+
+Programs to start from, each of them whole; its first lines say how it is run:
+
+| program | |
+|---|---|
+$clients
 
 ## What it gets right, and what it takes for what
 
@@ -150,6 +166,7 @@ def model_card(package: Package, facts: Facts) -> str:
         pixels=PIXELS[package.input_dtype],
         usage=task.card_usage(),
         outputs=what_outputs_mean(package),
+        clients=client_rows(task),
         points="\n".join(_point_row(point, task) for point in facts.tradeoff["points"]),
         protocol=facts.tradeoff["protocol"],
         steps=_steps_table(calibration["curve"], task),

@@ -24,6 +24,7 @@ from pipeline.core.signature import Signature
 from pipeline.export.folder import MANIFEST, SAMPLES
 from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.package.clients import write_clients
 from pipeline.package.description import CATEGORY_IDS_KEY, CLASS_NAMES_FILE, CLASS_NAMES_KEY, PREPROCESSING_FILE
 from pipeline.package.model_card import Facts, model_card
 from pipeline.package.reader import ENGINE_SETTINGS, Package
@@ -113,6 +114,7 @@ def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorr
         read_csv(records.report / "card/classes.csv"),
     )
     write_text(folder / "README.md", model_card(package, facts))
+    write_clients(package)
     triton = folder / "triton"
     write_triton_repository(triton, package, max_batch=engine.max_batch, num_threads=TRITON_THREADS)
     check_triton_repository(triton, package)

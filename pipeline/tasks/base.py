@@ -174,6 +174,8 @@ class Task(ABC):
     """The arrays that the truth of a split consists of."""
     classification_output: str | None = None
     """The output whose largest values are classes, for clients that ask a server for names; None: there is none."""
+    cpp_answer: str | None = None
+    """The file of ``pipeline.package.clients`` by which C++ programs print the outputs; None: there are no programs."""
     resize: Resize = "central_square"
     """What images of other sizes are brought to: ``central_square``, or ``letterbox``: the whole image, padded."""
     scored_on_samples: bool = True
