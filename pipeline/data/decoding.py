@@ -50,6 +50,15 @@ Resize = Literal["central_square", "letterbox"]
 """How images are brought to a size."""
 
 
+class TooManyPixelsError(UserError):
+    """An image has more pixels than are decoded."""
+
+    def __init__(self, message: str, size: tuple[int, int]) -> None:
+        super().__init__(message)
+        self.size = size
+        """Width and height."""
+
+
 class Shown(NamedTuple):
     """An image that was decoded."""
 
@@ -234,9 +243,10 @@ def _check_size(name: str, image: ImageFile.ImageFile, factor: int, max_megapixe
     """Raise UserError where decoding ``image``, at the part 1 / ``factor`` of each side, takes too many pixels."""
     width, height = image.size
     if counted_pixels(width, height, 1 if image.info.get("progressive") else factor) > max_megapixels * 1e6:
-        raise UserError(
+        raise TooManyPixelsError(
             f"{name}: has {width} x {height} pixels, allowed are {max_megapixels:g} million "
-            "(prepare_data.max_megapixels); raise that where memory allows, or scale the image down"
+            "(prepare_data.max_megapixels); raise that where memory allows, or scale the image down",
+            (width, height),
         )
 
 

@@ -23,7 +23,17 @@ PORT = click.IntRange(0, 65535)
 @click.option("--num-threads", type=POSITIVE, default=1, show_default=True, help="CPU threads of an inference.")
 @click.option("--workers", type=POSITIVE, help="Inferences at a time.  [default: as many as the CPUs allow]")
 @click.option("--max-batch", type=POSITIVE, default=32, show_default=True, help="Images in a request.")
-@click.option("--max-bytes", type=POSITIVE, help="Bytes of a request.  [default: a full batch as JSON]")
+@click.option("--max-bytes", type=POSITIVE, help="Bytes of a request.  [default: a full batch as JSON, or a picture]")
+@click.option(
+    "--max-picture-bytes", type=POSITIVE, default=20 * 2**20, show_default=True, help="Bytes of an image file."
+)
+@click.option(
+    "--max-megapixels",
+    type=click.FloatRange(min=0, min_open=True),
+    default=40.0,
+    show_default=True,
+    help="Millions of pixels of a picture; each takes up to 10 bytes of a worker.",
+)
 @click.option("--max-queue", type=click.IntRange(min=0), default=64, show_default=True, help="Requests that may wait.")
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Seconds."
