@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from string import Template
+from textwrap import fill
 
 from pipeline.core.files import write_text
 from pipeline.package.card_example import FITTINGS, PIXELS
@@ -24,10 +25,12 @@ CPP_PROGRAMS = {
     "tensorrt_client.cpp": "C++17, TensorRT 10.3 to 11: an engine that `build-engine` has built on the GPU itself",
 }
 PICTURE = "picture.hpp"
-ANSWERS = ("labels.hpp", "boxes.hpp")
-"""What ``pipeline.tasks.base.Task.cpp_answer`` can name; it becomes the programs' ``answer.hpp``."""
+ANSWERS = {"labels": "labels.hpp", "boxes": "boxes.hpp"}
+"""From what ``pipeline.tasks.base.Task.cpp_answer`` can say to the file that becomes the programs' ``answer.hpp``."""
 COVERS = {"central_square": True, "letterbox": False}
 """Whether an image covers the input, by the ways of ``pipeline.tasks.base.Task.resize``."""
+WIDTH = 90
+"""Of lines of numbers."""
 TRUTH = {False: "false", True: "true"}
 
 CONSTANTS = """\
@@ -59,7 +62,7 @@ $outputs
 const std::vector<std::string> LABELS = {
 $labels
 };
-const std::vector<long> IDS = {$ids};  // of each label in the data; empty where that has names alone
+const std::vector<long> IDS = {$ids};  // of each label in the data, if it has ids
 $numbers
 }  // namespace package
 """
@@ -93,6 +96,8 @@ if given.grpc:
 else:
     import tritonclient.http as library
 
+OUTPUTS = $output_names
+
 
 class Session:
     """The server's model, asked as an ``onnxruntime.InferenceSession`` is."""
@@ -105,7 +110,7 @@ class Session:
         ((name, values),) = inputs.items()
         tensor = library.InferInput(name, values.shape, np_to_triton_dtype(values.dtype))
         tensor.set_data_from_numpy(values)
-        outputs = [library.InferRequestedOutput(output) for output in names or $output_names]
+        outputs = [library.InferRequestedOutput(output) for output in names or OUTPUTS]
         try:
             answer = self.client.infer(given.model, [tensor], outputs=outputs)
         except (InferenceServerException, OSError) as error:
@@ -137,10 +142,9 @@ def write_clients(package: Package) -> None:
     answer = package.task.cpp_answer
     if answer is None:
         return
-    assert answer in ANSWERS
     for name in (*CPP_PROGRAMS, PICTURE):
         shutil.copyfile(SOURCES / name, folder / name)
-    shutil.copyfile(SOURCES / answer, folder / "answer.hpp")
+    shutil.copyfile(SOURCES / ANSWERS[answer], folder / "answer.hpp")
     write_text(folder / "package.hpp", cpp_constants(package))
 
 
@@ -175,7 +179,7 @@ def cpp_constants(package: Package) -> str:
         input=_literal(taken.name),
         outputs="\n".join(f"    {{{_literal(name)}, {whole}, {size}}}," for name, whole, size in outputs),
         labels="\n".join(f"    {_literal(name)}," for name in package.class_names),
-        ids=", ".join(map(str, package.classes.ids or ())),
+        ids=fill(", ".join(map(str, package.classes.ids or ())), WIDTH),
         numbers="".join(f"{line}\n" for line in _numbers(package)),
     )
 

@@ -175,7 +175,7 @@ class Task(ABC):
     classification_output: str | None = None
     """The output whose largest values are classes, for clients that ask a server for names; None: there is none."""
     cpp_answer: str | None = None
-    """The file of ``pipeline.package.clients`` by which C++ programs print the outputs; None: there are no programs."""
+    """What a package's C++ programs print, of ``pipeline.package.clients.ANSWERS``; None: it has no such programs."""
     resize: Resize = "central_square"
     """What images of other sizes are brought to: ``central_square``, or ``letterbox``: the whole image, padded."""
     scored_on_samples: bool = True

@@ -3,7 +3,8 @@
 //     g++ -std=c++17 -O2 onnxruntime_client.cpp -o client -I ORT/include -L ORT/lib -lonnxruntime -Wl,-rpath,ORT/lib
 //     ./client ../model.onnx image.ppm
 //
-// ORT: the unpacked archive of a release of ONNX Runtime. A PPM is made by `convert image.jpg -auto-orient image.ppm`.
+// ORT: the unpacked archive of a release of ONNX Runtime, which has headers and libraries. A PPM is made by
+// `convert image.jpg -auto-orient image.ppm`.
 #include <onnxruntime_cxx_api.h>
 
 #include <array>
@@ -34,10 +35,11 @@ int main(int argc, char **argv) try {
     for (std::size_t i = 0; i < values.size(); ++i) {
         const package::Output &output = package::OUTPUTS[i];
         std::vector<float> &found = outputs[output.name];
+        const auto copy = [&](const auto *first) { found.assign(first, first + output.size); };
         if (output.whole_numbers)
-            found.assign(values[i].GetTensorData<std::int32_t>(), values[i].GetTensorData<std::int32_t>() + output.size);
+            copy(values[i].GetTensorData<std::int32_t>());
         else
-            found.assign(values[i].GetTensorData<float>(), values[i].GetTensorData<float>() + output.size);
+            copy(values[i].GetTensorData<float>());
     }
     print_answer(outputs, input);
     return 0;
