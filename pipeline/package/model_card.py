@@ -14,6 +14,7 @@ from pipeline.package.about import origin_rows
 from pipeline.package.card_example import FITTINGS, PIXELS
 from pipeline.package.card_files import file_row, what_differs
 from pipeline.package.card_outputs import what_outputs_mean
+from pipeline.package.clients import client_rows
 from pipeline.package.reader import Package
 from pipeline.tasks.base import Row, Task
 
@@ -62,6 +63,21 @@ Normalisation is inside the graph.$outputs
 `sha256sum -c SHA256SUMS` tells whether the package is whole. `samples.safetensors` holds test images with the outputs
 that the trained network gives them. `triton` has configurations for NVIDIA Triton, from which `fmkt triton-repository`
 puts a model repository together.
+
+## Ask a server
+
+`python fmkt.pyz serve` serves this package (`pip install -r requirements-serve.txt` first). An image file, sent as it
+is, is answered with the JSON that `python fmkt.pyz predict --json` prints:
+
+```bash
+curl --data-binary @image.png http://localhost:8000/predict
+```
+
+Programs to start from, each of them whole; its first lines say how it is run:
+
+| program | |
+|---|---|
+$clients
 
 ## What it gets right, and what it takes for what
 
@@ -156,6 +172,7 @@ def model_card(package: Package, facts: Facts) -> str:
         pixels=PIXELS[package.input_dtype],
         usage=task.card_usage(),
         outputs=what_outputs_mean(package),
+        clients=client_rows(task),
         points="\n".join(_point_row(point, task) for point in facts.tradeoff["points"]),
         protocol=facts.tradeoff["protocol"],
         steps=_steps_table(calibration["curve"], task),

@@ -25,14 +25,17 @@ from pipeline.core.signature import Signature
 from pipeline.export.folder import MANIFEST, SAMPLES
 from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.export.tensorrt.plan import EngineSettings
+from pipeline.package.clients import write_clients
 from pipeline.package.description import CATEGORY_IDS_KEY, CLASS_NAMES_FILE, CLASS_NAMES_KEY, PREPROCESSING_FILE
 from pipeline.package.model_card import Facts, model_card
 from pipeline.package.provenance import Commit, describe
 from pipeline.package.reader import ENGINE_SETTINGS, Package
+from pipeline.package.requirements import REQUIREMENTS
 from pipeline.package.settings import PackageSettings
 from pipeline.package.sums import SUMS
 from pipeline.package.triton_config import check_triton_configs, write_triton_configs
 from pipeline.package.triton_repository import TRITON
+from pipeline.package.zipapp import ARCHIVE, write_zipapp
 from pipeline.runtimes.engine_file import read_signature
 from pipeline.tasks.base import Task
 from pipeline.tasks.table import exported_task
@@ -124,6 +127,10 @@ def write_package(
         read_csv(records.report / "card/classes.csv"),
     )
     write_text(folder / "README.md", model_card(package, shown))
+    write_clients(package)
+    write_zipapp(folder / ARCHIVE)
+    for file, lines in REQUIREMENTS.items():
+        write_text(folder / file, lines)
     write_triton_configs(folder / TRITON, package, max_batch=engine.max_batch, num_threads=TRITON_THREADS)
     check_triton_configs(folder / TRITON, package)
     write_sums(folder)

@@ -176,6 +176,8 @@ class Task(ABC):
     """The arrays that the truth of a split consists of."""
     classification_output: str | None = None
     """The output whose largest values are classes, for clients that ask a server for names; None: there is none."""
+    cpp_answer: str | None = None
+    """What a package's C++ programs print, of ``pipeline.package.clients.ANSWERS``; None: it has no such programs."""
     resize: Resize = "central_square"
     """What images of other sizes are brought to: ``central_square``, or ``letterbox``: the whole image, padded."""
     scored_on_samples: bool = True

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from pipeline.core.errors import require_extra
+from pipeline.package.requirements import SERVE_FILE
 from pipeline.runtimes.provider import PROVIDER_NAMES
 from stages.commands.options import package_option
 from stages.exit_codes import exit_codes
@@ -43,7 +44,7 @@ PORT = click.IntRange(0, 65535)
 @exit_codes
 def serve(**settings: Any) -> None:
     """Serve a package over HTTP and gRPC by the Open Inference Protocol, until SIGTERM or SIGINT."""
-    with require_extra("pip install -e '.[serve]'"):
+    with require_extra(f"pip install -r {SERVE_FILE} of the package, or make install in a checkout"):
         from pipeline.serving.server import Settings, run_server
 
     run_server(Settings(**settings))

@@ -77,6 +77,7 @@ class Detection(Task):
     headline_scores = ("ap50",)
     truth_names = ("boxes", "classes", "offsets", "ignored", "areas", "sizes", "scales")
     resize = "letterbox"
+    cpp_answer = "boxes"
     scored_on_samples = False
     top = None
     top_in_table = None
