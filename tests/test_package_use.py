@@ -9,9 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
-from collections.abc import Callable, Mapping
-from importlib.metadata import packages_distributions, requires
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
@@ -578,59 +574,3 @@ def test_the_same_records_give_the_same_bytes_in_another_process_and_place(
         for root in (ours, other.folder / name)
     )
     assert first == second
-
-
-WITHOUT_TORCH = """
-import sys
-before = set(sys.modules)
-sys.modules["torch"] = sys.modules["torchvision"] = None
-from stages.__main__ import main
-
-table = ["--out", str(Path(PICTURE).with_suffix(".csv"))]
-timed = ["--iterations", "10", "--batch", "1"]
-for words in (["verify"], ["predict", PICTURE, *table], ["benchmark", *timed], ["build-engine"]):
-    try:
-        main([words[0], "--package", PACKAGE, *words[1:]])
-    except SystemExit as end:
-        print("code:", words[0], end.code)
-loaded = {name.partition(".")[0] for name in set(sys.modules) - before if sys.modules[name] is not None}
-print("loaded:", *sorted(loaded))
-import pipeline.serving.server
-from pipeline.package.reader import Package
-(model,) = pipeline.serving.server.load_models(Package.open(Path(PACKAGE)), ["fp32"], provider="cpu", num_threads=1)
-print("served:", model.name)
-"""
-
-
-def test_the_device_needs_neither_pytorch_nor_the_rest_of_the_environment(package: Path, pictures: list[Path]) -> None:
-    """Commands on a package import what the dependency group ``edge`` of pyproject.toml installs, and no more."""
-    code = f"from pathlib import Path\nPICTURE, PACKAGE = {str(pictures[0])!r}, {str(package)!r}\n{WITHOUT_TORCH}"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    codes = re.findall(r"^code: (.*)$", result.stdout, re.MULTILINE)
-    assert codes == ["verify 0", "predict 0", "benchmark 0", "build-engine 2"]
-    assert "error: no engine can be built here" in result.stderr
-    loaded, served = result.stdout.splitlines()[-2:]
-    assert served == "served: fmkt-student"
-    by_module = packages_distributions()
-    installed = edge_distributions(by_module)
-    foreign = [
-        name for name in loaded.split()[1:] if name in by_module and name not in {"models", "pipeline", "stages"}
-    ]
-    assert "onnxruntime" in foreign
-    assert [name for name in foreign if not installed & {canonicalize_name(one) for one in by_module[name]}] == []
-
-
-def edge_distributions(by_module: Mapping[str, list[str]]) -> set[str]:
-    """Return the distributions that installing the dependency group ``edge`` brings, given those of each module."""
-    found = set[str]()
-    waiting = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["edge"]
-    while waiting:
-        required = Requirement(waiting.pop())
-        name = canonicalize_name(required.name)
-        if name in by_module:  # ONNX Runtime comes under several names, one of which is installed
-            name = canonicalize_name(by_module[name][0])
-        if name not in found and (required.marker is None or required.marker.evaluate({"extra": ""})):
-            found.add(name)
-            waiting += requires(name) or []
-    return found

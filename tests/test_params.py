@@ -678,7 +678,7 @@ def test_an_explanation_lists_all_backbones(section: str) -> None:
     "words", [["preset", "digits"], ["preset"], ["params"], ["compare", "a", "--out", "b", "--report", "c"]]
 )
 def test_commands_that_read_yaml_say_what_a_device_lacks(words: list[str], tmp_path: Path) -> None:
-    """The dependency group ``edge`` has no YAML."""
+    """Where only a package is used there is no YAML."""
     code = f"import sys; sys.modules['ruamel.yaml'] = None; from stages.__main__ import main; main({words!r})"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

@@ -22,7 +22,7 @@ uvicorn>=0.34
 uvloop>=0.21
 """,
     ENGINE_FILE: f"""\
-# What build-engine needs beside TensorRT itself: pip install 'tensorrt>=10.3', on JetPack apt-get install python3-libnvinfer.
+# What build-engine needs beside TensorRT: pip install 'tensorrt>=10.3'; on JetPack apt-get install python3-libnvinfer.
 -r {EDGE_FILE}
 nvidia-ml-py>=12
 onnx>=1.17
