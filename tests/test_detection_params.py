@@ -94,6 +94,10 @@ def test_the_parameters_of_a_detector_are_taken(params_file: WriteParams, tmp_pa
         ),
         ({"distill_student.training.augment.cutmix_alpha": 1.0}, "cutmix_alpha: got 1.0, but boxes of mixed images"),
         ({"distill_student.training.augment.trivial_augment": True}, "trivial_augment: got true, but its turns"),
+        (
+            {"distill_student.training.augment.scale_jitter": [0.5, 2.0]},
+            "distill_student.training.augment.scale_jitter: got [0.5, 2.0], but images are scaled while",
+        ),
         ({"train_teacher.training.label_smoothing": 0.1}, "train_teacher.training.label_smoothing: got 0.1, but"),
         ({"train_teacher.training.class_weights": "balanced"}, "class_weights: got balanced, but a detector's classes"),
         (
