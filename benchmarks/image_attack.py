@@ -33,9 +33,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pipeline.core.errors import UserError
 from pipeline.core.processes import num_cores
-from pipeline.data.decoding import decode_image
+from pipeline.data.decoding import MAX_MEGAPIXELS, decode_image
 from pipeline.data.random_crops import random_crop
-from pipeline.data.settings import MAX_MEGAPIXELS
 
 Random = np.random.Generator
 SECONDS = 60

@@ -6,11 +6,14 @@
 The server is the process that ``python -m stages serve`` starts, on loopback, one thread a session. Latency: blocks of
 calls of a session in this process and of tritonclient over HTTP (binary and JSON) and gRPC take turns; the ratio is
 that of the medians. Load: requests of 1 to 4 images by both transports at once, each compared with the session's own
-answer. Fuzz: the malformed requests of the tests, drawn from a seed. Ends with 1 if an answer is lost, wrong or a 5xx.
+answer. Pictures: JPEG files sent as they are take turns with the same files decoded by the client and sent as a tensor.
+Fuzz: the malformed requests of the tests, drawn from a seed. Ends with 1 if an answer is lost, wrong or a 5xx.
 """
 
 import collections
 import contextlib
+import http.client
+import io
 import json
 import os
 import random
@@ -27,6 +30,7 @@ import grpc
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -35,14 +39,21 @@ from models.deploy import with_num_steps
 from models.students import build_flow_student
 from pipeline.core.signature import image_input
 from pipeline.export.onnx.exporter import export_image_network
+from pipeline.package.pictures import decode_picture
 from pipeline.package.reader import Package
+from pipeline.runtimes.base import to_input
 from pipeline.runtimes.onnx import OnnxRuntime
+from pipeline.tasks.base import Classes
 from tests.serving_fuzz import Target, grpc_case, http_case, send_grpc, send_http
-from tests.serving_helpers import CLIENTS, ServerProcess, serving, write_package
+from tests.serving_helpers import CLASSIFICATION, CLIENTS, ServerProcess, serving, write_package
 
 CLASSES, SIZE, STEPS = 100, 32, 4
 MEAN, STD = [0.507, 0.487, 0.441], [0.267, 0.256, 0.276]
 OUTPUT = "logits"
+PICTURES = [(1, 640, 480), (8, 640, 480), (1, 4000, 3000)]
+"""Batch, width and height of files that are sent as they are."""
+OPTIONS = ["--timeout", "60", "--max-bytes", str(8 * 2**20)]
+"""Of the servers; the malformed requests are larger by as much as is allowed."""
 POOL = 64
 """Different images that requests are made of."""
 TOLERANCE = 1e-4
@@ -67,7 +78,8 @@ def make_package(folder: Path) -> Path:
     network = with_num_steps(student, STEPS).general_form()
     export_image_network(network, path, image_input((SIZE, SIZE), "float32"), [OUTPUT], opset=20, metadata={})
     names = [str(i) for i in range(CLASSES)]
-    return write_package(folder, files={"fp32": path.name}, class_names=names, size=SIZE, dtype="float32")
+    signature = CLASSIFICATION.signature(image_size=(SIZE, SIZE), input_dtype="float32", class_names=names)
+    return write_package(folder, files={"fp32": path.name}, classes=Classes(tuple(names)), signature=signature)
 
 
 def make_images(package: Package) -> NDArray[np.float32]:
@@ -77,14 +89,16 @@ def make_images(package: Package) -> NDArray[np.float32]:
     return noise * generator.random((POOL, 3, 1, 1), np.float32)
 
 
-def caller(transport: str, address: str, name: str, *, binary: bool = True) -> Callable[[NDArray[Any]], NDArray[Any]]:
+def caller(
+    transport: str, address: str, name: str, *, binary: bool = True, kind: str = "FP32"
+) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """Return a function that asks the server for the logits of images."""
     library = CLIENTS[transport]
     client = library.InferenceServerClient(address)
     options = {} if transport == "grpc" else {"binary_data": binary}
 
     def ask(images: NDArray[Any]) -> NDArray[Any]:
-        entry = library.InferInput("image", images.shape, "FP32")
+        entry = library.InferInput("image", images.shape, kind)
         entry.set_data_from_numpy(images, **options)
         outputs = [library.InferRequestedOutput(OUTPUT, **options)]
         answer: NDArray[Any] = client.infer(name, [entry], outputs=outputs).as_numpy(OUTPUT)
@@ -114,6 +128,52 @@ def measure_latency(
     points = {way: np.percentile(spent, [50, 95, 99]).round(3).tolist() for way, spent in times.items()}
     base = points["session"][0]
     return {way: {"ms": ms, "ratio": round(ms[0] / base, 3)} for way, ms in points.items()}
+
+
+def make_photo(width: int, height: int, seed: int) -> bytes:
+    """Return a JPEG file with as much detail as photos have, about 1.5 bits a pixel."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def measure_pictures(server: ServerProcess, package: Package, size: tuple[int, int], batch: int, blocks: int) -> Any:
+    """Return percentiles in milliseconds of ways to the answer on ``batch`` files of ``size`` (width, height)."""
+    files = [make_photo(*size, seed) for seed in range(batch)]
+    ways: dict[str, Callable[[], Any]] = {}
+
+    def decoded() -> NDArray[Any]:
+        read = [decode_picture("", file, package.image_size, resize=package.task.resize).pixels for file in files]
+        return to_input(np.stack(read), package.input_dtype)
+
+    for transport in CLIENTS:
+        address = getattr(server, transport)
+        ask, send = caller(transport, address, package.name), caller(transport, address, package.name, kind="BYTES")
+        ways[f"{transport}, decoded by client"] = lambda ask=ask: ask(decoded())  # type: ignore[misc]
+        ways[f"{transport}, BYTES"] = lambda send=send: send(np.array(files, np.object_))  # type: ignore[misc]
+    if batch == 1:
+        host, _, port = server.http.rpartition(":")
+        connection = http.client.HTTPConnection(host, int(port))
+
+        def predict() -> bytes:
+            connection.request("POST", "/predict", files[0])
+            return connection.getresponse().read()
+
+        ways["http, /predict"] = predict
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for block in range(blocks + 1):
+        for way, run_once in ways.items():
+            for _ in range(3):
+                started = time.perf_counter()
+                run_once()
+                if block:  # the first one warms up
+                    times[way].append((time.perf_counter() - started) * 1e3)
+    points = {way: np.percentile(spent, [50, 95, 99]).round(3).tolist() for way, spent in times.items()}
+    return {
+        way: {"ms": ms, "ratio": round(ms[0] / points[f"{way.partition(',')[0]}, decoded by client"][0], 3)}
+        for way, ms in points.items()
+    }
 
 
 def load(
@@ -181,7 +241,7 @@ def run(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     right = session.infer(images)[OUTPUT]
     with contextlib.ExitStack() as stack:
         servers = {
-            workers: stack.enter_context(serving(folder, "--workers", str(workers), "--timeout", "60"))
+            workers: stack.enter_context(serving(folder, "--workers", str(workers), *OPTIONS))
             for workers in sorted({1, config["workers"]})
         }
         server = servers[config["workers"]]
@@ -191,6 +251,12 @@ def run(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
             size: measure_latency(session, servers, package.name, images[:size], config["blocks"]) for size in (1, 8)
         }
         results = {"latency": latency, "memory at start": resident(server)}
+        results["pictures"] = {
+            f"{batch} of {width} x {height}": measure_pictures(
+                servers[1], package, (width, height), batch, config["blocks"]
+            )
+            for batch, width, height in PICTURES
+        }
         results["load"] = load(server, package.name, images, right, config["requests"], config["clients"])
         results["fuzz"] = fuzz(server, target, config["malformed"], config["seed"])
         counted = server.ask(f"/v2/models/{package.name}/stats")[1]["model_stats"][0]["inference_stats"]["success"]
@@ -206,6 +272,11 @@ def show(results: dict[str, Any]) -> None:
         for way, row in ways.items():
             p50, p95, p99 = row["ms"]
             click.echo(f"{size:5}  {way:16} {p50:8.2f} {p95:8.2f} {p99:8.2f} {row['ratio']:10.2f}")
+    for what, ways in results["pictures"].items():
+        click.echo(f"pictures: {what}, and against what the client decodes")
+        for way, row in ways.items():
+            p50, p95, p99 = row["ms"]
+            click.echo(f"       {way:24} {p50:8.2f} {p95:8.2f} {p99:8.2f} {row['ratio']:10.2f}")
     load_, fuzz_ = results["load"], results["fuzz"]
     click.echo(f"load: {json.dumps(load_)}")
     click.echo(f"malformed: {json.dumps(fuzz_['statuses'])}")

@@ -2,18 +2,14 @@
 
 import click
 
-from stages.commands.benchmark import benchmark
-from stages.commands.build_engine import build_engine
 from stages.commands.compare import compare
 from stages.commands.estimate import estimate
 from stages.commands.inspect_weights import inspect_weights
 from stages.commands.offline_plots import offline_plots
 from stages.commands.params import params
-from stages.commands.predict import predict
 from stages.commands.preset import preset
-from stages.commands.serve import serve
 from stages.commands.summary import summary
-from stages.commands.verify import verify
+from stages.consumer import COMMANDS as CONSUMER_COMMANDS
 
 
 @click.group()
@@ -22,18 +18,14 @@ def main() -> None:
 
 
 COMMANDS = (
-    benchmark,
-    build_engine,
+    *CONSUMER_COMMANDS,
     compare,
     estimate,
     inspect_weights,
     offline_plots,
     params,
-    predict,
     preset,
-    serve,
     summary,
-    verify,
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -14,9 +14,10 @@ from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.step_calibration import StepCalibration, choose_steps
 from pipeline.networks.saved import load_network
 from pipeline.tasks.data import open_data
-from pipeline.tasks.settings import Detections
-from stages.common import exit_codes, stage_options
+from pipeline.tasks.settings import DetectionSettings
+from stages.common import stage_options
 from stages.declared import load_declared
+from stages.exit_codes import exit_codes
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def main(params_path: Path, data: Path, student: Path, out: Path, curve: Path) -
     base = load_declared("calibrate_steps", params_path, "base", Base)
     settings = load_declared("calibrate_steps", params_path, "calibrate_steps", CalibrateSteps)
     device = set_up_torch("calibrate_steps", base)
-    detections = load_declared("calibrate_steps", params_path, "detections", Detections)
+    detections = load_declared("calibrate_steps", params_path, "detections", DetectionSettings).plain()
     network, about = load_network(student)
     prepared = open_data(data, detections, about["arguments"])
     split = prepared.split("calib")

@@ -1,18 +1,13 @@
-"""What every stage's command line shares: its options, its log, its exit codes."""
+"""What every stage's command line shares: its options, and that it keeps to its code."""
 
 import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import ParamSpec
 
 import click
 
-from pipeline.core.errors import BusyError, GateError, LostProcessError, UserError, system_fault
-from pipeline.core.logging_setup import logged
 from pipeline.preflight.stage_table import STAGES, StageEntry
-
-Arguments = ParamSpec("Arguments")
 
 
 def path_option(name: str, meaning: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -62,33 +57,3 @@ def _keeping_to_its_code(stage: StageEntry, function: Callable[..., None]) -> Ca
                 raise RuntimeError(f"{stage.name} has loaded {name}; take it out of its never_loads in {table}")
 
     return command
-
-
-def exit_codes(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Log to standard error; end with 2 at wrong input, and 1 at a failed gate, a busy folder, a full disk.
-
-    One line says what is wrong; a fault of the program itself has a traceback.
-    """
-
-    @functools.wraps(function)
-    def command(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        try:
-            with logged():
-                function(*args, **kwargs)
-        except UserError as error:
-            _stop(error, code=2)
-        except (BusyError, GateError, LostProcessError) as error:
-            _stop(error, code=1)
-        except OSError as error:
-            fault = system_fault(error)
-            if fault is None:
-                raise
-            _stop(fault, code=1)
-
-    return command
-
-
-def _stop(error: Exception | str, *, code: int) -> None:
-    for line in str(error).splitlines():
-        click.echo(f"error: {line}", err=True)
-    sys.exit(code)

@@ -24,8 +24,9 @@ from pipeline.training.launch import run_in_processes
 from pipeline.training.loop import Row, write_empty_history
 from pipeline.training.run import TrainingRun, training_run
 from pipeline.training.settings import ExecutionSettings
-from stages.common import exit_codes, stage_options
+from stages.common import stage_options
 from stages.declared import load_declared
+from stages.exit_codes import exit_codes
 
 logger = logging.getLogger(__name__)
 

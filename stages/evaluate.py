@@ -17,9 +17,10 @@ from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.export.settings import ExportOnnx
 from pipeline.tasks.data import open_data
 from pipeline.tasks.reference import reference
-from pipeline.tasks.settings import Detections
-from stages.common import exit_codes, stage_options
+from pipeline.tasks.settings import DetectionSettings
+from stages.common import stage_options
 from stages.declared import load_declared
+from stages.exit_codes import exit_codes
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def main(
     gates = load_declared("evaluate", params_path, "export_onnx", ExportOnnx).gates
     device = set_up_torch("evaluate", base.model_copy(update={"num_threads": settings.num_threads}))
     network, about = load_calibrated(student, calibration)
-    detections = load_declared("evaluate", params_path, "detections", Detections)
+    detections = load_declared("evaluate", params_path, "detections", DetectionSettings).plain()
     prepared = open_data(data, detections, about["arguments"])
     task, signature = prepared.task, prepared.signature()
     options = Options(network, prepared.task, signature, settings.provider, settings.num_threads, device)

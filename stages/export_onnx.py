@@ -9,17 +9,19 @@ from pipeline.core.files import Json, replaced_folder, sha256, write_json
 from pipeline.core.settings import Base
 from pipeline.core.torch_setup import set_up_torch
 from pipeline.evaluation.calibration_file import load_calibrated
-from pipeline.export.folder import MANIFEST, write_samples
+from pipeline.export.folder import MANIFEST
 from pipeline.export.onnx.exporter import onnx_metadata
 from pipeline.export.onnx.files import Source, export_precisions
 from pipeline.export.onnx.manifest import describe_files
+from pipeline.export.samples import write_samples
 from pipeline.export.settings import ExportOnnx
 from pipeline.runtimes.engine_file import describe_signature
 from pipeline.tasks.data import open_data
 from pipeline.tasks.reference import reference
-from pipeline.tasks.settings import Detections
-from stages.common import exit_codes, stage_options
+from pipeline.tasks.settings import DetectionSettings
+from stages.common import stage_options
 from stages.declared import load_declared
+from stages.exit_codes import exit_codes
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ def main(params_path: Path, data: Path, student: Path, calibration: Path, out: P
     settings = load_declared("export_onnx", params_path, "export_onnx", ExportOnnx)
     set_up_torch("export_onnx", base)
     network, about = load_calibrated(student, calibration)
-    detections = load_declared("export_onnx", params_path, "detections", Detections)
+    detections = load_declared("export_onnx", params_path, "detections", DetectionSettings).plain()
     prepared = open_data(data, detections, about["arguments"])
     info, signature, test = prepared.info, prepared.signature(settings.input), prepared.split("test")
     calibrated_on = prepared.split("calib").spread(settings.calibration.num_images).pixels

@@ -8,11 +8,12 @@ import click
 from pipeline.core.files import replaced_folder
 from pipeline.core.records import ManifestRecord, ProbedHost, read_record
 from pipeline.export.folder import MANIFEST
-from pipeline.export.tensorrt.engines import plan_engines, write_engines
+from pipeline.export.tensorrt.exported_engines import plan_engines, write_engines
 from pipeline.export.tensorrt.settings import ExportTensorrt
 from pipeline.runtimes.engine_file import read_signature
-from stages.common import exit_codes, stage_options
+from stages.common import stage_options
 from stages.declared import load_declared
+from stages.exit_codes import exit_codes
 
 logger = logging.getLogger(__name__)
 

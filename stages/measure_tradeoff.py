@@ -16,9 +16,10 @@ from pipeline.export.settings import ExportOnnx
 from pipeline.networks.saved import load_network
 from pipeline.runtimes.latency import describe_protocol
 from pipeline.tasks.data import open_data
-from pipeline.tasks.settings import Detections
-from stages.common import exit_codes, stage_options
+from pipeline.tasks.settings import DetectionSettings
+from stages.common import stage_options
 from stages.declared import load_declared
+from stages.exit_codes import exit_codes
 
 
 @click.command()
@@ -32,7 +33,7 @@ def main(params_path: Path, data: Path, student: Path, out: Path) -> None:
     candidates = load_declared("measure_tradeoff", params_path, "calibrate_steps", CalibrateSteps).candidates
     batch_sizes = load_declared("measure_tradeoff", params_path, "evaluate", Evaluate).latency_batch_sizes
     set_up_torch("measure_tradeoff", base)
-    detections = load_declared("measure_tradeoff", params_path, "detections", Detections)
+    detections = load_declared("measure_tradeoff", params_path, "detections", DetectionSettings).plain()
     student_network, about = load_network(student)
     prepared = open_data(data, detections, about["arguments"])
     task, test = prepared.task, prepared.split("test")

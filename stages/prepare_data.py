@@ -12,8 +12,9 @@ from pipeline.data.sources.table import SOURCES
 from pipeline.data.splits import make_splits
 from pipeline.data.summary import report
 from pipeline.tasks.table import get_task
-from stages.common import exit_codes, stage_options
+from stages.common import stage_options
 from stages.declared import load_declared
+from stages.exit_codes import exit_codes
 
 
 @click.command()

@@ -9,7 +9,8 @@ from pipeline.core.host import count_gpus, probe_tensorrt
 from pipeline.params.schema import load_params
 from pipeline.preflight.checks import check_device, check_params, check_provider, earlier_inputs
 from pipeline.preflight.code import write_code_digests
-from stages.common import exit_codes, stage_options
+from stages.common import stage_options
+from stages.exit_codes import exit_codes
 
 
 @click.command()

@@ -7,7 +7,8 @@ import click
 from pipeline.core.files import replaced_folder
 from pipeline.report.records import Records, Results
 from pipeline.report.writer import Tables, write_report
-from stages.common import exit_codes, stage_options
+from stages.common import stage_options
+from stages.exit_codes import exit_codes
 
 
 @click.command()

@@ -14,9 +14,10 @@ from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.flow_diagnostics import FlowDiagnostics, Row, columns, summary_columns
 from pipeline.networks.saved import load_adapter, load_network
 from pipeline.tasks.data import open_data
-from pipeline.tasks.settings import Detections
-from stages.common import exit_codes, stage_options
+from pipeline.tasks.settings import DetectionSettings
+from stages.common import stage_options
 from stages.declared import load_declared
+from stages.exit_codes import exit_codes
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def main(params_path: Path, data: Path, teacher: Path, student: Path, steps: Pat
     base = load_declared("trace_flow", params_path, "base", Base)
     candidates = sorted(load_declared("trace_flow", params_path, "calibrate_steps", CalibrateSteps).candidates)
     device = set_up_torch("trace_flow", base)
-    detections = load_declared("trace_flow", params_path, "detections", Detections)
+    detections = load_declared("trace_flow", params_path, "detections", DetectionSettings).plain()
     network, about = load_network(student)
     prepared = open_data(data, detections, about["arguments"])
     flows = METHODS[about["method"]].load().traced_flows(network, load_adapter(student))

@@ -22,8 +22,9 @@ from pipeline.training.run import training_run
 from pipeline.training.settings import ExecutionSettings
 from pipeline.training.teacher import open_teacher
 from pipeline.training.teacher_settings import TrainTeacher
-from stages.common import exit_codes, stage_options
+from stages.common import stage_options
 from stages.declared import load_declared
+from stages.exit_codes import exit_codes
 
 logger = logging.getLogger(__name__)
 

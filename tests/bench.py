@@ -21,7 +21,13 @@ SMALL = {
     "export_tensorrt.precisions": ["fp32"],
 }
 ENVIRONMENT = {
-    "inputs": {"teacher": "needed"},
+    "inputs": {
+        "teacher": "needed",
+        "package": {
+            "name": "fmkt-student",
+            "data": {"name": "digits", "newest_file": None, "carried_by": "scikit-learn 1.0"},
+        },
+    },
     "tensorrt": {
         "buildable": False,
         "reason": "no NVIDIA GPU on this bench",
@@ -92,6 +98,7 @@ PATHS = {
         "evaluation": "onnx_scores.json",
         "teacher": "teacher.json",
         "student": "student.json",
+        "environment": "environment.json",
         "out": "package",
     },
 }

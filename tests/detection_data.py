@@ -57,4 +57,5 @@ def write_data(folder: Path, *, train: int = 48, held_out: int = 16) -> None:
         (folder / f"{name}.names.json").write_text(json.dumps({"names": [f"{i}.png" for i in range(count)]}))
     about = {"task": INFO.task, "classes": list(CLASSES), "image_size": [SIDE, SIDE], "mean": [0.2] * 3}
     about |= {"std": [0.2] * 3, "resize": "none", "storage": "packed", "class_counts": {"train": [40] * 3}}
+    about["sizes"] = {"train": train, "calib": held_out, "test": held_out}
     (folder / "data.json").write_text(json.dumps(about))

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.core.signature import Signature, TensorSpec
-from pipeline.export.folder import write_samples
 from pipeline.export.precisions import PRECISIONS
+from pipeline.export.samples import write_samples
 from pipeline.tasks.base import Classes
 from pipeline.tasks.table import exported_task
 from pipeline.tasks.verification import Reference

@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.core.files import write_json
 from pipeline.core.signature import Signature
-from pipeline.export.folder import write_samples
 from pipeline.export.precisions import PRECISIONS
-from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.export.samples import write_samples
+from pipeline.export.tensorrt.plan import EngineSettings
 from pipeline.package.writer import class_table, preprocessing, write_sums
 from pipeline.runtimes.engine_file import describe_signature
 from pipeline.tasks.base import Classes, Task
@@ -142,7 +143,7 @@ def write_package(
         name: {"precision": precision, "sha256": digest(folder / name), "bytes": (folder / name).stat().st_size}
         for precision, name in files.items()
     }
-    gate = Gate(max_difference=1e-3, min_agreement=1.0, max_drop=0.0).model_dump()
+    gate = asdict(Gate(max_difference=1e-3, min_agreement=1.0, max_drop=0.0))
     taken = signature.input
     manifest = {"name": NAME, "input": taken.dtype, "image_size": taken.shape[1:], "num_steps": 4, "opset": 20}
     manifest |= {"files": described, "gates": dict.fromkeys(files, gate), **about}
@@ -152,7 +153,7 @@ def write_package(
     write_json(folder / "labels.json", class_table(data))
     statistics = {"mean": "[0.5, 0.5, 0.5]", "std": "[0.25, 0.25, 0.25]"}
     write_json(folder / "preprocessing.json", preprocessing(task, signature, data, statistics))
-    write_json(folder / "engine.json", ExportTensorrt(max_batch=32).model_dump(mode="json"))
+    write_json(folder / "engine.json", asdict(EngineSettings(max_batch=32)))
     write_sums(folder)
     return folder
 

@@ -22,8 +22,7 @@ import numpy as np
 
 from pipeline.core.signature import Signature, TensorSpec, image_input
 from pipeline.export.tensorrt.builder import build_plan
-from pipeline.export.tensorrt.plan import EnginePlan
-from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.export.tensorrt.plan import EnginePlan, EngineSettings
 from pipeline.runtimes.base import to_input
 from pipeline.runtimes.tensorrt import TensorrtRuntime
 
@@ -58,7 +57,7 @@ SHAPES = {
 
 def plan_of(options: dict[str, Any], onnx: str) -> EnginePlan:
     """Return the plan of settings, of ``precision``, over the ONNX file ``onnx``."""
-    settings = ExportTensorrt.model_validate({name: value for name, value in options.items() if name != "precision"})
+    settings = EngineSettings(**{name: value for name, value in options.items() if name != "precision"})
     signature = Signature(image_input((8, 6), "float32"), (TensorSpec("logits", "float32", (4,)),))
     return EnginePlan(Path(onnx), options["precision"], signature, settings)
 

@@ -366,7 +366,11 @@ def test_a_student_without_a_teacher_trains_none(project: Project) -> None:
     ("changes", "line"),
     [
         ({"distill_student.training.epochs": "many"}, "distill_student.training.epochs: got the text 'many'"),
-        ({"prepare_data.source": "imagefolder", "prepare_data.root": "nowhere"}, "prepare_data.root: no such"),
+        ({"prepare_data.source": "imagefolder", "prepare_data.root": "nowhere"}, "package.name: got null"),
+        (
+            {"prepare_data.source": "imagefolder", "prepare_data.root": "nowhere", "package.name": "pets"},
+            "prepare_data.root: no such",
+        ),
     ],
 )
 def test_a_wrong_parameter_stops_before_anything_is_touched(
@@ -428,6 +432,22 @@ def test_the_package_is_whole_and_its_card_works_as_written(project: Project, tm
     package = project.root / "artifacts/package"
     files = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
     assert listed == files - {"SHA256SUMS"}
+
+
+def test_the_package_knows_its_commit_and_is_made_once(project: Project) -> None:
+    """A commit alone makes nothing again; what a run writes itself is no change of its clone."""
+    stated = project.json("artifacts/package/manifest.json")["about"]
+    start = project.call("git", "rev-list", "--max-parents=0", "HEAD").strip()
+    assert (stated["commit"], stated["changed_files"]) == (start, [])
+    assert project.repro() == ["probe_environment"], "although the commit is another"
+    project.change({"package.version": "0.2.0", "package.licence": "Apache-2.0"})
+    assert project.repro() == ["probe_environment", "package"]
+    stated = project.json("artifacts/package/manifest.json")["about"]
+    assert stated["changed_files"] == ["params.yaml"]
+    assert stated["commit"] == project.call("git", "rev-parse", "HEAD").strip()
+    shown = project.call("python", "-m", "stages", "about")
+    assert "Apache-2.0" in shown
+    assert f"{stated['commit']}, with changes in params.yaml" in shown
 
 
 def test_the_package_can_be_fetched_by_its_tag(project: Project, tmp_path: Path) -> None:
@@ -515,7 +535,8 @@ def test_the_summary_shows_every_runtime(project: Project) -> None:
 def test_own_images_are_known_by_their_content(tmp_path: Path) -> None:
     project = Project(tmp_path / "own")
     images = fill_folder(project.root / "data/images", {"train/cat": 20, "train/dog": 30, "val/cat": 5, "val/dog": 5})
-    project.change({"prepare_data.source": "imagefolder", "prepare_data.root": "data/images"})
+    own = {"prepare_data.source": "imagefolder", "prepare_data.root": "data/images", "package.name": "pets"}
+    project.change(own)
     assert project.repro("prepare_data") == ["probe_environment", "prepare_data"]
     assert project.json("artifacts/data/data.json")["classes"] == ["cat", "dog"]
     assert project.repro("prepare_data") == ["probe_environment"]

@@ -16,6 +16,7 @@ from pipeline.preflight import code
 from pipeline.preflight.code import PROJECT, CodeReader, read_source, stage_digest, write_code_digests
 from pipeline.preflight.stage_table import PROBE, STAGES, StageEntry
 from stages import common
+from stages.exit_codes import exit_codes
 
 TREE = {
     "models/__init__.py": "",
@@ -140,7 +141,7 @@ def test_a_stage_that_loads_what_its_digest_leaves_out_fails(monkeypatch: pytest
     @click.command()
     @common.stage_options("third")
     @click.argument("module")
-    @common.exit_codes
+    @exit_codes
     def command(params_path: Path, module: str) -> None:  # noqa: ARG001
         monkeypatch.setitem(sys.modules, module, ModuleType(module))
 
@@ -304,7 +305,7 @@ def test_a_syntax_error_is_named_with_its_file_and_line_and_ends_with_two(
     with pytest.raises(UserError, match=r"^models/tools.py, line \d+: .*; no stage runs before this is mended$"):
         stage_digest("second")
     with pytest.raises(SystemExit) as ended:
-        common.exit_codes(write_code_digests)(project / "code.json")
+        exit_codes(write_code_digests)(project / "code.json")
     assert ended.value.code == 2
     assert not (project / "code.json").exists()
     assert CodeReader(project).digest(entry("first")), "a stage that does not run the file has its digest"

@@ -68,6 +68,7 @@ def test_the_table_and_dvc_yaml_have_the_same_stages_and_runtimes() -> None:
         "__init__",
         "__main__",
         "common",
+        "exit_codes",
         "declared",
     }
     assert modules == set(STAGES)

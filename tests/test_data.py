@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -351,8 +352,10 @@ def test_what_is_no_plain_image_file_is_refused_before_it_is_read(tmp_path: Path
     image.write_bytes(image_bytes())
     with image.open("r+b") as file:
         file.truncate(2**31)
-    for name, words in (("pipe.png", "is no plain file"), ("huge.png", "has 2.0 GiB, allowed is 1")):
-        with pytest.raises(UserError, match=words):
+    (tmp_path / "folder.png").mkdir()
+    folder = "folder.png", "folder.png: cannot be read (Is a directory)"
+    for name, words in (folder, ("pipe.png", "is no plain file"), ("huge.png", "has 2.0 GiB, allowed is 1")):
+        with pytest.raises(UserError, match=re.escape(words)):
             read_image_bytes(tmp_path / name, name)
     with pytest.raises(UserError, match=r"huge.jpg: has 1024.0 GiB"):
         read_image_bytes(sparse, "huge.jpg")

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from PIL import Image
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_csv, write_json, write_text
 from pipeline.evaluation.summary import summarize
-from pipeline.export.folder import write_samples
-from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.export.samples import write_samples
+from pipeline.export.tensorrt.plan import EngineSettings
+from pipeline.package.provenance import Commit
 from pipeline.package.reader import Package
 from pipeline.package.settings import PackageSettings
 from pipeline.package.writer import PICTURES, Records, write_package
@@ -39,6 +41,7 @@ from tests.detection_package import (
 
 SCORES = {"ap": 0.7483, "ap_standard_error": 0.011, "ap50": 0.966, "ap75": 0.9315, "ar100": 0.8}
 SCORES |= {"ap_small": 0.61, "ap_medium": 0.7, "ap_large": 0.9}
+NAME = "fmkt-student"
 PARITY = {"max_abs": 1e-4, "spread": None, "difference": None, "agreement": 1.0, "total": 612, "counted": "detections"}
 TENSORS = {"class_logits": {"max_abs": 1e-5, "spread": 2.0, "difference": 5e-6}}
 TENSORS |= {"box_regression": {"max_abs": 1e-5, "spread": 1.0, "difference": 1.3e-5}}
@@ -56,9 +59,10 @@ def manifest(model: Path) -> dict[str, Any]:
     }
     return {
         "files": {model.name: entry},
-        "gates": {"fp32": Gate().model_dump()},
+        "gates": {"fp32": asdict(Gate())},
         "signature": describe_signature(SIGNATURE),
         "image_size": [HEIGHT, WIDTH],
+        "input": "float32",
         "num_steps": None,
         "opset": 20,
         "task": "detection",
@@ -76,8 +80,11 @@ def run_folder(tmp_path: Path) -> Path:
     write_json(onnx / "manifest.json", manifest(onnx / "model.onnx"))
     data = {"task": "detection", "classes": list(CLASSES.names), "category_ids": list(CLASSES.ids or ())}
     data |= {"image_size": [HEIGHT, WIDTH], "mean": [0.5] * 3, "std": [0.25] * 3, "resize": "letterbox"}
-    data |= {"storage": "packed", "class_counts": {"train": [1, 2, 3]}}
+    data |= {"storage": "packed", "class_counts": {"train": [1, 2, 3]}, "source": "coco", "sizes": {"test": 200}}
+    data |= {"sha256": {"test.safetensors": "0" * 64}}
     write_json(root / "artifacts/data/data.json", data)
+    images = {"name": "photos_2025", "newest_file": "2025-11-30", "carried_by": None}
+    write_json(root / "artifacts/environment.json", {"inputs": {"package": {"name": NAME, "data": images}}})
     calibration = {"num_steps": None, "reason": "no flow", "num_images": 80, "curve": [POINT]}
     write_json(root / "artifacts/calibration/calibration.json", calibration)
     point = {"num_steps": None, "precision": "fp32", "bytes": 1, "latency_ms": 1.5, "on_the_front": True, **SCORES}
@@ -112,8 +119,10 @@ def pack(root: Path) -> Package:
         evaluation=reports / "evaluation/onnx.json",
         teacher=reports / "teacher.json",
         student=reports / "student.json",
+        environment=artifacts / "environment.json",
     )
-    write_package(folder, PackageSettings(description="A compact detector."), ExportTensorrt(), records)
+    settings = PackageSettings(description="A compact detector.", version="1.2.0", licence="mit")
+    write_package(folder, settings, EngineSettings(), records, Commit("c" * 40, ("params.yaml",)))
     return Package.open(folder)
 
 
@@ -123,6 +132,15 @@ def test_the_stage_writes_a_package_that_is_right(run_folder: Path) -> None:
     done = CliRunner().invoke(main, ["verify", "--package", str(package.folder)])
     assert done.exit_code == 0, done.output
     assert "triton/fmkt-student/config.pbtxt" in package.sums
+
+
+def test_the_card_says_where_the_package_comes_from(run_folder: Path) -> None:
+    card = (pack(run_folder).folder / "README.md").read_text()
+    assert card.startswith(f"# {NAME} 1.2.0\n")
+    assert "- licence: MIT\n" in card
+    assert f"- commit: {'c' * 40}, with changes in params.yaml\n" in card
+    assert "- images: photos\\_2025 (source coco): 200 in test\n- newest file of the images: 2025-11-30 (UTC)\n" in card
+    assert f"- SHA-256 of test: {'0' * 64}\n" in card
 
 
 def test_the_card_says_what_boxes_are_and_how_good(run_folder: Path) -> None:

@@ -1,6 +1,7 @@
 """A real small detector in every precision: its files, their tails, and what is checked before anything is written."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ from pipeline.tasks.classification.training import ClassificationTraining
 from pipeline.tasks.detection.facts import output_facts
 from pipeline.tasks.detection.parity import BOXES, CLASSES, COUNT, SCORES, compare_detections
 from pipeline.tasks.detection.tail_check import require_enough
+from pipeline.tasks.detections import Detections
 from pipeline.tasks.gate import Gate, PlacedGate
-from pipeline.tasks.settings import Detections
 from pipeline.tasks.training import ExportParts
 
 SIZE, NUM_CLASSES, THRESHOLD = 64, 4, 0.3
@@ -57,7 +58,7 @@ class Parts(ClassificationTraining):
     """Of a task's training side the one thing that an export asks for."""
 
     def __init__(self, detections: Detections) -> None:
-        self.post = PostProcessing(**detections.model_dump())
+        self.post = PostProcessing(**asdict(detections))
 
     def export_parts(self, network: nn.Module) -> ExportParts:
         detector: Any = network.student if isinstance(network, PlainNetwork) else network
@@ -172,7 +173,7 @@ def test_the_float32_file_gives_what_pytorch_gives(case: Case, batch_size: int) 
 
 def test_the_tail_is_torchvisions_suppression(case: Case) -> None:
     """Of the places and scores that ``nms: none`` gives, list by list."""
-    raw = Parts(SHOWN.model_copy(update={"nms": "none"})).export_parts(case.source.network).whole().eval()
+    raw = Parts(replace(SHOWN, nms="none")).export_parts(case.source.network).whole().eval()
     with torch.inference_mode():
         boxes, scores = raw(torch.from_numpy(to_input(case.pixels, "float32")))
     for i in range(len(case.pixels)):
@@ -245,7 +246,7 @@ def test_a_file_is_not_larger_for_the_order_of_its_candidates(case: Case) -> Non
 
 
 def test_without_suppression_the_file_gives_all_places(tmp_path: Path) -> None:
-    plain = SHOWN.model_copy(update={"nms": "none"})
+    plain = replace(SHOWN, nms="none")
     network, pixels = make_network("fcos"), make_pixels(4)
     detector: Any = network.student
     with torch.inference_mode():
@@ -270,15 +271,15 @@ def test_without_suppression_the_file_gives_all_places(tmp_path: Path) -> None:
 
 def test_too_few_candidates_are_refused_with_the_number_that_is_needed() -> None:
     network, pixels = make_network("fcos"), make_pixels()
-    raw = Parts(SHOWN.model_copy(update={"nms": "none"})).export_parts(network).whole().eval()
+    raw = Parts(replace(SHOWN, nms="none")).export_parts(network).whole().eval()
     with torch.inference_mode():
         _, scores = raw(torch.from_numpy(to_input(pixels, "float32")))
     needed = int((scores > THRESHOLD).sum(dim=(1, 2)).max())
-    few = SHOWN.model_copy(update={"candidates": needed - 1, "rounds": 1})
+    few = replace(SHOWN, candidates=needed - 1, rounds=1)
     with pytest.raises(UserError, match=r"^detections.candidates: .*\ndetections.rounds: got 1, "):
         require_enough(Parts(few).export_parts(network), pixels, few)
     for candidates in (needed, needed - 1):
-        chosen = SHOWN.model_copy(update={"candidates": candidates, "rounds": 50})
+        chosen = replace(SHOWN, candidates=candidates, rounds=50)
         parts = Parts(chosen).export_parts(network)
         if candidates == needed:
             require_enough(parts, pixels, chosen)
@@ -302,7 +303,7 @@ def test_too_few_rounds_are_refused_with_the_number_that_is_needed() -> None:
     stopped, right = (
         predict(
             TorchRuntime(
-                Parts(SHOWN.model_copy(update={"rounds": rounds, "max_detections": 100})).export_parts(network).whole(),
+                Parts(replace(SHOWN, rounds=rounds, max_detections=100)).export_parts(network).whole(),
                 output_names=make_signature().output_names,
                 device=torch.device("cpu"),
             ),
@@ -315,7 +316,7 @@ def test_too_few_rounds_are_refused_with_the_number_that_is_needed() -> None:
 
 
 def _check(network: PlainNetwork, pixels: Pixels, rounds: int) -> None:
-    chosen = SHOWN.model_copy(update={"rounds": rounds})
+    chosen = replace(SHOWN, rounds=rounds)
     require_enough(Parts(chosen).export_parts(network), pixels, chosen)
 
 
@@ -328,11 +329,11 @@ def _enough(network: PlainNetwork, pixels: Pixels, rounds: int) -> bool:
 
 
 def test_what_lists_all_places_leaves_nothing_to_be_checked() -> None:
-    chosen = SHOWN.model_copy(update={"nms": "none", "candidates": 1})
+    chosen = replace(SHOWN, nms="none", candidates=1, max_detections=1)
     require_enough(Parts(chosen).export_parts(make_network("fcos")), make_pixels(), chosen)
 
 
 def test_files_and_manifest_say_how_boxes_are_given() -> None:
     facts = output_facts(SHOWN)
     assert facts["boxes"] == {"class_base": 0, "format": "xyxy", "space": "pixels of the network's input"}
-    assert Detections.model_validate(facts["detections"]) == SHOWN
+    assert Detections(**facts["detections"]) == SHOWN

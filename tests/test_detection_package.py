@@ -274,6 +274,17 @@ def test_an_engine_has_all_outputs(made: Path) -> None:
         ("preprocessing.json", lambda content: content.update(image_size=[64, 64]), "image_size is [64, 64]"),
         ("manifest.json", lambda content: content.pop("detections"), "KeyError('detections')"),
         ("manifest.json", lambda content: content["detections"].update(score_threshold="x"), "score_threshold"),
+        ("manifest.json", lambda content: content["detections"].update(score_threshold=None), "are numbers"),
+        ("manifest.json", lambda content: content["detections"].pop("rounds"), "detections is {"),
+        ("manifest.json", lambda content: content["detections"].update(nms="none"), "(places, 4)"),
+        ("manifest.json", lambda content: content["boxes"].update(format="xywh"), "boxes is {"),
+        ("manifest.json", lambda content: content["boxes"].update(class_base=1), "boxes is {"),
+        ("manifest.json", lambda content: content.pop("task"), "of classification with 3 classes"),
+        ("manifest.json", lambda content: content.update(image_size=[-64, 96]), "image_size is [-64, 96]"),
+        ("manifest.json", lambda content: content.update(input="uint8"), "input is 'uint8'"),
+        ("manifest.json", lambda content: content.update(name=None), "its name is None"),
+        ("manifest.json", lambda content: content["signature"]["outputs"][1].update(name="box"), "box float32 [5, 4]"),
+        ("manifest.json", lambda content: content["signature"]["outputs"][1].update(shape=["batch", 5, 5]), "[5, 5]"),
     ],
 )
 def test_a_description_that_makes_no_sense_is_refused(
@@ -288,11 +299,37 @@ def test_a_description_that_makes_no_sense_is_refused(
 
 def test_a_signature_that_is_not_the_files_is_refused(package: Path) -> None:
     content = json.loads((package / "manifest.json").read_text())
-    content["signature"]["outputs"][1]["shape"] = ["batch", 5, 5]
+    content["detections"]["max_detections"] = 6
+    for output in content["signature"]["outputs"][1:]:
+        output["shape"][1] = 6
     (package / "manifest.json").write_text(json.dumps(content))
     write_sums(package)
-    said = "a black image gives detection_boxes float32 [1, 5, 4], expected finite float32 [1, 5, 5]"
+    said = "a black image gives detection_boxes float32 [1, 5, 4], expected finite float32 [1, 6, 4]"
     refused(run("verify", package), "model.onnx: ", said)
+
+
+@pytest.mark.parametrize("command", ["verify", "predict"])
+def test_a_class_without_a_name_is_refused(command: str, package: Path, tmp_path: Path) -> None:
+    (package / "labels.json").write_text(json.dumps({"labels": ["cat", "dog"]}))
+    write_sums(package)
+    words = [photo(tmp_path / "photo.png", (96, 64))] if command == "predict" else []
+    said = "a detection is of class 2, and there are 2 names", "fetch the package again"
+    refused(run(command, package, *words), *said)
+
+
+def test_without_nms_names_and_thresholds_are_compared_too(tmp_path: Path) -> None:
+    package = make_package_without_nms(tmp_path / "package")
+    labels, manifest = (package / name for name in ("labels.json", "manifest.json"))
+    before = labels.read_text()
+    labels.write_text(json.dumps({"labels": ["cat", "dog"]}))
+    write_sums(package)
+    refused(run("predict", package, "x.png"), "manifest.json: ", "scores (places, 2)")
+    labels.write_text(before)
+    content = json.loads(manifest.read_text())
+    content["detections"]["iou_threshold"] = None
+    manifest.write_text(json.dumps(content))
+    write_sums(package)
+    refused(run("predict", package, "x.png"), "manifest.json: ", "iou_threshold of a finished file are numbers")
 
 
 def test_damaged_preprocessing_is_named(package: Path) -> None:

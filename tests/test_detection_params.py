@@ -94,6 +94,10 @@ def test_the_parameters_of_a_detector_are_taken(params_file: WriteParams, tmp_pa
         ),
         ({"distill_student.training.augment.cutmix_alpha": 1.0}, "cutmix_alpha: got 1.0, but boxes of mixed images"),
         ({"distill_student.training.augment.trivial_augment": True}, "trivial_augment: got true, but its turns"),
+        (
+            {"distill_student.training.augment.scale_jitter": [0.5, 2.0]},
+            "distill_student.training.augment.scale_jitter: got [0.5, 2.0], but images are scaled while",
+        ),
         ({"train_teacher.training.label_smoothing": 0.1}, "train_teacher.training.label_smoothing: got 0.1, but"),
         ({"train_teacher.training.class_weights": "balanced"}, "class_weights: got balanced, but a detector's classes"),
         (
@@ -155,6 +159,7 @@ def test_every_restriction_is_of_a_key_that_there_is() -> None:
             {"distill_student.feature_pairs": [[1, 1], [4, 2]]},
             ["distill_student.feature_pairs", "no level 4; its levels: 1 (32"],
         ),
+        ({"distill_student.feature_pairs": [[9, 9]]}, ["distill_student.feature_pairs", "has no level 9; its levels"]),
         ({"distill_student.feature_pairs": [[3, 3]]}, ["feature_pairs: got the last level alone, which has no loss"]),
         (
             {"train_teacher.detector.levels": [1, 2, 3]},

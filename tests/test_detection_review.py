@@ -18,7 +18,7 @@ from pipeline.tasks.detection.image_rows import read_rows
 from pipeline.tasks.detection.instances import detected, ground_truth
 from pipeline.tasks.detection.task import TITLES, Detection
 from pipeline.tasks.detection.tiles import MISSED, POOR, RIGHT, WRONG
-from pipeline.tasks.settings import Detections
+from pipeline.tasks.detections import Detections
 from tests.detection_scenes import Scenes, make_scenes
 
 TASK = Detection()
@@ -96,13 +96,21 @@ def test_each_detection_that_is_not_right_says_why(review: Review) -> None:
     assert found == [
         ("1.png", "wrong class", "cat", "dog", "0.950000"),
         ("2.png", "poorly placed", "dog", "dog", "0.850000"),
-        ("0.png", "found twice", "", "cat", "0.700000"),
+        ("0.png", "found twice", "cat", "cat", "0.700000"),
         ("4.png", "nothing there", "", "owl", "0.650000"),
         ("3.png", "missed", "cat", "", ""),
     ]
     assert [tuple(row) for row in review.mistakes] == [review.mistake_columns] * 5
     overlaps = [row["overlap"] for row in review.mistakes]
     assert overlaps == ["1.0000", f"{12 / 28:.4f}", f"{19 / 21:.4f}", "0.0000", ""]
+
+
+def test_a_second_class_on_an_object_that_is_found_names_that_object() -> None:
+    found = TASK.review(make_rows(scene([[(CAT, NEAR)]], [[(CAT, 0.9, NEAR), (DOG, 0.95, NEAR)]])), CLASSES)
+    kinds = [(row["mistake"], row["truth"], row["prediction"], row["overlap"]) for row in found.mistakes]
+    assert kinds == [("found twice", "cat", "dog", "1.0000")]
+    assert found.confusion.counts[CAT].tolist() == [1, 0, 0, 0], "it is found all the same"
+    assert found.confusion.counts[-1, DOG] == 1
 
 
 def test_boxes_of_mistakes_are_in_pixels_of_the_original(review: Review) -> None:

@@ -19,6 +19,8 @@ from models.losses import pkd_loss
 from pipeline.core.errors import UserError
 from pipeline.data.packed_batches import ordered_batches
 from pipeline.distillation.settings import Flow
+from pipeline.params.schema import load_params
+from pipeline.preflight.estimate import estimate_trainings
 from pipeline.tasks.detection.training import DetectorLoss, objects_of
 from pipeline.training.diagnosis import early_warning, training_warnings
 from pipeline.training.fine_tuning import TunedBackbone
@@ -27,6 +29,7 @@ from pipeline.training.network_settings import DetectorSettings
 from pipeline.training.settings import FineTuning, LearningRate, Training
 from pipeline.training.teacher import Teacher, build_teacher
 from pipeline.training.teacher_settings import TrainTeacher
+from tests.bench import SMALL as SMALL_RUN
 from tests.bench import Bench
 from tests.detection_data import CLASSES, INFO, SIDE, make_split, write_data
 from tests.helpers import write_params
@@ -324,6 +327,13 @@ def test_the_teacher_is_reported_with_its_scores_and_the_parts_of_its_loss(bench
     parts = [row[f"{name}_loss"] for name in ("classification", "bbox_regression", "bbox_ctrness")]
     assert sum(parts) == pytest.approx(row["detection_loss"], rel=1e-4)
     assert "val_ap50" in row
+
+
+def test_what_is_foretold_counts_images_not_objects(bench: Bench) -> None:
+    changes = {"prepare_data.source": "digit_scenes", "base.num_threads": 1}
+    params = load_params(bench.write({**SMALL_RUN, **CHANGES, **changes}))
+    for found in estimate_trainings(params, bench.folder / "data"):
+        assert found.images == 48 != sum(INFO.class_counts)
 
 
 @pytest.mark.parametrize("method", ["fm_kt", "metric_meta", "none"])

@@ -79,7 +79,7 @@ def test_the_engine_of_an_earlier_package_is_noticed(package: Path) -> None:
     list_engine(plan, package="old")
     shutil.copyfile(package / "model.int8-cpu.onnx", package / "model.onnx")
     write_sums(package)
-    refused(verify(package), f"{plan}: built from another model.onnx than the one of this package; delete it, or build")
+    refused(verify(package), f"{plan}: built from another model.onnx than this package's; delete it, or build")
 
 
 def test_an_engine_in_the_triton_folder_is_judged_by_the_same_list(package: Path) -> None:

@@ -175,6 +175,8 @@ def test_widths_of_several_flows_share_the_budget_and_stand_in_the_description()
     assert widths == [32, 64]
     student = build_network(NetworkSpec(spec.kind, spec.arguments | {"widths": widths}))
     assert describe_widths(student) == "32 of 64 and 64 of 128 channels"  # type: ignore[arg-type]
+    even = build_network(NetworkSpec(spec.kind, spec.arguments | {"stages": [2, 2], "widths": [16, 16]}))
+    assert describe_widths(even) == "16 of 64 channels", "said once of all"  # type: ignore[arg-type]
     assert choose_widths(spec, (32, 32), "full") == [None, None]
     assert choose_widths(spec, (32, 32), 24) == [24, 24]
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from pipeline.core.errors import GateError
 from pipeline.core.logging_setup import NAMED
-from stages.common import exit_codes
+from stages.exit_codes import exit_codes
 
 logger = logging.getLogger("a.room")
 

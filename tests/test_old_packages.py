@@ -18,10 +18,10 @@ from pipeline.core.signature import Signature, TensorSpec
 from pipeline.export.tensorrt.plan import trtexec_command
 from pipeline.package.build_engine import plan_engine
 from pipeline.package.reader import Package
-from pipeline.package.triton_repository import check_triton_repository
+from pipeline.package.triton_config import check_triton_configs
 from pipeline.runtimes.engine_file import read_signature
 from pipeline.serving.http_api import HTTP
-from pipeline.serving.models import load_models
+from pipeline.serving.models import load_models, package_facts
 from pipeline.serving.requests import InferRequest, WantedOutput
 from pipeline.serving.service import Limits, Service
 from pipeline.serving.tensors import InputTensor
@@ -99,7 +99,8 @@ def test_it_is_served(package: Package, samples: dict[str, np.ndarray]) -> None:
     ]
 
     async def ask() -> list[Any]:
-        service = Service(models, Limits(max_batch=8, max_bytes=10**6, max_queue=4, timeout=10, workers=1))
+        limits = Limits(max_batch=8, max_bytes=10**6, max_picture_bytes=10**6, max_queue=4, timeout=10, workers=1)
+        service = Service(models, limits, package_facts(package))
         answers = []
         for request in requests:
             with service.accepted(HTTP) as entry:
@@ -131,7 +132,7 @@ def test_its_engine_is_planned_with_its_own_settings(package: Package) -> None:
 
 
 def test_its_triton_repository_is_still_right(package: Package) -> None:
-    check_triton_repository(PACKAGE / "triton", package)
+    check_triton_configs(PACKAGE / "triton", package)
 
 
 def test_a_sidecar_of_one_output_is_read() -> None:

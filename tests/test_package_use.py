@@ -9,9 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
-from collections.abc import Callable, Mapping
-from importlib.metadata import packages_distributions, requires
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
@@ -318,18 +314,17 @@ def test_labels_that_do_not_fit_the_outputs_are_refused(command: str, names: obj
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"input": {"dtype": "uint8"}}, "takes image (float32) and returns logits, expected image (uint8)"),
-        ({"input": {"name": "picture"}}, "expected picture (float32)"),
-        ({"input": {"shape": ["batch", 3, 16, 16]}}, "does not take one image of [3, 16, 16]"),
-        ({"input": {"shape": ["batch", 1, 8, 8]}}, "does not take one image of [1, 8, 8]"),
-        ({"outputs": {"name": "scores"}}, "returns logits, expected image (float32) and returns scores"),
-        ({"outputs": {"dtype": "int32"}}, "a black image gives logits float32 [1, 10], expected finite int32 [1, 10]"),
+        ({"dtype": "uint8"}, "takes image (float32) and returns logits, expected image (uint8)"),
+        ({"name": "picture"}, "expected picture (float32)"),
+        ({"shape": ["batch", 3, 16, 16]}, "does not take one image of [3, 16, 16]"),
+        ({"shape": ["batch", 1, 8, 8]}, "does not take one image of [1, 8, 8]"),
     ],
 )
 def test_a_signature_that_is_not_the_files_is_refused(change: dict[str, Any], said: str, package: Path) -> None:
     manifest = json.loads((package / "manifest.json").read_text())
-    manifest["signature"]["input"].update(change.get("input", {}))
-    manifest["signature"]["outputs"][0].update(change.get("outputs", {}))
+    taken = manifest["signature"]["input"]
+    taken.update(change)
+    manifest.update(image_size=taken["shape"][2:], input=taken["dtype"])
     (package / "manifest.json").write_text(json.dumps(manifest))
     write_sums(package)
     for command, words in (("verify", []), ("predict", ["x.png"])):
@@ -374,6 +369,9 @@ def test_sums_of_files_elsewhere_are_refused(package: Path) -> None:
         (lambda manifest: manifest["signature"]["input"].update(shape=["batch", 3, 8, 10**9]), "whole numbers"),
         (lambda manifest: manifest["signature"]["input"].update(shape=None), "whole numbers"),
         (lambda manifest: manifest["signature"]["outputs"][0].update(name=3), "needs a name"),
+        (lambda manifest: manifest["signature"]["outputs"][0].update(name="scores"), "scores float32 [10]; of class"),
+        (lambda manifest: manifest["signature"]["outputs"][0].update(dtype="int32"), "logits int32 [10]; of class"),
+        (lambda manifest: manifest.update(image_size=[-8, 8]), "image_size is [-8, 8], and its signature says [8, 8]"),
         (lambda manifest: manifest["files"].pop("model.onnx"), "fp32 is always among them"),
         (lambda manifest: manifest.update(files={}), "fp32 is always among them"),
     ],
@@ -481,6 +479,12 @@ def test_the_benchmark_compares_every_file_with_the_plain_student(package: Path,
         of_both = rounded / p50 + rounded / (base - rounded)
         assert float(ratio) == pytest.approx(expected, abs=0.01 + expected * of_both)
     assert "10 calls after 1" in result.stdout
+    for size, line in zip((1, 3), result.stdout.splitlines()[-2:], strict=True):
+        ours = [row for row in rows if row[1] == str(size) and row[0].endswith(", cpu")]
+        best = min(ours, key=lambda row: float(row[2]))
+        file = "model.onnx" if best[0] == "fp32, cpu" else f"model.{best[0].partition(',')[0]}.onnx"
+        assert line.startswith(f"fastest file on this host at batch {size}: {file} ({best[2]} ms")
+        assert (" times as fast as model.onnx)" in line) == (file != "model.onnx")
     alone = run("benchmark", package, "--iterations", "10", "--batch", "1")
     assert "plain student" not in alone.stdout
     refused(run("benchmark", package, "--provider", "cuda"), "--provider: got 'cuda', which is not available here")
@@ -513,6 +517,32 @@ def test_the_model_card_holds_every_file_and_every_point(package: Path, bench: B
     assert (package / "tradeoff.svg").read_text().count("<svg") == 1
     assert manifest["int8_calibration"]["num_images"] > 0
     assert re.fullmatch("[0-9a-f]{64}", manifest["int8_calibration"]["split_sha256"])
+
+
+def test_only_the_files_that_are_asked_for_go_along(bench: Bench) -> None:
+    done = bench.run("package", CHANGES | {"package.precisions": ["int8-cpu"]}, out="lean")
+    assert done.exit_code == 0, done.output
+    lean, whole = bench.folder / "lean", bench.folder / "package"
+    names = ["model.int8-cpu.onnx", "model.onnx"]
+    assert sorted(path.name for path in lean.rglob("*.onnx")) == names, "each once"
+    assert sorted(path.name for path in whole.rglob("*.onnx")) == [
+        "model.fp16.onnx",
+        "model.int8-cpu.onnx",
+        "model.int8-trt.onnx",
+        "model.onnx",
+    ]
+    manifest = json.loads((lean / "manifest.json").read_text())
+    assert (sorted(manifest["files"]), sorted(manifest["gates"])) == (names, ["fp32", "int8-cpu"])
+    assert set(manifest["left_out"]) == {"fp16", "int8-trt"}
+    listed = {line.split("  ")[1] for line in (lean / "SHA256SUMS").read_text().splitlines()}
+    assert {name for name in listed if name.endswith(".onnx")} == {*names}
+    assert re.findall(r"^\| `(model\S*\.onnx)` \|", (lean / "README.md").read_text(), re.M) == names
+    assert sorted(path.name for path in (lean / "triton").iterdir()) == [
+        f"fmkt-student{suffix}" for suffix in ("", "-gpu", "-int8-cpu", "-tensorrt")
+    ]
+    assert run("verify", lean).exit_code == 0
+    why = "it has fp32, int8-cpu (fp16 was left out: package.precisions does not name it)"
+    refused(run("predict", lean, "--precision", "fp16", "x.png"), why)
 
 
 @pytest.mark.parametrize("name", ["report", "package"])
@@ -548,59 +578,3 @@ def test_a_signed_package_is_the_same_but_for_its_signature(bench: Bench, tmp_pa
     )
     assert signed.pop("SHA256SUMS.sig").startswith(b"-----BEGIN SSH SIGNATURE-----")
     assert signed == plain
-
-
-WITHOUT_TORCH = """
-import sys
-before = set(sys.modules)
-sys.modules["torch"] = sys.modules["torchvision"] = None
-from stages.__main__ import main
-
-table = ["--out", str(Path(PICTURE).with_suffix(".csv"))]
-timed = ["--iterations", "10", "--batch", "1"]
-for words in (["verify"], ["predict", PICTURE, *table], ["benchmark", *timed], ["build-engine"]):
-    try:
-        main([words[0], "--package", PACKAGE, *words[1:]])
-    except SystemExit as end:
-        print("code:", words[0], end.code)
-loaded = {name.partition(".")[0] for name in set(sys.modules) - before if sys.modules[name] is not None}
-print("loaded:", *sorted(loaded))
-import pipeline.serving.server
-from pipeline.package.reader import Package
-(model,) = pipeline.serving.server.load_models(Package.open(Path(PACKAGE)), ["fp32"], provider="cpu", num_threads=1)
-print("served:", model.name)
-"""
-
-
-def test_the_device_needs_neither_pytorch_nor_the_rest_of_the_environment(package: Path, pictures: list[Path]) -> None:
-    """Commands on a package import what the dependency group ``edge`` of pyproject.toml installs, and no more."""
-    code = f"from pathlib import Path\nPICTURE, PACKAGE = {str(pictures[0])!r}, {str(package)!r}\n{WITHOUT_TORCH}"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    codes = re.findall(r"^code: (.*)$", result.stdout, re.MULTILINE)
-    assert codes == ["verify 0", "predict 0", "benchmark 0", "build-engine 2"]
-    assert "error: no engine can be built here" in result.stderr
-    loaded, served = result.stdout.splitlines()[-2:]
-    assert served == "served: fmkt-student"
-    by_module = packages_distributions()
-    installed = edge_distributions(by_module)
-    foreign = [
-        name for name in loaded.split()[1:] if name in by_module and name not in {"models", "pipeline", "stages"}
-    ]
-    assert "onnxruntime" in foreign
-    assert [name for name in foreign if not installed & {canonicalize_name(one) for one in by_module[name]}] == []
-
-
-def edge_distributions(by_module: Mapping[str, list[str]]) -> set[str]:
-    """Return the distributions that installing the dependency group ``edge`` brings, given those of each module."""
-    found = set[str]()
-    waiting = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["edge"]
-    while waiting:
-        required = Requirement(waiting.pop())
-        name = canonicalize_name(required.name)
-        if name in by_module:  # ONNX Runtime comes under several names, one of which is installed
-            name = canonicalize_name(by_module[name][0])
-        if name not in found and (required.marker is None or required.marker.evaluate({"extra": ""})):
-            found.add(name)
-            waiting += requires(name) or []
-    return found

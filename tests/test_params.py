@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,16 @@ def refusal(path: Path) -> str:
         ),
         ("export_tensorrt.hardware_compatibility", "all", "give one of none, ampere_plus, same_compute_capability"),
         ("evaluate.provider", "gpu", "give one of cpu, cuda, tensorrt"),
+        ("package.version", "one", "got 'one'; give a version as Python or Semantic Versioning writes it, e.g. 1.2.0"),
+        ("package.version", " 1.0", "got ' 1.0'; leave out the blanks"),
+        ("package.version", 1.2, "got 1.2; give a version as Python or Semantic Versioning writes it, e.g. 1.2.0 or "),
+        (
+            "package.licence",
+            "free",
+            "got 'free'; give an SPDX expression, e.g. Apache-2.0 or LicenseRef-Proprietary; or ",
+        ),
+        ("package.precisions", [], "got []"),
+        ("package.precisions", ["fp8"], "unknown precision 'fp8'"),
         ("package.name", "My Model", "got 'My Model'; give lower-case letters, digits and, between them, hyphens"),
         ("train_teacher.std", [0.2, 0.0, 0.2], "got 0.0; give a number > 0"),
         ("train_teacher.mean", [0.5], "mean: got [0.5]; give a list of 3, each a number, or null"),
@@ -538,7 +549,7 @@ def test_entries_of_tables_become_parameters() -> None:
     int4 = PrecisionEntry(name="int4", description="4 bits", load=lambda: abs, gate=PRECISIONS["int8-cpu"].gate)  # type: ignore[arg-type]
     gates = gates_section(Table("precision", int4))
     assert gates.model_fields["int4"].description == "4 bits"
-    assert gates().model_dump() == {"int4": PRECISIONS["int8-cpu"].gate.model_dump()}
+    assert gates().model_dump() == {"int4": asdict(PRECISIONS["int8-cpu"].gate)}
     toys = Table("toy", Entry(name="top", description="spins", load=dict))
     assert entry_of(toys).table is toys
 
@@ -667,7 +678,7 @@ def test_an_explanation_lists_all_backbones(section: str) -> None:
     "words", [["preset", "digits"], ["preset"], ["params"], ["compare", "a", "--out", "b", "--report", "c"]]
 )
 def test_commands_that_read_yaml_say_what_a_device_lacks(words: list[str], tmp_path: Path) -> None:
-    """The dependency group ``edge`` has no YAML."""
+    """Where only a package is used there is no YAML."""
     code = f"import sys; sys.modules['ruamel.yaml'] = None; from stages.__main__ import main; main({words!r})"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

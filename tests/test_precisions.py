@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def make_split(count: int = 12) -> Split:
 def settings(*, gates: dict[str, Gate] | None = None, **changes: Any) -> ExportOnnx:
     """Return the default settings with ``changes``."""
     content = ExportOnnx().model_dump() | changes
-    content["gates"] = {name: gate.model_dump() for name, gate in {**GATES, **(gates or {})}.items()}
+    content["gates"] = {name: asdict(gate) for name, gate in {**GATES, **(gates or {})}.items()}
     return ExportOnnx.model_validate(content)
 
 

@@ -81,7 +81,7 @@ def cifar(source: str, teacher: str, student: str, **changes: object) -> dict[st
         GPU
         | {f"prepare_data.{key}": value for key, value in data.items()}
         | both(CRD)
-        | {"train_teacher.backbone": teacher, "distill_student.backbone": student, "package.name": f"fmkt-{source}"}
+        | {"train_teacher.backbone": teacher, "distill_student.backbone": student}
         | {f"distill_student.{key.replace('__', '.')}": value for key, value in changes.items()}
     )
 
@@ -107,7 +107,6 @@ def imagenet(teacher: str, student: str) -> dict[str, object]:
             "distill_student.losses.dkd.beta": 0.5,
             "distill_student.losses.dkd.temperature": 1.0,
             "distill_student.losses.dkd.warmup_epochs": 5,
-            "package.name": f"fmkt-imagenet-{student.replace('_', '-')}",
         }
     )
 
@@ -129,7 +128,6 @@ RESNET_TO_MOBILENET: dict[str, object] = {
     "distill_student.backbone": "mobilenet_v3_small",
     "distill_student.flow.meta_encoder": "conv_mobile",
     "distill_student.feature_pairs": [[4, 4], [5, 5]],
-    "package.name": "fmkt-photos",
 }
 PYRAMID: dict[str, object] = {
     "distill_student.transfer": "features",
@@ -154,7 +152,7 @@ DETECTION = {
 }
 
 
-def detection(source: str, size: int, teacher: str, student: str, name: str) -> dict[str, object]:
+def detection(source: str, size: int, teacher: str, student: str) -> dict[str, object]:
     """Return what the authors' settings of detection change."""
     data = {"source": source, "root": f"data/{source}", "image_size": size, "storage": "index"}
     return (
@@ -165,7 +163,7 @@ def detection(source: str, size: int, teacher: str, student: str, name: str) -> 
         | {"train_teacher.backbone": teacher, "distill_student.backbone": student}
         | PYRAMID
         | {"distill_student.loss_weight": 10.0, "distill_student.flow.meta_encoder": "convnext"}
-        | {"evaluate.batch_size": 16, "package.description": "A compact object detector.", "package.name": name}
+        | {"evaluate.batch_size": 16, "package.description": "A compact object detector."}
     )
 
 
@@ -197,7 +195,6 @@ PHOTOS_WITH_BOXES = (
         "distill_student.loss_weight": 6.0,
         "distill_student.flow.meta_encoder": "conv_mobile",
         "evaluate.batch_size": 32,
-        "package.name": "fmkt-detection",
         "package.description": "A compact object detector.",
     }
 )
@@ -237,12 +234,11 @@ EXPECTED: dict[str, dict[str, object]] = {
         "evaluate.latency_warmup": 5,
         "evaluate.latency_iterations": 20,
         "calibrate_steps.candidates": [1, 2, 4],
-        "package.name": "fmkt-detection-digits",
         "package.description": "A compact detector of handwritten digits.",
     },
-    "coco-retinanet-resnet101-resnet50": detection("coco", 640, "resnet101", "resnet50", "fmkt-coco-resnet50")
+    "coco-retinanet-resnet101-resnet50": detection("coco", 640, "resnet101", "resnet50")
     | both({"detector.kind": "retinanet"}),
-    "coco-faster_rcnn-resnet101-resnet50": detection("coco", 640, "resnet101", "resnet50", "fmkt-coco-fcos-resnet50")
+    "coco-faster_rcnn-resnet101-resnet50": detection("coco", 640, "resnet101", "resnet50")
     | both({"detector.levels": [2, 3, 4, 5], "detector.extra": "pool"})
     | {
         "train_teacher.detector.kind": "faster_rcnn",
@@ -252,7 +248,7 @@ EXPECTED: dict[str, dict[str, object]] = {
     },
     "coco-fcos-resnet50-mobilenet_v3": {
         key: value
-        for key, value in detection("coco", 640, "resnet50", "mobilenet_v3_large", "fmkt-coco-mobilenet-v3").items()
+        for key, value in detection("coco", 640, "resnet50", "mobilenet_v3_large").items()
         if key != "train_teacher.training.fine_tuning.batch_norm"
     }
     | {
@@ -260,7 +256,7 @@ EXPECTED: dict[str, dict[str, object]] = {
         "train_teacher.training.epochs": 0,
         "distill_student.detector.width": 128,
     },
-    "voc-fcos-resnet50-resnet18": detection("voc", 512, "resnet50", "resnet18", "fmkt-voc-resnet18")
+    "voc-fcos-resnet50-resnet18": detection("voc", 512, "resnet50", "resnet18")
     | {"distill_student.detector.width": 128},
     "cifar10": cifar("cifar10", "resnet56", "resnet20"),
     "cifar100-resnet110-resnet32": cifar("cifar100", "resnet110", "resnet32"),
@@ -291,7 +287,6 @@ EXPECTED: dict[str, dict[str, object]] = {
         "prepare_data.max_train_images": 10000,
         "prepare_data.max_test_images": 2000,
         "train_teacher.backbone": "resnet20",
-        "package.name": "fmkt-trial",
     },
     "tiny-imagenet": GPU
     | both(CROPS | {"training.epochs": 40, "training.batch_size": 128})
@@ -302,7 +297,6 @@ EXPECTED: dict[str, dict[str, object]] = {
         "prepare_data.calib_fraction": 0.02,
         "train_teacher.backbone": "wrn_40_2",
         "distill_student.backbone": "wrn_16_2",
-        "package.name": "fmkt-tiny-imagenet",
     },
 }
 """What each preset changes of the defaults."""
@@ -618,7 +612,11 @@ def count(network: nn.Module) -> int:
     ("name", "step"),
     [
         ("digits", "run: dvc repro"),
-        ("photos", "run it on your images: dvc exp run -S prepare_data.root=/path/to/images"),
+        ("cifar10", "run: dvc repro"),
+        (
+            "photos",
+            "run it on your images: dvc exp run -S prepare_data.root=/path/to/images -S package.name=my-model",
+        ),
     ],
 )
 def test_a_preset_says_what_comes_next(name: str, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

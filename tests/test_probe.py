@@ -1,6 +1,7 @@
 """The probe: wrong parameters and paths stop it before any stage runs, and changed files are noticed."""
 
 import errno
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,13 +14,16 @@ from click.testing import CliRunner, Result
 from pipeline.core.errors import UserError
 from pipeline.data.sources.settings import PrepareData
 from pipeline.data.sources.table import SOURCES
-from pipeline.preflight import checks
+from pipeline.package.settings import PackageSettings
+from pipeline.preflight import checks, package_facts
 from pipeline.preflight.checks import check_device, data_fingerprint, earlier_inputs
+from pipeline.preflight.package_facts import package_name
 from pipeline.runtimes.onnx import available_providers
 from stages.probe_environment import main as probe
-from tests.helpers import fill_folder, refused
+from tests.helpers import fill_folder, make_archive, refused
 
 WriteParams = Callable[[dict[str, Any]], Path]
+OWN = {"prepare_data.source": "imagefolder", "package.name": "pets"}
 FEATURES = {"distill_student.transfer": "features", "distill_student.loss": "pkd"}
 
 
@@ -111,11 +115,11 @@ def test_the_probe_ends_with_two_and_one_line_and_writes_nothing(tmp_path: Path,
     out = tmp_path / "environment.json"
     for changes in (
         {"base.seed": "x"},
-        {"prepare_data.source": "imagefolder", "prepare_data.root": str(tmp_path / "nowhere")},
+        OWN | {"prepare_data.root": str(tmp_path / "nowhere")},
         {"train_teacher.weights": str(tmp_path / "no.pt")},
         {"distill_student.backbone": "resnet9"},
         {"train_teacher.backbone": "resnet19"},
-        {"prepare_data.source": "imagefolder", "prepare_data.root": str(tmp_path / "params.yaml")},
+        OWN | {"prepare_data.root": str(tmp_path / "params.yaml")},
         {"prepare_data.source": "cifar10", "prepare_data.root": str(tmp_path / "nowhere")},
         FEATURES | {"distill_student.feature_pairs": [[2, 2], [4, 3]]},
         FEATURES | {"distill_student.backbone": "timm:hiera_tiny_224"},
@@ -129,7 +133,7 @@ def test_the_probe_ends_with_two_and_one_line_and_writes_nothing(tmp_path: Path,
 
 def test_the_probe_notices_changed_images(tmp_path: Path, params_file: WriteParams) -> None:
     images = fill_folder(tmp_path / "images", {"cat": 2, "dog": 2})
-    params = params_file({"prepare_data.source": "imagefolder", "prepare_data.root": str(images)})
+    params = params_file(OWN | {"prepare_data.root": str(images)})
     facts = []
     for _ in range(2):
         out = tmp_path / "environment.json"
@@ -142,3 +146,57 @@ def test_the_probe_notices_changed_images(tmp_path: Path, params_file: WritePara
 def test_a_network_that_a_sources_images_do_not_suit_is_refused(params_file: WriteParams, tmp_path: Path) -> None:
     student = {"distill_student.backbone": "timm:test_vit"}  # patches of 16 x 16, digits have 8 x 8
     refused(run_probe(params_file(student), tmp_path / "environment.json"), "distill_student.backbone", "8 x 8")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("digits", "fmkt-digits"), ("digit_scenes", "fmkt-digit-scenes"), ("cifar10", "fmkt-cifar10")],
+)
+def test_a_known_data_set_names_its_package(source: str, name: str) -> None:
+    assert package_name(PackageSettings(), source) == name
+    assert package_name(PackageSettings(name="mine"), source) == "mine"
+
+
+@pytest.mark.parametrize("source", ["imagefolder", "coco", "yolo", "voc"])
+def test_a_package_of_ones_own_images_has_no_name_but_what_is_given(
+    source: str, tmp_path: Path, params_file: WriteParams
+) -> None:
+    """It is asked for before images are looked for."""
+    assert package_name(PackageSettings(name="pets"), source) == "pets"
+    with pytest.raises(UserError, match=r"package.name: got null, but images of source .* are your own"):
+        package_name(PackageSettings(), source)
+    own = {"prepare_data.source": "imagefolder", "prepare_data.root": str(tmp_path / "nowhere")}
+    done = run_probe(params_file(own), tmp_path / "environment.json")
+    refused(done, "package.name: got null", "lower-case letters, digits and hyphens: -S package.name=my-model")
+
+
+def test_the_probe_tells_what_the_package_says_of_the_images(
+    tmp_path: Path, params_file: WriteParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "environment.json"
+
+    def facts(changes: dict[str, Any]) -> Any:
+        done = run_probe(params_file(changes), out)
+        assert done.exit_code == 0, done.output
+        return json.loads(out.read_text())["inputs"]["package"]
+
+    digits = facts({})
+    assert digits["name"] == "fmkt-digits"
+    assert digits["data"]["name"] == "digits"
+    assert digits["data"]["newest_file"] is None
+    assert digits["data"]["carried_by"].startswith("scikit-learn 1.")
+    images = fill_folder(tmp_path / "cats and dogs", {"cat": 2, "dog": 2})
+    for number, path in enumerate(sorted(images.rglob("*.png"))):
+        os.utime(path, (0, 1_000_000_000 + 86_400 * number))  # from 2001-09-09 01:46:40 UTC on
+    own = OWN | {"prepare_data.root": str(images)}
+    expected = {"name": "cats and dogs", "newest_file": "2001-09-12", "carried_by": None}
+    assert facts(own) == {"name": "pets", "data": expected}
+    with monkeypatch.context() as patch:
+        patch.setattr(package_facts, "newest_day", None)
+        assert facts(own)["data"] == expected, "the same images are not looked at twice"
+    os.utime(images / "cat/000.png", (0, 1_700_000_000))
+    assert facts(own)["data"]["newest_file"] == "2023-11-14"
+    archive = make_archive(images, "zip")
+    os.utime(archive, (0, 1_600_000_000))
+    found = facts(OWN | {"prepare_data.root": str(archive)})["data"]
+    assert found == {"name": "images.zip", "newest_file": "2020-09-13", "carried_by": None}

@@ -3,6 +3,7 @@
 import ast
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +23,7 @@ from pipeline.core.errors import GateError
 from pipeline.core.signature import Signature, TensorSpec, image_input
 from pipeline.data.dataset import Split
 from pipeline.data.splits import ImageSet
-from pipeline.export import folder
+from pipeline.export import folder, samples
 from pipeline.export.onnx.files import Exported, Exports, Source, export_precisions
 from pipeline.export.onnx.manifest import describe_files
 from pipeline.export.precisions import PRECISIONS as PRECISIONS_TABLE
@@ -223,7 +224,7 @@ def source() -> Source:
     torch.manual_seed(0)
     body = build_classifier(backbone="resnet8_x0_25", num_classes=4, mean=[0.5] * 3, std=[0.2] * 3)
     content = ExportOnnx().model_dump()
-    content["gates"] |= {name: gate.model_dump() for name, gate in GATES.items()}
+    content["gates"] |= {name: asdict(gate) for name, gate in GATES.items()}
     signature = TASK.signature(image_size=(8, 8), input_dtype="float32", class_names=["a", "b", "c", "d"])
     network = PlainNetwork(TailedNetwork(body)).eval()
     pixels = make_split().pixels
@@ -440,7 +441,7 @@ def test_samples_that_no_score_follows_from_carry_no_truth(tmp_path: Path, monke
     known = Reference(
         task, split.pixels, split.targets.truth(), Given(np.eye(4)[np.arange(30) % 4]).infer(split.pixels)
     )
-    folder.write_samples(tmp_path, known)
+    samples.write_samples(tmp_path, known)
     read = folder.read_samples(tmp_path, {"task": "toy"})
     assert (dict(read.truth), set(read.outputs)) == ({}, {"probabilities", "best"})
     found = verify(Given(known.outputs["probabilities"]), read, placed(Gate()), what="x", batch_size=30)

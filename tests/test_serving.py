@@ -40,7 +40,9 @@ REFUSALS = {"INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXHAUSTE
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     package = make_package(tmp_path_factory.mktemp("served") / "package", more=("fp16",))
-    with serving(package, "--precision", "fp32", "--precision", "fp16", "--workers", "2") as running:
+    with serving(
+        package, "--precision", "fp32", "--precision", "fp16", "--workers", "2", "--max-bytes", "250000"
+    ) as running:
         yield running
 
 

@@ -73,7 +73,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "name": (entry(name="images"), "input 'images': the model has no such input; its input is 'image'"),
     "no name": (lambda c: c["inputs"][0].pop("name"), "input: 'name' is missing, expected a text"),
     "datatype": (entry(datatype="FP64"), "data type 'FP64', expected 'FP32'"),
-    "bytes": (entry(datatype="BYTES"), "data type 'BYTES', expected 'FP32'"),
+    "bytes": (entry(datatype="BYTES"), "shape [1, 3, 8, 8], expected [batch] or [batch, 1] of BYTES"),
     "no datatype": (lambda c: c["inputs"][0].pop("datatype"), "'datatype' is missing"),
     "rank": (shape(3, SIZE, SIZE), f"shape [3, {SIZE}, {SIZE}], expected [batch, 3, {SIZE}, {SIZE}]"),
     "channels last": (shape(1, SIZE, SIZE, 3), "expected [batch, 3, 8, 8]"),
@@ -203,7 +203,8 @@ def test_what_is_no_json(server: ServerProcess, body: bytes, reason: str) -> Non
         ("GET", PATH, 405, "Method Not Allowed"),
         ("DELETE", f"/v2/models/{NAME}", 405, "Method Not Allowed"),
         ("GET", "/v2/models", 404, "Not Found"),
-        ("GET", "/", 404, "Not Found"),
+        ("POST", "/", 405, "Method Not Allowed"),
+        ("GET", "/predict", 405, "Method Not Allowed"),
         ("GET", f"/v2/models/other/{'x' * 3000}", 404, "Not Found"),
         ("GET", "/v2/models/other", 404, "no such model"),
         ("GET", "/v2/models/other/stats", 404, "no such model"),
@@ -300,9 +301,9 @@ def test_bytes_that_are_no_message(server: ServerProcess) -> None:
 def test_values_of_uint8(data: list[Any]) -> None:
     spec = TensorSpec("image", "UINT8", (1,))
     with pytest.raises(RefusalError, match="UINT8") as error:
-        read_batch([InputTensor("image", "UINT8", [1, 1], data)], spec, 1)
+        read_batch(InputTensor("image", "UINT8", [1, 1], data), spec, 1)
     assert error.value.reason is Reason.INVALID
-    assert read_batch([InputTensor("image", "UINT8", [1, 1], [255])], spec, 1).tolist() == [[255]]
+    assert read_batch(InputTensor("image", "UINT8", [1, 1], [255]), spec, 1).tolist() == [[255]]
 
 
 def test_a_bomb_is_not_unpacked() -> None:

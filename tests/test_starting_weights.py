@@ -279,6 +279,7 @@ def test_the_probe_fits_weights_to_the_network_that_is_trained(tmp_path: Path, p
     def probed(name: str, size: int | None, method: str = "fm_kt") -> Result:
         chosen = {KEY: str(tmp_path / f"{name}.pth"), "prepare_data.image_size": size, "distill_student.method": method}
         chosen |= {"prepare_data.source": "imagefolder", "prepare_data.root": str(tmp_path / "images")}
+        chosen |= {"package.name": "tokens"}
         return run_probe(params_file(changes | chosen), out)
 
     fitting = [("student", 96), ("student", 96, "metric"), ("headless", 160), ("student", None)]

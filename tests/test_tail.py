@@ -21,7 +21,7 @@ from models.detection.tail import NO_CLASS, PostProcessing, Tail
 from pipeline.export.onnx.exporter import export_network
 from pipeline.export.tensorrt.operator_support import MAJORS, check_support
 from pipeline.tasks.detection.task import Detection
-from pipeline.tasks.settings import Detections
+from pipeline.tasks.detections import Detections
 
 SIZE, CLASSES = 96, 4
 ONE_STAGE = ("fcos", "retinanet")

@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,8 +30,7 @@ from pipeline.export.calibration import Calibration
 from pipeline.export.onnx.exporter import export_image_network
 from pipeline.export.onnx.fp16 import convert_to_half
 from pipeline.export.tensorrt.engines import build_engine
-from pipeline.export.tensorrt.plan import EnginePlan, trtexec_command
-from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.export.tensorrt.plan import EnginePlan, EngineSettings, trtexec_command
 from pipeline.runtimes.base import predict
 from pipeline.runtimes.engine_file import describe_signature
 from pipeline.runtimes.tensorrt import infer_within, open_engine
@@ -41,7 +41,7 @@ from stages.export_tensorrt import main
 from tests.helpers import refused
 
 TASK = get_task("classification")
-SETTINGS = ExportTensorrt(timing_cache=False)
+SETTINGS = EngineSettings(timing_cache=False)
 
 
 def signature_of(height: int, width: int) -> Signature:
@@ -89,7 +89,7 @@ def test_the_command_for_the_target_names_every_option() -> None:
     ],
 )
 def test_options_that_are_set_are_in_the_command(changes: dict[str, object], added: dict[str, str]) -> None:
-    found = options_of(trtexec_command(PLAN._replace(settings=SETTINGS.model_copy(update=changes))))
+    found = options_of(trtexec_command(PLAN._replace(settings=replace(SETTINGS, **changes))))
     assert found == options_of(trtexec_command(PLAN)) | added
 
 
@@ -205,7 +205,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             return versions[name]
 
         error = importlib.metadata.PackageNotFoundError
-        monkeypatch.setattr(host, "pynvml", nvml)
+        monkeypatch.setitem(sys.modules, "pynvml", nvml)
         fake = SimpleNamespace(version=version, PackageNotFoundError=error)
         monkeypatch.setattr(host.importlib, "metadata", fake)
 
@@ -301,7 +301,7 @@ def test_an_engine_agrees_with_the_trained_network(precision: str, max_abs: floa
     with torch.no_grad():
         logits = network(images.float() / 255).numpy()
     samples = Reference(TASK, images.numpy(), {"labels": logits.argmax(axis=1)}, {"logits": logits})
-    settings = SETTINGS.model_copy(update={"max_batch": 16, "timing_cache": True})
+    settings = replace(SETTINGS, max_batch=16, timing_cache=True)
     plan = EnginePlan(tmp_path / f"{precision}.onnx", precision, signature, settings)
     gate = PlacedGate(Gate(max_difference=max_abs, min_agreement=0.9, max_drop=0.1), "gate", "")
     about = build_engine(tmp_path, plan, host=probe_tensorrt(), samples=samples, gate=gate, cache=tmp_path)

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from pipeline.core.arrays import Outputs
 from pipeline.core.errors import GateError, UserError
 from pipeline.core.files import write_json
 from pipeline.export.calibration import Calibration
-from pipeline.export.folder import MANIFEST, read_gate, read_samples, write_samples
+from pipeline.export.folder import MANIFEST, read_gate, read_samples
 from pipeline.export.onnx.fp16 import convert_to_half
+from pipeline.export.samples import write_samples
 from pipeline.export.tensorrt import engines
 from pipeline.export.tensorrt.plan import EnginePlan
 from pipeline.export.tensorrt.settings import ExportTensorrt
@@ -139,7 +140,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def planned(onnx: Path, precision: str = "fp32") -> EnginePlan:
-    return EnginePlan(onnx, precision, SIGNATURE, SETTINGS)
+    return EnginePlan(onnx, precision, SIGNATURE, SETTINGS.plain())
 
 
 def placed(gate: Gate) -> PlacedGate:
@@ -152,7 +153,7 @@ def samples_of(folder: Path) -> Reference:
 
 @pytest.fixture
 def package(tmp_path: Path, export: Path) -> Path:
-    """Return a package with a Triton repository."""
+    """Return a package."""
     folder = tmp_path / "package"
     folder.mkdir()
     for path in export.iterdir():
@@ -160,9 +161,7 @@ def package(tmp_path: Path, export: Path) -> Path:
     manifest = json.loads((folder / "manifest.json").read_text()) | {"name": "small"}
     write_json(folder / "manifest.json", manifest)
     write_json(folder / "labels.json", {"labels": list("abcde")})
-    write_json(folder / "engine.json", SETTINGS.model_dump(mode="json") | {"min_batch": 1})
-    (folder / "triton/small-tensorrt").mkdir(parents=True)
-    (folder / "triton/small-tensorrt/config.pbtxt").write_text('name: "small-tensorrt"\nmax_batch_size: 8\n')
+    write_json(folder / "engine.json", asdict(SETTINGS.plain()) | {"min_batch": 1})
     write_sums(folder)
     return folder
 
@@ -206,7 +205,7 @@ def test_a_package_becomes_a_verified_engine(
     assert about["parity"]["max_abs"] < 1e-5
     assert about["parity"]["agreement"] == 1.0
     assert set(about["latency_ms"]) == {"1", "4", "8"}
-    assert (package / "triton/small-tensorrt/1/model.plan").read_bytes() == plan.read_bytes()
+    assert list(package.rglob("*.plan")) == [plan]
     assert "fp32, TensorRT 10.3.0, NVIDIA Orin (nvgpu)" in result.output
     assert "100.00% of 21 samples" in result.output
     assert device[0]["cache"] == tmp_path / "cache/tensorrt/NVIDIA-Orin-nvgpu-10.3.0.timing"
@@ -239,8 +238,6 @@ def test_options_replace_the_packages_settings(
     [
         (["--precision", "int8-trt"], ["has no file of precision 'int8-trt'", "fp16, fp32"]),
         (["--min-batch", "9"], ["engine.json with the options given", "must not decrease, got 9, 4, 8"]),
-        (["--min-batch", "2"], ["min_batch: got 2", "config.pbtxt promises single images; take 1, or give --out"]),
-        (["--max-batch", "7"], ["max_batch: got 7", "config.pbtxt promises 8; take 8, or give --out"]),
     ],
 )
 def test_wrong_options_are_refused(
@@ -290,7 +287,6 @@ def test_an_engine_that_answers_otherwise_is_not_kept(
     assert "error: model.plan, 3 images: outputs differ by" in result.output
     assert len(device) == 1
     assert not (package / "engines").exists()
-    assert not (package / "triton/small-tensorrt/1").exists()
 
 
 def test_score_and_answers_are_gates_too(export: Path) -> None:
@@ -318,7 +314,7 @@ def test_several_outputs_go_into_the_sidecar(tmp_path: Path, device: list[dict[s
     task = toy_task.Brightness()
     signature = task.signature(image_size=(8, 8), input_dtype="float32", class_names=toy_task.CHANNELS)
     samples = toy_task.samples()
-    plan = EnginePlan(folder / "model.onnx", "fp32", signature, SETTINGS)
+    plan = EnginePlan(folder / "model.onnx", "fp32", signature, SETTINGS.plain())
     about = engines.build_engine(tmp_path, plan, host=HOST, samples=samples, gate=placed(STRICT), cache=tmp_path)
     assert len(device) == 1
     assert [(output["name"], output["dtype"]) for output in about["outputs"]] == [

@@ -1,182 +1,225 @@
-"""The repository for Triton says what the ONNX files say, in Triton's own terms, and a difference is found."""
+"""A repository for Triton is put together out of links to a package, and holds what can be loaded, no more."""
 
-import hashlib
+import errno
+import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import onnx
 import pytest
-from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from click.testing import CliRunner, Result
 
-from pipeline.core.errors import GateError, UserError
+from pipeline.core.files import sha256, write_json
+from pipeline.package import triton_repository
+from pipeline.package.engine_register import list_engine
 from pipeline.package.reader import Package
-from pipeline.package.triton_repository import check_triton_repository, write_triton_repository
+from pipeline.package.triton_config import write_triton_configs
+from pipeline.package.writer import write_sums
+from stages.__main__ import main
 from tests import detection_package
-from tests.helpers import ROOT
-from tests.serving_helpers import LABELS, NAME, SIZE, make_package
+from tests.helpers import ROOT, refused
+from tests.serving_helpers import NAME, make_package
 
-ALL = ("fp16", "int8-cpu")
+OLD_PACKAGE = ROOT / "tests/packages/v0_1"
+BATCH = {"min": 1, "opt": 8, "max": 32}
+
+
+def with_configs(folder: Path) -> Path:
+    write_triton_configs(folder / "triton", Package.open(folder), max_batch=32, num_threads=1)
+    write_sums(folder)
+    return folder
 
 
 @pytest.fixture
-def package(tmp_path: Path) -> Package:
-    return Package.open(make_package(tmp_path / "package", more=ALL))
+def package(tmp_path: Path) -> Path:
+    return with_configs(make_package(tmp_path / "package", more=("fp16", "int8-cpu")))
 
 
-@pytest.fixture
-def repository(tmp_path: Path, package: Package) -> Path:
-    write_triton_repository(tmp_path / "triton", package, max_batch=32, num_threads=2)
-    return tmp_path / "triton"
+@pytest.fixture(autouse=True)
+def without_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the host show the devices in a folder, at first none; return it."""
+    monkeypatch.setattr(triton_repository, "DEV", tmp_path / "dev")
+    (tmp_path / "dev").mkdir()
+    return tmp_path / "dev"
 
 
-def config(repository: Path, suffix: str) -> ModelConfig:
-    return text_format.Parse((repository / f"{NAME}{suffix}" / "config.pbtxt").read_text(), ModelConfig())
+def add_engine(package: Path, of: str = "fp32", **about: Any) -> Path:
+    """Add what ``build-engine`` leaves of the precision ``of``; its sidecar says what ``about`` does besides."""
+    name = "model.plan" if of == "fp32" else f"model.{of}.plan"
+    onnx = Package.open(package).file(of)
+    plan = package / "engines" / name
+    plan.parent.mkdir(exist_ok=True)
+    plan.write_bytes(f"an engine of {of}".encode())
+    facts = {"precision": of, "plan_sha256": sha256(plan), "onnx": onnx.name, "onnx_sha256": sha256(onnx)}
+    write_json(plan.with_name(f"{name}.json"), facts | {"batch": BATCH} | about)
+    list_engine(plan, package=NAME)
+    return plan
 
 
-def test_models_and_files(repository: Path, package: Package) -> None:
-    found = {str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()}
-    onnx_models = (NAME, f"{NAME}-int8-cpu", f"{NAME}-gpu")
-    assert found == {
-        *(f"{name}/{file}" for name in (*onnx_models, f"{NAME}-tensorrt") for file in ("config.pbtxt", "labels.txt")),
-        *(f"{name}/1/model.onnx" for name in onnx_models),
-        f"{NAME}-tensorrt/1/README.md",
-    }
-    for name, precision in zip(onnx_models, ("fp32", "int8-cpu", "fp16"), strict=True):
-        assert (repository / name / "1" / "model.onnx").read_bytes() == package.files[precision].read_bytes()
-    assert (repository / NAME / "labels.txt").read_text().splitlines() == LABELS
+def run(package: Path, out: Path, *words: str) -> Result:
+    return CliRunner().invoke(main, ["triton-repository", "--package", str(package), "--out", str(out), *words])
+
+
+def files(repository: Path) -> set[str]:
+    return {path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file()}
+
+
+def model(name: str, file: str = "model.onnx") -> set[str]:
+    return {f"{name}/{text}" for text in ("config.pbtxt", "labels.txt", f"1/{file}")}
+
+
+def test_files_are_those_of_the_package_under_other_names(package: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new/repository"
+    done = run(package, out)
+    assert done.exit_code == 0, done.output
+    assert files(out) == model(NAME) | model(f"{NAME}-int8-cpu")
+    for name, file in ((NAME, "model.onnx"), (f"{NAME}-int8-cpu", "model.int8-cpu.onnx")):
+        assert (out / name / "1/model.onnx").samefile(package / file)
+        assert (out / name / "config.pbtxt").read_bytes() == (package / "triton" / name / "config.pbtxt").read_bytes()
+    lines = done.stdout.splitlines()
+    assert [line.split() for line in lines[2:4]] == [
+        [NAME, "model.onnx", "linked"],
+        [f"{NAME}-int8-cpu", "model.int8-cpu.onnx", "linked"],
+    ]
+    assert lines[4].startswith(f"left out: {NAME}-gpu: no NVIDIA GPU is to be seen on this host; --gpu takes it")
+    assert lines[-1] == f"tritonserver --model-repository={out}"
+    assert CliRunner().invoke(main, ["verify", "--package", str(package)]).exit_code != 0, "it has no samples"
+    assert not [line for line in run(package, out).output.splitlines() if "error" in line], "again, over itself"
+    assert files(out) == model(NAME) | model(f"{NAME}-int8-cpu")
+
+
+def test_a_copy_is_made_where_it_is_asked_for_or_links_are_not_possible(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = run(package, tmp_path / "asked", "--copy")
+    assert " copied" in asked.stdout
+    assert "not possible" not in asked.stdout
+
+    def no_link(source: object, target: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", no_link)
+    done = run(package, tmp_path / "other")
+    assert f"copied, since links between {package} and {tmp_path / 'other'} are not possible" in done.stdout
+    for name in ("asked", "other"):
+        copy = tmp_path / name / NAME / "1/model.onnx"
+        assert copy.read_bytes() == (package / "model.onnx").read_bytes()
+        assert not copy.samefile(package / "model.onnx")
+
+
+@pytest.mark.parametrize("device", ["nvidia3", "nvhost-gpu"])
+def test_models_for_a_gpu_come_where_there_is_one(
+    device: str, package: Path, tmp_path: Path, without_gpu: Path
+) -> None:
+    (without_gpu / "nvidiactl").touch()
+    assert f"left out: {NAME}-gpu: " in run(package, tmp_path / "driver").stdout, "a driver is no GPU"
+    (without_gpu / device).touch()
+    done = run(package, tmp_path / "out")
+    assert files(tmp_path / "out") == model(NAME) | model(f"{NAME}-int8-cpu") | model(f"{NAME}-gpu")
+    assert (tmp_path / "out" / f"{NAME}-gpu" / "1/model.onnx").samefile(package / "model.fp16.onnx")
+    assert f"left out: {NAME}-tensorrt: no engine lies in the package; fmkt build-engine builds it" in done.stdout
+    plan = add_engine(package)
+    assert run(package, tmp_path / "out").exit_code == 0
+    assert (tmp_path / "out" / f"{NAME}-tensorrt" / "1/model.plan").samefile(plan)
+    assert run(package, tmp_path / "out", "--no-gpu").exit_code == 0
+    assert files(tmp_path / "out") == model(NAME) | model(f"{NAME}-int8-cpu"), "what there was before is gone"
+
+
+def test_of_several_engines_one_is_chosen(package: Path, tmp_path: Path) -> None:
+    add_engine(package)
+    half = add_engine(package, "fp16")
+    refused(run(package, tmp_path / "out", "--gpu"), "built here: fp16, fp32; say with --engine which one it is")
+    assert run(package, tmp_path / "out", "--gpu", "--engine", "fp16").exit_code == 0
+    assert (tmp_path / "out" / f"{NAME}-tensorrt" / "1/model.plan").samefile(half)
+    refused(run(package, tmp_path / "out", "--gpu", "--engine", "int8-trt"), "got int8-trt, but built here are: fp16, ")
 
 
 @pytest.mark.parametrize(
-    ("suffix", "backend", "file", "kind"),
+    ("about", "words"),
     [
-        ("", "onnxruntime", "model.onnx", "KIND_CPU"),
-        ("-int8-cpu", "onnxruntime", "model.onnx", "KIND_CPU"),
-        ("-gpu", "onnxruntime", "model.onnx", "KIND_GPU"),
-        ("-tensorrt", "tensorrt", "model.plan", "KIND_GPU"),
+        ({"batch": {"min": 2, "max": 32}}, "model.plan: takes batches of 2 to 32, but "),
+        ({"batch": {"min": 1, "max": 16}}, "promises 1 to 32; build it again with fmkt build-engine --min-batch 1 "),
+        ({"batch": None}, "model.plan: takes batches of None to None"),
+        ({"onnx_sha256": "0"}, "model.plan: built from another model.onnx than this package's; delete it"),
+        ({"onnx": "model.int4.onnx"}, "model.plan: built from another model.int4.onnx than this package's; delete it"),
     ],
 )
-def test_configurations(repository: Path, suffix: str, backend: str, file: str, kind: str) -> None:
-    found = config(repository, suffix)
-    assert (found.name, found.backend, found.default_model_filename) == (f"{NAME}{suffix}", backend, file)
-    assert found.max_batch_size == 32
-    (image,), (logits,) = found.input, found.output
-    assert (image.name, list(image.dims), image.data_type) == ("image", [3, SIZE, SIZE], 11)  # TYPE_FP32
-    assert (logits.name, list(logits.dims), logits.data_type) == ("logits", [10], 11)
-    assert logits.label_filename == "labels.txt"
-    (group,) = found.instance_group
-    assert ModelInstanceGroup.Kind.Name(group.kind) == kind
-    on_gpu = kind == "KIND_GPU"
-    assert found.HasField("dynamic_batching") == on_gpu
-    threads = {} if on_gpu else {"intra_op_thread_count": "2"}
-    assert {key: value.string_value for key, value in found.parameters.items()} == threads
+def test_an_engine_that_does_not_suit_is_named(
+    about: dict[str, Any], words: str, package: Path, tmp_path: Path
+) -> None:
+    add_engine(package, **about)
+    refused(run(package, tmp_path / "out", "--gpu"), words)
+    assert not (tmp_path / "out").exists()
 
 
-def test_detections_have_four_outputs_and_no_labels(tmp_path: Path) -> None:
-    package = Package.open(detection_package.make_package(tmp_path / "package", more=("fp16",)))
-    write_triton_repository(tmp_path / "triton", package, max_batch=8, num_threads=1)
-    check_triton_repository(tmp_path / "triton", package)
-    assert {path.name for path in (tmp_path / "triton").iterdir()} == {NAME, f"{NAME}-gpu", f"{NAME}-tensorrt"}
-    for suffix in ("", "-gpu", "-tensorrt"):
-        found = config(tmp_path / "triton", suffix)
-        assert [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in found.output] == [
-            ("num_detections", 8, [1]),  # TYPE_INT32
-            ("detection_boxes", 11, [5, 4]),  # TYPE_FP32
-            ("detection_scores", 11, [5]),
-            ("detection_classes", 8, [5]),
-        ]
-        assert [list(tensor.dims) for tensor in found.input] == [[3, 64, 96]]
-        assert not any(tensor.label_filename for tensor in found.output)
-        assert found.HasField("dynamic_batching") == (suffix != "")
-    assert not list((tmp_path / "triton").rglob("labels.txt"))
+def test_triton_gets_no_engine_that_came_with_a_package(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would load it, and run what code it carries."""
+    plan = add_engine(package)
+    sidecar = plan.with_name("model.plan.json")
+    sidecar.write_text(sidecar.read_text().replace("32", "64"))
+    refused(run(package, tmp_path / "out", "--gpu"), "model.plan.json: changed since build-engine wrote it")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another-host"))
+    refused(run(package, tmp_path / "out", "--gpu"), f"{plan}: not built on this host, or changed since; delete it, or")
+    assert not (tmp_path / "out").exists()
 
 
-def test_what_the_package_lacks_is_left_out(tmp_path: Path) -> None:
-    package = Package.open(make_package(tmp_path / "package", dtype="uint8"))
-    write_triton_repository(tmp_path / "triton", package, max_batch=8, num_threads=1)
-    check_triton_repository(tmp_path / "triton", package)
-    assert {path.name for path in (tmp_path / "triton").iterdir()} == {NAME, f"{NAME}-gpu", f"{NAME}-tensorrt"}
-    gpu = tmp_path / "triton" / f"{NAME}-gpu"
-    assert (gpu / "1" / "model.onnx").read_bytes() == package.files["fp32"].read_bytes()
-    assert config(tmp_path / "triton", "-gpu").input[0].data_type == 2  # TYPE_UINT8
+def test_what_is_not_of_this_package_is_never_replaced(package: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(package, out).exit_code == 0
+    for strange in (out / "other/config.pbtxt", out / NAME / "2/model.onnx", out / "notes.txt"):
+        strange.parent.mkdir(exist_ok=True)
+        strange.write_text("mine")
+        said = f"holds {strange.relative_to(out).parts[0]}"
+        refused(run(package, out), said, f"which is not of a repository of {NAME}; give a new folder")
+        assert strange.read_text() == "mine"
+        strange.unlink()
+        if strange.parent not in {out, out / NAME}:
+            strange.parent.rmdir()
+    (tmp_path / "file").touch()
+    refused(run(package, tmp_path / "file"), "is no folder; give a new one")
+    for place in (package, package / "triton", tmp_path):
+        refused(run(package, place), "lies in the package, or the package in it")
 
 
-def test_same_package_same_bytes(tmp_path: Path, repository: Path, package: Package) -> None:
+def test_a_damaged_package_is_refused(package: Path, tmp_path: Path) -> None:
+    path = package / "triton" / NAME / "config.pbtxt"
+    text = path.read_text()
+    path.write_text(text.replace("32", "64"))
+    refused(run(package, tmp_path / "out"), "config.pbtxt: differs from its SHA-256")
+    path.unlink()
+    refused(run(package, tmp_path / "out"), "config.pbtxt: missing")
+    path.write_text(text)
+    (package / "model.onnx").write_bytes(b"damaged")
+    refused(run(package, tmp_path / "out"), "model.onnx: differs from its SHA-256")
+    assert not (tmp_path / "out").exists()
+
+
+def test_packages_of_earlier_versions_which_have_copies_give_the_same(tmp_path: Path) -> None:
+    done = run(OLD_PACKAGE, tmp_path / "out", "--copy", "--gpu")
+    assert done.exit_code == 0, done.output
+    models = model(NAME) | model(f"{NAME}-int8-cpu") | model(f"{NAME}-gpu")
+    assert files(tmp_path / "out") == models
+    for name in models:
+        assert (tmp_path / "out" / name).read_bytes() == (OLD_PACKAGE / "triton" / name).read_bytes()
+
+
+def test_detections_have_no_labels(tmp_path: Path) -> None:
+    package = with_configs(detection_package.make_package(tmp_path / "boxes", more=("fp16",)))
+    assert run(package, tmp_path / "out", "--gpu").exit_code == 0
+    expected = {f"{name}/{file}" for name in (NAME, f"{NAME}-gpu") for file in ("config.pbtxt", "1/model.onnx")}
+    assert files(tmp_path / "out") == expected
+
+
+def test_the_host_of_triton_needs_neither_onnx_nor_its_client(package: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from pipeline.package.reader import Package;"
-        "from pipeline.package.triton_repository import write_triton_repository as write;"
-        "write(Path(sys.argv[2]), Package.open(Path(sys.argv[1])), max_batch=32, num_threads=2)"
+        "import sys; sys.modules.update(dict.fromkeys(['onnx', 'tritonclient', 'google.protobuf', 'torch']));"
+        "from stages.commands.triton_repository import triton_repository as run; run()"
     )
-    again = tmp_path / "again"
-    subprocess.run([sys.executable, "-c", code, str(package.folder), str(again)], cwd=ROOT, check=True)
-    assert digests(again) == digests(repository)
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def test_a_right_repository_passes_and_keeps_passing_with_an_engine(repository: Path, package: Package) -> None:
-    check_triton_repository(repository, package)
-    (repository / f"{NAME}-tensorrt" / "1" / "model.plan").write_bytes(b"an engine")
-    check_triton_repository(repository, package)
-
-
-def edited(old: str, new: str) -> Callable[[Path], None]:
-    """Return what replaces ``old`` in the configuration of the first model."""
-
-    def edit(repository: Path) -> None:
-        path = repository / NAME / "config.pbtxt"
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
-
-    return edit
-
-
-def other_model(repository: Path) -> None:
-    path = repository / NAME / "1" / "model.onnx"
-    model = onnx.load(path)
-    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    onnx.save(model, path)
-
-
-def moved(repository: Path) -> None:
-    (repository / NAME).rename(repository / "other")
-
-
-WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
-    "unknown field": (edited("backend:", "backnd:"), r"config.pbtxt: not a configuration of Triton: .*backnd"),
-    "name": (edited(f'name: "{NAME}"', 'name: "a"'), r"config.pbtxt: name is 'a', but its file has 'fmkt-student'"),
-    "backend": (edited("onnxruntime", "python"), r"backend is 'python', but its file has 'onnxruntime'"),
-    "file": (edited("model.onnx", "model.bin"), r"default_model_filename is 'model.bin'"),
-    "input": (edited('name: "image"', 'name: "x"'), r"input and output is \[\('x', 'TYPE_FP32', \['batch', 3, 8, 8\]"),
-    "type": (edited("TYPE_FP32", "TYPE_FP16"), r"'TYPE_FP16'.* but its file has .*'TYPE_FP32'"),
-    "dims": (edited("dims: 8", "dims: 9"), r"\['batch', 3, 9, 9\].* but its file has .*\['batch', 3, 8, 8\]"),
-    "classes": (edited("dims: 10", "dims: 11"), r"\['batch', 11\].* but its file has .*\['batch', 10\]"),
-    "no batch": (edited("max_batch_size: 32", "max_batch_size: 0"), r"max_batch_size is 0"),
-    "no file": (lambda r: (r / NAME / "1" / "model.onnx").unlink(), r"model.onnx: cannot be read as ONNX"),
-    "no onnx": (lambda r: (r / NAME / "1" / "model.onnx").write_bytes(b"\xff"), r"model.onnx: cannot be read as ONNX"),
-    "other onnx": (other_model, r"'TYPE_FP32', \['batch', 3.* but its file has .*'TYPE_UINT8', \[1, 3"),
-    "no labels": (lambda r: (r / NAME / "labels.txt").unlink(), r"labels.txt: cannot be read"),
-    "labels": (lambda r: (r / NAME / "labels.txt").write_text("a\n"), r"labels.txt: does not hold the package's 10"),
-    "moved": (moved, r"holds models \['fmkt-student-gpu', .*'other'\], expected"),
-}
-
-
-@pytest.mark.parametrize("kind", WRONG)
-def test_a_difference_is_found_and_named(repository: Path, package: Package, kind: str) -> None:
-    change, reason = WRONG[kind]
-    change(repository)
-    with pytest.raises(GateError, match=reason):
-        check_triton_repository(repository, package)
-
-
-def test_a_damaged_package_is_refused(tmp_path: Path, package: Package) -> None:
-    package.files["fp32"].write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"model.onnx: differs from its SHA-256"):
-        write_triton_repository(tmp_path / "triton", package, max_batch=32, num_threads=1)
+    words = ["--package", str(package), "--out", str(tmp_path / "out")]
+    subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, check=True, capture_output=True)
+    assert json.loads((package / "manifest.json").read_text())["name"] == NAME
+    assert files(tmp_path / "out") == model(NAME) | model(f"{NAME}-int8-cpu")

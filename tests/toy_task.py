@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.core.arrays import Outputs, Pixels, Truth
 from pipeline.core.signature import Signature, TensorSpec, image_input
-from pipeline.export.folder import write_samples
+from pipeline.export.samples import write_samples
 from pipeline.tasks import table
 from pipeline.tasks.base import Classes, Placement, Prediction, Scores
 from pipeline.tasks.mean_score import MeanScoreTask

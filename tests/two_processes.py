@@ -16,7 +16,7 @@ from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.training.optim import build_optimizer
 from pipeline.training.settings import LearningRate, Optimizer
 from pipeline.training.step import TrainingStep
-from stages.common import exit_codes
+from stages.exit_codes import exit_codes
 from tests.toy_objectives import make_teacher, tune, variant
 
 CPU = torch.device("cpu")

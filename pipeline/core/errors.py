@@ -1,5 +1,7 @@
 """Errors that end a stage with one line instead of a traceback."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os
@@ -7,9 +9,12 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING
 
 from pipeline.core.printable import printable
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class UserError(ValueError):

@@ -6,9 +6,9 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import pynvml
-
+from pipeline.core.errors import require_extra
 from pipeline.core.files import Json
 
 TENSORRT_DISTRIBUTIONS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
@@ -37,12 +37,24 @@ def probe_tensorrt() -> Json:
 
 
 def count_gpus() -> int:
-    """Return the number of NVIDIA GPUs that the driver knows; 0 without a driver."""
+    """Return the number of NVIDIA GPUs that the driver knows; 0 without a driver.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    pynvml = _pynvml()
     try:
         with _driver():
             return int(pynvml.nvmlDeviceGetCount())
     except pynvml.NVMLError:
         return 0
+
+
+def _pynvml() -> Any:
+    with require_extra("pip install nvidia-ml-py"):
+        import pynvml
+
+    return pynvml
 
 
 def _missing_package(tensorrt: str | None) -> str:
@@ -61,6 +73,7 @@ def _first_gpu() -> tuple[str | None, str | None, str]:
     """Return (name, compute capability, "") of the first GPU, or (None, None, why there is none)."""
     if count_gpus() == 0:
         return None, None, "no NVIDIA GPU on this host, or no driver for it"
+    pynvml = _pynvml()
     with _driver():
         handle = pynvml.nvmlDeviceGetHandleByIndex(0)
         major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
@@ -70,6 +83,7 @@ def _first_gpu() -> tuple[str | None, str | None, str]:
 @contextlib.contextmanager
 def _driver() -> Iterator[None]:
     """Talk to the NVIDIA driver; raises ``pynvml.NVMLError`` where there is none."""
+    pynvml = _pynvml()
     pynvml.nvmlInit()
     try:
         yield

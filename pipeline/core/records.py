@@ -41,6 +41,10 @@ class DataRecord(Record):
     storage: Literal["packed", "index"]
     class_counts: dict[str, list[int]]
     category_ids: list[int] | None = None
+    source: str
+    sizes: dict[str, int]
+    sha256: dict[str, str]
+    files_sha256: str | None = None
 
     @model_validator(mode="after")
     def _an_id_for_each_class(self) -> Self:
@@ -264,6 +268,34 @@ class ProbedInputs(Record):
 
     written_by = "probe_environment"
     inputs: InputsRecord
+
+
+class ImagesRecord(Part):
+    """What the probe found of the images, for those who ask where a model comes from."""
+
+    name: str
+    newest_file: str | None
+    carried_by: str | None
+
+
+class PackageFactsRecord(Part):
+    """What the probe found for the package."""
+
+    name: str
+    data: ImagesRecord
+
+
+class PackageInputs(Part):
+    """The part of the inputs that the package is made of."""
+
+    package: PackageFactsRecord
+
+
+class ProbedPackage(Record):
+    """environment.json, for the package."""
+
+    written_by = "probe_environment"
+    inputs: PackageInputs
 
 
 class HostRecord(Part):

@@ -13,11 +13,12 @@ from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 from pipeline.core.errors import UserError
 from pipeline.data.image_kinds import HEAD, how_to_open, image_format
 from pipeline.data.letterbox import letterboxed_size, padded, scaled_to_fit
-from pipeline.data.settings import MAX_MEGAPIXELS
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is checked here, from the header, and is the user's to set
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 * 2**20  # editors write profiles and text of MB
 
+MAX_MEGAPIXELS = 80.0
+"""Millions of pixels of an image that are decoded where nothing else is said; each takes 4 to 10 bytes meanwhile."""
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 AVERAGED_MODES = frozenset({"L", "LA", "RGB", "RGBA", "CMYK", "YCbCr"})
 """Of which neighbouring pixels can be averaged; a palette has numbers, not colours."""
@@ -48,6 +49,15 @@ STRIP = 4
 
 Resize = Literal["central_square", "letterbox"]
 """How images are brought to a size."""
+
+
+class TooManyPixelsError(UserError):
+    """An image has more pixels than are decoded."""
+
+    def __init__(self, message: str, size: tuple[int, int]) -> None:
+        super().__init__(message)
+        self.size = size
+        """Width and height."""
 
 
 class Shown(NamedTuple):
@@ -234,9 +244,10 @@ def _check_size(name: str, image: ImageFile.ImageFile, factor: int, max_megapixe
     """Raise UserError where decoding ``image``, at the part 1 / ``factor`` of each side, takes too many pixels."""
     width, height = image.size
     if counted_pixels(width, height, 1 if image.info.get("progressive") else factor) > max_megapixels * 1e6:
-        raise UserError(
+        raise TooManyPixelsError(
             f"{name}: has {width} x {height} pixels, allowed are {max_megapixels:g} million "
-            "(prepare_data.max_megapixels); raise that where memory allows, or scale the image down"
+            "(prepare_data.max_megapixels); raise that where memory allows, or scale the image down",
+            (width, height),
         )
 
 

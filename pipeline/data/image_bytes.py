@@ -31,10 +31,8 @@ def read_image_bytes(path: str | Path, name: str, *, known: Facts | None = None)
     Raises:
         UserError: it cannot be read, is no plain file, too large, or no longer as it was ``known``.
     """
-    with readable_file(name):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe does not block
-    with os.fdopen(descriptor, "rb") as file, readable_file(name):
-        found = os.fstat(descriptor)
+    with readable_file(name), open(path, "rb", opener=_without_waiting) as file:
+        found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise UserError(f"{name}: is no plain file; remove it")
         if known is not None and (found.st_size, found.st_mtime_ns) != known:
@@ -44,3 +42,8 @@ def read_image_bytes(path: str | Path, name: str, *, known: Facts | None = None)
             raise UserError(f"{name}: has {size:.1f} GiB, allowed is {allowed:g}; scale it down or remove it")
         head = file.read(HEAD)
         return head if image_format(head) is None else head + file.read()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file as ``os.open`` does; a pipe does not block."""
+    return os.open(path, flags | os.O_NONBLOCK)

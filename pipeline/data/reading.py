@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import LostProcessError, UserError
 from pipeline.core.processes import end_with_parent, num_cores
-from pipeline.data.decoding import Resize, Shown, brought_to, decode_shown
+from pipeline.data.decoding import MAX_MEGAPIXELS, Resize, Shown, brought_to, decode_shown
 from pipeline.data.image_bytes import read_image_bytes
-from pipeline.data.settings import MAX_MEGAPIXELS
 
 FEW = 256
 """Below so many images starting processes costs more than it saves."""

@@ -6,9 +6,6 @@ from pydantic import Field, Strict, model_validator
 
 from pipeline.core.settings import BelowOne, NonNegative, Positive, Section, Share, knob, rare
 
-MAX_MEGAPIXELS = 80.0
-"""Millions of pixels of an image that are decoded where nothing else is said; each takes 4 to 10 bytes meanwhile."""
-
 
 class Augment(Section):
     """Random changes of the training images."""

@@ -77,13 +77,14 @@ def flow_cost(student: SampledStudent, image_size: Sequence[int]) -> FlowCost:
 
 
 def describe_widths(student: SampledStudent) -> str:
-    """Return the channels of the meta-encoder of each flow: "48 of 256 channels"."""
+    """Return the channels of the meta-encoder of each flow, once where all agree: "48 of 256 channels"."""
     words = []
     for flow in (module for module in student.modules() if isinstance(module, FlowTransfer)):
         assert isinstance(flow.velocity, MetaEncoder)
         channels, width = flow.velocity.channels, flow.velocity.width
         words.append(f"all {channels}" if width == channels else f"{width} of {channels}")
-    return f"{' and '.join(words)} channels"
+    shown = words[:1] if len(set(words)) == 1 else words
+    return f"{' and '.join(shown)} channels"
 
 
 def choose_widths(spec: NetworkSpec, image_size: tuple[int, int], wanted: int | str) -> list[int | None]:

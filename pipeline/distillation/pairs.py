@@ -28,7 +28,7 @@ def with_pairs(settings: DistillStudent, info: DataInfo, task: TaskTraining) -> 
     pairs = settings.feature_pairs or tuple((number, number) for number in range(1, count + 1))
     weights = settings.pair_weights
     if weights is None and task.sums_pairs:
-        weights = tuple(float(own < count) for own, _ in pairs)
+        weights = tuple(float(own != count) for own, _ in pairs)
         if not any(weights):
             raise UserError(f"{KEY}: got the last {name} alone, which has no loss unless pair_weights gives it one")
     if weights is not None and len(weights) != len(pairs):

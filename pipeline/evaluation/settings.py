@@ -5,9 +5,9 @@ from typing import Annotated
 from pydantic import Field
 
 from pipeline.core.settings import Count, Counts, NumThreads, Section, knob, rare
-from pipeline.export.settings import Precisions
+from pipeline.export.settings import GateSettings, Precisions
 from pipeline.runtimes.provider import Provider
-from pipeline.tasks.gate import Gate, PlacedGate
+from pipeline.tasks.gate import PlacedGate
 
 
 class MeasureTradeoff(Section):
@@ -27,8 +27,8 @@ class Evaluate(Section):
     latency_batch_sizes: Counts = knob((1, 32), "batch sizes that are timed")
     batch_size: Count = rare(256, "images of one inference where accuracy is measured")
     num_threads: NumThreads = rare(1, "CPU threads of an inference")
-    gate: Gate = rare(
-        Gate(max_difference=1e-3, min_agreement=0.999, max_drop=0.001),
+    gate: GateSettings = rare(
+        GateSettings(max_difference=1e-3, min_agreement=0.999, max_drop=0.001),
         "of fp32 in every runtime; other precisions: export_onnx.gates",
         was=("max_abs_diff", "min_top1_agreement", "max_drop"),
     )
@@ -39,4 +39,4 @@ class Evaluate(Section):
     def placed_gate(self) -> PlacedGate:
         """Return the gate of fp32, as messages speak of it."""
         remedy = "export again where the student changed, or loosen that bound to accept it"
-        return PlacedGate(self.gate, "evaluate.gate", remedy)
+        return PlacedGate(self.gate.plain(), "evaluate.gate", remedy)

@@ -1,16 +1,13 @@
 """What an export writes beside its files, read back without PyTorch: the manifest, and samples to verify with."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
-
 from pipeline.core.errors import UserError
-from pipeline.core.files import Json, write_bytes
+from pipeline.core.files import Json
+from pipeline.core.plain import read_plain
+from pipeline.core.tensor_file import read_tensors
 from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.tasks.gate import Gate
 from pipeline.tasks.table import exported_task
@@ -22,28 +19,21 @@ MANIFEST = "manifest.json"
 SAMPLES = "samples.safetensors"
 
 
-def write_samples(folder: Path, reference: Reference) -> None:
-    """Write images and the trained network's outputs, by which a file or an engine is verified elsewhere.
-
-    What is right about the images goes along where the task is scored on so few.
-    """
-    truth = reference.truth if reference.task.scored_on_samples else {}
-    write_bytes(folder / SAMPLES, save({"images": reference.pixels, **truth, **reference.outputs}))
-
-
 def read_samples(folder: Path, manifest: Json) -> Reference:
-    """Return what ``write_samples`` wrote into ``folder``, whose manifest is given.
+    """Return images and the trained network's outputs, which ``folder`` holds beside the files of ``manifest``.
+
+    What is right about the images is among them where the task is scored on so few.
 
     Raises:
         UserError: the file is missing or damaged.
     """
     path = folder / SAMPLES
     try:
-        tensors = load_file(path)
+        tensors = read_tensors(path)
         task = exported_task(manifest)
         truth = {name: tensors.pop(name) for name in task.truth_names} if task.scored_on_samples else {}
         return Reference(task, tensors.pop("images"), truth, tensors)
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: missing or damaged ({error}); fetch the package again") from error
 
 
@@ -57,12 +47,10 @@ def read_gate(manifest: Json, precision: str, *, gpu_kernels: bool) -> Gate:
         UserError: ``manifest`` does not say it.
     """
     try:
-        gate = Gate.model_validate(_as_today(manifest["gates"][precision], precision))
-    except ValidationError as error:
-        first = error.errors()[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise UserError(f"{MANIFEST}: gates of {precision}: {what}; export or fetch it again") from error
-    except (KeyError, TypeError, ValueError) as error:
+        gate = read_plain(Gate, _as_today(manifest["gates"][precision], precision))
+    except ValueError as error:
+        raise UserError(f"{MANIFEST}: gates of {precision}: {error}; export or fetch it again") from error
+    except (KeyError, TypeError) as error:
         raise UserError(f"{MANIFEST}: has no gates of {precision} ({error!r}); export or fetch it again") from error
     return gate.for_gpu_kernels() if gpu_kernels and precision == FP32 else gate
 

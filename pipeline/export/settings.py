@@ -1,11 +1,24 @@
 """Settings of the ONNX files: their precisions, how INT8 is calibrated, and the gates that they must pass."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, Strict, model_validator
 
 from models.core.table import Table
-from pipeline.core.settings import Count, Counts, EachOnce, Section, entry_of, knob, rare, section_of
+from pipeline.core.settings import (
+    Count,
+    Counts,
+    EachOnce,
+    NonNegative,
+    Positive,
+    Section,
+    Share,
+    entry_of,
+    knob,
+    rare,
+    section_of,
+)
 from pipeline.export.precisions import FP32, PRECISIONS, PrecisionEntry
 from pipeline.tasks.gate import Gate, PlacedGate
 
@@ -25,6 +38,29 @@ def _with_fp32(precisions: tuple[str, ...]) -> tuple[str, ...]:
 WithFp32 = Annotated[Precisions, AfterValidator(_with_fp32)]
 
 
+class GateSettings(Section):
+    """The bounds of one precision."""
+
+    max_difference: Positive | None = knob(
+        Gate.max_difference,
+        "largest difference of an output, as a share of the spread of an image's outputs; null: any",
+        was=("max_abs_diff", "max_relative_diff"),
+    )
+    min_agreement: Share = knob(
+        Gate.min_agreement, "share of images with the trained network's answer, within chance", was="min_top1_agreement"
+    )
+    max_drop: NonNegative = knob(Gate.max_drop, "accuracy that may be lost, as a fraction, within chance")
+
+    @classmethod
+    def of(cls, gate: Gate) -> Self:
+        """Return the settings that mean ``gate``."""
+        return cls(**asdict(gate))
+
+    def plain(self) -> Gate:
+        """Return them as those who have a package read them."""
+        return Gate(**self.model_dump())
+
+
 class GateByPrecision(Section):
     """The gate of each precision."""
 
@@ -34,8 +70,8 @@ class GateByPrecision(Section):
         Raises:
             ValueError: it is unknown; the message lists the known ones.
         """
-        found: Gate = getattr(self, PRECISIONS[precision].name)
-        return found
+        found: GateSettings = getattr(self, PRECISIONS[precision].name)
+        return found.plain()
 
     def placed(self, precision: str) -> PlacedGate:
         """Return the gate of ``precision``, as messages speak of it.
@@ -48,7 +84,7 @@ class GateByPrecision(Section):
 
 def gates_section(precisions: Table[PrecisionEntry]) -> type[GateByPrecision]:
     """Return the class that holds a gate for each of ``precisions``; each has its entry's own by default."""
-    sections = {name: (entry.gate, entry.description) for name, entry in precisions.items()}
+    sections = {name: (GateSettings.of(entry.gate), entry.description) for name, entry in precisions.items()}
     built: type[GateByPrecision] = section_of("Gates", GateByPrecision, sections)
     return built
 

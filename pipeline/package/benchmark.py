@@ -58,3 +58,18 @@ def latency_table(timings: Sequence[Timing], *, baseline: str | None) -> str:
         for timing in timings
     ]
     return "\n".join(aligned(header, rows))
+
+
+def fastest_lines(timings: Sequence[Timing], files: Mapping[str, str], *, plain: str) -> list[str]:
+    """Return a line for each batch size: the file that is the fastest here, beside the file ``plain``.
+
+    Args:
+        files: from the names of timings that are of a package's file to what they are called; no others count.
+    """
+    lines = []
+    for size in dict.fromkeys(timing.batch_size for timing in timings):
+        ours = {timing.name: timing for timing in timings if timing.batch_size == size and timing.name in files}
+        best = min(ours.values(), key=lambda timing: timing.p50)
+        gain = "" if best.name == plain else f", {ours[plain].p50 / best.p50:.2f} times as fast as {files[plain]}"
+        lines.append(f"fastest file on this host at batch {size}: {files[best.name]} ({best.p50:.3f} ms{gain})")
+    return lines

@@ -1,17 +1,14 @@
 """An engine from a downloaded package alone: no training code, no data and no PyTorch."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from pipeline.core.errors import UserError
-from pipeline.core.files import Json, read_json, write_bytes
+from pipeline.core.files import Json, read_json
+from pipeline.core.plain import read_plain
 from pipeline.export.tensorrt.engines import build_engine
-from pipeline.export.tensorrt.plan import EnginePlan
-from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.export.tensorrt.plan import EnginePlan, EngineSettings
 from pipeline.package.engine_register import list_engine, require_register
 from pipeline.package.reader import ENGINE_SETTINGS, Package
 from pipeline.package.verify import ENGINES
@@ -28,9 +25,7 @@ def build_from_package(
 ) -> Json:
     """Build the engine of ``precision`` from a package alone, verify it here, and return what its sidecar says.
 
-    The list of this host's engines has it then.
-
-    It is written to ``out``; without one to the package's folder engines, and to its Triton repository if it has one.
+    It is written to ``out``; without one to the package's folder engines. The list of this host's engines has it then.
 
     Args:
         host: what ``pipeline.core.host.probe_tensorrt`` finds here.
@@ -46,16 +41,10 @@ def build_from_package(
     if not host["buildable"]:
         raise UserError(f"no engine can be built here: {host['reason']}; {NEEDED}")
     require_register()
-    engines, repository = package.folder / ENGINES, package.folder / "triton" / f"{package.name}-tensorrt"
-    folder = engines if out is None else out
-    for_triton = repository.is_dir() and folder.resolve() == engines.resolve()
-    if for_triton:
-        _require_batches(repository / "config.pbtxt", plan)
+    folder = package.folder / ENGINES if out is None else out
     gate = package.gate(precision, gpu_kernels=True)
     about = build_engine(folder, plan, host=host, samples=samples, gate=gate, cache=cache)
     list_engine(folder / plan.file, package=package.name)
-    if for_triton:
-        write_bytes(repository / "1" / "model.plan", (folder / plan.file).read_bytes())
     return about
 
 
@@ -69,20 +58,18 @@ def plan_engine(package: Package, precision: str, overrides: Mapping[str, Any]) 
     return EnginePlan(onnx, precision, package.signature, _read_settings(settings, overrides))
 
 
-def _read_settings(path: Path, overrides: Mapping[str, Any]) -> ExportTensorrt:
+def _read_settings(path: Path, overrides: Mapping[str, Any]) -> EngineSettings:
     """Return the settings in the JSON file ``path`` with ``overrides``.
 
     Raises:
         UserError: a setting is unknown or not allowed.
     """
+    content = read_json(path)
+    content.pop("precisions", None)  # of packages of version 0.1, which say there what their stage built
     try:
-        return ExportTensorrt.model_validate(read_json(path) | dict(overrides))
-    except ValidationError as error:
-        faults = (
-            f"{'.'.join(map(str, e['loc']))}: got {e['input']!r}; {e['msg']}" if e["loc"] else e["msg"]
-            for e in error.errors()
-        )
-        raise UserError("\n".join(f"{path} with the options given: {fault}" for fault in faults)) from error
+        return read_plain(EngineSettings, content | dict(overrides))
+    except ValueError as error:
+        raise UserError(f"{path} with the options given: {error}") from error
 
 
 def engine_table(about: Json, task: Task) -> str:
@@ -109,16 +96,3 @@ def _score_rows(about: Json, task: Task) -> list[tuple[str, str]]:
 
 def _by_size(about: Json) -> list[tuple[str, Json]]:
     return sorted(about["latency_ms"].items(), key=lambda item: int(item[0]))
-
-
-def _require_batches(config: Path, plan: EnginePlan) -> None:
-    """Raise UserError where Triton's ``config`` promises batches, from 1 on, that the engine will not take."""
-    text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    promised = re.search(r"^\s*max_batch_size\s*:\s*(\d+)", text, re.MULTILINE)
-    if promised is None:
-        return
-    smallest, largest, most = plan.batches["min"], plan.batches["max"], int(promised[1])
-    if smallest > 1:
-        raise UserError(f"min_batch: got {smallest}, but {config} promises single images; take 1, or give --out")
-    if largest < most:
-        raise UserError(f"max_batch: got {largest}, but {config} promises {most}; take {most}, or give --out")

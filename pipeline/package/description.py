@@ -6,11 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from pipeline.core.errors import UserError, readable_file
 from pipeline.core.files import Json
-from pipeline.core.records import fault
 from pipeline.package.sums import AGAIN, damaged_files, say_again
 from pipeline.tasks.base import Classes
 
@@ -47,8 +44,6 @@ def understood(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except ValidationError as error:
-        raise UserError(f"{path}: {fault(error)}; {AGAIN}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: not as a package has it ({error!r}); {AGAIN}") from error
 

@@ -108,7 +108,7 @@ def engine_fault(plan: Path, sums: Mapping[str, str], listed: Mapping[str, Json]
     if entry is None:
         return f"{plan}: not built on this host, or changed since; {AGAIN}"
     if sums.get(entry["onnx"]) != entry["onnx_sha256"]:
-        return f"{plan}: built from another {entry['onnx']} than the one of this package; {AGAIN}"
+        return f"{plan}: built from another {entry['onnx']} than this package's; {AGAIN}"
     return None
 
 

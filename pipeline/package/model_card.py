@@ -1,21 +1,25 @@
 """The model card: Markdown made of recorded facts alone."""
 
+import re
 from collections.abc import Mapping, Sequence
 from string import Template
 from typing import NamedTuple
 
 from pipeline.core.files import Json
+from pipeline.core.printable import printable
 from pipeline.core.records import started_lines
 from pipeline.core.text_table import with_error
 from pipeline.export.precisions import FP32, PRECISIONS
+from pipeline.package.about import origin_rows
 from pipeline.package.card_example import FITTINGS, PIXELS
 from pipeline.package.card_files import file_row, what_differs
 from pipeline.package.card_outputs import what_outputs_mean
+from pipeline.package.clients import client_rows
 from pipeline.package.reader import Package
 from pipeline.tasks.base import Row, Task
 
 TEMPLATE = """\
-# $name
+# $name $version
 $warnings
 $description
 
@@ -57,7 +61,23 @@ $usage
 
 Normalisation is inside the graph.$outputs
 `sha256sum -c SHA256SUMS` tells whether the package is whole. `samples.safetensors` holds test images with the outputs
-that the trained network gives them. `triton` is a model repository for NVIDIA Triton.
+that the trained network gives them. `triton` has configurations for NVIDIA Triton, from which `fmkt triton-repository`
+puts a model repository together.
+
+## Ask a server
+
+`python fmkt.pyz serve` serves this package (`pip install -r requirements-serve.txt` first). An image file, sent as it
+is, is answered with the JSON that `python fmkt.pyz predict --json` prints:
+
+```bash
+curl --data-binary @image.png http://localhost:8000/predict
+```
+
+Programs to start from, each of them whole; its first lines say how it is run:
+
+| program | |
+|---|---|
+$clients
 
 ## What it gets right, and what it takes for what
 
@@ -88,9 +108,11 @@ On images held out from training, not on the test images above.
 
 $steps
 
-## Written with
+## Where it comes from
 
-$versions
+$origin
+
+Written with $versions.
 
 Method: Shao, Shen, Gong, Chen, Dai, "Precise Knowledge Transfer via Flow Matching", arXiv 2402.02012.
 """
@@ -150,10 +172,13 @@ def model_card(package: Package, facts: Facts) -> str:
         pixels=PIXELS[package.input_dtype],
         usage=task.card_usage(),
         outputs=what_outputs_mean(package),
+        clients=client_rows(task),
         points="\n".join(_point_row(point, task) for point in facts.tradeoff["points"]),
         protocol=facts.tradeoff["protocol"],
         steps=_steps_table(calibration["curve"], task),
-        versions="\n".join(_version_rows(metadata)),
+        version=manifest["about"]["version"],
+        origin="\n".join(f"- {title}: {_plain(value)}" for title, value in origin_rows(manifest["about"])),
+        versions=", ".join(_versions(metadata)),
     )
 
 
@@ -233,6 +258,11 @@ def _steps_table(curve: list[Json], task: Task) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _version_rows(metadata: Mapping[str, str]) -> list[str]:
+def _versions(metadata: Mapping[str, str]) -> list[str]:
     suffix = "_version"
-    return [f"- {key.removesuffix(suffix)} {metadata[key]}" for key in sorted(metadata) if key.endswith(suffix)]
+    return [f"{key.removesuffix(suffix)} {metadata[key]}" for key in sorted(metadata) if key.endswith(suffix)]
+
+
+def _plain(text: str) -> str:
+    """Return ``text``, in which the user's folders and files may be named, so that Markdown shows it as it is."""
+    return re.sub(r"([\\`*_<>\[\]])", r"\\\1", printable(text))

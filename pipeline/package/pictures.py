@@ -10,8 +10,9 @@ from pipeline.core.arrays import Pixels
 from pipeline.core.errors import UserError
 from pipeline.core.printable import printable
 from pipeline.core.text_table import counted
-from pipeline.data.decoding import Resize
-from pipeline.data.reading import Fit, read_image, read_shown
+from pipeline.data.decoding import MAX_MEGAPIXELS, Resize, decode_shown
+from pipeline.data.image_bytes import read_image_bytes
+from pipeline.data.reading import Fit, read_image
 from pipeline.data.sources.archive import is_archive, opened_folder
 from pipeline.data.sources.image_tree import read_tree
 from pipeline.tasks.base import Image, Placement
@@ -90,9 +91,25 @@ def read_picture(file: ImageFile, image_size: tuple[int, int], *, resize: Resize
     Args:
         resize: how; see ``pipeline.tasks.base.Task.resize``.
     """
+    name = printable(file.name)
     try:
-        read = read_shown(printable(file.name), file.path, Fit(image_size, how=resize))
+        read = decode_picture(name, read_image_bytes(file.path, name), image_size, resize=resize)
     except UserError as error:
         return error
+    return read._replace(placement=read.placement._replace(name=file.name))
+
+
+def decode_picture(
+    name: str, data: bytes, image_size: tuple[int, int], *, resize: Resize, max_megapixels: float = MAX_MEGAPIXELS
+) -> Picture:
+    """Return the image whose file's bytes are ``data``, brought to ``image_size`` (H, W) as in training.
+
+    Args:
+        resize: how; see ``pipeline.tasks.base.Task.resize``.
+
+    Raises:
+        UserError: it cannot be decoded; names it ``name``.
+    """
+    read = decode_shown(name, data, image_size, max_megapixels, how=resize)
     scale = SCALES[resize](*(side / own for side, own in zip(image_size, read.size, strict=True)))
-    return Picture(read.pixels.transpose(2, 0, 1), Placement(file.name, read.size, scale))
+    return Picture(read.pixels.transpose(2, 0, 1), Placement(name, read.size, scale))

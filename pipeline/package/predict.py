@@ -63,15 +63,15 @@ def predict_files(
         yield from (next(found) if isinstance(picture, Picture) else picture for picture in read)
 
 
-def require_min_score(task: Task, min_score: float | None) -> None:
-    """Raise UserError where the outputs of ``task`` cannot be cut at ``min_score``."""
+def require_min_score(task: Task, min_score: float | None, key: str = "--min-score") -> None:
+    """Raise UserError, naming ``key``, where the outputs of ``task`` cannot be cut at ``min_score``."""
     if min_score is None:
         return
     least = task.least_score
     if least is None:
-        raise UserError(f"--min-score: the task {task.name} finds no things with scores; leave the option out")
+        raise UserError(f"{key}: the task {task.name} finds no things with scores; leave it out")
     if min_score < least:
         raise UserError(
-            f"--min-score: got {min_score:g}, but the package's files leave out what scores below {least:g}; give "
+            f"{key}: got {min_score:g}, but the package's files leave out what scores below {least:g}; give "
             f"{least:g} or more, or export with a lower threshold"
         )

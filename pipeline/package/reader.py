@@ -99,6 +99,7 @@ class Package:
         if not count or found != expected or samples.pixels.dtype != "uint8":
             raise UserError(f"{path}: holds {found}, expected at least one image, and {expected}; {AGAIN}")
         try:
+            self.task.require_answers(samples.outputs, self.class_names)
             if samples.truth:
                 self.task.require_truth(samples.truth, count, self.class_names)
         except ValueError as error:
@@ -177,17 +178,17 @@ def _described(folder: Path, manifest: Json, classes: Classes, sums: Mapping[str
     """Return the package that ``manifest`` describes; raises what a wrong manifest leads to."""
     task = exported_task(manifest)
     signature = _signature(manifest, task, classes.names)
-    for output in signature.outputs:
-        if output.name == task.classification_output and output.shape != (len(classes.names),):
-            raise ValueError(f"{output.name} has the shape {output.shape}, and there are {len(classes.names)} labels")
+    task.require_signature(signature, classes.names)
     files = {entry["precision"]: folder / PurePosixPath(name).name for name, entry in manifest["files"].items()}
+    if not isinstance(manifest["name"], str):
+        raise TypeError(f"its name is {manifest['name']!r}, expected a text")
     if FP32 not in files or not all(isinstance(precision, str) for precision in files):
         raise ValueError(f"it has files of the precisions {list(files)}; {FP32} is always among them")
     read_texts(manifest.get("warnings", []))
     read_texts([word for item in manifest.get("left_out", {}).items() for word in item])
     return Package(
         folder=folder,
-        name=str(manifest["name"]),
+        name=manifest["name"],
         task=task,
         classes=classes,
         signature=signature,
@@ -207,4 +208,7 @@ def _signature(manifest: Json, task: Task, class_names: tuple[str, ...]) -> Sign
     unknown = {spec.dtype for spec in (found.input, *found.outputs)} - DTYPES
     if unknown or len(found.input.shape) != 3:
         raise ValueError(f"its signature has unknown types or an input that is no image: {found}")
+    for key, value in {"image_size": list(found.input.shape[1:]), "input": found.input.dtype}.items():
+        if manifest[key] != value:
+            raise ValueError(f"{key} is {manifest[key]!r}, and its signature says {value!r}")
     return found

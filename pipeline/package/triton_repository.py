@@ -1,42 +1,36 @@
-"""A model repository for NVIDIA Triton, written from a package and compared with its ONNX files.
+"""A model repository for NVIDIA Triton, put together from a package: its configurations beside links to its files.
 
-Facts are those of Triton's ONNX Runtime and TensorRT backends; the messages are those of Triton's client library.
+The package holds every ONNX file once; a repository wants a copy for each model. It is put together where Triton runs,
+out of what can run there, so that Triton in its default mode, which loads all models or ends, starts with it.
 """
 
+import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import onnx
-from google.protobuf import text_format
-from google.protobuf.message import DecodeError
-from tritonclient.grpc import model_config_pb2
-
-from pipeline.core.errors import GateError
-from pipeline.core.files import write_text
-from pipeline.core.signature import TensorSpec
+from pipeline.core.errors import UserError
+from pipeline.core.files import Json, read_json, replaced_folder
 from pipeline.export.precisions import FP32
+from pipeline.package.engine_register import engine_fault, listed_engines, sidecar_fault
 from pipeline.package.reader import Package
+from pipeline.package.verify import ENGINES
+from pipeline.runtimes.engine_file import sidecar
 
+TRITON = "triton"
+"""Folder of the configurations in a package."""
 CONFIG = "config.pbtxt"
 CLASS_NAMES_TEXT = "labels.txt"
 ONNX_FILE = "model.onnx"
 PLAN_FILE = "model.plan"
-"""Written by ``python -m stages build-engine`` on the device that will run it."""
 VERSION = "1"
-TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8", "int32": "TYPE_INT32"}
-ELEMENTS: dict[int, str] = {
-    onnx.TensorProto.FLOAT: "TYPE_FP32",
-    onnx.TensorProto.UINT8: "TYPE_UINT8",
-    onnx.TensorProto.INT32: "TYPE_INT32",
-}
-QUEUE_DELAY = 500
-"""Microseconds that a GPU waits for a batch to fill; on a CPU a larger batch brings nothing, so there nothing waits."""
-
-
-Facts = dict[str, tuple[object, object]]
-"""What a configuration says, and what is right."""
+OURS = {CONFIG, CLASS_NAMES_TEXT, f"{VERSION}/{ONNX_FILE}", f"{VERSION}/{PLAN_FILE}"}
+"""The files of a model."""
+GPU_DEVICES = ("nvidia[0-9]*", "nvhost-gpu", "nvgpu", "dxg")
+"""In /dev: of a server's or a desktop's GPU, of Jetson's in two generations, of WSL's."""
+DEV = Path("/dev")
 
 
 class Variant(NamedTuple):
@@ -59,31 +53,25 @@ VARIANTS = (
 )
 
 
-def write_triton_repository(folder: Path, package: Package, *, max_batch: int, num_threads: int) -> None:
-    """Write a folder for each model that the package's files allow: configuration, class names, and the file in ``1``.
+class Model(NamedTuple):
+    """A model of a repository as it was put together."""
 
-    The engine of TensorRT is not there yet: it is built on its device. ``num_threads`` is that of a CPU session.
-
-    Raises:
-        UserError: a file of the package is missing or damaged.
-    """
-    for variant, source in _variants(package):
-        package.verified([source.name])
-        home = folder / f"{package.name}{variant.suffix}"
-        (home / VERSION).mkdir(parents=True, exist_ok=True)
-        write_text(home / CONFIG, _text(model_config(variant, package, max_batch, num_threads)))
-        if package.task.classification_output is not None:
-            write_text(home / CLASS_NAMES_TEXT, "".join(f"{name}\n" for name in package.class_names))
-        if variant.file == ONNX_FILE:
-            shutil.copyfile(source, home / VERSION / ONNX_FILE)
-        else:
-            write_text(
-                home / VERSION / "README.md",
-                f"`python -m stages build-engine` without `--out` writes `{PLAN_FILE}` here.\n",
-            )
+    name: str
+    source: Path
+    """The package's file that it is."""
+    linked: bool
+    """Whether it is that very file under another name; else a copy."""
 
 
-def _variants(package: Package) -> list[tuple[Variant, Path]]:
+class Repository(NamedTuple):
+    """What was put together."""
+
+    models: list[Model]
+    left_out: dict[str, str]
+    """From each model that is not in it to the reason."""
+
+
+def variants_of(package: Package) -> list[tuple[Variant, Path]]:
     """Return what the package's files allow, each with the ONNX file that it is, or is built from."""
     found = []
     for variant in VARIANTS:
@@ -93,106 +81,144 @@ def _variants(package: Package) -> list[tuple[Variant, Path]]:
     return found
 
 
-def model_config(variant: Variant, package: Package, max_batch: int, num_threads: int) -> Any:
-    """Return the ModelConfig message of ``variant``; shapes in it are without the batch."""
-    config = model_config_pb2.ModelConfig(
-        name=f"{package.name}{variant.suffix}",
-        backend=variant.backend,
-        default_model_filename=variant.file,
-        max_batch_size=max_batch,
-    )
-    config.input.add(**_described_tensor(package.signature.input))
-    for output in package.signature.outputs:
-        added = config.output.add(**_described_tensor(output))
-        if output.name == package.task.classification_output:
-            added.label_filename = CLASS_NAMES_TEXT
-    config.instance_group.add(count=1, kind="KIND_GPU" if variant.on_gpu else "KIND_CPU")
-    if variant.on_gpu:
-        config.dynamic_batching.max_queue_delay_microseconds = QUEUE_DELAY
-    else:
-        config.parameters["intra_op_thread_count"].string_value = str(num_threads)
-    return config
+def has_gpu() -> bool:
+    """Return whether this host shows an NVIDIA GPU."""
+    return any(next(DEV.glob(pattern), None) is not None for pattern in GPU_DEVICES)
 
 
-def _described_tensor(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "data_type": TYPES[spec.dtype], "dims": spec.shape}
+def write_triton_repository(
+    out: Path, package: Package, *, gpu: bool, engine: str | None = None, copy: bool = False
+) -> Repository:
+    """Put the repository together in ``out``, which is replaced whole where it is one of this package already.
 
-
-def _text(config: Any) -> str:
-    """Return ``config`` as text, parsed back to be sure that it says the same."""
-    text: str = text_format.MessageToString(config)
-    assert text_format.Parse(text, model_config_pb2.ModelConfig()) == config
-    return text
-
-
-def check_triton_repository(folder: Path, package: Package) -> None:
-    """Compare every configuration in ``folder`` with the ONNX file that it is of.
+    Args:
+        gpu: take the models that run on a GPU.
+        engine: the precision of the engine that is taken, where several were built.
+        copy: copy files even where they can be linked.
 
     Raises:
-        GateError: a model or file is missing, a configuration is none, or it differs from its file; names both.
+        UserError: the package is damaged, ``out`` holds something else, or an engine does not suit the configuration.
     """
-    expected = {f"{package.name}{variant.suffix}": (variant, source) for variant, source in _variants(package)}
-    found = {path.parent.name for path in folder.glob(f"*/{CONFIG}")}
-    if found != set(expected):
-        raise GateError(f"{folder}: holds models {sorted(found)}, expected {sorted(expected)}")
-    for name, (variant, source) in expected.items():
-        path = folder / name / CONFIG
-        config = _parse(path)
-        model = folder / name / VERSION / ONNX_FILE if variant.file == ONNX_FILE else source
-        facts: Facts = {"name": (config.name, name), "backend": (config.backend, variant.backend)}
-        facts |= {"default_model_filename": (config.default_model_filename, variant.file)}
-        facts |= _tensor_facts(config, model)
-        _require(path, facts)
-        if config.max_batch_size < 1:
-            raise GateError(f"{path}: max_batch_size is {config.max_batch_size}, but its input has a batch")
-        if package.task.classification_output is not None:
-            _require_class_names(folder / name / CLASS_NAMES_TEXT, package)
+    target = out.resolve()
+    models, left_out = _chosen(package, gpu=gpu, engine=engine)
+    _require_place(target, package)
+    written = []
+    with replaced_folder(target) as folder:
+        for name, (file, source) in models.items():
+            (folder / name / VERSION).mkdir(parents=True)
+            for text in _texts(package, name):
+                shutil.copyfile(text, folder / name / text.name)
+            linked = _link_or_copy(source, folder / name / VERSION / file, copy=copy)
+            written.append(Model(name, source, linked))
+    return Repository(written, left_out)
 
 
-def _require_class_names(path: Path, package: Package) -> None:
-    if _read(path).split("\n") != [*package.class_names, ""]:
-        raise GateError(f"{path}: does not hold the package's {len(package.class_names)} class names, one a line")
+def _chosen(package: Package, *, gpu: bool, engine: str | None) -> tuple[dict[str, tuple[str, Path]], dict[str, str]]:
+    """Return the models, by name the file that Triton looks for and what it is here; and why others are left out."""
+    models: dict[str, tuple[str, Path]] = {}
+    left_out: dict[str, str] = {}
+    for variant, onnx in variants_of(package):
+        name = f"{package.name}{variant.suffix}"
+        if variant.on_gpu and not gpu:
+            left_out[name] = "no NVIDIA GPU is to be seen on this host; --gpu takes it all the same"
+            continue
+        configs = _texts(package, name)
+        if variant.file == ONNX_FILE:
+            (source,) = package.verified([onnx.name])
+        elif (plan := _engine(package, engine, configs[0])) is None:
+            left_out[name] = "no engine lies in the package; fmkt build-engine builds it on the device that runs it"
+            continue
+        else:
+            source = plan
+        models[name] = variant.file, source
+    return models, left_out
 
 
-def _parse(path: Path) -> Any:
-    try:
-        return text_format.Parse(_read(path), model_config_pb2.ModelConfig())
-    except text_format.ParseError as error:
-        raise GateError(f"{path}: not a configuration of Triton: {error}") from error
+def _texts(package: Package, name: str) -> list[Path]:
+    """Return configuration and class names of the model ``name``, which are as their sums say.
+
+    Raises:
+        UserError: they are not, or the package has none.
+    """
+    labels = f"{TRITON}/{name}/{CLASS_NAMES_TEXT}"
+    return package.verified([f"{TRITON}/{name}/{CONFIG}", *([labels] if labels in package.sums else [])])
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise GateError(f"{path}: cannot be read ({error})") from error
+def _require_place(target: Path, package: Package) -> None:
+    """Raise UserError where a repository of ``package`` must not take the place of ``target``."""
+    home = package.folder.resolve()
+    if target == home or home in target.parents or target in home.parents:
+        raise UserError(f"--out: {target} lies in the package, or the package in it; give a folder of its own")
+    if target.exists() and not target.is_dir():
+        raise UserError(f"--out: {target} is no folder; give a new one")
+    names = {f"{package.name}{variant.suffix}" for variant in VARIANTS}
+    for path in sorted(target.rglob("*")) if target.is_dir() else ():
+        name, _, file = path.relative_to(target).as_posix().partition("/")
+        if name not in names or (path.is_file() and file not in OURS):
+            raise UserError(
+                f"--out: {target} holds {path.relative_to(target)}, which is not of a repository of {package.name}; "
+                "give a new folder (Triton takes several: --model-repository may be repeated)"
+            )
 
 
-def _require(path: Path, facts: Facts) -> None:
-    for fact, (written, right) in facts.items():
-        if written != right:
-            raise GateError(f"{path}: {fact} is {written!r}, but its file has {right!r}")
+def built_engines(package: Package) -> dict[str, tuple[Path, Json]]:
+    """Return the engines that were built here from ``package`` and lie in it, by precision, with their sidecars.
+
+    Raises:
+        UserError: one was not built here, has changed since, or was built from another file than the package's.
+    """
+    plans = sorted((package.folder / ENGINES).glob("*.plan"))
+    listed = listed_engines() if plans else {}
+    found = {}
+    for plan in plans:
+        fault = engine_fault(plan, package.sums, listed) or sidecar_fault(plan, listed)
+        if fault is not None:
+            raise UserError(fault)
+        about = read_json(sidecar(plan))
+        found[str(about["precision"])] = plan, about
+    return found
 
 
-def _tensor_facts(config: Any, path: Path) -> Facts:
-    """Return name, data type and shape of each tensor as ``config`` and as the ONNX file ``path`` have them."""
-    try:
-        graph = onnx.load(path, load_external_data=False).graph
-    except (OSError, DecodeError) as error:
-        raise GateError(f"{path}: cannot be read as ONNX ({error})") from error
-    names = model_config_pb2.DataType
-    written = [(item.name, names.Name(item.data_type), ["batch", *item.dims]) for item in _tensors(config)]
-    right = [_described(value) for value in (*graph.input, *graph.output)]
-    return {"input and output": (written, right)}
+def _engine(package: Package, wanted: str | None, config: Path) -> Path | None:
+    """Return the engine that the model with the configuration ``config`` runs; None: there is none.
+
+    Raises:
+        UserError: as ``built_engines``; or there are several and none is ``wanted``, or it takes other batches.
+    """
+    engines = built_engines(package)
+    known = ", ".join(sorted(engines)) or "none"
+    if wanted is not None and wanted not in engines:
+        raise UserError(f"--engine: got {wanted}, but built here are: {known}; build it with fmkt build-engine")
+    if not engines:
+        return None
+    if wanted is None and len(engines) > 1:
+        raise UserError(f"engines of several precisions were built here: {known}; say with --engine which one it is")
+    path, about = engines[wanted or next(iter(engines))]
+    _require_batches(path, about.get("batch"), config)
+    return path
 
 
-def _tensors(config: Any) -> Sequence[Any]:
-    return (*config.input, *config.output)
+def _require_batches(plan: Path, batch: object, config: Path) -> None:
+    """Raise UserError where ``config`` promises batches, from 1 on, that the engine in ``plan`` does not take."""
+    found = re.search(r"^\s*max_batch_size\s*:\s*(\d+)", config.read_text(encoding="utf-8"), re.MULTILINE)
+    most = 0 if found is None else int(found[1])
+    numbers: Mapping[str, object] = batch if isinstance(batch, dict) else {}
+    smallest, largest = numbers.get("min"), numbers.get("max")
+    if not isinstance(smallest, int) or not isinstance(largest, int) or smallest > 1 or largest < most:
+        raise UserError(
+            f"{plan}: takes batches of {smallest} to {largest}, but {config} promises 1 to {most}; build it again "
+            f"with fmkt build-engine --min-batch 1 --max-batch {most}, or leave it out with --no-gpu"
+        )
 
 
-def _described(value: onnx.ValueInfoProto) -> tuple[str, str, list[object]]:
-    """Return name, data type and shape of a tensor; a first dimension that is open is called batch."""
-    tensor = value.type.tensor_type
-    dims: list[object] = [dim.dim_value if dim.HasField("dim_value") else "open" for dim in tensor.shape.dim]
-    dims[:1] = ["batch"] if dims[:1] == ["open"] else dims[:1]
-    return value.name, ELEMENTS.get(tensor.elem_type, f"ONNX type {tensor.elem_type}"), dims
+def _link_or_copy(source: Path, target: Path, *, copy: bool) -> bool:
+    """Put the file ``source`` under the name ``target``; return whether it is a link."""
+    if not copy:
+        try:
+            os.link(source.resolve(), target)
+        except OSError:  # another file system, one without links, or somebody else's file
+            pass
+        else:
+            return True
+    shutil.copyfile(source, target)
+    return False

@@ -2,8 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import onnx
@@ -14,6 +14,7 @@ from pipeline.core.records import (
     DataRecord,
     EvaluationRecord,
     ManifestRecord,
+    ProbedPackage,
     StudentRecord,
     TeacherRecord,
     TradeoffRecord,
@@ -23,13 +24,18 @@ from pipeline.core.records import (
 from pipeline.core.signature import Signature
 from pipeline.export.folder import MANIFEST, SAMPLES
 from pipeline.export.precisions import FP32, PRECISIONS
-from pipeline.export.tensorrt.settings import ExportTensorrt
+from pipeline.export.tensorrt.plan import EngineSettings
+from pipeline.package.clients import write_clients
 from pipeline.package.description import CATEGORY_IDS_KEY, CLASS_NAMES_FILE, CLASS_NAMES_KEY, PREPROCESSING_FILE
 from pipeline.package.model_card import Facts, model_card
+from pipeline.package.provenance import Commit, describe
 from pipeline.package.reader import ENGINE_SETTINGS, Package
+from pipeline.package.requirements import REQUIREMENTS
 from pipeline.package.settings import PackageSettings
 from pipeline.package.sums import SIGNATURE, SUMS
-from pipeline.package.triton_repository import check_triton_repository, write_triton_repository
+from pipeline.package.triton_config import check_triton_configs, write_triton_configs
+from pipeline.package.triton_repository import TRITON
+from pipeline.package.zipapp import ARCHIVE, write_zipapp
 from pipeline.runtimes.engine_file import read_signature
 from pipeline.tasks.base import Task
 from pipeline.tasks.table import exported_task
@@ -64,17 +70,22 @@ class Records:
     """JSON report of the teacher."""
     student: Path
     """JSON report of the student."""
+    environment: Path
+    """JSON facts of the probe."""
 
 
-def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorrt, records: Records) -> None:
+def write_package(
+    folder: Path, settings: PackageSettings, engine: EngineSettings, records: Records, commit: Commit
+) -> None:
     """Fill ``folder`` with all that a consumer needs: ONNX files, class names, samples, records, model card.
 
     Args:
         engine: how an engine is built from the package.
+        commit: of the code and parameters that it is made by.
 
     Raises:
         UserError: a record is missing or damaged.
-        GateError: the Triton repository does not fit the ONNX files.
+        GateError: a configuration for Triton does not fit its ONNX file.
     """
     data, student = read_record(records.data / "data.json", DataRecord), read_record(records.student, StudentRecord)
     calibration = read_record(records.calibration / "calibration.json", CalibrationRecord)
@@ -85,7 +96,10 @@ def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorr
     scores |= {name: student[name] for name in ("num_parameters", "started_from") if name in student}
     metrics: Json = {"student": scores, "teacher": read_record(records.teacher, TeacherRecord)}
     warnings = collect_warnings(metrics["teacher"], student, manifest, scores, tradeoff)
-    manifest |= {"name": settings.name, "warnings": warnings}
+    facts = read_record(records.environment, ProbedPackage)["inputs"]["package"]
+    about = describe(settings, facts, data, commit)
+    manifest |= with_precisions(manifest, settings.precisions)
+    manifest |= {"name": about["name"], "about": about, "warnings": warnings}
     contents = {
         MANIFEST: manifest,
         CLASS_NAMES_FILE: class_table(data),
@@ -93,7 +107,7 @@ def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorr
         "calibration.json": calibration,
         "metrics.json": metrics,
         "tradeoff.json": tradeoff,
-        ENGINE_SETTINGS: engine.model_dump(mode="json"),
+        ENGINE_SETTINGS: asdict(engine),
     }
     for file, content in contents.items():
         write_json(folder / file, content)
@@ -103,7 +117,7 @@ def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorr
         shutil.copyfile(records.report / "card" / file, folder / file)
     write_sums(folder)
     package = Package.open(folder)
-    facts = Facts(
+    shown = Facts(
         settings.description,
         metadata,
         metrics["student"],
@@ -112,11 +126,29 @@ def write_package(folder: Path, settings: PackageSettings, engine: ExportTensorr
         tradeoff,
         read_csv(records.report / "card/classes.csv"),
     )
-    write_text(folder / "README.md", model_card(package, facts))
-    triton = folder / "triton"
-    write_triton_repository(triton, package, max_batch=engine.max_batch, num_threads=TRITON_THREADS)
-    check_triton_repository(triton, package)
+    write_text(folder / "README.md", model_card(package, shown))
+    write_clients(package)
+    write_zipapp(folder / ARCHIVE)
+    for file, lines in REQUIREMENTS.items():
+        write_text(folder / file, lines)
+    write_triton_configs(folder / TRITON, package, max_batch=engine.max_batch, num_threads=TRITON_THREADS)
+    check_triton_configs(folder / TRITON, package)
     write_sums(folder)
+
+
+def with_precisions(manifest: Json, precisions: Collection[str] | None) -> Json:
+    """Return what the manifest of an export says of its files, of those of ``precisions`` alone; None: of all."""
+    if precisions is None:
+        return {}
+    kept = {FP32, *precisions}
+    entries = manifest["files"].items()
+    why = "package.precisions does not name it"
+    passed_over = {entry["precision"]: why for _, entry in entries if entry["precision"] not in kept}
+    return {
+        "files": {name: entry for name, entry in entries if entry["precision"] in kept},
+        "gates": {name: gate for name, gate in manifest["gates"].items() if name in kept},
+        "left_out": manifest.get("left_out", {}) | passed_over,
+    }
 
 
 def write_sums(folder: Path) -> None:

@@ -15,7 +15,7 @@ from pipeline.export.settings import ExportOnnx
 from pipeline.export.tensorrt.settings import ExportTensorrt
 from pipeline.package.settings import PackageSettings
 from pipeline.params.loading import read_sections, validated
-from pipeline.tasks.settings import Detections
+from pipeline.tasks.settings import DetectionSettings
 from pipeline.tasks.table import TASKS
 from pipeline.training.settings import ExecutionSettings, Training
 from pipeline.training.teacher_settings import TrainTeacher
@@ -30,7 +30,7 @@ class Params(Section):
     train_teacher: TrainTeacher = knob(TrainTeacher(), "the network to learn from")
     distill_student: DistillStudent = knob(DistillStudent(), "the network that deploys, and how it learns")
     calibrate_steps: CalibrateSteps = knob(CalibrateSteps(), "how many sampling steps the deployed student takes")
-    detections: Detections = knob(Detections(), "what a deployed detector answers")
+    detections: DetectionSettings = knob(DetectionSettings(), "what a deployed detector answers")
     export_onnx: ExportOnnx = knob(ExportOnnx(), "the ONNX files and the gates that they must pass")
     measure_tradeoff: MeasureTradeoff = knob(
         MeasureTradeoff(), "accuracy and latency of each number of steps and precision, for the model card"
@@ -56,6 +56,16 @@ class Params(Section):
             raise ValueError(
                 f"export_tensorrt.precisions: got {', '.join(sorted(missing))}, which export_onnx.precisions does not "
                 "write; add it there, or leave it out here"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _packaged_files_are_exported(self) -> Self:
+        missing = set(self.package.precisions or ()) - set(self.export_onnx.precisions)
+        if missing:
+            raise ValueError(
+                f"package.precisions: got {', '.join(sorted(missing))}, which export_onnx.precisions does not write; "
+                "add it there, or leave it out here"
             )
         return self
 

@@ -10,6 +10,7 @@ from pipeline.data.sources.table import SOURCES
 from pipeline.package.signing import check_signing_key
 from pipeline.params.schema import Params
 from pipeline.preflight.network_checks import check_networks
+from pipeline.preflight.package_facts import package_facts, package_name
 from pipeline.preflight.weights import check_given_weights
 from pipeline.tasks.table import TASKS
 
@@ -21,14 +22,17 @@ def check_params(params: Params, *, earlier: Json | None = None) -> Json:
         earlier: what an earlier check found right, from ``earlier_inputs``; spares importing PyTorch for it again.
 
     Raises:
-        UserError: a backbone, stage, file, folder or key is not there; names the parameter.
+        UserError: a backbone, stage, file, folder, name or key is not there; names the parameter.
     """
+    package_name(params.package, params.prepare_data.source)  # before images are looked at, which takes longer
     key = params.package.signing_key
-    fingerprint = None if key is None else check_signing_key(Path(key))
+    signing_key = None if key is None else check_signing_key(Path(key))
     found = check_networks(params, earlier=earlier)
+    fingerprint = data_fingerprint(params.prepare_data)
     return found | {
-        "data": data_fingerprint(params.prepare_data),
-        "signing_key": fingerprint,
+        "data": fingerprint,
+        "package": package_facts(params, fingerprint=fingerprint, earlier=earlier or {}),
+        "signing_key": signing_key,
         "teacher": "needed" if params.distill_student.needs_teacher else "not needed",
         **check_given_weights(params, earlier=earlier or {}),
     }

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pipeline.core.errors import UserError
+from pipeline.core.files import read_json
 from pipeline.core.torch_setup import set_up_torch
 from pipeline.data.batch import TrainingBatches
 from pipeline.distillation.building import build_distillation
@@ -80,7 +81,8 @@ def _estimate(
         seconds = _seconds_of_a_step(step, batches) * num_new
         if isinstance(objective.teacher, StoredTeacher) and num_new < num_steps:
             seconds += _seconds_with_stored(objective.teacher, step, batches) * (num_steps - num_new)
-    return Estimate(stage, sum(prepared.info.class_counts), num_steps, seconds, peak_memory())
+    num_images = read_json(prepared.folder / "data.json")["sizes"]["train"]  # classes may count several on an image
+    return Estimate(stage, num_images, num_steps, seconds, peak_memory())
 
 
 def _seconds_with_stored(teacher: StoredTeacher, step: TrainingStep, batches: TrainingBatches) -> float:

@@ -345,11 +345,12 @@ STAGES = Table(
             PathOption("--evaluation", "JSON scores of ONNX Runtime.", Kind.INPUT, "artifacts/evaluation/onnx.json"),
             PathOption("--teacher", "JSON report of the teacher.", Kind.INPUT, "reports/teacher.json"),
             PathOption("--student", "JSON report of the student.", Kind.INPUT, "reports/student.json"),
+            PathOption("--environment", "Facts of the probe: name and origin.", Kind.FACTS, ENVIRONMENT),
             PathOption("--out", "Folder to write.", Kind.OUTPUT, "artifacts/package"),
         ),
         params=("export_tensorrt", "package"),
-        facts=("inputs.signing_key",),
-        never_loads=(_MAKING_OF_PRECISIONS, *_NETWORKS_OF_TASKS),
+        facts=("inputs.package", "inputs.signing_key"),
+        never_loads=(_MAKING_OF_PRECISIONS, *_NETWORKS_OF_TASKS, "pipeline/evaluation/*", "pipeline/tasks/*/truth.py"),
     ),
 )
 

@@ -1,8 +1,8 @@
 """The protocol over HTTP."""
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -11,7 +11,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pipeline.serving.refusal import Reason, RefusalError, invalid
+from pipeline.core.errors import UserError
+from pipeline.package.predict import require_min_score
+from pipeline.serving.deadlines import TimeLimit
+from pipeline.serving.page import HEADERS as PAGE_HEADERS
+from pipeline.serving.page import build_page
+from pipeline.serving.refusal import Reason, RefusalError, invalid, quoted
 from pipeline.serving.requests import Transport
 from pipeline.serving.service import Entry, Service, seconds_from_now
 from pipeline.serving.wire import (
@@ -23,6 +28,7 @@ from pipeline.serving.wire import (
     too_large,
     write_response,
 )
+from pipeline.tasks.base import Task
 
 HTTP = Transport(
     "http",
@@ -66,7 +72,9 @@ def build_app(service: Service) -> Starlette:
     endpoints = Endpoints(service)
     model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
     routes = [Route(f"{place}/infer", endpoints.infer, methods=["POST"]) for place in (model, version)]  # the busiest
+    routes += [Route(path, endpoints.predict, methods=["POST"]) for path in ("/predict", "/predict/{model}")]
     routes += [
+        Route("/", endpoints.page),
         Route("/v2", endpoints.metadata),
         Route("/v2/health/live", endpoints.live),
         Route("/v2/health/ready", endpoints.ready),
@@ -120,10 +128,17 @@ class Endpoints:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        models = list(service.models.values())
+        has_scores = any(model.task.least_score is not None for model in models)
+        self.html = build_page(service.facts, list(service.models), has_scores=has_scores)
+
+    async def page(self, _: Request) -> Response:
+        """Return the page for people."""
+        return Response(self.html, headers=PAGE_HEADERS)
 
     async def metadata(self, _: Request) -> Response:
-        """Describe the server."""
-        return answer(self.service.metadata())
+        """Describe the server, and the package, of which the protocol knows nothing."""
+        return answer({**self.service.metadata(), "package": self.service.facts})
 
     async def live(self, _: Request) -> Response:
         """Say that the process answers."""
@@ -178,6 +193,70 @@ class Endpoints:
         content = read_request(body, request.headers.get(HEADER_LENGTH), name, version)
         return write_response(await self.service.infer(content, entry))
 
+    async def predict(self, request: Request) -> Response:
+        """Say what is seen on the image file that is the body."""
+        with self.service.accepted(HTTP) as entry:
+            found = await self._predict(request, entry)
+        return answer(found)
+
+    async def _predict(self, request: Request, entry: Entry) -> dict[str, Any]:
+        limits = self.service.limits
+        model = self.service.find(request.path_params.get("model") or next(iter(self.service.models)))
+        entry.model = model.name
+        asked = read_question(request.query_params.multi_items(), model.task)
+        if request.headers.get("content-type", "").lower().startswith("multipart/"):
+            raise RefusalError(Reason.UNSUPPORTED, f"forms are not taken; send the image file as the body: {EXAMPLE}")
+        limit = min(limits.max_bytes, limits.max_picture_bytes)
+        file = await read_body(request, limit, entry.deadline)
+        file = decompressed(file, request.headers.get("content-encoding", "").strip().lower(), limit)
+        return await self.service.predict(model, file, entry, **asked)
+
+
+EXAMPLE = "curl --data-binary @image.jpg"
+
+
+def _top(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+        raise ValueError("expected a whole number above 0")
+    return int(text)
+
+
+def _score(text: str) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = math.nan
+    if not 0 <= score <= 1:
+        raise ValueError("expected a number from 0 to 1")
+    return score
+
+
+QUESTIONS: dict[str, Callable[[str], Any]] = {"top": _top, "min_score": _score}
+"""What the query of a prediction may say, and what reads it."""
+
+
+def read_question(query: Sequence[tuple[str, str]], task: Task) -> dict[str, Any]:
+    """Return the values of ``QUESTIONS`` in ``query``, whose defaults are those of ``task``.
+
+    Raises:
+        RefusalError: there is something else in it, something twice, or a wrong value.
+    """
+    found: dict[str, Any] = {}
+    for name, text in query:
+        if name not in QUESTIONS:
+            raise invalid(f"{quoted(name)}: no such question; known are {', '.join(QUESTIONS)}")
+        if name in found:
+            raise invalid(f"{name}: asked for twice")
+        try:
+            found[name] = QUESTIONS[name](text)
+        except ValueError as error:
+            raise invalid(f"{name}: got {quoted(text)}, {error}") from error
+    try:
+        require_min_score(task, found.get("min_score"), "min_score")
+    except UserError as error:
+        raise invalid(str(error)) from error
+    return {"top": task.top, "min_score": None} | found
+
 
 def _model(request: Request) -> tuple[str, str]:
     return request.path_params.get("model", ""), request.path_params.get("version", "")
@@ -194,7 +273,7 @@ async def read_body(request: Request, max_bytes: int, deadline: float) -> bytes:
         raise too_large(max_bytes)
     parts, size = [], 0
     try:
-        async with asyncio.timeout_at(deadline):
+        async with TimeLimit(deadline):
             async for part in request.stream():
                 parts.append(part)
                 size += len(part)

@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 FIELDS = "fields"
 """Attribute of a log record under which its fields lie."""
@@ -18,7 +18,7 @@ class JsonFormatter(logging.Formatter):
 
     def entry(self, record: logging.LogRecord) -> dict[str, object]:
         """Return what the line says."""
-        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        moment = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")  # noqa: UP017
         entry: dict[str, object] = {"ts": moment, "level": record.levelname.lower(), "event": record.getMessage()}
         entry |= getattr(record, FIELDS, {})
         if record.exc_info:

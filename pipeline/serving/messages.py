@@ -16,7 +16,7 @@ from pipeline.serving.requests import (
 )
 from pipeline.serving.tensors import InputTensor, to_bytes
 
-CONTENTS = {"FP32": "fp32_contents", "UINT8": "uint_contents", "INT32": "int_contents"}
+CONTENTS = {"FP32": "fp32_contents", "UINT8": "uint_contents", "INT32": "int_contents", "BYTES": "bytes_contents"}
 """The field in which values of a data type lie that are not sent as bytes."""
 
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs
 from pipeline.core.errors import UserError
+from pipeline.data.decoding import MAX_MEGAPIXELS
 from pipeline.package.reader import Package
 from pipeline.package.verify import require_signature, verify_samples
 from pipeline.runtimes.onnx import OnnxRuntime
+from pipeline.serving.pictures import PictureReader
 from pipeline.serving.statistics import Statistics
-from pipeline.serving.tensors import TensorSpec, served
+from pipeline.serving.tensors import TensorSpec, require_finite, served
+from pipeline.tasks.base import Classes, Placement, Prediction, Task
 
 VERSION = "1"
 PLATFORM = "onnxruntime_onnx"
@@ -27,8 +30,12 @@ class Run(NamedTuple):
     """Outputs with the moments, in nanoseconds, between which they were computed."""
 
     outputs: Outputs
+    taken: int
+    """When the work on the request began: before pictures were decoded, otherwise ``started``."""
     started: int
     ended: int
+    placements: list[Placement] | None = None
+    """Of pictures; None: there were none."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +45,11 @@ class ServedModel:
     name: str
     input: TensorSpec
     outputs: tuple[TensorSpec, ...]
-    class_names: tuple[str, ...]
-    classification_output: str | None
-    """The output whose largest values are classes; None: there is none."""
     infer: Callable[[NDArray[Any]], Outputs]
     """From images (batch, 3, H, W) to ``outputs``."""
+    task: Task
+    classes: Classes
+    pictures: PictureReader
     description: str
     """Runtime, version, provider and threads in words."""
     on_gpu: bool
@@ -52,7 +59,21 @@ class ServedModel:
         """Return the outputs of images (batch, 3, H, W)."""
         started = time.perf_counter_ns()
         outputs = self.infer(batch)
-        return Run(outputs, started, time.perf_counter_ns())
+        return Run(outputs, started, started, time.perf_counter_ns())
+
+    def run_files(self, files: Sequence[bytes], *, until: float) -> Run:
+        """Return the outputs of image files, which raises what ``PictureReader.prepare`` does."""
+        taken = time.perf_counter_ns()
+        prepared = self.pictures.prepare(files, until=until)
+        return self.run(prepared.batch)._replace(taken=taken, placements=prepared.placements)
+
+    def predict(self, file: bytes, *, top: int | None, min_score: float | None, until: float) -> tuple[Run, Prediction]:
+        """Return what is seen on an image file; raises RefusalError as ``run_files`` does."""
+        run = self.run_files([file], until=until)
+        require_finite(run.outputs, "this picture")
+        assert run.placements is not None
+        (found,) = self.task.predictions(run.placements, run.outputs, self.classes, top=top, min_score=min_score)
+        return run, found
 
     def metadata(self) -> dict[str, Any]:
         """Return the protocol's model metadata."""
@@ -68,8 +89,12 @@ class ServedModel:
             "outputs": outputs,
         }
 
-    def config(self, max_batch: int, num_workers: int) -> dict[str, Any]:
-        """Return the protocol's model configuration; shapes are without the batch there."""
+    def config(self, max_batch: int, num_workers: int, facts: Mapping[str, str]) -> dict[str, Any]:
+        """Return the protocol's model configuration; shapes are without the batch there.
+
+        Args:
+            facts: what the package says of itself, which become parameters.
+        """
         inputs, outputs = (
             [{"name": spec.name, "data_type": f"TYPE_{spec.datatype}", "dims": list(spec.shape)} for spec in specs]
             for specs in ((self.input,), self.outputs)
@@ -82,14 +107,34 @@ class ServedModel:
             "max_batch_size": max_batch,
             "input": inputs,
             "output": outputs,
+            "parameters": {f"package_{key}": {"string_value": value} for key, value in facts.items()},
             "instance_group": [
                 {"name": self.name, "kind": "KIND_GPU" if self.on_gpu else "KIND_CPU", "count": num_workers}
             ],
         }
 
 
-def load_models(package: Package, precisions: Sequence[str], *, provider: str, num_threads: int) -> list[ServedModel]:
+def package_facts(package: Package) -> dict[str, str]:
+    """Return name, version and commit of ``package``, as far as it states them; earlier ones state the name alone."""
+    stated = package.manifest.get("about")
+    about = stated if isinstance(stated, dict) else {}
+    return {"name": package.name} | {
+        key: about[key] for key in ("version", "commit") if isinstance(about.get(key), str)
+    }
+
+
+def load_models(
+    package: Package,
+    precisions: Sequence[str],
+    *,
+    provider: str,
+    num_threads: int,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> list[ServedModel]:
     """Return a model for each of ``precisions``: the first has the package's name, others have theirs appended.
+
+    Args:
+        max_megapixels: largest number of pixels of a picture, in millions.
 
     Raises:
         UserError: a file is missing, damaged or tampered with, or is no model of this package.
@@ -100,6 +145,7 @@ def load_models(package: Package, precisions: Sequence[str], *, provider: str, n
     if len(set(precisions)) != len(precisions):
         raise UserError(f"--precision: got {', '.join(precisions)}; name each one once")
     files = package.verified(package.file(precision).name for precision in precisions)
+    pictures = PictureReader(package.image_size, package.task.resize, package.input_dtype, max_megapixels)
     models: list[ServedModel] = []
     for precision, file in zip(precisions, files, strict=True):
         runtime = OnnxRuntime(file, provider=provider, num_threads=num_threads, spinning=False)
@@ -107,9 +153,10 @@ def load_models(package: Package, precisions: Sequence[str], *, provider: str, n
             name=f"{package.name}-{precision}" if models else package.name,
             input=served(package.signature.input),
             outputs=tuple(served(output) for output in package.signature.outputs),
-            class_names=package.class_names,
-            classification_output=package.task.classification_output,
             infer=runtime.infer,
+            task=package.task,
+            classes=package.classes,
+            pictures=pictures,
             description=runtime.describe(),
             on_gpu=provider != "cpu",
         )

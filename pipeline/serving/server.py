@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ import uvloop
 
 from pipeline.core.processes import num_cores
 from pipeline.package.reader import Package
+from pipeline.serving.deadlines import TimeLimit
 from pipeline.serving.grpc_api import build_handler
 from pipeline.serving.http_api import build_app
 from pipeline.serving.http_protocol import JoiningProtocol
 from pipeline.serving.logs import configure_logs, log
-from pipeline.serving.models import load_models
-from pipeline.serving.service import Limits, Service
+from pipeline.serving.models import load_models, package_facts
+from pipeline.serving.service import Limits, Service, seconds_from_now
 from pipeline.serving.sockets import Place, bind, cannot_listen, resolve
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,10 @@ class Settings:
     grpc_port: int
     max_batch: int
     max_bytes: int | None
-    """None: what ``max_batch`` images take as JSON text."""
+    """None: what ``max_batch`` images take as JSON text, or the largest picture."""
+    max_picture_bytes: int
+    max_megapixels: float
+    """Of a picture, in millions of pixels."""
     max_queue: int
     timeout: float
     workers: int | None
@@ -61,9 +66,10 @@ class Settings:
     def limits(self, package: Package) -> Limits:
         """Return the limits, with what was left open filled in."""
         height, width = package.image_size
-        max_bytes = self.max_batch * 3 * height * width * VALUE + ENVELOPE if self.max_bytes is None else self.max_bytes
+        largest = max(self.max_batch * 3 * height * width * VALUE, self.max_picture_bytes) + ENVELOPE
+        max_bytes = largest if self.max_bytes is None else self.max_bytes
         workers = max(num_cores() // self.num_threads, 1) if self.workers is None else self.workers
-        return Limits(self.max_batch, max_bytes, self.max_queue, self.timeout, workers)
+        return Limits(self.max_batch, max_bytes, self.max_picture_bytes, self.max_queue, self.timeout, workers)
 
 
 def run_server(settings: Settings) -> None:
@@ -77,10 +83,16 @@ def run_server(settings: Settings) -> None:
     with bind(places[0], "--http-port") as listener:
         bind(places[1], "--grpc-port").close()
         configure_logs(settings.log_format)
-        models = load_models(package, settings.precisions, provider=settings.provider, num_threads=settings.num_threads)
-        service = Service(models, settings.limits(package))
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(service, settings, listener, *places))
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of pictures, which are refused or not; the log is JSON
+        models = load_models(
+            package,
+            settings.precisions,
+            provider=settings.provider,
+            num_threads=settings.num_threads,
+            max_megapixels=settings.max_megapixels,
+        )
+        service = Service(models, settings.limits(package), package_facts(package))
+        uvloop.run(_serve(service, settings, listener, *places))
 
 
 RPCS_BESIDE = 16
@@ -100,7 +112,7 @@ async def _serve(service: Service, settings: Settings, listener: socket.socket, 
     await ending.wait()
     log(logger, "stopping", accepted=service.num_accepted, grace=settings.grace)
     try:
-        async with asyncio.timeout(settings.grace):
+        async with TimeLimit(seconds_from_now(settings.grace)):
             await service.drain()
     except TimeoutError:
         log(logger, "abandoned", logging.WARNING, accepted=service.num_accepted)
@@ -159,5 +171,6 @@ def _announce(service: Service, http: Place, rpc: Place) -> None:
         log(logger, "exposed", logging.WARNING, reason="no authentication and no TLS; put a proxy before this address")
     for model in service.models.values():
         log(logger, "model", model=model.name, runtime=model.description, input=model.input.datatype)
+    log(logger, "package", facts=dict(service.facts))
     limits = service.limits
     log(logger, "ready", http=str(http), grpc=str(rpc), models=list(service.models), limits=vars(limits))

@@ -5,15 +5,15 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from pipeline.core.arrays import is_finite
 from pipeline.serving.logs import log
 from pipeline.serving.metrics import Meters
 from pipeline.serving.models import VERSION, Run, ServedModel
-from pipeline.serving.refusal import Reason, RefusalError, invalid, quoted
+from pipeline.serving.pictures import BYTES, read_files
+from pipeline.serving.refusal import Reason, RefusalError, quoted
 from pipeline.serving.requests import (
     InferRequest,
     InferResponse,
@@ -23,7 +23,7 @@ from pipeline.serving.requests import (
     checked_outputs,
 )
 from pipeline.serving.statistics import Timing
-from pipeline.serving.tensors import classified, read_batch
+from pipeline.serving.tensors import InputTensor, classified, only_input, read_batch, require_finite
 from pipeline.serving.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,8 @@ class Limits:
     """Images in a request."""
     max_bytes: int
     """Bytes of a request's body, also once it is decompressed."""
+    max_picture_bytes: int
+    """Bytes of an image file."""
     max_queue: int
     """Requests that may wait for a worker, or still send their body."""
     timeout: float
@@ -70,10 +72,25 @@ class Entry:
     """Both known once the model has run."""
 
 
-class Service:
-    """The models of a server and the requests that it has accepted."""
+class Work(NamedTuple):
+    """What a worker is to do for a request."""
 
-    def __init__(self, models: Sequence[ServedModel], limits: Limits) -> None:
+    batch: int
+    """How many images it is of."""
+    run: Callable[[], Run]
+    expected_ns: float | None
+    """About how many nanoseconds it takes; None: nobody knows."""
+
+
+class Service:
+    """The models of a server and the requests that it has accepted.
+
+    Args:
+        facts: what the package says of itself, its ``name`` among it.
+    """
+
+    def __init__(self, models: Sequence[ServedModel], limits: Limits, facts: Mapping[str, str]) -> None:
+        self.facts = facts
         self.models = {model.name: model for model in models}
         self.limits = limits
         self.workers = Workers(limits.workers)
@@ -163,23 +180,44 @@ class Service:
         entry.id = request.id
         model = self.find(request.model, request.version)
         entry.model = model.name
-        wanted = checked_outputs(request, model.outputs, model.classification_output)
-        batch = read_batch(request.inputs, model.input, self.limits.max_batch)
+        wanted = checked_outputs(request, model.outputs, model.task.classification_output)
         if request.timeout is not None:
             entry.deadline = min(entry.deadline, seconds_from_now(request.timeout))
+        work = self._work(only_input(request.inputs, model.input), model, entry)
+        entry.batch = work.batch
         queued = time.perf_counter_ns()
-        expected = model.statistics.expected_ns(len(batch))
-        run = await self.workers.run(functools.partial(model.run, batch), entry.deadline, expected_ns=expected)
+        run = await self.workers.run(work.run, entry.deadline, expected_ns=work.expected_ns)
         ended = time.perf_counter_ns()
         outputs = _answered(run, wanted, model)
-        finished = time.perf_counter_ns()
-        entry.batch = len(batch)
-        entry.timing = Timing(queued - begun, run.started - queued, run.ended - run.started, finished - ended)
+        entry.timing = _timing(begun, queued, run, ended)
         return InferResponse(model.name, VERSION, request.id, outputs)
+
+    def _work(self, tensor: InputTensor, model: ServedModel, entry: Entry) -> Work:
+        """Return what a request makes to do."""
+        limits = self.limits
+        if tensor.datatype == BYTES:
+            files = read_files(tensor, max_batch=limits.max_batch, max_bytes=limits.max_picture_bytes)
+            return Work(len(files), functools.partial(model.run_files, files, until=_until(entry.deadline)), None)
+        batch = read_batch(tensor, model.input, limits.max_batch)
+        return Work(len(batch), functools.partial(model.run, batch), model.statistics.expected_ns(len(batch)))
+
+    async def predict(
+        self, model: ServedModel, file: bytes, entry: Entry, *, top: int | None, min_score: float | None
+    ) -> dict[str, Any]:
+        """Return what ``model`` sees on an image file, as ``fmkt predict --json`` says it.
+
+        Raises:
+            RefusalError: it is no picture that can be decoded, or its time ran out.
+        """
+        begun = time.perf_counter_ns()
+        work = functools.partial(model.predict, file, top=top, min_score=min_score, until=_until(entry.deadline))
+        run, prediction = await self.workers.run(work, entry.deadline, expected_ns=None)
+        entry.batch, entry.timing = 1, _timing(begun, begun, run, run.ended)
+        return prediction.found
 
     def metadata(self) -> dict[str, Any]:
         """Return the protocol's server metadata."""
-        has_classes = any(model.classification_output for model in self.models.values())
+        has_classes = any(model.task.classification_output for model in self.models.values())
         extensions = [name for name in EXTENSIONS if has_classes or name != CLASSIFICATION]
         return {"name": "fmkt", "version": PROTOCOL, "extensions": extensions}
 
@@ -192,7 +230,7 @@ class Service:
 
     def config(self, name: str, version: str) -> dict[str, Any]:
         """Return the protocol's configuration of a model; raises RefusalError as ``find`` does."""
-        return self.find(name, version).config(self.limits.max_batch, self.limits.workers)
+        return self.find(name, version).config(self.limits.max_batch, self.limits.workers, self.facts)
 
     def statistics(self, name: str, version: str) -> dict[str, Any]:
         """Return the protocol's statistics of a model, or of all where ``name`` is empty; raises as ``find`` does."""
@@ -211,18 +249,29 @@ def seconds_from_now(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
+def _until(deadline: float) -> float:
+    """Return the moment ``deadline`` of the event loop's clock as one of ``time.monotonic``, which threads can read."""
+    return time.monotonic() + deadline - asyncio.get_running_loop().time()
+
+
+def _timing(begun: int, queued: int, run: Run, ended: int) -> Timing:
+    """Return how long the parts of an answer took, decoding as part of its input."""
+    return Timing(
+        queued - begun + run.started - run.taken,
+        run.taken - queued,
+        run.ended - run.started,
+        time.perf_counter_ns() - ended,
+    )
+
+
 def _answered(run: Run, wanted: Sequence[WantedOutput], model: ServedModel) -> list[OutputTensor]:
     """Return what of a run was asked for; raises RefusalError where a value of an output is not finite."""
-    for name, array in run.outputs.items():
-        if not is_finite(array):
-            raise invalid(
-                f"output {name!r} of these values is not finite; of float32 pixels values in [0, 1] are expected"
-            )
+    require_finite(run.outputs, "these values" if run.placements is None else "these pictures")
     datatypes = {spec.name: spec.datatype for spec in model.outputs}
     answers = []
     for output in wanted:
         array, datatype = run.outputs[output.name], datatypes[output.name]
         if output.num_largest:
-            array, datatype = classified(array, output.num_largest, model.class_names), "BYTES"
+            array, datatype = classified(array, output.num_largest, model.classes.names), BYTES
         answers.append(OutputTensor(output.name, datatype, array, output.binary))
     return answers

@@ -1,7 +1,7 @@
 """Named typed tensors as clients send them, turned into one batch of images or refused with the reason."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -48,21 +48,28 @@ class InputTensor(NamedTuple):
     """Its bytes in row-major order, little-endian; or its values, flat or nested as the shape is."""
 
 
-def read_batch(tensors: Sequence[InputTensor], spec: TensorSpec, max_batch: int) -> NDArray[Any]:
-    """Return the one input (batch, ...) that ``tensors`` must consist of.
-
-    Raises:
-        RefusalError: a name, data type, shape, size or value is wrong.
-    """
+def only_input(tensors: Sequence[InputTensor], spec: TensorSpec) -> InputTensor:
+    """Return the one input that ``tensors`` must consist of; raises RefusalError where it is another, or not one."""
     names = [tensor.name for tensor in tensors]
     for name in names:
         if name != spec.name:
             raise invalid(f"input {quoted(name)}: the model has no such input; its input is {spec.name!r}")
     if len(names) != 1:
         raise invalid(f"inputs: {spec.name!r} is expected exactly once, got {len(names)} inputs")
-    tensor = tensors[0]
+    return tensors[0]
+
+
+def read_batch(tensor: InputTensor, spec: TensorSpec, max_batch: int) -> NDArray[Any]:
+    """Return the values (batch, ...) of ``tensor``.
+
+    Raises:
+        RefusalError: its data type, its shape, its size or a value is wrong.
+    """
     if tensor.datatype != spec.datatype:
-        raise invalid(f"input {spec.name!r}: data type {quoted(tensor.datatype)}, expected {spec.datatype!r}")
+        raise invalid(
+            f"input {spec.name!r}: data type {quoted(tensor.datatype)}, expected {spec.datatype!r}, or 'BYTES' for "
+            "image files"
+        )
     shape = _checked_shape(tensor.shape, spec, max_batch)
     if isinstance(tensor.data, (bytes, memoryview)):
         batch = _from_bytes(tensor.data, shape, spec)
@@ -120,6 +127,13 @@ def _flattened(data: Sequence[Any], shape: tuple[int, ...], name: str) -> Sequen
             raise invalid(f"input {name!r}: its data is nested otherwise than its shape {list(shape)}")
         values = list(chain.from_iterable(values))
     return values
+
+
+def require_finite(outputs: Mapping[str, NDArray[Any]], given: str) -> None:
+    """Raise RefusalError where a value of ``outputs`` is not finite; ``given`` is what they were computed of."""
+    for name, array in outputs.items():
+        if not is_finite(array):
+            raise invalid(f"output {name!r} of {given} is not finite; of float32 pixels values in [0, 1] are expected")
 
 
 def classified(values: NDArray[np.float32], count: int, names: Sequence[str]) -> NDArray[np.object_]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from pipeline.serving.deadlines import TimeLimit
 from pipeline.serving.refusal import Reason, RefusalError
 
 BRIEF_NS = 10_000_000
@@ -36,15 +37,15 @@ class Workers:
             RefusalError: the deadline has passed.
         """
         if asyncio.get_running_loop().time() >= deadline:
-            raise _late()
+            raise late()
         if self._runs_here(expected_ns):
             return work()
         try:
-            async with asyncio.timeout_at(deadline):
+            async with TimeLimit(deadline):
                 future = self.last = self.pool.submit(work)
                 return await asyncio.wrap_future(future)
         except TimeoutError as error:
-            raise _late() from error
+            raise late() from error
 
     def _runs_here(self, expected_ns: float | None) -> bool:
         idle = self.last is None or self.last.done()  # a single worker takes its work in order
@@ -55,5 +56,6 @@ class Workers:
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _late() -> RefusalError:
+def late() -> RefusalError:
+    """Return the refusal of what came too late."""
     return RefusalError(Reason.DEADLINE, "the answer was not ready in time")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,11 @@ from pipeline.core.signature import Signature
 from pipeline.tasks.parity import Parity, Scale
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from pipeline.data.decoding import Resize
     from pipeline.data.splits import ImageSet
-    from pipeline.tasks.settings import Detections
+    from pipeline.tasks.detections import Detections
     from pipeline.tasks.training import TaskTraining
 
 Scores = Mapping[str, float]
@@ -174,6 +176,8 @@ class Task(ABC):
     """The arrays that the truth of a split consists of."""
     classification_output: str | None = None
     """The output whose largest values are classes, for clients that ask a server for names; None: there is none."""
+    cpp_answer: str | None = None
+    """What a package's C++ programs print, of ``pipeline.package.clients.ANSWERS``; None: it has no such programs."""
     resize: Resize = "central_square"
     """What images of other sizes are brought to: ``central_square``, or ``letterbox``: the whole image, padded."""
     scored_on_samples: bool = True
@@ -275,6 +279,27 @@ class Task(ABC):
             if len(values) != count:
                 raise ValueError(f"{name} are those of {len(values)} images, there are {count}")
 
+    def require_signature(self, signature: Signature, class_names: Sequence[str]) -> None:
+        """Check what a package says that its network returns.
+
+        Raises:
+            ValueError: networks of this task, with these classes, return something else.
+        """
+        _, height, width = signature.input.shape
+        right = self.signature(image_size=(height, width), input_dtype=signature.input.dtype, class_names=class_names)
+        if set(signature.outputs) != set(right.outputs):
+            raise ValueError(
+                f"its signature has the outputs {_shapes(signature)}; of {self.name} with {len(class_names)} classes "
+                f"they are {_shapes(right)}"
+            )
+
+    def require_answers(self, outputs: Outputs, class_names: Sequence[str]) -> None:  # noqa: B027  (a task may know none)
+        """Check that ``outputs`` answer nothing but ``class_names``, where their shapes do not say it.
+
+        Raises:
+            ValueError: they do.
+        """
+
     @abstractmethod
     def predictions(
         self,
@@ -349,3 +374,7 @@ class Task(ABC):
     @abstractmethod
     def training(self) -> TaskTraining:
         """Return the side that builds and trains networks; imports PyTorch."""
+
+
+def _shapes(signature: Signature) -> str:
+    return ", ".join(f"{output.name} {output.dtype} {list(output.shape)}" for output in signature.outputs)

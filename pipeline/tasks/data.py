@@ -9,7 +9,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.signature import Signature
 from pipeline.data.dataset import DataInfo, Split, read_info, read_split
 from pipeline.tasks.base import Task
-from pipeline.tasks.settings import Detections
+from pipeline.tasks.detections import Detections
 from pipeline.tasks.table import get_task
 from pipeline.tasks.training import TaskTraining
 

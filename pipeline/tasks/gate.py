@@ -1,33 +1,37 @@
 """How far what deploys may be from the trained network."""
 
-from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import Field
-
-from pipeline.core.settings import NonNegative, Positive, Section, knob
-
-Agreement = Annotated[float, Field(gt=0, le=1)]
+import math
+from dataclasses import dataclass, replace
 
 
-class Gate(Section):
-    """The bounds of one precision."""
+@dataclass(frozen=True)
+class Gate:
+    """The bounds of one precision.
 
-    max_difference: Positive | None = knob(
-        1e-4,
-        "largest difference of an output, as a share of the spread of an image's outputs; null: any",
-        was=("max_abs_diff", "max_relative_diff"),
-    )
-    min_agreement: Agreement = knob(
-        0.999, "share of images with the trained network's answer, within chance", was="min_top1_agreement"
-    )
-    max_drop: NonNegative = knob(0.001, "accuracy that may be lost, as a fraction, within chance")
+    Raises:
+        ValueError: a bound makes no sense.
+    """
+
+    max_difference: float | None = 1e-4
+    """Largest difference of an output, as a share of the spread of an image's outputs; None: any."""
+    min_agreement: float = 0.999
+    """Share of images with the trained network's answer, within chance."""
+    max_drop: float = 0.001
+    """Accuracy that may be lost, as a fraction, within chance."""
+
+    def __post_init__(self) -> None:
+        if self.max_difference is not None and not 0 < self.max_difference < math.inf:
+            raise ValueError(f"max_difference: got {self.max_difference}, expected more than 0, or null")
+        if not 0 < self.min_agreement <= 1:
+            raise ValueError(f"min_agreement: got {self.min_agreement}, expected more than 0, and at most 1")
+        if not 0 <= self.max_drop < math.inf:
+            raise ValueError(f"max_drop: got {self.max_drop}, expected 0 or more")
 
     def for_gpu_kernels(self) -> "Gate":
         """Return the gate for float32 on a GPU, whose kernels sum in other orders than a CPU's: ten times as wide."""
         if self.max_difference is None:
             return self
-        return self.model_copy(update={"max_difference": 10 * self.max_difference})
+        return replace(self, max_difference=10 * self.max_difference)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import click
 from pipeline.core.errors import require_extra
 from pipeline.runtimes.provider import PROVIDER_NAMES
 from stages.commands.options import package_option
-from stages.common import exit_codes
+from stages.exit_codes import exit_codes
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
@@ -44,21 +44,24 @@ def benchmark(
     iterations: int,
 ) -> None:
     """Time each file of the package, in turns, at each batch size and provider."""
-    from pipeline.package.benchmark import latency_table, measure_latency
+    from pipeline.export.precisions import FP32
+    from pipeline.package.benchmark import fastest_lines, latency_table, measure_latency
     from pipeline.package.predict import open_runtime
     from pipeline.package.reader import Package
     from pipeline.runtimes.base import Runtime
     from pipeline.runtimes.latency import describe_protocol
 
     opened = Package.open(package)
-    runtimes: dict[str, Runtime] = {
-        f"{precision}, {provider}": open_runtime(opened, precision, provider=provider, num_threads=num_threads)
-        for provider in providers
-        for precision in opened.files
-    }
+    runtimes: dict[str, Runtime] = {}
+    files: dict[str, str] = {}
+    for provider in providers:
+        for precision, path in opened.files.items():
+            name = f"{precision}, {provider}"
+            runtimes[name] = open_runtime(opened, precision, provider=provider, num_threads=num_threads)
+            files[name] = path.name if len(providers) == 1 else f"{path.name} on {provider}"
     baseline = None
     if student is not None:
-        with require_extra("--student needs PyTorch: make install"):
+        with require_extra("--student needs PyTorch and a checkout of the project: make install"):
             from pipeline.evaluation.latency_baselines import PLAIN, baseline_runtimes
 
         baseline = PLAIN
@@ -73,3 +76,4 @@ def benchmark(
     )
     click.echo(latency_table(timings, baseline=baseline))
     click.echo(f"{num_threads} CPU thread(s), all in turns; {describe_protocol(warmup=warmup, iterations=iterations)}")
+    click.echo("\n".join(fastest_lines(timings, files, plain=f"{FP32}, {providers[0]}")))

@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
+from pipeline.core.errors import require_extra
 from pipeline.export.precisions import FP32, engine_precisions
 from pipeline.export.tensorrt.plan import HARDWARE
+from pipeline.package.requirements import ENGINE_FILE
 from stages.commands.options import package_option
-from stages.common import exit_codes
+from stages.exit_codes import exit_codes
 
 COUNT = click.IntRange(min=1)
 OVERRIDES = [
@@ -49,7 +51,7 @@ def _overrides(function: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder to write.  [default: engines in the package, and its Triton repository]",
+    help="Folder to write.  [default: engines in the package]",
 )
 @click.option(
     "--cache",
@@ -63,7 +65,9 @@ def _overrides(function: Callable[..., None]) -> Callable[..., None]:
 def build_engine(package: Path, precision: str, out: Path | None, cache: Path, **overrides: Any) -> None:
     """Build an engine from a package and verify it on this device; options left out are as in its engine.json."""
     from pipeline.core.host import probe_tensorrt
-    from pipeline.package.build_engine import build_from_package, engine_table
+
+    with require_extra(f"pip install -r {ENGINE_FILE} of the package, or make install in a checkout"):
+        from pipeline.package.build_engine import build_from_package, engine_table
     from pipeline.package.reader import Package
 
     opened = Package.open(package)

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from pipeline.core.errors import require_extra
-from stages.common import exit_codes, path_option
+from stages.common import path_option
+from stages.exit_codes import exit_codes
 
 
 @click.command()

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from stages.common import exit_codes, params_option
+from stages.common import params_option
+from stages.exit_codes import exit_codes
 
 
 @click.command()

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.core.printable import printable
-from stages.common import exit_codes
+from stages.exit_codes import exit_codes
 
 
 @click.command("inspect-weights")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.common import exit_codes
+from stages.exit_codes import exit_codes
 
 
 @click.command("offline-plots")

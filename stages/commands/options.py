@@ -5,7 +5,14 @@ from pathlib import Path
 
 import click
 
+import stages
 from pipeline.runtimes.provider import PROVIDER_NAMES
+
+
+def default_package() -> Path:
+    """Return the package that is meant where none is given: the one that this code lies in as a zip archive, if so."""
+    home = Path(stages.__file__).parents[1]
+    return home.parent if home.is_file() else Path("artifacts/package")
 
 
 def package_option(function: Callable[..., None]) -> Callable[..., None]:
@@ -13,8 +20,8 @@ def package_option(function: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--package",
         type=click.Path(path_type=Path),
-        default=Path("artifacts/package"),
-        show_default=True,
+        default=default_package,
+        show_default=str(default_package()),
         help="Folder of the package.",
     )(function)
 

@@ -3,7 +3,7 @@
 import click
 
 from pipeline.core.errors import require_extra
-from stages.common import exit_codes
+from stages.exit_codes import exit_codes
 
 
 @click.command()

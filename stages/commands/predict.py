@@ -16,7 +16,7 @@ from pipeline.core.errors import GateError, UserError, written_file
 from pipeline.core.files import csv_cell
 from pipeline.core.printable import printable
 from stages.commands.options import package_option, session_options
-from stages.common import exit_codes
+from stages.exit_codes import exit_codes
 
 if TYPE_CHECKING:
     from pipeline.tasks.base import Prediction, Task

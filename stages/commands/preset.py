@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from pipeline.core.errors import require_extra
-from stages.common import exit_codes, params_option
+from stages.common import params_option
+from stages.exit_codes import exit_codes
 
 
 @click.command()
@@ -15,6 +16,7 @@ from stages.common import exit_codes, params_option
 def preset(name: str | None, params_path: Path) -> None:
     """List the presets, or put the one called NAME in place as the parameters file."""
     with require_extra("make install"):
+        from pipeline.data.sources.table import SOURCES
         from pipeline.params.presets import PRESETS, apply_preset, list_presets, load_preset
 
     if name is None:
@@ -26,8 +28,8 @@ def preset(name: str | None, params_path: Path) -> None:
     kept = apply_preset(PRESETS, name, params_path)
     if kept is not None:
         click.echo(f"your edited {params_path} is kept as {kept}", err=True)
-    root = load_preset(PRESETS, name).prepare_data.root
+    data = load_preset(PRESETS, name).prepare_data
     step = "run: dvc repro"
-    if root is not None and not Path(root).exists():
-        step = "run it on your images: dvc exp run -S prepare_data.root=/path/to/images"
+    if not SOURCES[data.source].is_one_set:
+        step = "run it on your images: dvc exp run -S prepare_data.root=/path/to/images -S package.name=my-model"
     click.echo(f"{params_path} now holds the preset {name}; {step}", err=True)

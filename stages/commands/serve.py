@@ -5,9 +5,10 @@ from typing import Any
 import click
 
 from pipeline.core.errors import require_extra
+from pipeline.package.requirements import SERVE_FILE
 from pipeline.runtimes.provider import PROVIDER_NAMES
 from stages.commands.options import package_option
-from stages.common import exit_codes
+from stages.exit_codes import exit_codes
 
 POSITIVE = click.IntRange(min=1)
 PORT = click.IntRange(0, 65535)
@@ -23,7 +24,17 @@ PORT = click.IntRange(0, 65535)
 @click.option("--num-threads", type=POSITIVE, default=1, show_default=True, help="CPU threads of an inference.")
 @click.option("--workers", type=POSITIVE, help="Inferences at a time.  [default: as many as the CPUs allow]")
 @click.option("--max-batch", type=POSITIVE, default=32, show_default=True, help="Images in a request.")
-@click.option("--max-bytes", type=POSITIVE, help="Bytes of a request.  [default: a full batch as JSON]")
+@click.option("--max-bytes", type=POSITIVE, help="Bytes of a request.  [default: a full batch as JSON, or a picture]")
+@click.option(
+    "--max-picture-bytes", type=POSITIVE, default=20 * 2**20, show_default=True, help="Bytes of an image file."
+)
+@click.option(
+    "--max-megapixels",
+    type=click.FloatRange(min=0, min_open=True),
+    default=40.0,
+    show_default=True,
+    help="Millions of pixels of a picture; each takes up to 16 bytes of a worker.",
+)
 @click.option("--max-queue", type=click.IntRange(min=0), default=64, show_default=True, help="Requests that may wait.")
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Seconds."
@@ -33,7 +44,7 @@ PORT = click.IntRange(0, 65535)
 @exit_codes
 def serve(**settings: Any) -> None:
     """Serve a package over HTTP and gRPC by the Open Inference Protocol, until SIGTERM or SIGINT."""
-    with require_extra("pip install -e '.[serve]'"):
+    with require_extra(f"pip install -r {SERVE_FILE} of the package, or make install in a checkout"):
         from pipeline.serving.server import Settings, run_server
 
     run_server(Settings(**settings))

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from stages.commands.options import package_option, session_options
-from stages.common import exit_codes
+from stages.exit_codes import exit_codes
 
 
 @click.command()

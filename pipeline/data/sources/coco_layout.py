@@ -12,6 +12,7 @@ from pipeline.core.printable import printable
 from pipeline.data.sources.fingerprints import checked_files
 from pipeline.data.sources.image_tree import ImageTree
 from pipeline.data.sources.listing import Folder
+from pipeline.data.sources.other_format import other_format
 from pipeline.data.sources.shown_names import ShownNames
 from pipeline.data.sources.split_names import split_role
 
@@ -75,7 +76,7 @@ def find_annotations(top: Folder, given: Mapping[str, str], show: Show) -> dict[
     if "train" not in by_role:
         names = ", ".join(show(file) for file in files[:NAMED]) + (", ..." if len(files) > NAMED else "")
         what = f"{len(files)} .json file(s), none of them train's ({names})" if files else "no .json file"
-        raise UserError(f"{show(top.path)}: holds {what}; {EXPECTED}")
+        raise UserError(f"{show(top.path)}: holds {what}; {EXPECTED}{'' if files else other_format(top, 'coco')}")
     splits = {"train": "train", "test": "test", "val": "calib" if "test" in by_role else "test"}
     return {splits[role]: file for role, file in by_role.items()}
 

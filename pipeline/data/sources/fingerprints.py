@@ -1,5 +1,6 @@
 """Texts that change with the user's images, whose paths lie outside the repository, where DVC does not look."""
 
+import datetime as dt
 import hashlib
 import os
 from collections.abc import Callable
@@ -50,6 +51,25 @@ def checked_files(root: Path, check: Callable[[Folder], None]) -> str:
                 facts = file.stat()
             digest.update(os.fsencode(place / name) + f"\0{facts.st_size} {facts.st_mtime_ns}\0".encode())
     return f"directory {digest.hexdigest()}"
+
+
+def newest_day(root: Path) -> str | None:
+    """Return the day (UTC, 2026-01-31) on which the newest file of ``root``, a directory or archive, was written.
+
+    None: there is no file, or its time is none that a calendar has.
+
+    Raises:
+        UserError: a folder or file cannot be read.
+    """
+    files = [root] if root.is_file() else [at.path / name for at in list_folder(root).walk() for name in at.files]
+    with readable_file(root):
+        seconds = max((file.stat().st_mtime for file in files), default=None)
+    if seconds is None:
+        return None
+    try:
+        return dt.datetime.fromtimestamp(seconds, dt.UTC).date().isoformat()
+    except (OverflowError, ValueError):
+        return None
 
 
 def fetched_by_torchvision(name: str) -> Callable[[Path, bool], str]:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from PIL import ImageFile
 
 from pipeline.core.errors import UserError, readable_file
-from pipeline.data.decoding import SIDEWAYS, open_image, orientation
-from pipeline.data.settings import MAX_MEGAPIXELS
+from pipeline.data.decoding import MAX_MEGAPIXELS, SIDEWAYS, open_image, orientation
 
 Size = tuple[int, int]
 """Height and width in pixels."""

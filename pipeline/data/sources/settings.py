@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Strict, model_validator
 
 from pipeline.core.settings import Count, Fraction, PathText, Positive, Section, entry_of, knob, rare
-from pipeline.data.settings import MAX_MEGAPIXELS
+from pipeline.data.decoding import MAX_MEGAPIXELS
 from pipeline.data.sources.archive import is_archive
 from pipeline.data.sources.table import SOURCES
 

@@ -51,6 +51,10 @@ class SourceEntry(Entry):
     """The task whose targets it brings; a name of ``pipeline.tasks.table.TASKS``."""
     takes_annotations: bool = False
     """Whether the user may name its files of annotations (``prepare_data.annotations``)."""
+    published: bool = False
+    """Whether the user's files are always those of one published data set."""
+    carried_by: str | None = None
+    """The Python distribution that brings the images along, so that its version says which they are."""
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong with this entry."""
@@ -62,6 +66,11 @@ class SourceEntry(Entry):
     def needs_root(self) -> bool:
         """Whether the user says where the images are."""
         return self.fingerprint is not None
+
+    @property
+    def is_one_set(self) -> bool:
+        """Whether its images are always the same, so that a package can be called after it."""
+        return self.published or not self.needs_root
 
     def opened(self, settings: PrepareData) -> contextlib.AbstractContextManager[ImageSource]:
         """Return the source as ``settings`` want it, open for as long as the block lasts."""
@@ -131,7 +140,13 @@ def _voc() -> Open:
 
 SOURCES = Table(
     "data source",
-    SourceEntry(name="digits", description="8 x 8 scans of handwritten digits, embedded", load=_digits, image_size=8),
+    SourceEntry(
+        name="digits",
+        description="8 x 8 scans of handwritten digits, embedded",
+        load=_digits,
+        image_size=8,
+        carried_by="scikit-learn",
+    ),
     SourceEntry(
         name="imagefolder",
         description="a folder of images for each class, or an archive of such",
@@ -145,6 +160,7 @@ SOURCES = Table(
         description="CIFAR-10 in its original binary form",
         load=_cifar10,
         fingerprint=fetched_by_torchvision("cifar10"),
+        published=True,
     ),
     SourceEntry(
         name="cifar100",
@@ -152,6 +168,7 @@ SOURCES = Table(
         description="CIFAR-100 in its original binary form",
         load=_cifar100,
         fingerprint=fetched_by_torchvision("cifar100"),
+        published=True,
     ),
     SourceEntry(
         name="digit_scenes",
@@ -159,6 +176,7 @@ SOURCES = Table(
         load=_digit_scenes,
         image_size=64,
         task="detection",
+        carried_by="scikit-learn",
     ),
     SourceEntry(
         name="coco",

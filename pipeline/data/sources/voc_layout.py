@@ -12,6 +12,7 @@ from pipeline.core.printable import printable
 from pipeline.data.sources.fingerprints import checked_files
 from pipeline.data.sources.image_tree import ImageTree
 from pipeline.data.sources.listing import Folder
+from pipeline.data.sources.other_format import other_format
 from pipeline.data.sources.shown_names import ShownNames
 from pipeline.data.sources.split_names import split_role
 
@@ -65,7 +66,7 @@ def find_voc(top: Folder, show: Show) -> VocLayout:
     }
     folders = {path: files for path, files in folders.items() if files}
     if not folders:
-        raise UserError(f"{show(top.path)}: holds no {XML} file; {EXPECTED}")
+        raise UserError(f"{show(top.path)}: holds no {XML} file; {EXPECTED}{other_format(top, 'voc')}")
     if len(folders) == 1:
         ((path, files),) = folders.items()
         lists = _lists(top, path)

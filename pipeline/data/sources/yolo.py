@@ -50,7 +50,7 @@ def open_yolo(root: Path | None, download: bool) -> Iterator[ImageSource]:  # no
             images = reader.images(split, places, remarks)
             splits[split] = image_set(images, names, remarks, are_parts=True)
             remarks.log(split)
-        others = passed_over(tree, splits, [*reader.read])
+        others = passed_over(tree, splits, [found.file, *reader.read])
         yield detection_source(splits, tuple(found.names.values()), tuple(found.names), others)
 
 

@@ -16,6 +16,7 @@ from pipeline.core.printable import printable
 from pipeline.data.sources.fingerprints import checked_files
 from pipeline.data.sources.listing import Folder
 from pipeline.data.sources.odd_values import shortened
+from pipeline.data.sources.other_format import other_format
 from pipeline.data.sources.shown_names import ShownNames
 
 Show = Callable[[Path], str]
@@ -39,6 +40,8 @@ class YoloSet:
 
     where: str
     """What messages call its data.yaml."""
+    file: Path
+    """That data.yaml."""
     names: dict[int, str]
     """The classes by their numbers, ascending."""
     has_keypoints: bool
@@ -79,7 +82,7 @@ def find_yolo(top: Folder, show: Show) -> YoloSet:
         raise UserError(f"{where}: does not say where the images of train are; {EXPECTED}")
     roles = {"train": "train", "test": "test", "val": "calib" if "test" in by_role else "test"}
     splits = {roles[role]: paths for role, paths in by_role.items()}
-    return YoloSet(where, _names(content, where), "kpt_shape" in content, splits, file.parent)
+    return YoloSet(where, file, _names(content, where), "kpt_shape" in content, splits, file.parent)
 
 
 def _description(top: Folder, show: Show) -> Path:
@@ -87,7 +90,7 @@ def _description(top: Folder, show: Show) -> Path:
     found = sorted(file for file in files if file.suffix.lower() in {".yaml", ".yml"})
     found = [file for file in found if file.name.lower() in USUAL] or found
     if not found:
-        raise UserError(f"{show(top.path)}: holds no .yaml file; {EXPECTED}")
+        raise UserError(f"{show(top.path)}: holds no .yaml file; {EXPECTED}{other_format(top, 'yolo')}")
     if len(found) > 1:
         raise UserError(
             f"{show(top.path)}: {show(found[0])} and {show(found[1])} could both describe the data; remove one "

@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from importlib.resources import files
 from typing import NamedTuple
 
 import onnx
@@ -14,7 +14,7 @@ from pipeline.core.files import Json
 from pipeline.export.precisions import FP32, PRECISIONS, TAIL_PREFIX, PrecisionEntry
 from pipeline.export.tensorrt.operator_rules import RULES, Graph, read_graph
 
-TABLE = Path(__file__).with_name("operators.json")
+TABLE = files(__package__) / "operators.json"
 MAJORS = (10, 11)
 CHECKED = {"Cast": ("T1", "T2"), "CastLike": ("T1", "T2"), "ConstantOfShape": ("T2",), "Where": ("T",)}
 """Type variables that the table speaks of, where that is not the first input's alone."""

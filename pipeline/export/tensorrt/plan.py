@@ -1,17 +1,60 @@
 """What a TensorRT engine is to be, and the command that builds it on a device without this code."""
 
 import shlex
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.core.files import Json
 from pipeline.core.signature import Signature
 from pipeline.export.precisions import FP32
-from pipeline.export.tensorrt.settings import ExportTensorrt
 
 TIMING_CACHE = "tensorrt.timing"
 HARDWARE = {"none": "none", "ampere_plus": "ampere+", "same_compute_capability": "sameComputeCapability"}
 """From each choice of ``hardware_compatibility`` to trtexec's word for it."""
+
+
+BATCHES = ("min_batch", "opt_batch", "max_batch")
+SLOWEST_BUILD = 5
+"""The highest optimization level of TensorRT."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How engines are built.
+
+    Raises:
+        ValueError: a setting makes no sense.
+    """
+
+    min_batch: int = 1
+    """Smallest batch that an engine takes."""
+    opt_batch: int = 8
+    """Batch for which the builder chooses its kernels."""
+    max_batch: int = 64
+    """Largest batch that an engine takes."""
+    optimization_level: int = 3
+    """How long the builder searches for faster kernels, 0 to 5."""
+    workspace_mib: int = 1024
+    """GPU memory that a layer may use for intermediate results, in MiB."""
+    version_compatible: bool = False
+    """An engine also runs on later TensorRT versions of the same major."""
+    hardware_compatibility: str = "none"
+    """On which other GPUs an engine runs, a key of ``HARDWARE``."""
+    timing_cache: bool = True
+    """Keep what the builder measured, for the next build on this GPU."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_batch <= self.opt_batch <= self.max_batch:
+            got = f"{self.min_batch}, {self.opt_batch}, {self.max_batch}"
+            raise ValueError(f"min_batch, opt_batch and max_batch must not decrease, got {got}; the smallest is 1")
+        if not 0 <= self.optimization_level <= SLOWEST_BUILD:
+            raise ValueError(f"optimization_level: got {self.optimization_level}, expected 0 to {SLOWEST_BUILD}")
+        if self.workspace_mib < 1:
+            raise ValueError(f"workspace_mib: got {self.workspace_mib}, expected 1 or more")
+        if self.hardware_compatibility not in HARDWARE:
+            known = ", ".join(HARDWARE)
+            raise ValueError(f"hardware_compatibility: got {self.hardware_compatibility!r}, expected one of {known}")
 
 
 class EnginePlan(NamedTuple):
@@ -21,7 +64,7 @@ class EnginePlan(NamedTuple):
     precision: str
     """That of the ONNX file, whose types decide."""
     signature: Signature
-    settings: ExportTensorrt
+    settings: EngineSettings
 
     @property
     def file(self) -> str:
@@ -37,7 +80,7 @@ class EnginePlan(NamedTuple):
     @property
     def options(self) -> Json:
         """How the engine is built, beside its profile."""
-        return self.settings.model_dump(mode="json", exclude={"precisions", "min_batch", "opt_batch", "max_batch"})
+        return {name: value for name, value in asdict(self.settings).items() if name not in BATCHES}
 
     def shape(self, batch: int) -> tuple[int, ...]:
         """Return the shape of the input for ``batch`` images."""

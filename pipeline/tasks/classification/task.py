@@ -39,6 +39,7 @@ class Classification(MeanScoreTask):
     primary_title = "top-1 accuracy"
     truth_names = (LABELS,)
     classification_output = LOGITS
+    cpp_answer = "labels"
     prediction_columns = ("label", "probability", "rank")
     image_columns = IMAGE_COLUMNS
 

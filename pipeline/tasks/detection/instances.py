@@ -1,5 +1,6 @@
 """Detections and objects as flat arrays, in the pixels of the original images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,15 @@ def detected(outputs: Outputs, truth: Truth) -> Detected:
     edges = np.tile(truth["sizes"][images][:, ::-1], 2)
     corners = np.clip(corners / truth["scales"][images, None], 0, edges)
     return ordered(images, outputs[CLASSES][listed].astype(np.int64), sized(corners), scores.astype(np.float32))
+
+
+def require_named(outputs: Outputs, class_names: Sequence[str]) -> None:
+    """Raise ValueError where a detection in ``outputs`` (see ``COUNT``) is of none of ``class_names``."""
+    classes = outputs[CLASSES]
+    listed = classes[np.arange(classes.shape[1]) < outputs[COUNT].reshape(-1, 1)]
+    wrong = listed[(listed < 0) | (listed >= len(class_names))]
+    if len(wrong):
+        raise ValueError(f"a detection is of class {wrong[0]}, and there are {len(class_names)} names, from 0 on")
 
 
 def ordered(

@@ -48,7 +48,8 @@ def sort_out(found: Detected, truth: GroundTruth) -> Sorted:
     """Return what each detection and object is, detections by falling score.
 
     A detection that is not right is meant for an object that none is on: one of another class that it is on, else the
-    one of its own class that it overlaps most, by ``NEAR_FROM`` at least.
+    one of its own class that it overlaps most, by ``NEAR_FROM`` at least. One that is on an object of any class that
+    another is meant for already finds it twice, and takes nothing from it.
     """
     matches = match(found, truth, THRESHOLDS[:1])
     meant = matches.objects[0].copy()
@@ -67,7 +68,8 @@ def sort_out(found: Detected, truth: GroundTruth) -> Sorted:
             kinds[detection], place = _without_match(share, is_same, is_free, truth.ignored[own])
             if place != NOTHING:
                 meant[detection] = own[place]
-                objects[own[place]] = kinds[detection]
+                if kinds[detection] is not Kind.FOUND_TWICE:
+                    objects[own[place]] = kinds[detection]
         relevant = is_same & ~truth.ignored[own] if meant[detection] == NOTHING else own == meant[detection]
         shares[detection] = share[relevant].max(initial=0.0)
     return Sorted(kinds, objects, meant, shares)
@@ -93,6 +95,8 @@ def _without_match(
         return Kind.WRONG_CLASS, int(other.argmax())
     if near.max(initial=0.0) >= NEAR_FROM:
         return Kind.POORLY_PLACED, int(near.argmax())
-    if share[is_same & ~ignored].max(initial=0.0) >= RIGHT_FROM:
-        return Kind.FOUND_TWICE, NOTHING
+    taken = np.where(ignored, 0.0, share)
+    if taken.max(initial=0.0) >= RIGHT_FROM:
+        own = np.where(is_same, taken, 0.0)
+        return Kind.FOUND_TWICE, int((own if own.max() >= RIGHT_FROM else taken).argmax())
     return Kind.NOTHING_THERE, NOTHING

@@ -18,6 +18,12 @@ def _of_training(section: str) -> Iterator[Restriction]:
     yield Restriction(
         key=f"{section}.training.augment.trivial_augment", reason="its turns and shears do not carry boxes along"
     )
+    yield Restriction(
+        key=f"{section}.training.augment.scale_jitter",
+        matters_with={"prepare_data.storage": ("packed",)},
+        reason="images are scaled while they are decoded for training",
+        advice="set it to null, or prepare_data.storage to index",
+    )
     focal = "a detector's classes are learned by a focal loss, place by place, which has no such thing"
     for name in ("label_smoothing", "class_weights"):
         yield Restriction(key=f"{section}.training.{name}", reason=focal)

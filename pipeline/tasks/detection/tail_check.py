@@ -9,7 +9,7 @@ from models.core.calling import as_tuple
 from pipeline.core.arrays import Pixels
 from pipeline.core.errors import UserError
 from pipeline.runtimes.base import to_input
-from pipeline.tasks.settings import MAX_CANDIDATES, Detections
+from pipeline.tasks.detections import MAX_CANDIDATES, Detections
 from pipeline.tasks.training import ExportParts
 
 BATCH = 8

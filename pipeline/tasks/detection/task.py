@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.core.arrays import Outputs, Truth
-from pipeline.core.errors import GateError
+from pipeline.core.errors import GateError, user_error
 from pipeline.core.signature import Signature, TensorSpec, image_input
 from pipeline.tasks.base import (
     Classes,
@@ -35,13 +36,16 @@ from pipeline.tasks.detection.instances import (
     GroundTruth,
     detected,
     ground_truth,
+    require_named,
 )
 from pipeline.tasks.detection.suppression import ALL_BOXES, ALL_SCORES, Suppression, suppress
 from pipeline.tasks.detection.truth_check import require_truth
+from pipeline.tasks.detections import Detections
 from pipeline.tasks.parity import Parity, Scale
-from pipeline.tasks.settings import Detections
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from pipeline.data.splits import ImageSet
     from pipeline.tasks.training import TaskTraining
 
@@ -73,6 +77,7 @@ class Detection(Task):
     headline_scores = ("ap50",)
     truth_names = ("boxes", "classes", "offsets", "ignored", "areas", "sizes", "scales")
     resize = "letterbox"
+    cpp_answer = "boxes"
     scored_on_samples = False
     top = None
     top_in_table = None
@@ -91,14 +96,14 @@ class Detection(Task):
 
     def configured(self, detections: Detections, network: Mapping[str, Any]) -> Self:
         """Return the task with thresholds of ``network``'s detector where ``detections`` leave them open."""
-        own = {}
+        own: dict[str, Any] = {}
         if "detector" in network:
             from models.detection.detectors import DETECTORS
 
             entry = DETECTORS[network["detector"]]
             thresholds = {"score_threshold": entry.score_threshold, "iou_threshold": entry.iou_threshold}
             own = {name: value for name, value in thresholds.items() if getattr(detections, name) is None}
-        return type(self)(detections.model_copy(update=own), network)
+        return type(self)(replace(detections, **own), network)
 
     def encode_truth(self, images: ImageSet, kept: Sequence[int], image_size: tuple[int, int]) -> Truth:
         """Return boxes in pixels of the input, classes and all that evaluation needs."""
@@ -181,6 +186,24 @@ class Detection(Task):
         """Check the objects of ``count`` images."""
         require_truth(truth, count, class_names)
 
+    def require_signature(self, signature: Signature, class_names: Sequence[str]) -> None:
+        """Check the outputs, as far as the number of places is not their own, and that thresholds are known."""
+        settings = self.detections
+        if settings.score_threshold is None or settings.iou_threshold is None:
+            raise ValueError("detections: score_threshold and iou_threshold of a finished file are numbers")
+        if settings.nms == "graph":
+            super().require_signature(signature, class_names)
+            return
+        shapes = {output.name: output.shape for output in signature.outputs}
+        places = shapes.get(ALL_BOXES, (0,))[0]
+        if shapes != {ALL_BOXES: (places, 4), ALL_SCORES: (places, len(class_names))}:
+            right = f"{ALL_BOXES} (places, 4) and {ALL_SCORES} (places, {len(class_names)})"
+            raise ValueError(f"its signature has the outputs {shapes}; without nms they are {right}")
+
+    def require_answers(self, outputs: Outputs, class_names: Sequence[str]) -> None:
+        """Check the classes of detections."""
+        require_named(self.listed(outputs), class_names)
+
     @property
     def least_score(self) -> float:
         """Return the threshold of the graph's suppression; 0 where the outputs hold all boxes."""
@@ -202,6 +225,8 @@ class Detection(Task):
         """Return the boxes on each image in its own pixels."""
         least = self._from_score if min_score is None else min_score
         listed = self.listed(outputs, score_threshold=least)
+        with user_error("labels.json", advice="fetch the package again"):
+            require_named(listed, classes.names)
         return answers.predictions(images, listed, classes, top=top, min_score=least)
 
     def painter(self) -> Painter:

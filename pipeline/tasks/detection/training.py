@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from pipeline.tasks.detection.instances import BOXES, CLASSES, COUNT, SCORES
 from pipeline.tasks.detection.suppression import ALL_BOXES, ALL_SCORES
 from pipeline.tasks.detection.tail_check import require_enough
 from pipeline.tasks.detection.targets import BoxTargets
-from pipeline.tasks.settings import Detections
+from pipeline.tasks.detections import Detections
 from pipeline.tasks.training import (
     ExportParts,
     NetworkChoice,
@@ -113,7 +114,7 @@ class DetectionTraining(TaskTraining):
     def __init__(self, task: Task, detections: Detections) -> None:
         self.task = task
         self.detections = detections
-        self.post = PostProcessing(**detections.model_dump())
+        self.post = PostProcessing(**asdict(detections))
 
     def read_targets(self, tensors: Mapping[str, Tensor]) -> Targets:
         """Return the objects."""

@@ -1,0 +1,67 @@
+"""``fmkt.pyz``: the commands on a package as one file beside it, which needs no checkout and no installation."""
+
+import importlib.metadata
+import os
+import shutil
+import tempfile
+import zipapp
+from pathlib import Path
+
+from pipeline.preflight.code import PROJECT, CodeReader
+from pipeline.preflight.stage_table import STAGES
+
+ARCHIVE = "fmkt.pyz"
+ENTRY = "stages.consumer"
+"""The module whose ``run`` the archive runs."""
+OLDEST_PYTHON = (3, 10)
+CARRIED = ("click",)
+"""Distributions of pure Python that travel inside, each with its licence."""
+MAIN = f"""\
+import sys
+
+if sys.version_info < {OLDEST_PYTHON}:
+    sys.exit("error: this is Python %d.%d, {".".join(map(str, OLDEST_PYTHON))} is needed" % sys.version_info[:2])
+
+from {ENTRY} import run
+
+run()
+"""
+LONG_AGO = 315532800
+"""Seconds since 1970 of the first moment of 1980, before which no file of a zip archive can be."""
+
+
+def archived_files() -> list[str]:
+    """Return the files of the project that the commands on a package run, relative to it."""
+    return CodeReader(PROJECT).closure(ENTRY, without=STAGES["package"].never_loads)
+
+
+def write_zipapp(path: Path) -> None:
+    """Write the archive to ``path``: the same bytes for the same code.
+
+    Raises:
+        UserError: a file of the project cannot be read or has a syntax error.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "archive")
+        for name in archived_files():
+            _copy(PROJECT / name, root / name)
+        for distribution in CARRIED:
+            _copy_distribution(distribution, root)
+        (root / "__main__.py").write_text(MAIN, encoding="utf-8")
+        for place in (root, *root.rglob("*")):
+            place.chmod(0o755 if place.is_dir() else 0o644)
+            os.utime(place, (LONG_AGO, LONG_AGO))
+        zipapp.create_archive(root, path, interpreter="/usr/bin/env python3", compressed=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _copy_distribution(name: str, root: Path) -> None:
+    """Copy the modules of an installed distribution, and its licence, to their places below ``root``."""
+    for file in importlib.metadata.files(name) or []:
+        is_code = file.parts[0] == name and file.suffix in {".py", ".typed"}
+        if is_code or "license" in file.name.lower():
+            _copy(Path(str(file.locate())), root / file)

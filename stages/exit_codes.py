@@ -1,0 +1,43 @@
+"""How every command ends: its log, its exit code, and one line on what is wrong."""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+import click
+
+from pipeline.core.errors import BusyError, GateError, LostProcessError, UserError, system_fault
+from pipeline.core.logging_setup import logged
+
+Arguments = ParamSpec("Arguments")
+
+
+def exit_codes(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Log to standard error; end with 2 at wrong input, and 1 at a failed gate, a busy folder, a full disk.
+
+    One line says what is wrong; a fault of the program itself has a traceback.
+    """
+
+    @functools.wraps(function)
+    def command(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        try:
+            with logged():
+                function(*args, **kwargs)
+        except UserError as error:
+            _stop(error, code=2)
+        except (BusyError, GateError, LostProcessError) as error:
+            _stop(error, code=1)
+        except OSError as error:
+            fault = system_fault(error)
+            if fault is None:
+                raise
+            _stop(fault, code=1)
+
+    return command
+
+
+def _stop(error: Exception | str, *, code: int) -> None:
+    for line in str(error).splitlines():
+        click.echo(f"error: {line}", err=True)
+    sys.exit(code)

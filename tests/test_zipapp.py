@@ -1,0 +1,170 @@
+"""The commands on a package as one file, in environments of their own: nothing of the checkout is there."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.package.requirements import EDGE_FILE, REQUIREMENTS, SERVE_FILE
+from pipeline.package.writer import write_sums
+from pipeline.package.zipapp import ARCHIVE, archived_files, write_zipapp
+from tests.serving_helpers import LABELS, add_samples, make_package
+
+MOST_BYTES = 400_000
+NEWER_PYTHON = {
+    "asyncio": {"Runner", "TaskGroup", "timeout", "timeout_at", "Barrier"},
+    "contextlib": {"chdir"},
+    "datetime": {"UTC"},
+    "enum": {"StrEnum"},
+    "hashlib": {"file_digest"},
+    "typing": {"Self", "LiteralString", "Never", "NotRequired", "Required", "Unpack", "assert_never", "override"},
+}
+"""Names that Python 3.11 and later have."""
+NOT_ON_DEVICES = {"torch", "torchvision", "pydantic", "safetensors", "dvc", "ruamel", "sklearn", "matplotlib"}
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a package with its commands, far from the checkout."""
+    folder = make_package(tmp_path_factory.mktemp("device") / "package", more=("int8-cpu",))
+    add_samples(folder)
+    write_zipapp(folder / ARCHIVE)
+    for name, content in REQUIREMENTS.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    write_sums(folder)
+    return folder
+
+
+def pythons() -> list[str]:
+    """Return this Python, and the oldest that is allowed where it can be had."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    oldest = [*sorted(pyenv.glob("versions/3.10.*/bin/python")), shutil.which("python3.10")]
+    return [sys.executable, *[str(one) for one in oldest if one is not None and _runs(str(one))][:1]]
+
+
+def _runs(python: str) -> bool:
+    return subprocess.run([python, "-c", "import ensurepip"], capture_output=True, check=False).returncode == 0
+
+
+class Device(NamedTuple):
+    """A machine with a package and an environment of its own."""
+
+    python: Path
+    package: Path
+
+    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.package.parent)}
+        command = [str(self.python), str(self.package / ARCHIVE), *words]
+        return subprocess.run(
+            command, cwd=self.package.parent, env=environment, capture_output=True, text=True, check=False
+        )
+
+
+@pytest.fixture(scope="module", params=range(2), ids=["project", "oldest"])
+def device(request: pytest.FixtureRequest, package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+    known = pythons()
+    if request.param >= len(known):
+        pytest.skip("no Python 3.10 on this host; its syntax and names are checked all the same")
+    place = tmp_path_factory.mktemp("venv")
+    subprocess.run([known[request.param], "-m", "venv", str(place)], check=True)
+    python = place / "bin/python"
+    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", EDGE_FILE]
+    subprocess.run(install, cwd=package, check=True)
+    yield Device(python, package)
+    shutil.rmtree(place)
+
+
+def test_all_that_a_package_is_for_works_beside_it(device: Device, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).save(photo)
+    verified = device.run("verify")
+    assert (verified.returncode, verified.stderr) == (0, "")
+    assert "intact" in verified.stdout
+    seen = device.run("predict", str(photo), "--json")
+    assert seen.returncode == 0, seen.stderr
+    assert {label["label"] for label in json.loads(seen.stdout)["labels"]} <= set(LABELS)
+    assert device.run("predict", str(tmp_path / "none.jpg")).returncode == 2
+    timed = device.run("benchmark", "--iterations", "10", "--batch", "1")
+    assert "fastest file on this host" in timed.stdout, timed.stderr
+    about = device.run("about", "--json")
+    assert json.loads(about.stdout)["name"] == json.loads((device.package / "manifest.json").read_text())["name"]
+    made = device.run("triton-repository", "--out", str(tmp_path / "models"))
+    assert made.returncode == 2, "this package has no configurations"
+
+
+@pytest.mark.parametrize(("words", "named"), [(["serve"], SERVE_FILE), (["build-engine"], "requirements-build-engine")])
+def test_what_a_command_needs_more_is_named(device: Device, words: list[str], named: str) -> None:
+    done = device.run(*words)
+    assert done.returncode == 2
+    assert re.fullmatch(rf"error: the Python package \S+ is not installed; pip install -r {named}.*\n", done.stderr)
+
+
+def test_the_environment_holds_nothing_else(device: Device) -> None:
+    listed = subprocess.run(
+        [str(device.python), "-m", "pip", "list", "--format", "json"], capture_output=True, check=True
+    )
+    names = {entry["name"].lower() for entry in json.loads(listed.stdout)}
+    assert {"numpy", "onnxruntime", "pillow"} <= names
+    assert not names & {*NOT_ON_DEVICES, "click", "onnx", "fmkt"}
+
+
+def test_the_same_code_gives_the_same_small_file_with_its_licence(package: Path, tmp_path: Path) -> None:
+    write_zipapp(tmp_path / ARCHIVE)
+    data = (tmp_path / ARCHIVE).read_bytes()
+    assert data == (package / ARCHIVE).read_bytes()
+    assert len(data) <= MOST_BYTES
+    with zipfile.ZipFile(tmp_path / ARCHIVE) as archive:
+        names = archive.namelist()
+    assert any(re.search(r"^click-.*licen[cs]e", name, re.IGNORECASE) for name in names)
+    assert not [name for name in names if "/training" in name or name.startswith(("pipeline/params", "models/losses"))]
+
+
+def test_the_code_keeps_to_the_oldest_python_and_to_what_is_installed() -> None:
+    for name in archived_files():
+        if not name.endswith(".py"):
+            continue
+        tree = ast.parse(Path(name).read_text(encoding="utf-8"), feature_version=(3, 10))
+        at_once = {module for module, _ in _imported(tree, inside=False)}
+        assert not {module.partition(".")[0] for module in at_once} & NOT_ON_DEVICES, name
+        for module, names in _imported(tree, inside=True):
+            assert not names & NEWER_PYTHON.get(module, set()), name
+        used = {(node.value.id, node.attr) for node in ast.walk(tree) if _is_attribute_of_name(node)}
+        assert not {(module, attr) for module, attr in used if attr in NEWER_PYTHON.get(module, set())}, name
+
+
+def _is_attribute_of_name(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+
+
+def _imported(node: ast.AST, *, inside: bool) -> Iterator[tuple[str, set[str]]]:
+    """Yield each module that is imported, with the names; ``inside`` functions too, but not for type checkers."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        if isinstance(child, ast.Import):
+            yield from ((alias.name, set[str]()) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            yield str(child.module), {alias.name for alias in child.names}
+        elif inside or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _imported(child, inside=inside)
+
+
+def test_a_python_that_is_too_old_is_told_so(package: Path) -> None:
+    with zipfile.ZipFile(package / ARCHIVE) as archive:
+        code = archive.read("__main__.py").decode()
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.version_info = (3, 9, 0)\n{code}"],
+        capture_output=True, text=True, check=False, env={"PATH": "/usr/bin"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "error: this is Python 3.9, 3.10 is needed\n")
