@@ -3,13 +3,13 @@
 import click
 
 from stages.commands.compare import compare
+from stages.commands.consumer import COMMANDS as CONSUMER_COMMANDS
 from stages.commands.estimate import estimate
 from stages.commands.inspect_weights import inspect_weights
 from stages.commands.offline_plots import offline_plots
 from stages.commands.params import params
 from stages.commands.preset import preset
 from stages.commands.summary import summary
-from stages.consumer import COMMANDS as CONSUMER_COMMANDS
 
 
 @click.group()

@@ -18,7 +18,9 @@ from PIL import Image
 
 from pipeline.package.requirements import EDGE_FILE, REQUIREMENTS, SERVE_FILE
 from pipeline.package.writer import write_sums
-from pipeline.package.zipapp import ARCHIVE, archived_files, write_zipapp
+from pipeline.package.zipapp import ARCHIVE, write_zipapp
+from pipeline.preflight.code import PROJECT
+from stages.package import archived_files
 from tests.serving_helpers import LABELS, add_samples, make_package
 
 MOST_BYTES = 400_000
@@ -39,7 +41,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a package with its commands, far from the checkout."""
     folder = make_package(tmp_path_factory.mktemp("device") / "package", more=("int8-cpu",))
     add_samples(folder)
-    write_zipapp(folder / ARCHIVE)
+    write_zipapp(folder / ARCHIVE, PROJECT, archived_files())
     for name, content in REQUIREMENTS.items():
         (folder / name).write_text(content, encoding="utf-8")
     write_sums(folder)
@@ -120,7 +122,7 @@ def test_the_environment_holds_nothing_else(device: Device) -> None:
 
 
 def test_the_same_code_gives_the_same_small_file_with_its_licence(package: Path, tmp_path: Path) -> None:
-    write_zipapp(tmp_path / ARCHIVE)
+    write_zipapp(tmp_path / ARCHIVE, PROJECT, archived_files())
     data = (tmp_path / ARCHIVE).read_bytes()
     assert data == (package / ARCHIVE).read_bytes()
     assert len(data) <= MOST_BYTES

@@ -41,6 +41,16 @@ The last column is a static check against the published operator tables; the bui
 
 ## Use it
 
+With Python 3.10 or later, and nothing of the project:
+
+```bash
+pip install -r requirements-edge.txt
+python fmkt.pyz verify
+python fmkt.pyz predict image.png
+```
+
+`python fmkt.pyz --help` names the other commands. In a program of your own:
+
 ```python
 import json
 
@@ -61,8 +71,8 @@ $usage
 
 Normalisation is inside the graph.$outputs
 `sha256sum -c SHA256SUMS` tells whether the package is whole. `samples.safetensors` holds test images with the outputs
-that the trained network gives them. `triton` has configurations for NVIDIA Triton, from which `fmkt triton-repository`
-puts a model repository together.
+that the trained network gives them. `triton` has configurations for NVIDIA Triton, from which
+`python fmkt.pyz triton-repository --out models` puts a model repository together.
 
 ## Ask a server
 

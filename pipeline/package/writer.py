@@ -35,7 +35,6 @@ from pipeline.package.settings import PackageSettings
 from pipeline.package.sums import SIGNATURE, SUMS
 from pipeline.package.triton_config import check_triton_configs, write_triton_configs
 from pipeline.package.triton_repository import TRITON
-from pipeline.package.zipapp import ARCHIVE, write_zipapp
 from pipeline.runtimes.engine_file import read_signature
 from pipeline.tasks.base import Task
 from pipeline.tasks.table import exported_task
@@ -128,7 +127,6 @@ def write_package(
     )
     write_text(folder / "README.md", model_card(package, shown))
     write_clients(package)
-    write_zipapp(folder / ARCHIVE)
     for file, lines in REQUIREMENTS.items():
         write_text(folder / file, lines)
     write_triton_configs(folder / TRITON, package, max_batch=engine.max_batch, num_threads=TRITON_THREADS)

@@ -5,13 +5,11 @@ import os
 import shutil
 import tempfile
 import zipapp
+from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.preflight.code import PROJECT, CodeReader
-from pipeline.preflight.stage_table import STAGES
-
 ARCHIVE = "fmkt.pyz"
-ENTRY = "stages.consumer"
+ENTRY = "stages.commands.consumer"
 """The module whose ``run`` the archive runs."""
 OLDEST_PYTHON = (3, 10)
 CARRIED = ("click",)
@@ -30,21 +28,16 @@ LONG_AGO = 315532800
 """Seconds since 1970 of the first moment of 1980, before which no file of a zip archive can be."""
 
 
-def archived_files() -> list[str]:
-    """Return the files of the project that the commands on a package run, relative to it."""
-    return CodeReader(PROJECT).closure(ENTRY, without=STAGES["package"].never_loads)
-
-
-def write_zipapp(path: Path) -> None:
+def write_zipapp(path: Path, project: Path, names: Sequence[str]) -> None:
     """Write the archive to ``path``: the same bytes for the same code.
 
-    Raises:
-        UserError: a file of the project cannot be read or has a syntax error.
+    Args:
+        names: the files that ``ENTRY`` imports and reads, relative to ``project``.
     """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "archive")
-        for name in archived_files():
-            _copy(PROJECT / name, root / name)
+        for name in names:
+            _copy(project / name, root / name)
         for distribution in CARRIED:
             _copy_distribution(distribution, root)
         (root / "__main__.py").write_text(MAIN, encoding="utf-8")
