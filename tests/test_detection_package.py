@@ -230,7 +230,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_drawn(made: Path, tmp_path
 def test_a_task_without_boxes_refuses_their_options(option: str, value: str, tmp_path: Path) -> None:
     path = photo(tmp_path / "photo.png", (8, 8))
     old = ROOT / "tests/packages/v0_1"
-    refused(run("predict", old, option, value, path), f"{option}: ", "the task classification", "leave the option out")
+    refused(run("predict", old, option, value, path), f"{option}: ", "the task classification", "leave it out")
 
 
 def test_a_whole_package_is_verified_and_timed(made: Path) -> None:

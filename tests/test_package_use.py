@@ -430,7 +430,7 @@ def test_a_missing_extra_is_named(package: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(sys.modules, "pipeline.serving.server", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     result = run("serve", package)
-    refused(result, "uvicorn", "is not installed; pip install -e '.[serve]'")
+    refused(result, "uvicorn", "is not installed; pip install -r requirements-serve.txt")
 
 
 def test_a_prediction_takes_no_changed_labels(package: Path, pictures: list[Path]) -> None:
