@@ -41,16 +41,21 @@ class DataRecord(Record):
     storage: Literal["packed", "index"]
     class_counts: dict[str, list[int]]
     category_ids: list[int] | None = None
-    source: str
-    sizes: dict[str, int]
-    sha256: dict[str, str]
-    files_sha256: str | None = None
 
     @model_validator(mode="after")
     def _an_id_for_each_class(self) -> Self:
         if self.category_ids is not None and len(set(self.category_ids)) != len(self.classes):
             raise ValueError(f"category_ids are {self.category_ids}, one of its own for each class is needed")
         return self
+
+
+class DescribedDataRecord(DataRecord):
+    """The same, with where the images come from."""
+
+    source: str
+    sizes: dict[str, int]
+    sha256: dict[str, str]
+    files_sha256: str | None = None
 
 
 class StudentNetworkRecord(Record):

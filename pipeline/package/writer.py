@@ -11,7 +11,7 @@ import onnx
 from pipeline.core.files import Json, read_csv, sha256, write_json, write_text
 from pipeline.core.records import (
     CalibrationRecord,
-    DataRecord,
+    DescribedDataRecord,
     EvaluationRecord,
     ManifestRecord,
     ProbedPackage,
@@ -86,7 +86,10 @@ def write_package(
         UserError: a record is missing or damaged.
         GateError: a configuration for Triton does not fit its ONNX file.
     """
-    data, student = read_record(records.data / "data.json", DataRecord), read_record(records.student, StudentRecord)
+    data, student = (
+        read_record(records.data / "data.json", DescribedDataRecord),
+        read_record(records.student, StudentRecord),
+    )
     calibration = read_record(records.calibration / "calibration.json", CalibrationRecord)
     tradeoff = read_record(records.tradeoff / "tradeoff.json", TradeoffRecord)
     manifest = read_record(records.onnx / MANIFEST, ManifestRecord)

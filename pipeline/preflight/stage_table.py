@@ -350,7 +350,12 @@ STAGES = Table(
         ),
         params=("export_tensorrt", "package"),
         facts=("inputs.package", "inputs.signing_key"),
-        never_loads=(_MAKING_OF_PRECISIONS, *_NETWORKS_OF_TASKS, "pipeline/evaluation/*", "pipeline/tasks/*/truth.py"),
+        never_loads=(
+            _MAKING_OF_PRECISIONS,
+            *_NETWORKS_OF_TASKS,
+            "pipeline/evaluation/latency_baselines.py",
+            "pipeline/tasks/*/truth.py",
+        ),
     ),
 )
 
