@@ -23,7 +23,7 @@ from pipeline.export.calibration import Calibration
 from pipeline.export.folder import MANIFEST, read_gate, read_samples
 from pipeline.export.onnx.fp16 import convert_to_half
 from pipeline.export.samples import write_samples
-from pipeline.export.tensorrt import engines
+from pipeline.export.tensorrt import engines, exported_engines
 from pipeline.export.tensorrt.plan import EnginePlan
 from pipeline.export.tensorrt.settings import ExportTensorrt
 from pipeline.package.engine_register import listed_engines, register_path
@@ -54,7 +54,7 @@ SETTINGS = ExportTensorrt(precisions=("fp32",), min_batch=2, opt_batch=4, max_ba
 STRICT = Gate(max_difference=1e-4, min_agreement=1.0, max_drop=0.0)
 WIDER = Gate(max_difference=1e-2, min_agreement=0.9, max_drop=0.1)
 LOOSE = Gate(max_difference=None, min_agreement=1e-9, max_drop=1.0)
-GATES = {"fp32": STRICT.model_dump(), "fp16": WIDER.model_dump()}
+GATES = {"fp32": asdict(STRICT), "fp16": asdict(WIDER)}
 TASK = get_task("classification")
 SIGNATURE = TASK.signature(image_size=(8, 6), input_dtype="float32", class_names="abcde")
 NO_IMAGES = np.zeros((0, 3, 8, 6), np.uint8)
@@ -292,13 +292,14 @@ def test_an_engine_that_answers_otherwise_is_not_kept(
 def test_score_and_answers_are_gates_too(export: Path) -> None:
     plan, samples, runtime = planned(export / "model.onnx"), samples_of(export), OnnxRuntime(export / "model.onnx")
     turned = replace(samples, outputs={"logits": np.roll(samples.outputs["logits"], 1, axis=1)})
-    loosest = LOOSE.model_copy(update={"min_agreement": 0.0})
+    loosest = replace(LOOSE)
+    object.__setattr__(loosest, "min_agreement", 0.0)  # what no gate may be
     assert engines.measure_engine(runtime, turned, placed(loosest), plan)["parity"]["agreement"] == 0.0
     with pytest.raises(GateError, match=r"model.plan, 21 images: 0.00% get the trained network's answer"):
-        engines.measure_engine(runtime, turned, placed(LOOSE.model_copy(update={"min_agreement": 0.3})), plan)
+        engines.measure_engine(runtime, turned, placed(replace(LOOSE, min_agreement=0.3)), plan)
     labelled = replace(turned, truth={"labels": turned.outputs["logits"].argmax(axis=1)})
     with pytest.raises(GateError, match=r"model.plan, 21 images: accuracy 0.00% lies 100.00% below"):
-        engines.measure_engine(runtime, labelled, placed(loosest.model_copy(update={"max_drop": 0.5})), plan)
+        engines.measure_engine(runtime, labelled, placed(replace(LOOSE, max_drop=0.5)), plan)
 
 
 def test_every_batch_size_of_the_profile_is_tried(export: Path) -> None:
@@ -360,8 +361,8 @@ def test_an_export_becomes_an_engine_of_each_precision(
     export: Path, tmp_path: Path, device: list[dict[str, Any]]
 ) -> None:
     settings = SETTINGS.model_copy(update={"precisions": ("fp32", "fp16")})
-    plans = engines.plan_engines(export, SIGNATURE, settings)
-    status = engines.write_engines(tmp_path, plans, host=HOST, cache=tmp_path)
+    plans = exported_engines.plan_engines(export, SIGNATURE, settings)
+    status = exported_engines.write_engines(tmp_path, plans, host=HOST, cache=tmp_path)
     assert status == json.loads((tmp_path / "status.json").read_text())
     assert (status["status"], status["reason"]) == ("built", "")
     assert status["engines"] == {"fp32": "model.plan.json", "fp16": "model.fp16.plan.json"}
@@ -385,7 +386,7 @@ def test_what_the_table_says_goes_with_a_builders_error(
 def test_a_precision_that_was_not_exported_is_refused(export: Path) -> None:
     settings = SETTINGS.model_copy(update={"precisions": ("fp32", "int8-trt")})
     with pytest.raises(UserError, match=r"got int8-trt, but .* has fp16, fp32; add it to export_onnx.precisions"):
-        engines.plan_engines(export, SIGNATURE, settings)
+        exported_engines.plan_engines(export, SIGNATURE, settings)
 
 
 def test_gates_that_are_missing_are_named() -> None:
@@ -414,7 +415,7 @@ from pathlib import Path
 sys.modules["torch"] = None
 from click.testing import CliRunner
 from pipeline.core import host
-from pipeline.export.tensorrt import engines
+from pipeline.export.tensorrt import engines, exported_engines
 from stages.__main__ import main
 from stages.commands.build_engine import build_engine
 

@@ -1,6 +1,7 @@
 """Old and new versions of a package: registered, pushed, brought back and fetched, with git, DVC and GTO themselves."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,7 @@ def test_an_older_version_comes_back_in_place_and_the_newest_after_it(
         assert files(package) == versions[version]
         verify(package)
     assert run(project, "git", "status", "--short") == ""
+    assert re.search(r"fmkt-student .* v2\.0\.0 ", run(project, "gto", "show")), "which is the newest"
 
 
 def test_a_clone_without_a_cache_pulls_the_version_that_it_stands_at(

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from pipeline.package.requirements import EDGE_FILE, REQUIREMENTS, SERVE_FILE
+from pipeline.package.signing import sign_package
 from pipeline.package.writer import write_sums
 from pipeline.package.zipapp import ARCHIVE, write_zipapp
 from pipeline.preflight.code import PROJECT
@@ -85,6 +86,19 @@ def device(request: pytest.FixtureRequest, package: Path, tmp_path_factory: pyte
     subprocess.run(install, cwd=package, check=True)
     yield Device(python, package)
     shutil.rmtree(place)
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
+def test_a_signature_is_asked_for_there_too(device: Device, tmp_path: Path) -> None:
+    signed = shutil.copytree(device.package, tmp_path / "signed")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
+    (tmp_path / "signers").write_text(f"me {(tmp_path / 'key.pub').read_text()}")
+    words = ("verify", "--package", str(signed), "--allowed-signers", str(tmp_path / "signers"))
+    assert device.run(*words).returncode == 2
+    sign_package(signed, tmp_path / "key")
+    found = device.run(*words)
+    assert found.returncode == 0, found.stderr
+    assert "signed by me, key ED25519 SHA256:" in found.stdout
 
 
 def test_all_that_a_package_is_for_works_beside_it(device: Device, tmp_path: Path) -> None:
