@@ -48,7 +48,7 @@ def required_painter(task: Task) -> Painter:
     """Return what draws predictions of ``task``; raises UserError where there is nothing to draw."""
     painter = task.painter()
     if painter is None:
-        raise UserError(f"--draw: what the task {task.name} finds has no place on an image; leave the option out")
+        raise UserError(f"--draw: what the task {task.name} finds has no place on an image; leave it out")
     return painter
 
 
