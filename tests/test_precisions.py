@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from pipeline.tasks.verification import Reference, verify
 
 OPEN = Gate(max_difference=None, min_agreement=0.01, max_drop=1.0)
 EXACT = Gate()
-GATES = {"fp32": EXACT, "fp16": EXACT.model_copy(update={"max_difference": 0.1}), "int8-cpu": OPEN, "int8-trt": OPEN}
+GATES = {"fp32": EXACT, "fp16": replace(EXACT, max_difference=0.1), "int8-cpu": OPEN, "int8-trt": OPEN}
 """Of the precisions whose files are known here."""
 TASK = Classification()
 CLASS_NAMES = ["a", "b", "c", "d"]
@@ -165,7 +165,7 @@ def test_int8_computes_the_same_with_and_without_optimization(exported: dict[str
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-trt"])
 def test_a_file_that_is_not_good_enough_is_named_with_the_figure(precision: str, exported: dict[str, Exported]) -> None:
-    gates = {precision: EXACT.model_copy(update={"max_difference": 1e-12})}
+    gates = {precision: replace(EXACT, max_difference=1e-12)}
     chosen = settings(gates=gates, batch_sizes=(1,), required=("fp32", "fp16", "int8-trt"))
     name = exported[precision].path.name
     with pytest.raises(GateError) as raised:
@@ -192,7 +192,7 @@ def test_int8_is_verified_at_every_batch_size() -> None:
     logits = np.eye(4, dtype=np.float32)[np.arange(12) % 4][:, ::-1].copy()
     split = make_split()
     known = Reference(TASK, split.pixels, split.targets.truth(), {"logits": logits})
-    gate = PlacedGate(OPEN.model_copy(update={"min_agreement": 0.95}), "gates.int8", "")
+    gate = PlacedGate(replace(OPEN, min_agreement=0.95), "gates.int8", "")
     with pytest.raises(
         GateError, match=r"int8, batch of 3: outputs differ by 1, .* of their spread, from those in another batch size"
     ):

@@ -59,6 +59,8 @@ OF_OTHERS = {
     "pipeline/report/tradeoff_plot.py": {"label="},  # matplotlib's
     "pipeline/serving/metrics.py": {".labels"},  # Prometheus's
     "pipeline/data/sources/yolo_layout.py": {"'labels'"},  # a folder of YOLO's data sets
+    "pipeline/data/sources/other_format.py": {"'labels'"},  # the same
+    "pipeline/package/clients.py": {"'labels'", "labels="},  # key of labels.json, and a word of templates
     "pipeline/package/description.py": {"'labels'"},  # a key of labels.json, as packages have had it from the first
 }
 """Names that other libraries and formats chose, by the files that need them."""

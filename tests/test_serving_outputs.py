@@ -17,7 +17,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
 from pipeline.package.reader import Package
-from pipeline.package.triton_repository import check_triton_repository, write_triton_repository
+from pipeline.package.triton_config import check_triton_configs, write_triton_configs
 from pipeline.tasks import table
 from stages.__main__ import main
 from tests.serving_helpers import CLIENTS, NAME, ServerProcess, random_images, serving
@@ -171,8 +171,8 @@ def test_predict_and_verify_ask_the_task(package: Package, tmp_path: Path) -> No
 
 
 def test_triton_gets_every_output_and_no_class_names(package: Package, tmp_path: Path) -> None:
-    write_triton_repository(tmp_path / "triton", package, max_batch=8, num_threads=1)
-    check_triton_repository(tmp_path / "triton", package)
+    write_triton_configs(tmp_path / "triton", package, max_batch=8, num_threads=1)
+    check_triton_configs(tmp_path / "triton", package)
     config = text_format.Parse((tmp_path / "triton" / NAME / "config.pbtxt").read_text(), ModelConfig())
     assert [(output.name, output.data_type, list(output.dims)) for output in config.output] == [
         (LEVELS, 11, [3]),  # TYPE_FP32

@@ -140,8 +140,8 @@ def _texts(package: Package, name: str) -> list[Path]:
     Raises:
         UserError: they are not, or the package has none.
     """
-    labels = f"{TRITON}/{name}/{CLASS_NAMES_TEXT}"
-    return package.verified([f"{TRITON}/{name}/{CONFIG}", *([labels] if labels in package.sums else [])])
+    names = f"{TRITON}/{name}/{CLASS_NAMES_TEXT}"
+    return package.verified([f"{TRITON}/{name}/{CONFIG}", *([names] if names in package.sums else [])])
 
 
 def _require_place(target: Path, package: Package) -> None:
