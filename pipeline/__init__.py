@@ -3,3 +3,7 @@
 core, data, networks, runtimes, tasks, training, export, distillation, package, evaluation, params, preflight,
 comparison, serving: each says in its ``__init__`` what it is for.
 """
+
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or ONNX Runtime 1.31 sends its maker what it runs
