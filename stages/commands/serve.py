@@ -1,6 +1,8 @@
 """Serve a package."""
 
-from typing import Any
+import os
+import signal
+from typing import Any, NoReturn
 
 import click
 
@@ -12,6 +14,11 @@ from stages.exit_codes import exit_codes
 
 POSITIVE = click.IntRange(min=1)
 PORT = click.IntRange(0, 65535)
+
+
+def _end_at_once(number: int, _: object) -> NoReturn:
+    """End a server that has not accepted anything yet."""
+    raise SystemExit(128 + number)
 
 
 @click.command()
@@ -44,6 +51,8 @@ PORT = click.IntRange(0, 65535)
 @exit_codes
 def serve(**settings: Any) -> None:
     """Serve a package over HTTP and gRPC by the Open Inference Protocol, until SIGTERM or SIGINT."""
+    if os.getpid() == 1:  # as in a container: what has no handler is not delivered, and loading takes its time
+        signal.signal(signal.SIGTERM, _end_at_once)
     with require_extra(f"pip install -r {SERVE_FILE} of the package, or make install in a checkout"):
         from pipeline.serving.server import Settings, run_server
 
