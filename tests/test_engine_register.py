@@ -18,7 +18,7 @@ from pipeline.runtimes.engine_file import sidecar
 from stages.__main__ import main
 from tests.helpers import ROOT, refused
 
-FOREIGN = "not built on this host, or changed since; delete it, or build it again (fmkt build-engine)"
+FOREIGN = "not built on this host, or changed since; delete it, or build it again (build-engine)"
 
 
 @pytest.fixture

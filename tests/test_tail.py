@@ -1,5 +1,6 @@
 """The list of boxes that a graph of fixed shapes makes, against torchvision's own post-processing and an exact one."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,7 @@ def test_the_exported_tail_finds_the_same_and_suits_tensorrt(detector: Detector,
     assert all(all(shape) for shape in shapes), "nothing but the batch is open"
     for major in MAJORS:
         assert check_support(model, major).accepted, check_support(model, major).reasons
+
+
+def test_the_settings_of_a_package_and_the_tail_have_the_same_defaults() -> None:
+    assert PostProcessing(**asdict(Detections())) == PostProcessing()

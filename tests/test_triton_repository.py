@@ -119,7 +119,7 @@ def test_models_for_a_gpu_come_where_there_is_one(
     done = run(package, tmp_path / "out")
     assert files(tmp_path / "out") == model(NAME) | model(f"{NAME}-int8-cpu") | model(f"{NAME}-gpu")
     assert (tmp_path / "out" / f"{NAME}-gpu" / "1/model.onnx").samefile(package / "model.fp16.onnx")
-    assert f"left out: {NAME}-tensorrt: no engine lies in the package; fmkt build-engine builds it" in done.stdout
+    assert f"left out: {NAME}-tensorrt: no engine lies in the package; build-engine builds it" in done.stdout
     plan = add_engine(package)
     assert run(package, tmp_path / "out").exit_code == 0
     assert (tmp_path / "out" / f"{NAME}-tensorrt" / "1/model.plan").samefile(plan)
@@ -140,7 +140,7 @@ def test_of_several_engines_one_is_chosen(package: Path, tmp_path: Path) -> None
     ("about", "words"),
     [
         ({"batch": {"min": 2, "max": 32}}, "model.plan: takes batches of 2 to 32, but "),
-        ({"batch": {"min": 1, "max": 16}}, "promises 1 to 32; build it again with fmkt build-engine --min-batch 1 "),
+        ({"batch": {"min": 1, "max": 16}}, "promises 1 to 32; build it again with build-engine --min-batch 1 "),
         ({"batch": None}, "model.plan: takes batches of None to None"),
         ({"onnx_sha256": "0"}, "model.plan: built from another model.onnx than this package's; delete it"),
         ({"onnx": "model.int4.onnx"}, "model.plan: built from another model.int4.onnx than this package's; delete it"),

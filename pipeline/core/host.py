@@ -73,20 +73,19 @@ def _first_gpu() -> tuple[str | None, str | None, str]:
     """Return (name, compute capability, "") of the first GPU, or (None, None, why there is none)."""
     if count_gpus() == 0:
         return None, None, "no NVIDIA GPU on this host, or no driver for it"
-    pynvml = _pynvml()
-    with _driver():
+    with _driver() as pynvml:
         handle = pynvml.nvmlDeviceGetHandleByIndex(0)
         major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
         return str(pynvml.nvmlDeviceGetName(handle)), f"{major}.{minor}", ""
 
 
 @contextlib.contextmanager
-def _driver() -> Iterator[None]:
-    """Talk to the NVIDIA driver; raises ``pynvml.NVMLError`` where there is none."""
+def _driver() -> Iterator[Any]:
+    """Talk to the NVIDIA driver by the module that is yielded; raises ``pynvml.NVMLError`` where there is none."""
     pynvml = _pynvml()
     pynvml.nvmlInit()
     try:
-        yield
+        yield pynvml
     finally:
         pynvml.nvmlShutdown()
 

@@ -16,7 +16,7 @@ from pipeline.runtimes.engine_file import sidecar
 
 KEY = "engines"
 NEEDED = {"onnx", "onnx_sha256", "sidecar_sha256"}
-AGAIN = "delete it, or build it again (fmkt build-engine)"
+AGAIN = "delete it, or build it again (build-engine)"
 
 
 def register_path() -> Path:
@@ -116,7 +116,7 @@ def sidecar_fault(plan: Path, listed: Mapping[str, Json]) -> str | None:
     """Return a line on what speaks against the sidecar of ``plan``, which is in the list; None: it is as it was."""
     path = sidecar(plan)
     if not path.is_file():
-        return f"{path}: missing; build the engine again (fmkt build-engine)"
+        return f"{path}: missing; build the engine again (build-engine)"
     if sha256(path) != listed[sha256(plan)]["sidecar_sha256"]:
-        return f"{path}: changed since build-engine wrote it; build the engine again (fmkt build-engine)"
+        return f"{path}: changed since build-engine wrote it; build the engine again (build-engine)"
     return None

@@ -126,7 +126,7 @@ def _chosen(package: Package, *, gpu: bool, engine: str | None) -> tuple[dict[st
         if variant.file == ONNX_FILE:
             (source,) = package.verified([onnx.name])
         elif (plan := _engine(package, engine, configs[0])) is None:
-            left_out[name] = "no engine lies in the package; fmkt build-engine builds it on the device that runs it"
+            left_out[name] = "no engine lies in the package; build-engine builds it on the device that runs it"
             continue
         else:
             source = plan
@@ -188,7 +188,7 @@ def _engine(package: Package, wanted: str | None, config: Path) -> Path | None:
     engines = built_engines(package)
     known = ", ".join(sorted(engines)) or "none"
     if wanted is not None and wanted not in engines:
-        raise UserError(f"--engine: got {wanted}, but built here are: {known}; build it with fmkt build-engine")
+        raise UserError(f"--engine: got {wanted}, but built here are: {known}; build it with build-engine")
     if not engines:
         return None
     if wanted is None and len(engines) > 1:
@@ -207,7 +207,7 @@ def _require_batches(plan: Path, batch: object, config: Path) -> None:
     if not isinstance(smallest, int) or not isinstance(largest, int) or smallest > 1 or largest < most:
         raise UserError(
             f"{plan}: takes batches of {smallest} to {largest}, but {config} promises 1 to {most}; build it again "
-            f"with fmkt build-engine --min-batch 1 --max-batch {most}, or leave it out with --no-gpu"
+            f"with build-engine --min-batch 1 --max-batch {most}, or leave it out with --no-gpu"
         )
 
 

@@ -86,10 +86,8 @@ def write_package(
         UserError: a record is missing or damaged.
         GateError: a configuration for Triton does not fit its ONNX file.
     """
-    data, student = (
-        read_record(records.data / "data.json", DescribedDataRecord),
-        read_record(records.student, StudentRecord),
-    )
+    data = read_record(records.data / "data.json", DescribedDataRecord)
+    student = read_record(records.student, StudentRecord)
     calibration = read_record(records.calibration / "calibration.json", CalibrationRecord)
     tradeoff = read_record(records.tradeoff / "tradeoff.json", TradeoffRecord)
     manifest = read_record(records.onnx / MANIFEST, ManifestRecord)

@@ -94,6 +94,9 @@ class StageEntry(Entry):
 
 _TRAINING_OF_TASKS = "pipeline/tasks/*/training.py"
 _MAKING_OF_PRECISIONS = "pipeline/export/onnx/*"
+_REVIEWS_OF_TASKS = ("pipeline/tasks/*/review.py", "pipeline/tasks/*/tiles.py")
+"""What tasks load where a report is made: a better table of mistakes trains no teacher again."""
+_DRAWING_OF_TASKS = "pipeline/tasks/*/drawing.py"
 _NETWORKS_OF_TASKS = (_TRAINING_OF_TASKS, "pipeline/tasks/*/restrictions.py", "models/detection/*")
 """What tasks load where networks are, or where the probe asks which networks there can be."""
 
@@ -122,7 +125,7 @@ STAGES = Table(
         options=(PathOption("--out", "Folder to write: the splits and data.json.", Kind.OUTPUT, "artifacts/data"),),
         params=("base.seed", "prepare_data"),
         facts=("inputs.data",),
-        never_loads=_NETWORKS_OF_TASKS,
+        never_loads=(*_NETWORKS_OF_TASKS, *_REVIEWS_OF_TASKS, _DRAWING_OF_TASKS),
     ),
     StageEntry(
         name="train_teacher",
@@ -138,6 +141,7 @@ STAGES = Table(
         ),
         params=("base", "execution", "train_teacher"),
         facts=("inputs.teacher", "inputs.teacher_classes", "inputs.teacher_network", "inputs.teacher_weights"),
+        never_loads=(*_REVIEWS_OF_TASKS, _DRAWING_OF_TASKS),
     ),
     StageEntry(
         name="distill_student",
@@ -156,6 +160,7 @@ STAGES = Table(
         ),
         params=("base", "distill_student", "execution"),
         facts=("inputs.student_network", "inputs.student_weights"),
+        never_loads=(*_REVIEWS_OF_TASKS, _DRAWING_OF_TASKS),
     ),
     StageEntry(
         name="calibrate_steps",
@@ -172,6 +177,7 @@ STAGES = Table(
             ),
         ),
         params=("base", "calibrate_steps", "detections"),
+        never_loads=(*_REVIEWS_OF_TASKS, _DRAWING_OF_TASKS),
     ),
     StageEntry(
         name="trace_flow",
@@ -191,6 +197,7 @@ STAGES = Table(
             ),
         ),
         params=("base", "calibrate_steps.candidates", "detections"),
+        never_loads=(*_REVIEWS_OF_TASKS, _DRAWING_OF_TASKS),
     ),
     StageEntry(
         name="export_onnx",
@@ -207,6 +214,7 @@ STAGES = Table(
             ),
         ),
         params=("base", "detections", "export_onnx"),
+        never_loads=(*_REVIEWS_OF_TASKS, _DRAWING_OF_TASKS),
     ),
     StageEntry(
         name="measure_tradeoff",
@@ -227,6 +235,7 @@ STAGES = Table(
             "export_onnx.opset",
             "measure_tradeoff",
         ),
+        never_loads=(*_REVIEWS_OF_TASKS, _DRAWING_OF_TASKS),
     ),
     StageEntry(
         name="export_tensorrt",
@@ -243,7 +252,7 @@ STAGES = Table(
         ),
         params=("export_tensorrt",),
         facts=("tensorrt",),
-        never_loads=(_MAKING_OF_PRECISIONS, *_NETWORKS_OF_TASKS),
+        never_loads=(_MAKING_OF_PRECISIONS, *_NETWORKS_OF_TASKS, *_REVIEWS_OF_TASKS, _DRAWING_OF_TASKS),
     ),
     StageEntry(
         name="evaluate",
@@ -274,7 +283,7 @@ STAGES = Table(
         ),
         params=("base.deterministic", "base.device", "base.seed", "detections", "evaluate", "export_onnx.gates"),
         runtimes={name: entry.artifact for name, entry in RUNTIMES.items()},
-        never_loads=(_MAKING_OF_PRECISIONS,),
+        never_loads=(_MAKING_OF_PRECISIONS, *_REVIEWS_OF_TASKS, _DRAWING_OF_TASKS),
     ),
     StageEntry(
         name="report",
@@ -353,6 +362,7 @@ STAGES = Table(
         never_loads=(
             _MAKING_OF_PRECISIONS,
             *_NETWORKS_OF_TASKS,
+            *_REVIEWS_OF_TASKS,
             "pipeline/evaluation/latency_baselines.py",
             "pipeline/tasks/*/truth.py",
         ),

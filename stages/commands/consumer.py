@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from pipeline.package.requirements import EDGE_FILE
 from stages.commands.about import about
 from stages.commands.benchmark import benchmark
 from stages.commands.build_engine import build_engine
@@ -32,4 +33,5 @@ def run() -> None:
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] in OWN:
             raise
-        sys.exit(f"error: the Python package {error.name} is not installed; pip install -r requirements-edge.txt")
+        click.echo(f"error: the Python package {error.name} is not installed; pip install -r {EDGE_FILE}", err=True)
+        sys.exit(2)

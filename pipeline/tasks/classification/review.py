@@ -6,23 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.tasks.base import Confusion, CurvePoint, Gallery, Image, Review, Row, Tile
-from pipeline.tasks.classification.metrics import Labels, Logits, log_softmax
+from pipeline.tasks.classification.image_rows import IMAGE_COLUMNS
 
-IMAGE_COLUMNS = ("file", "truth", "prediction", "probability", "probability_of_truth")
 CLASS_COLUMNS = ("class", "images", "predicted", "precision", "recall", "f1")
 CLASS_NOTE = "On the test split. The recall is the share of the images of the class that are right."
 CURVE_POINTS = 100
 """Of the curve of precision over recall."""
-
-
-def image_rows(names: Sequence[str], logits: Logits, labels: Labels, class_names: Sequence[str]) -> list[Row]:
-    """Return truth and prediction of each image with their probabilities, by ``IMAGE_COLUMNS``."""
-    probabilities = np.exp(log_softmax(logits))
-    rows: list[Row] = []
-    for name, row, right, found in zip(names, probabilities, labels, logits.argmax(axis=1), strict=True):
-        cells = name, class_names[right], class_names[found], f"{row[found]:.6f}", f"{row[right]:.6f}"
-        rows.append(dict(zip(IMAGE_COLUMNS, cells, strict=True)))
-    return rows
 
 
 def review(rows: Sequence[Row], class_names: Sequence[str]) -> Review:

@@ -14,8 +14,8 @@ from pipeline.core.signature import Signature, TensorSpec, image_input
 from pipeline.tasks.base import Classes, GivenClasses, Image, Placement, Prediction, Review, Row, Scores, Tile
 from pipeline.tasks.classification.class_names import find_classes, read_classes
 from pipeline.tasks.classification.doubts import doubts
+from pipeline.tasks.classification.image_rows import IMAGE_COLUMNS, image_rows
 from pipeline.tasks.classification.metrics import log_softmax, score
-from pipeline.tasks.classification.review import IMAGE_COLUMNS, image_rows, review, tile
 from pipeline.tasks.mean_score import MeanScoreTask
 from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale, require_comparable
 
@@ -114,10 +114,14 @@ class Classification(MeanScoreTask):
 
     def review(self, rows: Sequence[Row], class_names: Sequence[str]) -> Review:
         """Return mistakes, precision and recall of each class, and the confusion."""
+        from pipeline.tasks.classification.review import review
+
         return review(rows, class_names)
 
     def tile(self, pixels: Image, row: Row, review: Review) -> Tile:  # noqa: ARG002  (all of it stands in the row)
         """Return the image; under it file, truth and prediction."""
+        from pipeline.tasks.classification.review import tile
+
         return tile(pixels, row)
 
     def card_rows(self, scores: Scores) -> list[tuple[str, str]]:
