@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,8 +84,10 @@ def device(request: pytest.FixtureRequest, package: Path, tmp_path_factory: pyte
     place = tmp_path_factory.mktemp("venv")
     subprocess.run([known[request.param], "-m", "venv", str(place)], check=True)
     python = place / "bin/python"
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", EDGE_FILE]
-    subprocess.run(install, cwd=package, check=True)
+    needed = tmp_path_factory.mktemp("needed") / EDGE_FILE
+    text = REQUIREMENTS[EDGE_FILE]
+    needed.write_text(text if request.param == 0 else text.replace(">=", "=="))  # the oldest take the oldest
+    install(python, needed)
     yield Device(python, package)
     shutil.rmtree(place)
 
@@ -101,9 +105,19 @@ def test_a_signature_is_asked_for_there_too(device: Device, tmp_path: Path) -> N
     assert "signed by me, key ED25519 SHA256:" in found.stdout
 
 
+def install(python: Path, needed: Path) -> None:
+    subprocess.run(
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(needed)], check=True
+    )
+
+
+def save_photo(path: Path) -> Path:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).save(path)
+    return path
+
+
 def test_all_that_a_package_is_for_works_beside_it(device: Device, tmp_path: Path) -> None:
-    photo = tmp_path / "photo.jpg"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).save(photo)
+    photo = save_photo(tmp_path / "photo.jpg")
     verified = device.run("verify")
     assert (verified.returncode, verified.stderr) == (0, "")
     assert "intact" in verified.stdout
@@ -126,6 +140,13 @@ def test_what_a_command_needs_more_is_named(device: Device, words: list[str], na
     assert re.fullmatch(rf"error: the Python package \S+ is not installed; pip install -r {named}.*\n", done.stderr)
 
 
+def test_a_library_that_is_missing_is_named(package: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    done = Device(tmp_path / "venv/bin/python", package).run("verify")
+    assert done.returncode == 2
+    assert re.fullmatch(rf"error: the Python package \S+ is not installed; pip install -r {EDGE_FILE}\n", done.stderr)
+
+
 def test_the_environment_holds_nothing_else(device: Device) -> None:
     listed = subprocess.run(
         [str(device.python), "-m", "pip", "list", "--format", "json"], capture_output=True, check=True
@@ -133,6 +154,24 @@ def test_the_environment_holds_nothing_else(device: Device) -> None:
     names = {entry["name"].lower() for entry in json.loads(listed.stdout)}
     assert {"numpy", "onnxruntime", "pillow"} <= names
     assert not names & {*NOT_ON_DEVICES, "click", "onnx", "fmkt"}
+
+
+def test_it_serves_where_nothing_else_is(package: Path, tmp_path: Path) -> None:
+    subprocess.run([pythons()[-1], "-m", "venv", str(tmp_path / "venv")], check=True)
+    device = Device(tmp_path / "venv/bin/python", package)
+    install(device.python, package / SERVE_FILE)
+    photo = save_photo(tmp_path / "photo.jpg")
+    command = [str(device.python), str(package / ARCHIVE), "serve", "--http-port", "0", "--grpc-port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        events = (json.loads(line) for line in server.stderr)
+        address = next(event["http"] for event in events if event["event"] == "ready")
+        with urllib.request.urlopen(f"http://{address}/predict", photo.read_bytes()) as answered:
+            found = json.load(answered)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+    seen = json.loads(device.run("predict", str(photo), "--json").stdout)
+    assert found == {name: value for name, value in seen.items() if name != "image"}
 
 
 def test_the_same_code_gives_the_same_small_file_with_its_licence(package: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ SOURCES = Path(__file__).with_name("cpp")
 PYTHON_CLIENT = "triton_client.py"
 ASKS = "`tritonclient` over HTTP or gRPC: sends the tensor, to NVIDIA Triton too, or the image file as it is"
 CPP_PROGRAMS = {
-    "onnxruntime_client.cpp": "C++17, ONNX Runtime 1.17 or later",
+    "onnxruntime_client.cpp": "C++17, ONNX Runtime 1.18 or later",
     "tensorrt_client.cpp": "C++17, TensorRT 10.3 to 11: an engine that `build-engine` has built on the GPU itself",
 }
 PICTURE = "picture.hpp"

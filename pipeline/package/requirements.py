@@ -6,7 +6,7 @@ ENGINE_FILE = "requirements-build-engine.txt"
 EDGE = """\
 # What predict, verify, benchmark, about and triton-repository need; on a GPU onnxruntime-gpu in place of onnxruntime.
 numpy>=1.26
-onnxruntime>=1.17
+onnxruntime>=1.18
 pillow>=11
 """
 REQUIREMENTS = {
@@ -25,7 +25,7 @@ uvloop>=0.21
 # What build-engine needs beside TensorRT: pip install 'tensorrt>=10.3'; on JetPack apt-get install python3-libnvinfer.
 -r {EDGE_FILE}
 nvidia-ml-py>=12
-onnx>=1.17
+onnx>=1.19
 polygraphy>=0.49.26
 """,
 }

@@ -1,4 +1,4 @@
-// What is on a picture, by ONNX Runtime's C++ API (1.17 or later). From the folder clients of the package:
+// What is on a picture, by ONNX Runtime's C++ API (1.18 or later). From the folder clients of the package:
 //
 //     g++ -std=c++17 -O2 onnxruntime_client.cpp -o client -I ORT/include -L ORT/lib -lonnxruntime -Wl,-rpath,ORT/lib
 //     ./client ../model.onnx image.ppm
