@@ -371,7 +371,7 @@ def test_the_pipeline_s_image_says_what_is_wrong_with_a_clone(image: Path, clone
     (tmp_path / "empty").mkdir()
     code, output = enter(image, tmp_path / "empty", "make", "repro")
     assert (code, output.count("\n")) == (2, 1)
-    assert "-v /path/to/the/clone:/work" in output
+    assert "-v /path/to/the/clone:/project" in output
     (clone / "requirements.lock").write_text("numpy==1\n")
     code, output = enter(image, clone, "make", "repro")
     assert (code, output.count("\n")) == (2, 1)
