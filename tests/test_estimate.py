@@ -2,13 +2,17 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from pipeline.distillation.teacher_loss import FrozenTeacher
 from pipeline.params.schema import load_params
+from pipeline.preflight import estimate
 from pipeline.preflight.estimate import estimate_trainings
+from pipeline.training.step import TrainingStep
 from stages.__main__ import main
 from tests.bench import Bench
 from tests.helpers import refused, write_params
@@ -76,9 +80,30 @@ def test_without_prepared_data_it_says_how_to_have_them(tmp_path: Path, params_f
     refused(CliRunner().invoke(main, words), "nowhere: holds no prepared data; run dvc repro prepare_data first")
 
 
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a step take a second, and the teacher three more where it computes: a busy host changes nothing."""
+    seconds = 0
+
+    def taking(function: Any, duration: int) -> Any:
+        def call(*arguments: Any) -> Any:
+            nonlocal seconds
+            seconds += duration
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(TrainingStep, "__call__", taking(TrainingStep.__call__, 1))
+    monkeypatch.setattr(FrozenTeacher, "targets", taking(FrozenTeacher.targets, 3))
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: float(seconds)))
+
+
+@pytest.mark.usefixtures("counted")
 def test_stored_logits_cost_the_teacher_in_the_first_epochs_alone(bench: Bench) -> None:
     changes = {"train_teacher__backbone": "resnet56", "distill_student__training__epochs": 40}
     at_each_step, stored = (estimates(bench, **changes, distill_student__stored_views=views)[1] for views in (None, 1))
     assert (at_each_step.num_steps, stored.num_steps) == (40, 40 * 2), "what comes again leaves no image out"
     assert stored.seconds / stored.num_steps < 0.7 * at_each_step.seconds / at_each_step.num_steps
+    assert at_each_step.seconds == 40 * (1 + 3)
+    assert stored.seconds == 80 + 3 * 2, "the teacher computes in the two steps of the first epoch"
     assert not list(bench.folder.rglob("view-*"))
