@@ -1,5 +1,6 @@
 """Fixtures shared by the tests."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from tests.helpers import write_params
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; what tests start inherits it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # as within `make test`; a make that a test starts is nobody's part
+    os.environ.pop(name, None)
 
 
 @pytest.fixture(autouse=True)
