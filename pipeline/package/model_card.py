@@ -46,9 +46,10 @@ With Python 3.10 or later, and nothing of the project:
 ```bash
 pip install -r requirements-edge.txt
 python fmkt.pyz verify
-python fmkt.pyz predict image.png
+python fmkt.pyz predict ../image.png
 ```
 
+Keep pictures, results and Python environments out of this folder: `verify` refuses what its sums do not list.
 `python fmkt.pyz --help` names the other commands. In a program of your own:
 
 ```python

@@ -103,8 +103,11 @@ async def refused(_: Request, error: RefusalError) -> Response:
 
 async def no_route(request: Request, error: HTTPException) -> Response:
     """Answer a request for a path or with a method that does not exist."""
-    text = f"{request.method} {request.url.path[:200]}: {error.detail}"
-    return answer({"error": text}, error.status_code, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    allowed = headers.get("Allow")
+    hint = "GET / names the paths" if allowed is None else f"it takes {allowed}"
+    text = f"{request.method} {request.url.path[:200]}: {error.detail}; {hint}"
+    return answer({"error": text}, error.status_code, headers)
 
 
 async def failed(_: Request, error: Exception) -> Response:
