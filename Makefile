@@ -38,8 +38,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@echo "created $(VENV); to use it in this shell: source $(BIN)/activate"
 
 repro: $(INSTALLED) trusted  ## run what changed of the pipeline, then print the summary
-	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock  # empty, as a killed DVC may leave it: no other can read it
-	@dvc repro
+	@python -m stages repair
+	@dvc repro; code=$$?; python -m stages settle && exit $$code
 	@python -m stages summary
 
 trusted:

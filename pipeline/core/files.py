@@ -7,11 +7,13 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.durable import make_folder, sync, sync_tree
 from pipeline.core.errors import BusyError, UserError, written_file
 
 Json = dict[str, Any]
@@ -22,12 +24,13 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     """Yield a fresh folder beside ``target`` that takes its place when the block ends well, and is removed otherwise.
 
     A killed run leaves ``target`` whole: as it was, or, in the instant between two renames, to be put back by the next
-    run. What a killed run left behind goes with the next one.
+    run. What a killed run left behind goes with the next one. When the block has ended, a power cut takes nothing of it.
 
     Raises:
         BusyError: another process is writing the same folder.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with written_file(target):
+        make_folder(target.parent)
     work, old = (target.with_name(f".{target.name}.{role}") for role in ("partial", "replaced"))
     with exclusive(target):
         if old.exists() and not target.exists():
@@ -38,9 +41,11 @@ def replaced_folder(target: Path) -> Iterator[Path]:
             with written_file(target, work=work):
                 work.mkdir()
                 yield work
+                sync_tree(work)
                 if target.exists():
                     target.rename(old)
                 work.rename(target)
+                sync(target.parent)
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -58,9 +63,9 @@ def exclusive(target: Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         BusyError: another process holds it.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     path = target.with_name(f".{target.name}.lock")
     with written_file(target, work=path):
+        make_folder(target.parent)
         lock = path.open("w")
     with lock:
         try:
@@ -72,25 +77,42 @@ def exclusive(target: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` under a temporary name, then rename it to ``path``.
+    """Write ``data`` under a temporary name, then rename it to ``path``; a power cut takes nothing of it then.
+
+    What a killed process left of the same file goes first.
 
     Raises:
         UserError: something else than a plain file is there, such as a device, in whose place a file would come.
     """
     if path.exists() and not path.is_file():
         raise UserError(f"{path}: is no plain file; give another path to write to")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    with written_file(path):
+        make_folder(path.parent)
+    begins = f".{path.name}.partial-"
+    _remove_leftovers(path.parent, begins)
+    work = path.with_name(begins + secrets.token_hex(4))
     try:
         with written_file(path, work=work):
-            with work.open("wb") as file:
+            with work.open("xb") as file:
+                with contextlib.suppress(OSError):  # without locks nothing is ever taken for a leftover
+                    fcntl.flock(file, fcntl.LOCK_EX)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            work.replace(path)
+                work.replace(path)
+            sync(path.parent)
     finally:
         with contextlib.suppress(OSError):  # what it was stopped by is said, not what hinders to clear up
             work.unlink()
+
+
+def _remove_leftovers(folder: Path, begins: str) -> None:
+    """Remove the files in ``folder`` whose names begin so, but those that a process is writing."""
+    with contextlib.suppress(OSError):
+        for path in [Path(entry) for entry in os.scandir(folder) if entry.name.startswith(begins)]:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
