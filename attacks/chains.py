@@ -18,8 +18,18 @@ from pipeline.params.presets import render_preset
 from pipeline.preflight.stage_table import STAGES, Kind, PathOption, command_line
 
 ROOT = Path(__file__).parent.parent
-COPIED = ("models", "pipeline", "stages", "presets", "dvc.yaml", ".dvcignore", ".gitignore")
-COPIED += (".dvc/config", ".dvc/.gitignore", ".dvc/plots")
+COPIED = (
+    "models",
+    "pipeline",
+    "stages",
+    "presets",
+    "dvc.yaml",
+    ".dvcignore",
+    ".gitignore",
+    ".dvc/config",
+    ".dvc/.gitignore",
+    ".dvc/plots",
+)
 SMALL: Mapping[str, Any] = {
     "base.num_threads": 1,
     "prepare_data.max_train_images": 300,
@@ -119,7 +129,9 @@ class Chain:
 
     def environment(self) -> dict[str, str]:
         """Return the variables of a session in which the environment is active; DVC keeps all that it has in ``root``."""
-        kept = {name: value for name, value in os.environ.items() if name not in {"DVC_ROOT", "DVC_STAGE", "PYTHONPATH"}}
+        kept = {
+            name: value for name, value in os.environ.items() if name not in {"DVC_ROOT", "DVC_STAGE", "PYTHONPATH"}
+        }
         names = {f"GIT_{role}_{key}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         return {**kept, **names, "PATH": path, "DVC_SITE_CACHE_DIR": str(self.root / ".dvc/site")}

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from attacks.campaign import Attack, NotHereError, Outcome, refusal
+from attacks.campaign import Attack, NotHereError, Outcome, Verdict, refusal
 from attacks.chains import Chain, digests, outputs, stages
 
 WAYS = ("a full disk", "no inode left", "a limit on the size of files", "few open files")
@@ -61,7 +61,7 @@ def opened() -> Iterator[Attack]:
                 faults, had_room = _tried(chain, place, (name, runtime), way, limits, expected)
             finally:
                 _unmount(place)
-            verdict = "broke" if faults else "harmless" if had_room else "held"
+            verdict: Verdict = "broke" if faults else "harmless" if had_room else "held"
             about = f"{name} {runtime or ''}: room {room}, inodes {inodes}, limits {limits}: {'; '.join(faults)}"
             return Outcome(f"{way}: {name}", verdict, about)
 

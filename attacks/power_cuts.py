@@ -124,14 +124,20 @@ def _gone_on(cut: Cut, place: Path, expected: dict[str, str]) -> Outcome:
     """Run the chain on what ``cut`` left, and compare."""
     with _mounted(cut.disk, place):
         chain = Chain(place / "chain")
-        lost = [f"{stage}: {left} of {had} epochs" for stage, had in cut.epochs.items() if (left := _epochs(chain.root, stage)) < had]
+        lost = [
+            f"{stage}: {left} of {had} epochs"
+            for stage, had in cut.epochs.items()
+            if (left := _epochs(chain.root, stage)) < had
+        ]
         before = chain.digests()
         code, output = chain.repro()
         faults = [f"it ended with {code}: {output[-2000:]}"] if code else [*chain.faults(expected)]
         ran = re.findall(r"Running stage '(.*?)'", output)
         if lost:
             faults.append(f"lost: {', '.join(lost)}")
-        anew = [stage for stage in TRAININGS if stage in ran and f"{stage}" in _trained_anew(output) and stage in cut.epochs]
+        anew = [
+            stage for stage in TRAININGS if stage in ran and f"{stage}" in _trained_anew(output) and stage in cut.epochs
+        ]
         if anew:
             faults.append(f"trained anew: {', '.join(anew)}")
         if cut.kind == "as make repro has ended":

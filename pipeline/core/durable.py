@@ -1,8 +1,9 @@
 """What a power cut cannot take: files and folders brought to the disk, and since when all of a file system has been.
 
 A rename reaches the disk on its own time, and the data of a file on another, so that after a power cut a name may stand
-over an empty file. What this project writes is brought to the disk before and after its rename (``pipeline.core.files``).
-What DVC makes of it afterwards, copies in its cache and in the project, is not: the next stage to start sees to that.
+over an empty file. What this project writes is brought to the disk before and after its rename
+(``pipeline.core.files``). What DVC makes of it afterwards, copies in its cache and in the project, is not: the next
+stage to start sees to that.
 """
 
 import contextlib
@@ -106,7 +107,7 @@ def settling(root: Path, finished: tuple[Path, ...]) -> Iterator[None]:
 
 
 def settled_until(root: Path) -> float:
-    """Return the time up to which all that was written in the project ``root`` is on the disk; 0 where none is known."""
+    """Return the time up to which all that was written in ``root`` is on the disk; 0 where none is known."""
     try:
         return (root / DURABLE).stat().st_mtime
     except OSError:

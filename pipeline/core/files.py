@@ -24,7 +24,7 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     """Yield a fresh folder beside ``target`` that takes its place when the block ends well, and is removed otherwise.
 
     A killed run leaves ``target`` whole: as it was, or, in the instant between two renames, to be put back by the next
-    run. What a killed run left behind goes with the next one. When the block has ended, a power cut takes nothing of it.
+    run. What a killed run left behind goes with the next one. A power cut takes nothing when the block has ended.
 
     Raises:
         BusyError: another process is writing the same folder.

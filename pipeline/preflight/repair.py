@@ -74,7 +74,8 @@ def _is_damaged(path: Path, since: float) -> bool:
 
 
 def _is_whole_lock(path: Path) -> bool:
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         content = YAML(typ="safe").load(path.read_bytes())

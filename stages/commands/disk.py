@@ -1,4 +1,4 @@
-"""``fmkt repair`` and ``fmkt settle``: before and after DVC, for what a power cut could take; ``make repro`` runs both."""
+"""``fmkt repair`` and ``fmkt settle``: before and after DVC, for what a power cut takes; ``make repro`` runs both."""
 
 from pathlib import Path
 
