@@ -1,4 +1,4 @@
-"""A chain to disturb: a copy of this project in a folder of its own whose stages take seconds, and what it must write."""
+"""A chain to disturb: a copy of this project whose stages take seconds, and what it must write."""
 
 import contextlib
 import hashlib
@@ -128,10 +128,9 @@ class Chain:
             raise RuntimeError(output)
 
     def environment(self) -> dict[str, str]:
-        """Return the variables of a session in which the environment is active; DVC keeps all that it has in ``root``."""
-        kept = {
-            name: value for name, value in os.environ.items() if name not in {"DVC_ROOT", "DVC_STAGE", "PYTHONPATH"}
-        }
+        """Return the variables of a session with the environment active; DVC keeps all that it has in ``root``."""
+        not_kept = {"DVC_ROOT", "DVC_STAGE", "PYTHONPATH"}
+        kept = {name: value for name, value in os.environ.items() if name not in not_kept}
         names = {f"GIT_{role}_{key}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         return {**kept, **names, "PATH": path, "DVC_SITE_CACHE_DIR": str(self.root / ".dvc/site")}
@@ -239,7 +238,7 @@ def process_numbers(root: Path) -> list[int]:
 
 
 def processes_in(root: Path) -> list[str]:
-    """Return the command lines of the processes that work in ``root``, a moment after the last one should have ended."""
+    """Return the command lines of the processes that work in ``root``, once they have had time to end."""
     deadline = time.monotonic() + MISSING_SECONDS
     while (numbers := process_numbers(root)) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Disks, inodes and file sizes that run out in the middle of a stage: one line with path and cause, then the same bits."""
+"""What runs out in the middle of a stage, such as disk and inodes: one line with the cause, then the same bits."""
 
 import contextlib
 import random
@@ -42,7 +42,7 @@ def opened() -> Iterator[Attack]:
         chain.run()
         expected = chain.digests()
 
-        def attack(rng: random.Random, folder: Path) -> Outcome:
+        def attack(rng: random.Random, _: Path) -> Outcome:
             name, runtime = rng.choice(stages())
             way = rng.choice(WAYS)
             size = _size_of(chain.root, outputs(name, runtime))
@@ -76,7 +76,7 @@ def _tried(
     limits: dict[int, int],
     expected: dict[str, str],
 ) -> tuple[list[str], bool]:
-    """Run a stage that writes to ``place`` within ``limits``, then without; return what is wrong, and if it had room."""
+    """Run a stage that writes to ``place`` within ``limits``, then without; return the faults, and if it had room."""
     words = chain.stage(*stage, place=place)
     code, output = _run(chain, words, place, limits)
     faults = [fault] if (fault := refusal(code, output)) else []

@@ -22,7 +22,7 @@ from attacks.chains import Chain, process_numbers
 SIZE = "600M"
 MOMENTS = 6
 """Cuts of one run of the chain; one more comes as it has ended."""
-TRAININGS = {"train_teacher": "artifacts/teacher", "distill_student": "artifacts/student"}
+TRAININGS = ("train_teacher", "distill_student")
 
 
 class Cut(NamedTuple):
@@ -31,7 +31,7 @@ class Cut(NamedTuple):
     kind: str
     disk: Path
     epochs: dict[str, int]
-    """Of each training that had begun: how many had ended, all where its output was there."""
+    """Of each training that has checkpoints: how many had ended."""
 
 
 @contextlib.contextmanager
@@ -76,8 +76,8 @@ def _cuts(rng: random.Random, disk: Path, place: Path, expected: dict[str, str])
             time.sleep(rng.uniform(0, 0.3 if between else 2))
             if process.poll() is None:
                 cuts.append(_cut(chain, disk, "as DVC keeps what a stage wrote" if between else "in a stage", number))
-        if process.wait():
-            raise RuntimeError(log.read_text(errors="replace"))
+        if code := process.wait():
+            raise RuntimeError(f"the chain ended with {code}: {log.read_text(errors='replace')}")
         cuts.append(_cut(chain, disk, "as dvc repro has ended", MOMENTS))
         chain.call("python", "-m", "stages", "settle")
         cuts.append(_cut(chain, disk, "as make repro has ended", MOMENTS + 1))
@@ -106,7 +106,7 @@ def _cut(chain: Chain, disk: Path, kind: str, number: int) -> Cut:
         before = -1
         while before != disk.stat().st_mtime_ns:  # else what was written meanwhile is in half of the copy
             before = disk.stat().st_mtime_ns
-            shutil.copyfile(disk, copy)
+            subprocess.run(["cp", "--sparse=always", str(disk), str(copy)], check=True)
         return Cut(kind, copy, {stage: epochs for stage in TRAININGS if (epochs := _epochs(chain.root, stage))})
     finally:
         for pid in stopped:
@@ -124,22 +124,16 @@ def _gone_on(cut: Cut, place: Path, expected: dict[str, str]) -> Outcome:
     """Run the chain on what ``cut`` left, and compare."""
     with _mounted(cut.disk, place):
         chain = Chain(place / "chain")
-        lost = [
-            f"{stage}: {left} of {had} epochs"
-            for stage, had in cut.epochs.items()
-            if (left := _epochs(chain.root, stage)) < had
-        ]
+        left = {stage: _epochs(chain.root, stage) for stage in cut.epochs}
+        lost = [f"{stage}: {left[stage]} of {had} epochs" for stage, had in cut.epochs.items() if left[stage] < had]
         before = chain.digests()
         code, output = chain.repro()
         faults = [f"it ended with {code}: {output[-2000:]}"] if code else [*chain.faults(expected)]
         ran = re.findall(r"Running stage '(.*?)'", output)
         if lost:
             faults.append(f"lost: {', '.join(lost)}")
-        anew = [
-            stage for stage in TRAININGS if stage in ran and f"{stage}" in _trained_anew(output) and stage in cut.epochs
-        ]
-        if anew:
-            faults.append(f"trained anew: {', '.join(anew)}")
+        if anew := cut.epochs.keys() & _begun_anew(output):
+            faults.append(f"trained anew: {', '.join(sorted(anew))}")
         if cut.kind == "as make repro has ended":
             if ran != ["probe_environment"]:
                 faults.append(f"ran again: {', '.join(ran)}")
@@ -150,8 +144,8 @@ def _gone_on(cut: Cut, place: Path, expected: dict[str, str]) -> Outcome:
     return Outcome(f"cut {cut.kind}", "broke" if faults else "held", f"{'; '.join(faults)} [{repaired}]")
 
 
-def _trained_anew(output: str) -> set[str]:
-    """Return the trainings in ``output`` that did not go on where they were."""
+def _begun_anew(output: str) -> set[str]:
+    """Return the stages in ``output`` that ran and did not go on where they were."""
     parts = re.split(r"Running stage '(.*?)'", output)
     return {name for name, said in zip(parts[1::2], parts[2::2], strict=True) if "going on after its epoch" not in said}
 
