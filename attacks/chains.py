@@ -125,7 +125,7 @@ class Chain:
         """
         code, output = self.repro()
         if code:
-            raise RuntimeError(output)
+            raise RuntimeError(f"the chain ended with {code}: {output}")
 
     def environment(self) -> dict[str, str]:
         """Return the variables of a session with the environment active; DVC keeps all that it has in ``root``."""
@@ -165,7 +165,7 @@ class Chain:
         first, words = self.call(python, "-m", "stages", "repair")
         second, output = self.call("dvc", "repro")
         third, settled = self.call(python, "-m", "stages", "settle")
-        return max(first, second, third), words + output + settled
+        return first or second or third, words + output + settled
 
     def digests(self) -> dict[str, str]:
         """Return the digest of each file that is compared, by its name."""

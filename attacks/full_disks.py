@@ -7,8 +7,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from attacks.campaign import Attack, NotHereError, Outcome, Verdict, refusal
+from attacks.campaign import Attack, Outcome, Verdict, refusal
 from attacks.chains import Chain, digests, outputs, stages
+from attacks.mounts import call, keep_mounts_private, mounted
 
 WAYS = ("a full disk", "no inode left", "a limit on the size of files", "few open files")
 CAUSES = {
@@ -34,11 +35,10 @@ def opened() -> Iterator[Attack]:
     Raises:
         NotHereError: this user may not mount.
     """
+    keep_mounts_private()
     with Chain.temporary() as chain:
         place = chain.root.parent / "disk"
         place.mkdir()
-        _mount(place, PLENTY)
-        _unmount(place)
         chain.run()
         expected = chain.digests()
 
@@ -56,11 +56,8 @@ def opened() -> Iterator[Attack]:
                 limits[resource.RLIMIT_FSIZE] = rng.randrange(1, max(2, size))
             else:
                 limits[resource.RLIMIT_NOFILE] = rng.randrange(*FILES)
-            _mount(place, room, inodes)
-            try:
+            with mounted("attack", place, "-t", "tmpfs", "-o", f"size={room},nr_inodes={inodes}"):
                 faults, had_room = _tried(chain, place, (name, runtime), way, limits, expected)
-            finally:
-                _unmount(place)
             verdict: Verdict = "broke" if faults else "harmless" if had_room else "held"
             about = f"{name} {runtime or ''}: room {room}, inodes {inodes}, limits {limits}: {'; '.join(faults)}"
             return Outcome(f"{way}: {name}", verdict, about)
@@ -87,7 +84,7 @@ def _tried(
         left = [path.name for path in place.rglob("*") if path.is_file() and not _may_stay(path.relative_to(place))]
         if left:
             faults.append(f"left over: {', '.join(sorted(left))}")
-    _call("mount", "-o", f"remount,size={PLENTY},nr_inodes=0", str(place))
+    call("mount", "-o", f"remount,size={PLENTY},nr_inodes=0", str(place))
     again, output = _run(chain, words, place, {})
     if again:
         faults.append(f"with room it ended with {again}: {output[-1500:]}")
@@ -122,21 +119,3 @@ def _size_of(root: Path, names: list[str]) -> int:
     """Return the bytes of the files ``names`` and of those in the folders ``names``."""
     tops = [root / name for name in names]
     return sum(file.stat().st_size for top in tops for file in [top, *top.rglob("*")] if file.is_file())
-
-
-def _mount(place: Path, room: int, inodes: int = 0) -> None:
-    """Mount an empty file system of ``room`` bytes on ``place``; 0 inodes are as many as wanted."""
-    _call("mount", "-t", "tmpfs", "-o", f"size={room},nr_inodes={inodes}", "attack", str(place))
-
-
-def _unmount(place: Path) -> None:
-    _call("umount", "--lazy", str(place))
-
-
-def _call(*words: str) -> None:
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise NotHereError(f"no program {words[0]}") from error
-    if done.returncode:
-        raise NotHereError(f"this user may not mount file systems ({done.stderr.strip()})")

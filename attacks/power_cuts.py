@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from attacks.campaign import Attack, NotHereError, Outcome
+from attacks.campaign import Attack, Outcome
 from attacks.chains import Chain, process_numbers
+from attacks.mounts import call, keep_mounts_private, mounted
 
 SIZE = "600M"
 MOMENTS = 6
@@ -41,6 +42,7 @@ def opened() -> Iterator[Attack]:
     Raises:
         NotHereError: this user may not mount.
     """
+    keep_mounts_private()
     folder = Path(os.environ["TMPDIR"], "power")
     disk, place = folder / "disk", folder / "mounted"
     place.mkdir(parents=True)
@@ -159,23 +161,7 @@ def _mounted(disk: Path, place: Path, *, new: bool = False) -> Iterator[None]:
     """
     if new:
         disk.unlink(missing_ok=True)
-        _call("truncate", f"--size={SIZE}", str(disk))
-        _call("mkfs.ext4", "-q", "-F", str(disk))
-    _call("mount", "-o", "loop,commit=1", str(disk), str(place))
-    try:
+        call("truncate", f"--size={SIZE}", str(disk))
+        call("mkfs.ext4", "-q", "-F", str(disk))
+    with mounted(str(disk), place, "-o", "loop,commit=1"):
         yield
-    finally:
-        deadline = time.monotonic() + 30
-        while subprocess.run(["umount", str(place)], capture_output=True, check=False).returncode:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{place} is still in use")
-            time.sleep(0.1)
-
-
-def _call(*words: str) -> None:
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise NotHereError(f"no program {words[0]}") from error
-    if done.returncode:
-        raise NotHereError(f"this user may not mount file systems ({done.stderr.strip()})")
