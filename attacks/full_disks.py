@@ -20,12 +20,12 @@ CAUSES = {
 }
 PLENTY = 512 * 2**20
 """Bytes with which every stage ends well."""
-INODES = 64
-"""More than a stage with files of a few inodes makes; so few that they can be drawn."""
-FILES = (12, 40)
-"""Open files allowed: from too few to start to nearly enough."""
+INODES = 24
+"""About as many as the stages with the most files need."""
+FILES = (6, 24)
+"""Open files allowed: from hardly enough to start to nearly enough."""
 STAYS = (".checkpoints", ".cache", ".dvc")
-"""What a failed stage may leave for the next one, beside lock files and folders."""
+"""What a failed stage may leave for the next one, beside lock files, folders, and files that it had written whole."""
 
 
 @contextlib.contextmanager
@@ -74,21 +74,22 @@ def _tried(
     expected: dict[str, str],
 ) -> tuple[list[str], bool]:
     """Run a stage that writes to ``place`` within ``limits``, then without; return the faults, and if it had room."""
-    words = chain.stage(*stage, place=place)
+    words, tops = chain.stage(*stage, place=place), outputs(*stage)
     code, output = _run(chain, words, place, limits)
     faults = [fault] if (fault := refusal(code, output)) else []
     if code and not faults:
         said = output.strip().splitlines()[-1]
         if not said.startswith("error: ") or not any(cause in said for cause in CAUSES[way]):
             faults.append(f"does not say why: {output[-500:]}")
-        left = [path.name for path in place.rglob("*") if path.is_file() and not _may_stay(path.relative_to(place))]
+        left = [
+            path.name for path in place.rglob("*") if path.is_file() and not _may_stay(path.relative_to(place), tops)
+        ]
         if left:
             faults.append(f"left over: {', '.join(sorted(left))}")
     call("mount", "-o", f"remount,size={PLENTY},nr_inodes=0", str(place))
     again, output = _run(chain, words, place, {})
     if again:
         faults.append(f"with room it ended with {again}: {output[-1500:]}")
-    tops = outputs(*stage)
     wanted = {name: digest for name, digest in expected.items() if any(Path(name).is_relative_to(top) for top in tops)}
     found = digests(place)
     if different := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
@@ -110,9 +111,9 @@ def _run(chain: Chain, words: list[str], place: Path, limits: dict[int, int]) ->
     return done.returncode, done.stdout + done.stderr
 
 
-def _may_stay(path: Path) -> bool:
-    """Return whether a failed stage may leave ``path``: a lock file, a checkpoint, what an epoch has written."""
-    return path.parts[0] in STAYS or path.name.endswith(".lock") or path.name.endswith("_history.csv")
+def _may_stay(path: Path, tops: list[str]) -> bool:
+    """Return whether a stage that failed, and writes ``tops``, may leave the file ``path``."""
+    return path.parts[0] in STAYS or path.name.endswith(".lock") or path.as_posix() in tops
 
 
 def _size_of(root: Path, names: list[str]) -> int:

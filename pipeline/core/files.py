@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def replaced_folder(target: Path) -> Iterator[Path]:
             with written_file(target, work=work):
                 work.mkdir()
                 yield work
+                _keep_to_umask(work)
                 sync_tree(work)
                 if target.exists():
                     target.rename(old)
@@ -51,6 +53,17 @@ def replaced_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
             if old.exists() and not target.exists():
                 old.rename(target)
+
+
+def _keep_to_umask(folder: Path) -> None:
+    """Give what was written in ``folder`` the rights that the user's umask leaves; some libraries give their own."""
+    allowed = stat.S_IMODE(folder.stat().st_mode)
+    for path in folder.rglob("*"):
+        facts = path.lstat()
+        if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:  # a second name stands for another's file
+            wanted = allowed & (0o777 if facts.st_mode & stat.S_IXUSR else 0o666)
+            if stat.S_IMODE(facts.st_mode) != wanted:
+                path.chmod(wanted)
 
 
 @contextlib.contextmanager

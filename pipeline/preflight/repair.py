@@ -20,6 +20,8 @@ CACHE_MODE = 0o444
 ABANDONED_SECONDS = 3600
 """A temporary file in the cache that nobody has written to for so long was left by a process that was killed."""
 LOCK = "dvc.lock"
+FILE_TYPES = {"path": str, "hash": str, "md5": str, "size": int, "nfiles": int, "isexec": bool}
+"""Of what DVC knows of a file; the beginning of a digest may look like a number."""
 
 
 def repair(root: Path) -> Iterator[str]:
@@ -81,7 +83,22 @@ def _is_whole_lock(path: Path) -> bool:
         content = YAML(typ="safe").load(path.read_bytes())
     except (YAMLError, UnicodeDecodeError):
         return False
-    return isinstance(content, dict) and {"schema", "stages"} <= set(content)
+    if not (isinstance(content, dict) and "schema" in content and isinstance(content.get("stages"), dict)):
+        return False
+    return all(map(_is_whole_stage, content["stages"].values()))
+
+
+def _is_whole_stage(stage: object) -> bool:
+    """Return whether an entry of dvc.lock has what DVC asks of one; the last may end anywhere."""
+    if not isinstance(stage, dict) or not isinstance(stage.get("cmd"), str | list) or None in stage.values():
+        return False
+    return all(_is_whole_file(entry) for kind in ("deps", "outs") for entry in stage.get(kind, []))
+
+
+def _is_whole_file(entry: object) -> bool:
+    if not isinstance(entry, dict) or "path" not in entry:
+        return False
+    return all(isinstance(value, FILE_TYPES.get(name, object)) for name, value in entry.items())
 
 
 def _repair_rwlock(path: Path) -> Iterator[str]:
