@@ -4,4 +4,29 @@ from collections.abc import Mapping
 
 from attacks.campaign import Campaign
 
-CAMPAIGNS: Mapping[str, Campaign] = {}
+CAMPAIGNS: Mapping[str, Campaign] = {
+    "kills": Campaign(
+        "SIGKILL at a random moment in every stage, run by itself or by DVC; then the same command again",
+        cases=200,
+        short=1,
+        seconds=900,
+        opened="attacks.kills:opened",
+        alone=True,
+    ),
+    "full_disks": Campaign(
+        "disks, inodes, sizes and numbers of files that run out in the middle of a stage; then room again",
+        cases=100,
+        short=2,
+        seconds=600,
+        opened="attacks.full_disks:opened",
+        alone=True,
+    ),
+    "power_cuts": Campaign(
+        "the chain's file system as a power cut leaves it at a random moment; then make repro",
+        cases=40,
+        short=1,
+        seconds=1800,
+        opened="attacks.power_cuts:opened",
+        alone=True,
+    ),
+}
