@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -33,7 +34,7 @@ LARGEST = 1000
 SIZE = 32
 RARELY = 0.03
 ROTATED = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"
-SOURCES = (
+SOURCES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("JPEG", "RGB", {}), ("JPEG", "L", {}), ("JPEG", "CMYK", {}), ("JPEG", "RGB", {"progressive": True}),
     ("JPEG", "RGB", {"restart_marker_rows": 1, "exif": ROTATED}),
     ("PNG", "RGB", {}), ("PNG", "RGBA", {}), ("PNG", "P", {}), ("PNG", "1", {}), ("PNG", "I;16", {}),
@@ -177,7 +178,7 @@ def attack(rng: random.Random, folder: Path, started: Path) -> Outcome:
             return Outcome(kind, "broke", f"{what}, {way}: {traceback.format_exc()[-2000:]}")
         else:
             pixels = np.asarray(image)
-            if (pixels.dtype, pixels.shape) != (np.uint8, (SIZE, SIZE, 3)):
+            if pixels.dtype != np.uint8 or pixels.shape != (SIZE, SIZE, 3):
                 return Outcome(kind, "broke", f"{what}, {way}: {pixels.dtype} {pixels.shape}")
             read += 1
     if (grown := peak.grown()) > LARGEST:

@@ -12,4 +12,18 @@ CAMPAIGNS: Mapping[str, Campaign] = {
         seconds=120,
         opened="attacks.images:opened",
     ),
+    "archives": Campaign(
+        "archives of images: bytes damaged, members that lie, lead elsewhere, or are no files, bombs",
+        cases=4_000,
+        short=300,
+        seconds=120,
+        opened="attacks.archives:opened",
+    ),
+    "weights": Campaign(
+        "files of weights: headers, pickles, containers and tensors changed, calls put into them",
+        cases=8_000,
+        short=150,
+        seconds=120,
+        opened="attacks.weights:opened",
+    ),
 }
