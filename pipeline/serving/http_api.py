@@ -246,7 +246,7 @@ class Endpoints:
         body, encoding = await read_body(request, limit, self.service.arriving(entry)), _encoding(request)
         read = functools.partial(decompressed, body, encoding, limit)
         file = await self.service.read(read, entry.deadline, is_brief=not encoding)
-        return await self.service.predict(model, file, entry, **asked)
+        return await self.service.predict(model, bytes(file), entry, **asked)
 
 
 EXAMPLE = "curl --data-binary @image.jpg"
@@ -306,7 +306,7 @@ def _encoding(request: Request) -> str:
 
 async def read_body(
     request: Request, max_bytes: int, arrival: Arrival, beyond: Callable[[int], RefusalError] = too_large
-) -> bytes:
+) -> bytearray:
     """Return the body of ``request``, reading no more than ``max_bytes``.
 
     Args:
@@ -318,15 +318,14 @@ async def read_body(
     declared = request.headers.get("content-length", "0")
     if not declared.isdigit() or len(declared) > 19 or int(declared) > max_bytes:
         raise beyond(max_bytes)
-    parts, size, loop = [], 0, asyncio.get_running_loop()
+    body, loop = bytearray(), asyncio.get_running_loop()
     try:
         async with arrival:
             async for part in request.stream():
-                parts.append(part)
-                size += len(part)
-                if size > max_bytes:
+                body += part
+                if len(body) > max_bytes:
                     raise beyond(max_bytes)
                 arrival.heard = loop.time()
     except ClientDisconnect as error:
         raise invalid("the connection broke off before the body was complete") from error
-    return b"".join(parts)
+    return body

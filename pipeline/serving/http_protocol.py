@@ -18,10 +18,12 @@ HEAD_BYTES = 2**14
 """Of a head; also of what stands between two pieces of a body, and behind it (chunk extensions, trailers)."""
 HEAD_SECONDS = 10.0
 """From the first byte of a head to its last; also from a connection's start to the end of its first head."""
-PIPELINED = 16
+PIPELINED = 4
 """Requests that may lie behind the one that is being answered."""
 LINGER_SECONDS = 10.0
 """For which a refused body is read on, so that its client comes to read the answer."""
+LINGER_PAUSE = 0.01
+"""Seconds between two pieces of it."""
 CLOSING_SECONDS = 10.0
 """For which a client may take nothing of an answer."""
 EXPECTING_SECONDS = 1.0
@@ -147,11 +149,18 @@ class GuardedProtocol(HttpToolsProtocol):
             self._early += data
             return
         if self._lingering or self._deaf:
-            self._may_drop -= len(data)
-            if self._may_drop < 0:
-                self.transport.close_now()
+            self._dropped(len(data))
         if not self._deaf:
             self._parse(data)
+
+    def _dropped(self, size: int) -> None:
+        """Read on slowly, and not for ever, so that this costs others little."""
+        self._may_drop -= size
+        if self._may_drop < 0:
+            self.transport.close_now()
+        else:
+            self.flow.pause_reading()
+            self.loop.call_later(LINGER_PAUSE, self.flow.resume_reading)
 
     def _parse(self, data: bytes) -> None:
         if not self._in_message and not self._idle_bytes and self.deadline == NEVER and not self._is_answering:

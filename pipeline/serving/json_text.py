@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
@@ -15,14 +16,24 @@ MAX_PARTS = 2**16
 """Lists, objects and texts of a document: each takes far more memory than text, and a request needs few."""
 BRIEF = 2**16
 """Bytes that are parsed within a millisecond or two."""
-PIECE = 2**16
+PIECE = 2**14
 """Bytes of numbers that are parsed at a time: Python's parser lets no other thread run meanwhile."""
 
+PAUSE = 0.0005
+"""Seconds between two pieces, in which nothing asks for Python's lock."""
 SHORT = 16
 """Elements below which a list stays one, such as a shape."""
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-_OPENING = (ord("["), ord("{"))
+_TOKEN = re.compile(rb'[ \t\r\n]+|[^"\[\]{}]+|"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_SPACE = b" \t\r\n"
+_OPENING, _CLOSING, _OTHERS = b"[{", b"]}", b'{}"'
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 class Numbers(NamedTuple):
@@ -59,10 +70,6 @@ def _loads(text: bytes, parse_constant: Callable[[str], Any]) -> Any:
         raise ValueError(str(error)) from error
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
 def _require_shallow(text: bytes) -> None:
     depth = 0
     for token in _TOKEN.finditer(text):
@@ -71,7 +78,7 @@ def _require_shallow(text: bytes) -> None:
             depth += 1
             if depth > MAX_DEPTH:
                 raise ValueError(f"lists and objects lie in each other more than {MAX_DEPTH} deep")
-        elif first != ord('"'):
+        elif first in _CLOSING:
             depth -= 1
 
 
@@ -80,12 +87,15 @@ def _read_in_pieces(text: bytes) -> Any:
 
     In the text that is left, NaN stands for each: it is no JSON, so that no other can be there.
     """
-    frame, end = bytearray(), 0
+    frame, end, paused = bytearray(), 0, 0
     found: list[Numbers | list[Any]] = []
     for start, stop in _lists(text):
         frame += text[end:start] + b"NaN"
         found.append(_read_numbers(text, start + 1, stop - 1))
         end = stop
+        if end > paused + PIECE:
+            time.sleep(PAUSE)
+            paused = end
     frame += text[end:]
     left = iter(found)
 
@@ -100,15 +110,19 @@ def _read_in_pieces(text: bytes) -> Any:
 
 def _lists(text: bytes) -> Iterator[tuple[int, int]]:
     """Yield where lists that hold neither texts nor lists nor objects begin and end."""
-    opened = None
+    opened, holds_more = -1, False
     for token in _TOKEN.finditer(text):
         first = text[token.start()]
         if first == ord("["):
-            opened = token.start()
-        else:
-            if first == ord("]") and opened is not None and text[opened + 1 : token.start()].strip():
+            opened, holds_more = token.start(), False
+        elif first == ord("]"):
+            if opened >= 0 and holds_more:
                 yield opened, token.end()
-            opened = None
+            opened = -1
+        elif first in _OTHERS:
+            opened = -1
+        elif first not in _SPACE:
+            holds_more = True
 
 
 def _read_numbers(text: bytes, start: int, stop: int) -> Numbers | list[Any]:
@@ -117,7 +131,7 @@ def _read_numbers(text: bytes, start: int, stop: int) -> Numbers | list[Any]:
     while start <= stop:
         end = text.find(b",", start + PIECE, stop)
         end = stop if end < 0 else end
-        piece = _loads(b"[" + text[start:end] + b"]", _refuse_constant)
+        piece = _DECODER.decode("[" + text[start:end].decode() + "]")
         if not piece:
             raise ValueError("a value is missing beside a comma")
         if end == stop and not arrays and len(piece) < SHORT:
@@ -126,6 +140,8 @@ def _read_numbers(text: bytes, start: int, stop: int) -> Numbers | list[Any]:
         kinds |= new
         arrays.append(_array(piece, new))
         start = end + 1
+        if start <= stop:
+            time.sleep(PAUSE)
     return Numbers(frozenset(kinds), np.concatenate(arrays))
 
 

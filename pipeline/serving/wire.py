@@ -26,7 +26,7 @@ WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 Kind = TypeVar("Kind")
 
 
-def decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
+def decompressed(body: bytes | bytearray, encoding: str, max_bytes: int) -> bytes | bytearray:
     """Return ``body``, which a client compressed by ``encoding``, without ever holding more than ``max_bytes`` of it.
 
     Raises:
@@ -62,7 +62,7 @@ def too_much_json(max_bytes: int) -> RefusalError:
     )
 
 
-def read_json(text: bytes | memoryview, max_bytes: int) -> dict[str, Any]:
+def read_json(text: bytes | bytearray | memoryview, max_bytes: int) -> dict[str, Any]:
     """Return the JSON object in ``text``, as `read_document` reads it.
 
     Raises:
@@ -80,7 +80,7 @@ def read_json(text: bytes | memoryview, max_bytes: int) -> dict[str, Any]:
 
 
 def read_request(
-    body: bytes, header_length: str | None, model: str, version: str, *, max_json_bytes: int
+    body: bytes | bytearray, header_length: str | None, model: str, version: str, *, max_json_bytes: int
 ) -> InferRequest:
     """Return the request in ``body``, whose JSON takes ``header_length`` bytes, or all of them.
 
