@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.flow import FixedFlow, FlowTransfer, at_each_step
-from models.folding import CollapsedFlow, FoldedFlow, is_collapsible, is_foldable
-from models.integrate import Trajectory
-from models.meta_encoder import Conditioning, MetaEncoder
-from models.narrow_flow import CollapsedNarrowFlow, NarrowFlow
-from models.students import FlowStudent, SampledStudent
+from .flow import FixedFlow, FlowTransfer, at_each_step
+from .folding import CollapsedFlow, FoldedFlow, is_collapsible, is_foldable
+from .integrate import Trajectory
+from .meta_encoder import Conditioning, MetaEncoder
+from .narrow_flow import CollapsedNarrowFlow, NarrowFlow
+from .students import FlowStudent, SampledStudent
 
 MAX_COLLAPSED_STEPS = 2
 """With more steps the last convolution is too small a part of the whole for its collapse to show."""

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.core.calling import call
-from models.flow_paths.base import Schedule
-from models.integrate import Trajectory, Velocity, euler, step_times
-from models.layers.shape_transform import LogitTransform
-from models.meta_encoder import MetaEncoder
-from models.meta_encoders import build_meta_encoder
-from models.schedules import get_schedule
+from .core.calling import call
+from .flow_paths.base import Schedule
+from .integrate import Trajectory, Velocity, euler, step_times
+from .layers.shape_transform import LogitTransform
+from .meta_encoder import MetaEncoder
+from .meta_encoders import build_meta_encoder
+from .schedules import get_schedule
 
 
 class FlowTransfer(nn.Module):

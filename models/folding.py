@@ -12,12 +12,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from models.core.calling import call
-from models.encoder_bodies.mlp import ChannelLayerNorm
-from models.flow import FixedFlow, FlowTransfer
-from models.flow_paths.rectified import RectifiedFlow
-from models.layers.shape_transform import LogitTransform
-from models.meta_encoder import MetaEncoder
+from .core.calling import call
+from .encoder_bodies.mlp import ChannelLayerNorm
+from .flow import FixedFlow, FlowTransfer
+from .flow_paths.rectified import RectifiedFlow
+from .layers.shape_transform import LogitTransform
+from .meta_encoder import MetaEncoder
 
 
 class FoldedFlow(FixedFlow):

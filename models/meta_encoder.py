@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.core.calling import call
-from models.integrate import Velocity, step_times_like
-from models.layers.time_embedding import TimeEmbedding
+from .core.calling import call
+from .integrate import Velocity, step_times_like
+from .layers.time_embedding import TimeEmbedding
 
 
 class Conditioning(NamedTuple):

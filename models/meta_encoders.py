@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.core.table import Entry, Table
+from .core.table import Entry, Table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from models.meta_encoder import MetaEncoder
+    from .meta_encoder import MetaEncoder
 
     Body = Callable[[int], nn.Sequential]
     """From the channels of the states to the layers."""
@@ -30,31 +30,31 @@ class MetaEncoderEntry(Entry):
 
 
 def _conv() -> Body:
-    from models.encoder_bodies.conv import conv_body
+    from .encoder_bodies.conv import conv_body
 
     return conv_body
 
 
 def _conv_mobile() -> Body:
-    from models.encoder_bodies.conv import conv_mobile_body
+    from .encoder_bodies.conv import conv_mobile_body
 
     return conv_mobile_body
 
 
 def _convnext() -> Body:
-    from models.encoder_bodies.convnext import convnext_body
+    from .encoder_bodies.convnext import convnext_body
 
     return convnext_body
 
 
 def _mlp() -> Body:
-    from models.encoder_bodies.mlp import mlp_body
+    from .encoder_bodies.mlp import mlp_body
 
     return mlp_body
 
 
 def _transformer() -> Body:
-    from models.encoder_bodies.transformer import transformer_body
+    from .encoder_bodies.transformer import transformer_body
 
     return transformer_body
 
@@ -85,7 +85,7 @@ def build_meta_encoder(
     Raises:
         ValueError: the name is unknown; the message lists the known ones.
     """
-    from models.meta_encoder import MetaEncoder
+    from .meta_encoder import MetaEncoder
 
     body = META_ENCODERS[name].load()(width or channels)
     return MetaEncoder(channels, body, width=width, time_scale=time_scale, velocity_norm=velocity_norm)

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.backbones.backbone import Backbone
-from models.classifier import Classifier
-from models.core.calling import call
-from models.factory import build_transfer_parts
-from models.flow import FixedFlow, FlowTransfer, build_flow, build_logit_flow
-from models.integrate import Trajectory
-from models.layers.normalize import Normalize
-from models.layers.shape_transform import LogitTransform
-from models.meta_encoder import LayerEncoder
-from models.meta_encoders import META_ENCODERS
+from .backbones.backbone import Backbone
+from .classifier import Classifier
+from .core.calling import call
+from .factory import build_transfer_parts
+from .flow import FixedFlow, FlowTransfer, build_flow, build_logit_flow
+from .integrate import Trajectory
+from .layers.normalize import Normalize
+from .layers.shape_transform import LogitTransform
+from .meta_encoder import LayerEncoder
+from .meta_encoders import META_ENCODERS
 
 FixFlow = Callable[[FlowTransfer], FixedFlow]
 """Returns the form in which a flow deploys."""

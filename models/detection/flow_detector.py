@@ -6,17 +6,17 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from models.backbones.backbone import Backbone
-from models.core.calling import call
-from models.detection.building import build_detector
-from models.detection.detector import Detector, pyramid_levels
-from models.detection.places import Places
-from models.flow import FixedFlow, FlowTransfer, build_flow
-from models.integrate import Trajectory
-from models.layers.normalize import Normalize
-from models.meta_encoder import LayerEncoder
-from models.meta_encoders import META_ENCODERS
-from models.students import FixFlow, RefinedStudent, check_maps
+from ..backbones.backbone import Backbone
+from ..core.calling import call
+from ..flow import FixedFlow, FlowTransfer, build_flow
+from ..integrate import Trajectory
+from ..layers.normalize import Normalize
+from ..meta_encoder import LayerEncoder
+from ..meta_encoders import META_ENCODERS
+from ..students import FixFlow, RefinedStudent, check_maps
+from .building import build_detector
+from .detector import Detector, pyramid_levels
+from .places import Places
 
 
 class FlowDetector(RefinedStudent):

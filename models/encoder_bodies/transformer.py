@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from models.core.calling import call
-from models.encoder_bodies.mlp import ChannelLayerNorm, Residual
+from ..core.calling import call
+from .mlp import ChannelLayerNorm, Residual
 
 
 class WindowAttention(nn.Module):
