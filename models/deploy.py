@@ -105,7 +105,7 @@ class SampledNetwork(DeployableNetwork):
         """
         forms: dict[str, Callable[[], nn.Module]] = {}
         if all(is_foldable(module) for module in self.student.modules() if isinstance(module, FlowTransfer)):
-            forms["folded"] = lambda: self._with(fold)
+            forms["folded"] = lambda: self._with(folded)
         if not (collapse and self.num_steps <= MAX_COLLAPSED_STEPS and isinstance(self.student, FlowStudent)):
             return forms
         if is_collapsible(self.student.flow):
@@ -119,7 +119,7 @@ class SampledNetwork(DeployableNetwork):
         return self.student.with_fixed_flows(lambda flow: form(flow, self.num_steps)).eval()
 
 
-def fold(flow: FlowTransfer, num_steps: int) -> FixedFlow:
+def folded(flow: FlowTransfer, num_steps: int) -> FixedFlow:
     """Return the folded form of a flow that ``is_foldable``."""
     return NarrowFlow(flow, num_steps) if _is_narrow(flow) else FoldedFlow(flow, num_steps)
 
@@ -130,11 +130,22 @@ def collapse_flow(flow: FlowTransfer, num_steps: int, feature_size: Sequence[int
     return form(flow, num_steps, feature_size)
 
 
-def smallest_flow(flow: FlowTransfer, num_steps: int, feature_size: Sequence[int]) -> FixedFlow:
-    """Return the form in which ``flow`` deploys by default, for features of ``feature_size`` (H, W)."""
+def fold(flow: FlowTransfer, num_steps: int, feature_size: Sequence[int]) -> FixedFlow:
+    """Return the smallest graph that equals ``flow`` with a fixed number of steps: the form that deploys by default.
+
+    It maps features (B, C, H, W) to what the flow does: logits, or by ``final_state`` the refined features. Of a flow
+    that has no smaller form it is the chain with its time embeddings as constants; see ``models.folding``.
+
+    Args:
+        num_steps: K; at least 1.
+        feature_size: (H, W) of the features.
+
+    Raises:
+        ValueError: ``num_steps`` is less than 1.
+    """
     if num_steps <= MAX_COLLAPSED_STEPS and is_collapsible(flow):
         return collapse_flow(flow, num_steps, feature_size)
-    return fold(flow, num_steps) if is_foldable(flow) else UnrolledFlow(flow, num_steps)
+    return folded(flow, num_steps) if is_foldable(flow) else UnrolledFlow(flow, num_steps)
 
 
 def _is_narrow(flow: FlowTransfer) -> bool:

@@ -15,6 +15,8 @@ from torch.nn import functional
 from models.classifier import Classifier
 from models.meta_encoders import META_ENCODERS
 from models.schedules import SCHEDULES
+from models.step_sampler import StepSampler
+from models.transfer_losses import paired
 from pipeline.core.errors import UserError
 from pipeline.data.batch import Batch, Targets
 from pipeline.distillation.criteria import CRITERIA
@@ -22,8 +24,7 @@ from pipeline.distillation.criterion import Criterion
 from pipeline.distillation.method import Networks, build_student
 from pipeline.distillation.methods import METHODS
 from pipeline.distillation.settings import DistillStudent, Theta
-from pipeline.distillation.step_sampler import StepSampler
-from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss, paired
+from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss
 from pipeline.networks.saved import build_network
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import CrossEntropy
@@ -222,9 +223,9 @@ def test_the_epoch_reaches_the_warm_up_of_the_criterion_and_of_the_steps(name: s
         objective.set_epoch(epoch)
         found.append(objective(batch).parts["transfer"].item())
     if "kt" in name:
-        assert objective.steps.allowed() == [2, 4]
+        assert objective.loss.steps.allowed() == [2, 4]
         objective.set_epoch(0)
-        assert objective.steps.allowed() == [2]
+        assert objective.loss.steps.allowed() == [2]
     else:
         assert found[1] == pytest.approx(20 * found[0])
     assert found[0] != found[1]

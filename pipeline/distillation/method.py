@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from models.factory import check_image_size
+from models.step_sampler import StepSampler
 from models.students import RefinedStudent, SampledStudent, check_maps
 from pipeline.core.errors import UserError, user_error
 from pipeline.data.dataset import DataInfo
 from pipeline.distillation.criterion import Criterion
 from pipeline.distillation.flow_width import choose_widths
-from pipeline.distillation.step_sampler import StepSampler
 from pipeline.distillation.stored_teacher import StoredTeacher
 from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss, with_stages
 from pipeline.networks.saved import build_network

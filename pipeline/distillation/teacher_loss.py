@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.core.calling import call
+from models.transfer_losses import paired
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json
 from pipeline.data.batch import Batch
@@ -90,7 +91,7 @@ class TeacherLoss:
 
     Args:
         pair_ratio: the share of the batch whose images keep their own teacher row (the paper's beta_d); see
-            ``paired``.
+            ``models.transfer_losses.paired``.
         weights: of the losses in their sum, one for each target; None: their mean counts.
     """
 
@@ -107,6 +108,11 @@ class TeacherLoss:
         self.pair_ratio = pair_ratio
         self.weights = weights
 
+    def teacher_logits(self, batch: Batch) -> Tensor:
+        """Return the teacher's outputs (B, ...) on ``batch``, whose rows are those of the batch."""
+        [outputs] = self.teacher.targets(batch)
+        return outputs
+
     def __call__(self, outputs: Sequence[Tensor], batch: Batch) -> Tensor:
         """Return the weighted sum, or the mean, of L(output, X_T): one of ``outputs`` for each target of the teacher.
 
@@ -119,20 +125,6 @@ class TeacherLoss:
         if self.weights is None:
             return mean_of(losses)
         return torch.stack([weight * loss for weight, loss in zip(self.weights, losses, strict=True)]).sum()
-
-
-def paired(targets: Sequence[Tensor], ratio: float) -> Sequence[Tensor]:
-    """Return the teacher's ``targets`` (B, ...) in the order in which the student's rows see them: pair decoupling.
-
-    Rows below int(ratio * B) keep their own; the others are permuted among themselves, all targets alike. Ratio 1
-    decouples none.
-    """
-    if ratio == 1:
-        return targets
-    batch_size, device = len(targets[0]), targets[0].device
-    kept = int(ratio * batch_size)
-    rows = torch.cat([torch.arange(kept, device=device), kept + torch.randperm(batch_size - kept, device=device)])
-    return [target[rows] for target in targets]
 
 
 def load_teacher(folder: Path) -> nn.Module:
