@@ -55,7 +55,9 @@ def main() -> None:
     deployed = nn.Sequential(student, fmkt.fold(criterion.flow, num_steps=1, feature_size=(4, 4))).eval()
     for name, network in {"teacher": teacher, "student": deployed}.items():
         accuracy = (network(images[test]).argmax(dim=1) == labels[test]).float().mean()
-        print(f"{name}: {accuracy:.1%} of {len(labels[test])} images, {sum(map(torch.numel, network.parameters())):,} values")
+        print(
+            f"{name}: {accuracy:.1%} of {len(labels[test])} images, {sum(map(torch.numel, network.parameters())):,} values"
+        )
 
 
 if __name__ == "__main__":

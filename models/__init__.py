@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .deploy import fold
-    from .flow import FlowTransfer, build_flow, build_logit_flow
+    from .flow import FlowTransfer, build_flow, build_logit_flow, start_at_rest
     from .integrate import Trajectory, euler
     from .losses import dist_loss, dkd_loss, kd_loss, mse_loss, pkd_loss, step_cross_entropy
     from .meta_encoders import META_ENCODERS, build_meta_encoder
@@ -26,12 +26,11 @@ if TYPE_CHECKING:
         OnlineTransferLoss,
         ThetaTransferLoss,
         paired,
-        start_at_rest,
     )
 
 _PLACES = {
     "deploy": ("fold",),
-    "flow": ("FlowTransfer", "build_flow", "build_logit_flow"),
+    "flow": ("FlowTransfer", "build_flow", "build_logit_flow", "start_at_rest"),
     "integrate": ("Trajectory", "euler"),
     "losses": ("dist_loss", "dkd_loss", "kd_loss", "mse_loss", "pkd_loss", "step_cross_entropy"),
     "meta_encoders": ("META_ENCODERS", "build_meta_encoder"),
@@ -43,7 +42,6 @@ _PLACES = {
         "OnlineTransferLoss",
         "ThetaTransferLoss",
         "paired",
-        "start_at_rest",
     ),
 }
 """What each module offers here."""

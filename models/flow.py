@@ -117,3 +117,20 @@ def build_flow(
 def build_logit_flow(*, channels: int, num_classes: int, **flow: Any) -> FlowTransfer:
     """Return a flow from features of ``channels`` channels to logits; ``flow`` as for ``build_flow``."""
     return build_flow(channels=channels, transform=LogitTransform(channels, num_classes), **flow)
+
+
+def start_at_rest(flow: FlowTransfer) -> None:
+    """Set the last layer of the flow's meta-encoder to 0: at first its velocity is 0, and each step answers T(X_S).
+
+    Raises:
+        ValueError: the velocity is no meta-encoder, or its last layer has no weight.
+    """
+    encoder = flow.velocity
+    layer = encoder.last_layer if isinstance(encoder, MetaEncoder) else None
+    parameters = [] if layer is None else list(layer.parameters())
+    if not parameters:
+        found = type(encoder if layer is None else layer).__name__
+        raise ValueError(f"flow: got a velocity that ends in a {found}, which has no weight to set to 0")
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.zero_()

@@ -53,6 +53,11 @@ class MetaEncoder(nn.Module):
         """Whether the body has a width of its own."""
         return isinstance(self.project_in, nn.Conv2d)
 
+    @property
+    def last_layer(self) -> nn.Module:
+        """The layer that the velocity leaves."""
+        return self.project_out if self.is_narrow else self.body[-1]
+
     def forward(self, *, x: Tensor, t: Tensor) -> Tensor:
         """Return the velocity (B, C, H, W) at states ``x`` (B, C, H, W) and times ``t`` (B,)."""
         return self.velocity_at(x, self.condition(t))

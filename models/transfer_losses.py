@@ -15,7 +15,6 @@ from .flow import FlowTransfer, at_each_step, build_flow, build_logit_flow
 from .integrate import Trajectory
 from .layers.shape_transform import FeatureTransform
 from .losses import FEATURE_LOSSES, LOGIT_LOSSES, find_loss, step_cross_entropy
-from .meta_encoder import MetaEncoder
 from .step_sampler import StepSampler
 
 LossChoice = str | Callable[..., Tensor]
@@ -158,7 +157,7 @@ class ThetaTransferLoss(LogitFlowLoss):
     Args:
         head: Theta, from features (B, C, H, W) to logits (B, num_classes); None: tied, the flow's own classifier, of
             which this is the loss at no step: the same weights then answer with any number of steps, 0 included. A
-            tied flow starts as one that does not move: `start_at_rest`.
+            tied flow starts as one that does not move, by ``models.flow.start_at_rest``.
         target: what the head learns from.
         theta_weight: w_theta.
         reaches_backbone: whether the head's gradient goes on into the features.
@@ -211,21 +210,6 @@ class ThetaTransferLoss(LogitFlowLoss):
         flow = self.flow_parts(outputs, teacher_logits, labels)
         total = self.weight * (flow["transfer"] + flow["labels"]) + self.theta_weight * (transfer + head["labels"])
         return TransferOutput(total, head | {f"flow_{name}": cost for name, cost in flow.items()}, logits, outputs)
-
-
-def start_at_rest(encoder: MetaEncoder) -> None:
-    """Set the last layer of the meta-encoder to 0: at first its velocity is 0, and each step of a flow answers T(X_S).
-
-    Raises:
-        ValueError: the last layer has no weight.
-    """
-    last = encoder.project_out if encoder.is_narrow else encoder.body[-1]
-    parameters = list(last.parameters())
-    if not parameters:
-        raise ValueError(f"meta-encoder: it ends in a {type(last).__name__}, which has no weight to set to 0")
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.zero_()
 
 
 class FeatureTransferOutput(NamedTuple):

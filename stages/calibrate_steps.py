@@ -8,6 +8,7 @@ import click
 from models.deploy import with_each_num_steps
 from pipeline.core.files import replaced_folder, write_csv, write_json
 from pipeline.core.settings import Base
+from pipeline.core.text_table import steps_in_words
 from pipeline.core.torch_setup import set_up_torch
 from pipeline.evaluation.calibration_file import CALIBRATION
 from pipeline.evaluation.calibration_settings import CalibrateSteps
@@ -47,14 +48,14 @@ def main(params_path: Path, data: Path, student: Path, out: Path, curve: Path) -
         max_latency_ms=settings.max_latency_ms,
         in_words=prepared.task.primary_in_words,
     )
-    logger.info("sampling steps: %s (%s)", choice.num_steps or "none", choice.reason)
+    logger.info("sampling steps: %s (%s)", steps_in_words(choice.num_steps), choice.reason)
     rows = [point.row() for point in points]
     with replaced_folder(out) as folder:
         found = {**choice._asdict(), "plain": plain and plain._asdict(), "curve": rows, "num_images": len(split)}
         write_json(folder / CALIBRATION, found)
     shown = [{**row, "latency_ms": spent} for row, spent in zip(rows, latency, strict=True)]
     columns = list(shown[0])
-    if plain is not None:
+    if plain is not None and rows[0]["num_steps"] != 0:
         spent = calibration.measure_latency(networks[0].without_flows())
         shown.insert(0, {"num_steps": 0, "macs": plain.macs, "latency_ms": spent})
     write_csv(curve, columns, shown)

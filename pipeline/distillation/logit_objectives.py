@@ -57,34 +57,32 @@ class FlowMatching(SampledTransferObjective):
 
 
 class ThetaFlowMatching(TransferObjective):
-    """FM-KT^Theta: ``models.transfer_losses.ThetaTransferLoss`` of a plain student and a flow that does not deploy.
+    """FM-KT^Theta: ``models.transfer_losses.ThetaTransferLoss`` of a plain student, or of one that holds the flow.
 
     Args:
-        flow: from the student's last feature map to logits; the adapter.
-        theta_weight: w_theta.
-        theta_reaches_backbone: whether the head's gradient goes on into the backbone.
+        student: a plain one, whose head is Theta; or one whose flow's classifier is.
+        flow: of a plain student, from its last feature map to logits: the adapter. None: the student holds it.
+        theta: the further arguments of the loss.
     """
 
-    student: Classifier
+    student: Classifier | FlowStudent
 
     def __init__(
         self,
-        student: Classifier,
-        flow: FlowTransfer,
+        student: Classifier | FlowStudent,
+        flow: FlowTransfer | None,
         teacher_loss: TeacherLoss,
         *,
         steps: StepSampler,
         weight: float,
-        theta_weight: float,
-        theta_reaches_backbone: bool,
         supervision: Supervision,
+        **theta: Any,
     ) -> None:
         loss = ThetaTransferLoss(
-            student.head,
-            flow=flow,
-            theta_weight=theta_weight,
-            reaches_backbone=theta_reaches_backbone,
+            None if isinstance(student, FlowStudent) else student.head,
+            flow=student.flow if isinstance(student, FlowStudent) else flow,
             pair_ratio=teacher_loss.pair_ratio,
+            **theta,
             **flow_loss_options(teacher_loss.criterion, supervision, steps, weight),
         )
         super().__init__(
@@ -96,6 +94,10 @@ class ThetaFlowMatching(TransferObjective):
         """Return the costs of flow and head."""
         features = self.student.features(batch.images)
         return as_loss(self.loss(features, self.teacher_loss.teacher_logits(batch), batch), self.supervision)
+
+    def predict(self, images: Tensor) -> Predicted:
+        """Return the head's answers."""
+        return self.student(images, 0) if isinstance(self.student, FlowStudent) else self.student(images)
 
 
 class OnlineFlowMatching(Objective):

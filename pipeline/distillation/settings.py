@@ -53,6 +53,9 @@ MAX_WIDTH = 4096
 """Channels of a meta-encoder; that many have 450 million parameters in two 3x3 convolutions already."""
 
 
+ThetaTarget = Literal["flow", "teacher", "both"]
+
+
 class Flow(Section):
     """Settings of the flow from student to teacher."""
 
@@ -79,8 +82,18 @@ class Flow(Section):
 class Theta(Section):
     """The plain head of ``fm_kt_theta``."""
 
-    weight: Positive = knob(1.0, "weight of the loss by which the head follows the flow")
+    weight: Positive = knob(1.0, "weight of the head's loss")
     reaches_backbone: bool = knob(default=True, description="whether that loss trains the backbone as well")
+    target: ThetaTarget = knob(
+        "flow", "what the head learns from: the flow's output (the published form), the teacher, or both alike"
+    )
+    tied: bool = knob(
+        default=False,
+        description="whether the head is the flow's own classifier: the student then takes any number of steps, 0 too",
+    )
+    flow_weight_end: NonNegative | None = rare(
+        None, "what the weight of the flow's loss goes to over the last third of the epochs; null: it stays"
+    )
 
 
 Pair = Annotated[tuple[Annotated[Count, Strict()], Annotated[Count, Strict()]], Strict(strict=False)]
