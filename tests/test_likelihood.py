@@ -89,7 +89,7 @@ def test_the_likelihood_of_the_true_flow_between_normal_variables_is_theirs_to_f
 
     x = m0 + s0 * normal(8, dims)
     source = torch.full_like(x, m1)
-    expected = torch.distributions.Normal(m0, s0).log_prob(x).sum(dim=1)
+    expected = torch.distributions.Normal(source.new_tensor(m0), source.new_tensor(s0)).log_prob(x).sum(dim=1)
     errors = []
     for num_steps in (16, 64, 256):
         found = flow_log_likelihood(velocity, x, source, variance=s1**2, num_steps=num_steps)
