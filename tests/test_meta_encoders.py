@@ -175,3 +175,17 @@ def test_a_time_embedding_is_two_layers_on_the_sinusoids_of_scaled_times(width: 
         assert sinusoidal_embedding(50 * t, width)[row].tolist() == pytest.approx(sinusoids, abs=1e-12)
         hidden = relu(first.weight @ torch.tensor(sinusoids, dtype=torch.float64) + first.bias)
         torch.testing.assert_close(embedding(t)[row], second.weight @ hidden + second.bias)
+
+
+def test_the_layers_bias_is_the_time_embedding_of_a_single_step() -> None:
+    layers = random_weights(LayerEncoder(6, META_ENCODERS["conv"].load()(6), bias=True))
+    flow = FlowTransfer(
+        velocity=random_weights(build_meta_encoder("conv", 6)),
+        schedule=get_schedule("rectified"),
+        transform=nn.Identity(),
+    )
+    layers.body.load_state_dict(flow.velocity.body.state_dict())
+    layers.bias.copy_(flow.velocity.condition_steps(1)[0].shift[0])
+    x = random_maps(6, 4, 4)
+    torch.testing.assert_close(layers(x), flow(x, 1))
+    assert not LayerEncoder(6, META_ENCODERS["conv"].load()(6), bias=True).bias.any()

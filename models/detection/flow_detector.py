@@ -169,7 +169,12 @@ def build_flow_detector(
 
 
 def build_layered_detector(
-    *, layers: str, stages: Sequence[int], widths: Sequence[int | None] | None = None, **detector: Any
+    *,
+    layers: str,
+    stages: Sequence[int],
+    widths: Sequence[int | None] | None = None,
+    bias: bool = False,
+    **detector: Any,
 ) -> RefinedDetector:
     """Return a detector with random weights whose levels ``stages`` pass a meta-encoder as an ordinary layer.
 
@@ -178,6 +183,7 @@ def build_layered_detector(
     Args:
         layers: names the meta-encoder.
         widths: its channels at each of the levels, None: the level's own; None for all of them so.
+        bias: whether each begins with a learned bias, as a flow's time embedding is one.
         detector: the arguments of ``build_detector``.
 
     Raises:
@@ -187,7 +193,7 @@ def build_layered_detector(
     check_maps("the pyramid", network.map_widths, stages, name="level")
     body = META_ENCODERS[layers].load()
     encoders = {
-        str(level): LayerEncoder(channels, body(width or channels), width=width)
+        str(level): LayerEncoder(channels, body(width or channels), width=width, bias=bias)
         for level, width in zip(stages, widths or [None] * len(stages), strict=True)
         for channels in [network.map_widths[level - 1]]
     }

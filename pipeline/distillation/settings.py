@@ -96,6 +96,13 @@ class Theta(Section):
     )
 
 
+class Layers(Section):
+    """The meta-encoder as ordinary layers, the control ``metric_meta``."""
+
+    bias: bool = knob(default=True, description="whether they begin with a learned bias, as a flow's time embedding is")
+    num_heads: Count = knob(1, "heads on one backbone, each with such layers, whose mean deploys: an ensemble")
+
+
 Pair = Annotated[tuple[Annotated[Count, Strict()], Annotated[Count, Strict()]], Strict(strict=False)]
 
 
@@ -126,6 +133,7 @@ class DistillStudent(TrainedNetwork):
         "weight of each pair in the sum of losses; null: their mean, of detectors the sum without the last level",
     )
     losses: Losses = rare(Losses(), "settings of each criterion; loss chooses one")
+    layers: Layers = rare(Layers(), "the control metric_meta: the meta-encoder as ordinary layers")
     theta: Theta = rare(Theta(), "the plain head of method fm_kt_theta")
 
     @property
@@ -215,6 +223,15 @@ class DistillStudent(TrainedNetwork):
             raise ValueError(
                 f"method {self.method!r} does not transfer {self.transfer}; use {' or '.join(able)}, "
                 f"or, of images without boxes, set transfer to {transfers[0]}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _several_heads_have_logits(self) -> Self:
+        if self.method == "metric_meta" and self.layers.num_heads > 1 and self.transfer != LOGITS:
+            raise ValueError(
+                f"layers.num_heads: got {self.layers.num_heads}, but heads answer with {LOGITS}; set it to 1, or "
+                f"transfer to {LOGITS}{_OF_IMAGES}"
             )
         return self
 
