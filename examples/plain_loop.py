@@ -10,14 +10,9 @@ EPOCHS, STEPS = 30, 4
 
 def backbone(width: int) -> nn.Sequential:
     """Return a small network from images (B, 1, 8, 8) to a feature map (B, 2 * width, 4, 4)."""
-    return nn.Sequential(
-        nn.Conv2d(1, width, 3, padding=1),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
-        nn.BatchNorm2d(2 * width),
-        nn.ReLU(),
-    )
+    first = nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()
+    second = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.BatchNorm2d(2 * width), nn.ReLU()
+    return nn.Sequential(*first, *second)
 
 
 def batches(images: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -43,21 +38,18 @@ def main() -> None:
 
     student, criterion = backbone(8), fmkt.FlowTransferLoss(channels=16, num_classes=10, num_steps=STEPS, loss="kd")
     optimizer = torch.optim.Adam([*student.parameters(), *criterion.parameters()], lr=1e-3)
-    for epoch in range(EPOCHS):
-        criterion.set_epoch(epoch)
-        for x, y in batches(images[train], labels[train]):
-            with torch.no_grad():
-                answers = teacher(x)
-            optimizer.zero_grad()
-            criterion(student(x), answers, y).total.backward()
-            optimizer.step()
+    for x, y in (batch for _ in range(EPOCHS) for batch in batches(images[train], labels[train])):
+        with torch.no_grad():
+            answers = teacher(x)
+        optimizer.zero_grad()
+        criterion(student(x), answers, y).total.backward()
+        optimizer.step()
 
     deployed = nn.Sequential(student, fmkt.fold(criterion.flow, num_steps=1, feature_size=(4, 4))).eval()
     for name, network in {"teacher": teacher, "student": deployed}.items():
         accuracy = (network(images[test]).argmax(dim=1) == labels[test]).float().mean()
-        print(
-            f"{name}: {accuracy:.1%} of {len(labels[test])} images, {sum(map(torch.numel, network.parameters())):,} values"
-        )
+        values = sum(parameter.numel() for parameter in network.parameters())
+        print(f"{name}: {accuracy:.1%} of {len(labels[test])} test images are right, {values:,} values")
 
 
 if __name__ == "__main__":
