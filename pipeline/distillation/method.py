@@ -121,7 +121,13 @@ def feature_transforms(settings: DistillStudent, info: DataInfo, student: nn.Mod
 def flow_arguments(settings: DistillStudent) -> dict[str, object]:
     """Return the arguments of ``models.flow.build_flow`` that the settings alone decide."""
     flow = settings.flow
-    return {"schedule": flow.schedule, "meta_encoder": flow.meta_encoder, "time_scale": flow.time_scale}
+    return {
+        "schedule": flow.schedule,
+        "meta_encoder": flow.meta_encoder,
+        "time_scale": flow.time_scale,
+        "predicts": flow.predicts,
+        "initial_weights": flow.initial_weights,
+    }
 
 
 def flow_spec(plain: NetworkSpec, settings: DistillStudent, info: DataInfo, task: TaskTraining) -> NetworkSpec:

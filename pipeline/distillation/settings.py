@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from models.core.table import Table
-from models.meta_encoders import META_ENCODERS
+from models.meta_encoders import META_ENCODERS, InitialWeights
 from models.schedules import SCHEDULES
 from pipeline.core.settings import (
     BackboneName,
@@ -53,6 +53,7 @@ MAX_WIDTH = 4096
 """Channels of a meta-encoder; that many have 450 million parameters in two 3x3 convolutions already."""
 
 
+Predicts = Literal["velocity", "target"]
 ThetaTarget = Literal["flow", "teacher", "both"]
 
 
@@ -69,6 +70,12 @@ class Flow(Section):
     )
     num_steps_warmup: Annotated[int, Field(ge=0)] = rare(
         0, "of several: at first at most (epoch + this) / this; the authors use 10; 0: off"
+    )
+    predicts: Predicts = rare(
+        "velocity", "what the meta-encoder returns: the velocity, or the estimate of what the teacher says"
+    )
+    initial_weights: InitialWeights = rare(
+        "pytorch", "how the meta-encoder's convolutions start: as PyTorch has it, or fan_out, the authors' choice"
     )
     time_scale: Positive = rare(1.0, "what times are multiplied by before their sinusoids; the authors use 1")
     pair_ratio: Annotated[float, Field(ge=0, le=1)] = rare(
@@ -223,6 +230,15 @@ class DistillStudent(TrainedNetwork):
             raise ValueError(
                 f"method {self.method!r} does not transfer {self.transfer}; use {' or '.join(able)}, "
                 f"or, of images without boxes, set transfer to {transfers[0]}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tied_flow_can_rest(self) -> Self:
+        if self.method == "fm_kt_theta" and self.theta.tied and self.flow.predicts != "velocity":
+            raise ValueError(
+                f"theta.tied: got true, but a flow that predicts its {self.flow.predicts} does not start at rest; set "
+                "flow.predicts to velocity"
             )
         return self
 
