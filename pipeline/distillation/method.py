@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -17,8 +16,9 @@ from pipeline.core.errors import UserError, user_error
 from pipeline.data.dataset import DataInfo
 from pipeline.distillation.criterion import Criterion
 from pipeline.distillation.flow_width import choose_widths
+from pipeline.distillation.frozen_teacher import FrozenTeacher, with_stages
 from pipeline.distillation.stored_teacher import StoredTeacher
-from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss, with_stages
+from pipeline.distillation.teacher_loss import TeacherLoss
 from pipeline.networks.saved import build_network
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.training import Supervision, TaskTraining
@@ -26,16 +26,6 @@ from pipeline.training.objective import Objective
 
 if TYPE_CHECKING:
     from pipeline.distillation.settings import DistillStudent
-
-
-class TracedFlows(NamedTuple):
-    """The flows of a trained student, whose trajectories can be followed."""
-
-    student: SampledStudent
-    transforms: Sequence[nn.Module | None]
-    """T of each flow, into the teacher's space; None: the flow is not compared with the teacher."""
-    names: Sequence[str]
-    """What each flow moves: the outputs, or the student's stage."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +68,6 @@ class Method(ABC):
     @abstractmethod
     def objective(self, settings: DistillStudent, networks: Networks, supervision: Supervision) -> Objective:
         """Return what trains ``networks``."""
-
-    def traced_flows(self, student: nn.Module, adapter: nn.Module | None) -> TracedFlows | None:  # noqa: ARG002
-        """Return the flows of a trained student and its adapter; None where there are none."""
-        return None
 
 
 def build_student(spec: NetworkSpec, image_size: tuple[int, int]) -> nn.Module:

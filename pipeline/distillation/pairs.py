@@ -5,8 +5,8 @@ from torch import nn
 
 from pipeline.core.errors import UserError, user_error
 from pipeline.data.dataset import DataInfo
+from pipeline.distillation.frozen_teacher import with_stages
 from pipeline.distillation.settings import DistillStudent
-from pipeline.distillation.teacher_loss import with_stages
 from pipeline.tasks.training import TaskTraining
 
 KEY = "distill_student.feature_pairs"
