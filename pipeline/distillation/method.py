@@ -165,7 +165,7 @@ def teacher_loss_of(settings: DistillStudent, teacher: nn.Module | None, *, pair
         if settings.stored_views is None
         else StoredTeacher(teacher, settings.stored_views)
     )
-    weights = settings.pair_weights if settings.transfers_features else None
+    weights = settings.weights_of_pairs if settings.transfers_features else None
     taught = None if weights is None else [weights[i] for i in settings.taught]
     return TeacherLoss(frozen, criterion_of(settings), pair_ratio=pair_ratio, weights=taught)
 

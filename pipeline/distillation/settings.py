@@ -110,6 +110,7 @@ class Layers(Section):
     num_heads: Count = knob(1, "heads on one backbone, each with such layers, whose mean deploys: an ensemble")
 
 
+PairWeights = Annotated[tuple[Annotated[NonNegative, Strict()], ...], Strict(strict=False)]
 Pair = Annotated[tuple[Annotated[Count, Strict()], Annotated[Count, Strict()]], Strict(strict=False)]
 
 
@@ -135,9 +136,11 @@ class DistillStudent(TrainedNetwork):
         "to transfer features: pairs [student's stage, teacher's stage], counted from 1; of detectors levels of the "
         "pyramid; null: all, one to one",
     )
-    pair_weights: Annotated[tuple[Annotated[NonNegative, Strict()], ...], Strict(strict=False)] | None = rare(
+    pair_weights: PairWeights | Literal["mean", "sum"] | None = rare(
         None,
-        "weight of each pair in the sum of losses; null: their mean, of detectors the sum without the last level",
+        "of the losses of the pairs: mean, sum, or the weight of each in their sum; null: their mean, of detectors the "
+        "sum without the last level",
+        takes="mean, sum, a list of numbers >= 0, or null",
     )
     losses: Losses = rare(Losses(), "settings of each criterion; loss chooses one")
     layers: Layers = rare(Layers(), "the control metric_meta: the meta-encoder as ordinary layers")
@@ -172,7 +175,15 @@ class DistillStudent(TrainedNetwork):
     @property
     def taught(self) -> list[int]:
         """Return the positions of those ``pairs`` that have a loss."""
-        return [i for i in range(len(self.pairs)) if self.pair_weights is None or self.pair_weights[i] > 0]
+        weights = self.weights_of_pairs
+        return [i for i in range(len(self.pairs)) if weights is None or weights[i] > 0]
+
+    @property
+    def weights_of_pairs(self) -> tuple[float, ...] | None:
+        """Return the weight of each of ``pairs`` in the sum of their losses; None: their mean counts."""
+        if isinstance(self.pair_weights, str):
+            return (1.0,) * len(self.pairs) if self.pair_weights == "sum" else None
+        return self.pair_weights
 
     def warnings(self, width: int) -> Iterator[str]:
         """Yield what is allowed, but hardly meant, of answers among ``width``."""
@@ -273,7 +284,7 @@ class DistillStudent(TrainedNetwork):
 
     @model_validator(mode="after")
     def _each_pair_has_a_weight(self) -> Self:
-        if self.pair_weights is None:
+        if self.pair_weights is None or isinstance(self.pair_weights, str):
             return self
         if not any(self.pair_weights):
             raise ValueError(
