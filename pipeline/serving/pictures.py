@@ -15,6 +15,7 @@ from pipeline.data.decoding import Resize, TooManyPixelsError
 from pipeline.data.image_kinds import HEAD, image_format, openable_formats
 from pipeline.package.pictures import Picture, decode_picture
 from pipeline.runtimes.base import to_input
+from pipeline.serving.json_text import Numbers
 from pipeline.serving.refusal import Reason, RefusalError, invalid, quoted
 from pipeline.serving.tensors import InputTensor
 from pipeline.serving.workers import late
@@ -95,6 +96,8 @@ def read_files(tensor: InputTensor, *, max_batch: int, max_bytes: int) -> list[b
     if not 1 <= shape[0] <= max_batch:
         raise invalid(f"{where}: a batch of {quoted(shape[0])}, expected 1 to {max_batch}")
     data = tensor.data
+    if isinstance(data, Numbers):
+        raise invalid(f"{where}: holds numbers, expected image files as texts of base64, or binary data")
     elements = _cut(memoryview(data), where) if isinstance(data, (bytes, memoryview)) else _decoded(data, where)
     files = []
     for element in elements:
