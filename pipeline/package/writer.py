@@ -125,6 +125,7 @@ def write_package(
         calibration,
         tradeoff,
         read_csv(records.report / "card/classes.csv"),
+        is_signed=settings.signing_key is not None,
     )
     write_text(folder / "README.md", model_card(package, shown))
     write_clients(package)
