@@ -76,7 +76,8 @@ Normalisation is inside the graph.$outputs
 `sha256sum -c SHA256SUMS` tells whether the package is whole. $signed
 
 `samples.safetensors` holds test images with the outputs that the trained network gives them.
-`triton` has configurations for NVIDIA Triton, from which `python fmkt.pyz triton-repository --out ../models` puts a model repository together.
+`triton` has configurations for NVIDIA Triton, from which
+`python fmkt.pyz triton-repository --out ../models` puts a model repository together.
 
 ## Ask a server
 
