@@ -295,7 +295,9 @@ def test_score_and_answers_are_gates_too(export: Path) -> None:
     loosest = replace(LOOSE)
     object.__setattr__(loosest, "min_agreement", 0.0)  # what no gate may be
     assert engines.measure_engine(runtime, turned, placed(loosest), plan)["parity"]["agreement"] == 0.0
-    with pytest.raises(GateError, match=r"model.plan, 21 images: 0.00% get the trained network's answer"):
+    with pytest.raises(
+        GateError, match=r"model.plan, 21 images: 21 of 21 images do not get the trained network's answer"
+    ):
         engines.measure_engine(runtime, turned, placed(replace(LOOSE, min_agreement=0.3)), plan)
     labelled = replace(turned, truth={"labels": turned.outputs["logits"].argmax(axis=1)})
     with pytest.raises(GateError, match=r"model.plan, 21 images: accuracy 0.00% lies 100.00% below"):

@@ -127,6 +127,7 @@ def write_package(
         tradeoff,
         read_csv(records.report / "card/classes.csv"),
         read_csv(records.report / "card" / LIKELIHOOD),
+        is_signed=settings.signing_key is not None,
     )
     write_text(folder / "README.md", model_card(package, shown))
     write_clients(package)

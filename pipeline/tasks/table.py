@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.core.table import Entry, Table
+from models.detection.detections import Detections
 from pipeline.core.plain import read_plain
-from pipeline.tasks.detections import Detections
 
 if TYPE_CHECKING:
     from pipeline.tasks.base import Task
