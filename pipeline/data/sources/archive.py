@@ -1,6 +1,7 @@
 """A directory, or an archive unpacked for as long as it is read."""
 
 import contextlib
+import os
 import shutil
 import stat
 import tarfile
