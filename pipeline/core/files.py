@@ -32,12 +32,9 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     """
     with written_file(target):
         make_folder(target.parent)
-    work, old = (target.with_name(f".{target.name}.{role}") for role in ("partial", "replaced"))
+    work, old = _beside(target)
     with exclusive(target):
-        if old.exists() and not target.exists():
-            old.rename(target)
-        for leftover in (work, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _put_back_or_remove(target)
         try:
             with written_file(target, work=work):
                 work.mkdir()
@@ -53,6 +50,28 @@ def replaced_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
             if old.exists() and not target.exists():
                 old.rename(target)
+
+
+def clear_leftovers(target: Path) -> None:
+    """Remove what killed processes left of the file or folder ``target``, unless a process is writing it."""
+    _remove_leftovers(target.parent, f".{target.name}.partial-")
+    if any(path.exists() for path in _beside(target)):
+        with contextlib.suppress(BusyError), exclusive(target):
+            _put_back_or_remove(target)
+
+
+def _beside(target: Path) -> tuple[Path, Path]:
+    """Return where the folder ``target`` is written, and where its earlier content is for an instant."""
+    return target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.replaced")
+
+
+def _put_back_or_remove(target: Path) -> None:
+    """Put the earlier content of ``target`` back where a killed run left none in its place, and remove the rest."""
+    work, old = _beside(target)
+    if old.exists() and not target.exists():
+        old.rename(target)
+    for leftover in (work, old):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _keep_to_umask(folder: Path) -> None:
