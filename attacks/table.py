@@ -50,4 +50,6 @@ CAMPAIGNS: Mapping[str, Campaign] = {
         opened="attacks.power_cuts:opened",
         alone=True,
     ),
+    "http": Campaign("the server over HTTP", cases=1000, short=40, seconds=60, opened="attacks.http_server:opened"),
+    "grpc": Campaign("the server over gRPC", cases=1000, short=40, seconds=60, opened="attacks.grpc_server:opened"),
 }

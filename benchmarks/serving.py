@@ -35,6 +35,7 @@ from tritonclient.utils import InferenceServerException
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from attacks.malformed import Target, grpc_case, http_case, send_grpc, send_http
 from models.deploy import with_num_steps
 from models.students import build_flow_student
 from pipeline.core.signature import image_input
@@ -44,7 +45,6 @@ from pipeline.package.reader import Package
 from pipeline.runtimes.base import to_input
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Classes
-from tests.serving_fuzz import Target, grpc_case, http_case, send_grpc, send_http
 from tests.serving_helpers import CLASSIFICATION, CLIENTS, ServerProcess, serving, write_package
 
 CLASSES, SIZE, STEPS = 100, 32, 4
