@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.package.description import CLASS_NAMES_FILE
+from pipeline.package.schema import CLASS_NAMES_FILE
 from pipeline.package.reader import Package
 
 
