@@ -37,7 +37,11 @@ CHANGES = {
     "export_onnx.batch_sizes": [1],
     "export_onnx.num_samples": 8,
     "export_onnx.precisions": ["fp32", "int8-cpu", "int8-trt"],
-    **{f"export_onnx.gates.int8-{kind}.{gate}": 0.5 for kind in ("cpu", "trt") for gate in ("min_agreement", "max_drop")},
+    **{
+        f"export_onnx.gates.int8-{kind}.{gate}": 0.5
+        for kind in ("cpu", "trt")
+        for gate in ("min_agreement", "max_drop")
+    },
 }
 NAMED, REAL, SUMMED = 0.15, 0.01, 0.75
 """Shares: of cases that are one of the named tamperings; of those judged by the commands themselves, each a process;
@@ -117,9 +121,7 @@ def attack(target: Target, rng: random.Random, folder: Path) -> Outcome:
         name = rng.choice(sorted(target.named))
         return judge(target, package, name, target.named[name], real=name == ENDLESS or rng.random() < REAL)
     ways = [rng.choice(list(WAYS)) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
-    change = Tampering(
-        lambda path: [WAYS[way](path, rng) for way in ways], sums_again=rng.random() < SUMMED
-    )
+    change = Tampering(lambda path: [WAYS[way](path, rng) for way in ways], sums_again=rng.random() < SUMMED)
     return judge(target, package, f"random: {ways[0]}", change, real=rng.random() < REAL)
 
 
@@ -388,7 +390,9 @@ def _link(package: Path, rng: random.Random) -> None:
 
 def _strange(package: Path, rng: random.Random) -> None:
     place = rng.choice(["", "engines/", "triton/", "triton/a/1/", "clients/", "a/b/"])
-    name = rng.choice(["x", "model.plan", "x.plan.json", "model.onnx.data", ".x", "\x1b[2J", "a\nerror: forged", "x.plan"])
+    name = rng.choice(
+        ["x", "model.plan", "x.plan.json", "model.onnx.data", ".x", "\x1b[2J", "a\nerror: forged", "x.plan"]
+    )
     path = package / place / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if rng.random() < 0.3:

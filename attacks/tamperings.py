@@ -275,8 +275,9 @@ def _manifests() -> Named:
     yield "manifest: a list", written(b"[]")
     yield "manifest: UTF-16", written("{}".encode("utf-16"))
     yield "manifest: no UTF-8", written(b'{"a":"\xff"}')
-    yield "manifest: a byte order mark", lambda p: (p / "manifest.json").write_bytes(
-        b"\xef\xbb\xbf" + (p / "manifest.json").read_bytes()
+    yield (
+        "manifest: a byte order mark",
+        lambda p: (p / "manifest.json").write_bytes(b"\xef\xbb\xbf" + (p / "manifest.json").read_bytes()),
     )
     yield "manifest: 200 MB of blanks", written(b" " * 200_000_000 + b"{}")
     yield "manifest: a key twice", twice
@@ -414,9 +415,7 @@ def _networks(untouched: Path) -> Named:
         return apply
 
     def elsewhere(place: str, length: int = 100) -> Change:
-        tensor = TensorProto(
-            name="w", data_type=TensorProto.UINT8, dims=[length], data_location=TensorProto.EXTERNAL
-        )
+        tensor = TensorProto(name="w", data_type=TensorProto.UINT8, dims=[length], data_location=TensorProto.EXTERNAL)
         for key, value in {"location": place, "offset": "0", "length": str(length)}.items():
             tensor.external_data.add(key=key, value=value)
         nodes = [
@@ -482,15 +481,19 @@ def _networks(untouched: Path) -> Named:
     yield "network: takes nothing", changed(lambda model: model.graph.input.pop())
     yield "network: returns nothing", changed(lambda model: model.graph.output.pop())
     yield "network: output renamed", changed(lambda model: setattr(model.graph.output[0], "name", "other"))
-    yield "network: output of another node", changed(
-        lambda model: setattr(model.graph.output[0], "name", model.graph.node[0].output[0])
+    yield (
+        "network: output of another node",
+        changed(lambda model: setattr(model.graph.output[0], "name", model.graph.node[0].output[0])),
     )
     endless = [MEAN, helper.make_node("Loop", ["", "t", "m"], ["logits"], body=_loop())]
     true = helper.make_tensor("t", TensorProto.BOOL, [], [True])
     yield ENDLESS, put(_model(endless, [true], outputs=None))
     yield "network: metadata of 50 MB", changed(lambda model: model.metadata_props.add(key="x", value="y" * 50_000_000))
     library = '{"session_options":{"custom_op_library":"/nowhere/evil.so"}}'
-    yield "network: metadata with a library", changed(lambda model: model.metadata_props.add(key="ort_config", value=library))
+    yield (
+        "network: metadata with a library",
+        changed(lambda model: model.metadata_props.add(key="ort_config", value=library)),
+    )
     yield "network: fp32 and int8 swapped", swapped
     yield "network: weights changed a little", changed(scaled)
     yield "network: of another package", lambda p: shutil.copyfile(untouched / "model.int8-trt.onnx", p / "model.onnx")

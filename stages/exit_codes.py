@@ -5,10 +5,9 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
-import click
-
 from pipeline.core.errors import BusyError, GateError, LostProcessError, UserError, system_fault
 from pipeline.core.logging_setup import logged
+from stages.output import say
 
 Arguments = ParamSpec("Arguments")
 
@@ -38,6 +37,6 @@ def exit_codes(function: Callable[Arguments, None]) -> Callable[Arguments, None]
 
 
 def _stop(error: Exception | str, *, code: int) -> None:
-    for line in str(error).splitlines():
-        click.echo(f"error: {line}", err=True)
+    for line in str(error).split("\n"):
+        say(f"error: {line}", err=True)
     sys.exit(code)

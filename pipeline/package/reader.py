@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json
-from pipeline.core.signature import Signature
 from pipeline.core.plain import read_plain, shown
+from pipeline.core.signature import Signature
 from pipeline.export.folder import MANIFEST, SAMPLES, fp32_first, read_gate, read_samples
 from pipeline.export.precisions import FP32
 from pipeline.package.schema import (
@@ -59,10 +59,7 @@ class Package:
         Raises:
             UserError: ``folder`` is no package, or its description is damaged; then a line names each damaged file.
         """
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; give that of a package (dvc repro writes artifacts/package)")
-        if place_of(folder, MANIFEST) is None:
-            raise UserError(f"{folder / MANIFEST}: no such file, so {folder} is no package; {AGAIN}")
+        require_package(folder)
         sums = read_sums(folder) if sums is None else sums
         described = {name: read_described(folder, name, sums) for name in SCHEMA if name in {*NEEDED, *sums}}
         classes = read_plain(ClassTable, described[CLASS_NAMES_FILE]).classes()
@@ -160,6 +157,14 @@ class Package:
         """
         gate = read_gate(self.manifest, precision, gpu_kernels=gpu_kernels)
         return PlacedGate(gate, f"{MANIFEST}: gates.{precision}", REMEDY)
+
+
+def require_package(folder: Path) -> None:
+    """Raise UserError where ``folder`` holds no package."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give that of a package (dvc repro writes artifacts/package)")
+    if place_of(folder, MANIFEST) is None:
+        raise UserError(f"{folder / MANIFEST}: no such file, so {folder} is no package; {AGAIN}")
 
 
 def _require_preprocessing(package: Package, content: Json) -> None:
