@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
-Change = Callable[[Path], object]
+Change = Callable[[Path], Any]
 
 
 class Tampering(NamedTuple):

@@ -1,4 +1,4 @@
-"""The one way to the terminal: what names, labels and messages hold can neither move a cursor nor forge a line's end."""
+"""The one way to the terminal, on which names, labels and messages of others neither move a cursor nor forge a line."""
 
 import click
 

@@ -82,9 +82,7 @@ def _read(kind: type[Value], content: object, place: str) -> Value:
         found = kind(**values)
         if issubclass(kind, Part):
             kind.check(content)
-    except OverflowError as error:
-        raise ValueError(f"{_at(place)}{error}") from error
-    except ValueError as error:
+    except (OverflowError, ValueError) as error:
         raise ValueError(f"{_at(place)}{error}") from error
     return found
 
@@ -106,26 +104,36 @@ def _at(place: str) -> str:
 def _checked(place: str, value: Any, hint: Any) -> Any:
     """Return ``value`` as the type ``hint`` has it: a whole number as a float where it says so."""
     origin, given = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        found = _checked(place, value, given[0])
-        for rule in given[1:]:
-            expected = rule(found)
-            if expected is not None:
-                raise _fault(place, value, expected)
-        return found
-    if origin in {Union, types.UnionType}:
-        return _one_of(place, value, given)
-    if origin is Literal:
-        if not any(type(value) is type(each) and value == each for each in given):
-            raise _fault(place, value, " or ".join(map(repr, given)))
-        return value
-    if origin is list and type(value) is list:
-        return [_checked(_under(place, number), item, given[0]) for number, item in enumerate(value)]
-    if origin is dict and type(value) is dict:
-        return {key: _checked(_under(place, key), item, given[1]) for key, item in value.items()}
+    if origin in KINDS:
+        return KINDS[origin](place, value, given)
     if is_dataclass(hint):
         return _read(typing.cast("type[Any]", hint), value, place)
-    return value if hint is Any else _simple(place, value, origin or hint)
+    return value if hint is Any else _simple(place, value, hint)
+
+
+def _annotated(place: str, value: Any, given: tuple[Any, ...]) -> Any:
+    found = _checked(place, value, given[0])
+    for rule in given[1:]:
+        expected = rule(found)
+        if expected is not None:
+            raise _fault(place, value, expected)
+    return found
+
+
+def _literal(place: str, value: Any, given: tuple[Any, ...]) -> Any:
+    if not any(type(value) is type(each) and value == each for each in given):
+        raise _fault(place, value, " or ".join(map(repr, given)))
+    return value
+
+
+def _list(place: str, value: Any, given: tuple[Any, ...]) -> Any:
+    items = _simple(place, value, list)
+    return [_checked(_under(place, number), item, given[0]) for number, item in enumerate(items)]
+
+
+def _dict(place: str, value: Any, given: tuple[Any, ...]) -> Any:
+    items = _simple(place, value, dict)
+    return {key: _checked(_under(place, key), item, given[1]) for key, item in items.items()}
 
 
 def _one_of(place: str, value: Any, allowed: tuple[Any, ...]) -> Any:
@@ -157,3 +165,14 @@ def _simple(place: str, value: Any, wanted: type) -> Any:
 
 def _fault(place: str, value: object, expected: str) -> ValueError:
     return ValueError(f"{place}: got {shown(value)}, expected {expected}")
+
+
+KINDS: Mapping[Any, Callable[[str, Any, tuple[Any, ...]], Any]] = {
+    Annotated: _annotated,
+    Union: _one_of,
+    types.UnionType: _one_of,
+    Literal: _literal,
+    list: _list,
+    dict: _dict,
+}
+"""From each kind of type with arguments to how a value is read as it."""

@@ -354,7 +354,7 @@ def read_record(path: Path, record: type[Record], *numbers: str) -> Json:
         read_plain(record, content)
         for name in numbers:
             if isinstance(content.get(name), bool) or not isinstance(content.get(name), int | float):
-                raise ValueError(f"{name} is {shown(content.get(name))}, expected a number")  # noqa: TRY301  (as of the record)
+                raise ValueError(f"{name} is {shown(content.get(name))}, expected a number")  # noqa: TRY004, TRY301  (as of the record)
     except ValueError as error:
         again = f"damaged, or of another version: run {record.written_by} again (dvc repro)"
         raise UserError(f"{path}: {error}; {again}") from error

@@ -118,35 +118,27 @@ def _make_folder(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def engine_fault(plan: Path, sums: Mapping[str, str], listed: Mapping[str, Json]) -> str | None:
+def engine_fault(plan: Path, sums: Mapping[str, str], listed: Mapping[str, Json], *, needs_sidecar: bool) -> str | None:
     """Return a line on what speaks against the engine in the file ``plan`` of a package; None: it was built here.
 
     Args:
         sums: those of the package's own files.
         listed: what ``listed_engines`` returns.
+        needs_sidecar: its sidecar must lie beside it as it was.
     """
+    shown, beside = printable(plan), sidecar(plan)
     try:
         entry = listed.get(sum_of_plain_file(plan, most=LARGEST_PLAN))
+        if entry is None:
+            return f"{shown}: not built on this host, or changed since; {AGAIN}"
+        if sums.get(entry["onnx"]) != entry["onnx_sha256"]:
+            return f"{shown}: built from another {printable(entry['onnx'])} than this package's; {AGAIN}"
+        if not needs_sidecar:
+            return None
+        if not beside.is_file():
+            return f"{printable(beside)}: missing; build the engine again (build-engine)"
+        if sum_of_plain_file(beside, most=LARGEST_SIDECAR) != entry["sidecar_sha256"]:
+            return f"{printable(beside)}: changed since build-engine wrote it; build the engine again (build-engine)"
     except UserError as error:
         return str(error)
-    if entry is None:
-        return f"{printable(plan)}: not built on this host, or changed since; {AGAIN}"
-    if sums.get(entry["onnx"]) != entry["onnx_sha256"]:
-        return f"{printable(plan)}: built from another {entry['onnx']} than this package's; {AGAIN}"
-    return None
-
-
-def sidecar_fault(plan: Path, listed: Mapping[str, Json]) -> str | None:
-    """Return a line on what speaks against the sidecar of ``plan``, which is in the list; None: it is as it was."""
-    path = sidecar(plan)
-    if not path.is_file():
-        return f"{printable(path)}: missing; build the engine again (build-engine)"
-    try:
-        about, own = (
-            sum_of_plain_file(file, most=most) for file, most in ((path, LARGEST_SIDECAR), (plan, LARGEST_PLAN))
-        )
-    except UserError as error:
-        return str(error)
-    if about != listed[own]["sidecar_sha256"]:
-        return f"{printable(path)}: changed since build-engine wrote it; build the engine again (build-engine)"
     return None

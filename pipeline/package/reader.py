@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pipeline.core.arrays import is_finite
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json
 from pipeline.core.plain import read_plain, shown
@@ -100,6 +101,8 @@ class Package:
         expected |= {output.name: (output.dtype, count, *output.shape) for output in signature.outputs}
         if not count or found != expected:
             raise UserError(f"{path}: holds {shown(found)}, expected at least one image, and {expected}; {AGAIN}")
+        if not all(map(is_finite, arrays.values())):
+            raise UserError(f"{path}: its numbers are not all finite; {AGAIN}")
         try:
             self.task.require_answers(samples.outputs, self.class_names)
             if samples.truth:

@@ -26,6 +26,7 @@ from pipeline.tasks.base import Classes
 MOST_CLASSES = 2**20
 LONGEST_NAME = 200
 """Characters; the name is part of URLs and folders."""
+LONGEST_LABEL = 1000
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 RESERVED = "stats"
 """A path of the Open Inference Protocol stands where the model of this name would: /v2/models/stats."""
@@ -117,6 +118,9 @@ class ClassTable(Part):
     def __post_init__(self) -> None:
         if not 1 <= len(self.labels) <= MOST_CLASSES:
             raise ValueError(f"labels: got {len(self.labels)} names, expected 1 to {MOST_CLASSES}")
+        longest = max(map(len, self.labels))
+        if longest > LONGEST_LABEL:
+            raise ValueError(f"labels: got a name of {longest:,} characters, expected at most {LONGEST_LABEL:,}")
         ids = self.category_ids
         if ids is not None and (len(ids) != len(self.labels) or len(set(ids)) < len(ids)):
             count = len(self.labels)

@@ -17,6 +17,8 @@ LARGEST_LIST = 2**24
 """Bytes of the list."""
 LARGEST = 2**31
 """Bytes of a file: an ONNX file, the largest of a package, cannot have more."""
+LONGEST_NAME = 255
+"""Characters of a file's name, its folders included."""
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
@@ -96,7 +98,7 @@ def parse_sums(folder: Path, data: bytes) -> dict[str, str]:
         name = found[2]
         if name.startswith("/") or ".." in name.split("/"):
             raise UserError(f"{path}: names {name!r}, which lies outside of the package; do not use this package")
-        if {"", "."} & set(name.split("/")) or any(len(part.encode()) > 255 for part in name.split("/")):
+        if {"", "."} & set(name.split("/")) or len(name) > LONGEST_NAME:
             raise UserError(f"{path}: names {name[:200]!r}, which is no name of a file; {AGAIN}")
         folded = unicodedata.normalize("NFC", name).casefold()
         if folded in known:

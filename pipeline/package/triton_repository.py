@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, replaced_folder
 from pipeline.export.precisions import FP32
-from pipeline.package.engine_register import engine_fault, listed_engines, sidecar_fault
+from pipeline.package.engine_register import engine_fault, listed_engines
 from pipeline.package.reader import Package
 from pipeline.package.verify import ENGINES
 from pipeline.runtimes.engine_file import read_sidecar
@@ -171,7 +171,7 @@ def built_engines(package: Package) -> dict[str, tuple[Path, Json]]:
     listed = listed_engines() if plans else {}
     found = {}
     for plan in plans:
-        fault = engine_fault(plan, package.sums, listed) or sidecar_fault(plan, listed)
+        fault = engine_fault(plan, package.sums, listed, needs_sidecar=True)
         if fault is not None:
             raise UserError(fault)
         about = read_sidecar(plan)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pipeline.core.errors import UserError, readable_file
 from pipeline.core.printable import printable
-from pipeline.package.engine_register import engine_fault, listed_engines, sidecar_fault
+from pipeline.package.engine_register import engine_fault, listed_engines
 from pipeline.package.proof import open_runtime, verify_samples
 from pipeline.package.reader import NEEDED, Package, require_package
 from pipeline.package.signing import Signer, check_signature
@@ -105,10 +105,9 @@ def _all_below(folder: Path) -> list[Path]:
         raise error
 
     with readable_file(folder):
-        found = [
+        return sorted(
             Path(root, name) for root, folders, files in os.walk(folder, onerror=stop) for name in (*folders, *files)
-        ]
-    return sorted(found)
+        )
 
 
 def _is_plan(name: Path) -> bool:
@@ -124,8 +123,6 @@ def _strange_engines(folder: Path, sums: Mapping[str, str]) -> Iterator[str]:
     plans = [path for path in _all_below(folder) if path.suffix == ".plan" and _is_plain(path)]
     listed = listed_engines() if plans else {}
     for plan in plans:
-        fault = engine_fault(plan, sums, listed)
-        if fault is None and plan.parent == folder / ENGINES:
-            fault = sidecar_fault(plan, listed)
+        fault = engine_fault(plan, sums, listed, needs_sidecar=plan.parent == folder / ENGINES)
         if fault is not None:
             yield fault

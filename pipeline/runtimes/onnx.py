@@ -25,6 +25,8 @@ NEEDS = {
     "cuda": "an NVIDIA GPU with its driver, CUDA 13 and cuDNN 9 (pip install onnxruntime-gpu, not onnxruntime)",
     "tensorrt": "an NVIDIA GPU with its driver, CUDA 13 and TensorRT 10 (ONNX Runtime 1.31 cannot load TensorRT 11)",
 }
+ERROR, FATAL = 3, 4
+"""Of what ONNX Runtime prints by itself: what went wrong is in its exceptions, and names of a file are not escaped."""
 LONGEST_REASON = 400
 """Characters of what it says."""
 INPUT_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
@@ -52,7 +54,7 @@ class OnnxRuntime:
         with _speaking_of(path, UserError, "load"):
             self.session = onnxruntime.InferenceSession(
                 str(path),
-                _options(num_threads, optimize=optimize, spinning=spinning),
+                _options(num_threads, optimize=optimize, spinning=spinning, quiet=provider == "cpu"),
                 providers=[name],
                 enable_fallback=0,  # of ONNX Runtime's own, which prints and tries again
             )
@@ -99,8 +101,9 @@ def _needs(provider: str) -> str:
     return f"it needs {NEEDS[provider]}; available here: {', '.join(available_providers())}"
 
 
-def _options(num_threads: int, *, optimize: bool, spinning: bool) -> Any:
+def _options(num_threads: int, *, optimize: bool, spinning: bool, quiet: bool) -> Any:
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL if quiet else ERROR  # on a GPU they say why a provider cannot be had
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
     level = onnxruntime.GraphOptimizationLevel
