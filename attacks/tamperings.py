@@ -402,44 +402,51 @@ MEAN = helper.make_node("ReduceMean", ["image"], ["m"], keepdims=0)
 ENDLESS = "network: a loop without end"
 
 
+def _put(model: Any) -> Change:
+    return lambda p: (p / "model.onnx").write_bytes(model.SerializeToString())
+
+
+def _changed(change: Callable[[Any], object]) -> Change:
+    def apply(package: Path) -> None:
+        model = onnx.load(package / "model.onnx")
+        change(model)
+        (package / "model.onnx").write_bytes(model.SerializeToString())
+
+    return apply
+
+
+def _elsewhere(place: str, length: int = 100) -> Change:
+    """Return what puts a network there that has weights in another file."""
+    tensor = TensorProto(name="w", data_type=TensorProto.UINT8, dims=[length], data_location=TensorProto.EXTERNAL)
+    for key, value in {"location": place, "offset": "0", "length": str(length)}.items():
+        tensor.external_data.add(key=key, value=value)
+    nodes = [
+        helper.make_node("Cast", ["w"], ["c"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["c"], ["s"], keepdims=0),
+        MEAN,
+        helper.make_node("Add", ["s", "m"], ["logits"]),
+    ]
+    return _put(_model(nodes, [tensor]))
+
+
+def _scaled(model: Any) -> None:
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.05), tensor.name))
+
+
+def _swapped(package: Path) -> None:
+    one, other = package / "model.onnx", package / "model.int8-cpu.onnx"
+    held = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(held)
+
+
+def _second(model: Any) -> None:
+    model.graph.input.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, ["b"]))
+
+
 def _networks(untouched: Path) -> Named:
-    def put(model: Any) -> Change:
-        return lambda p: (p / "model.onnx").write_bytes(model.SerializeToString())
-
-    def changed(change: Callable[[Any], object]) -> Change:
-        def apply(package: Path) -> None:
-            model = onnx.load(package / "model.onnx")
-            change(model)
-            (package / "model.onnx").write_bytes(model.SerializeToString())
-
-        return apply
-
-    def elsewhere(place: str, length: int = 100) -> Change:
-        tensor = TensorProto(name="w", data_type=TensorProto.UINT8, dims=[length], data_location=TensorProto.EXTERNAL)
-        for key, value in {"location": place, "offset": "0", "length": str(length)}.items():
-            tensor.external_data.add(key=key, value=value)
-        nodes = [
-            helper.make_node("Cast", ["w"], ["c"], to=TensorProto.FLOAT),
-            helper.make_node("ReduceSum", ["c"], ["s"], keepdims=0),
-            MEAN,
-            helper.make_node("Add", ["s", "m"], ["logits"]),
-        ]
-        return put(_model(nodes, [tensor]))
-
-    def scaled(model: Any) -> None:
-        for tensor in model.graph.initializer:
-            if tensor.data_type == TensorProto.FLOAT:
-                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.05), tensor.name))
-
-    def swapped(package: Path) -> None:
-        one, other = package / "model.onnx", package / "model.int8-cpu.onnx"
-        held = one.read_bytes()
-        one.write_bytes(other.read_bytes())
-        other.write_bytes(held)
-
-    def second(model: Any) -> None:
-        model.graph.input.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, ["b"]))
-
     places = (
         "/etc/passwd",
         "../../../../../etc/passwd",
@@ -452,17 +459,17 @@ def _networks(untouched: Path) -> Named:
         "*/_ORT_MEM_ADDR_/*",
     )
     for place in places:
-        yield f"network: weights in {place!r}", elsewhere(place)
-    yield "network: weights in a pipe", lambda p: (os.mkfifo(p / "f"), elsewhere("f")(p))
-    yield "network: weights of 10**12 bytes", elsewhere("README.md", 10**12)
-    yield "network: weights in a link", lambda p: ((p / "e").symlink_to("/etc/passwd"), elsewhere("e")(p))
+        yield f"network: weights in {place!r}", _elsewhere(place)
+    yield "network: weights in a pipe", lambda p: (os.mkfifo(p / "f"), _elsewhere("f")(p))
+    yield "network: weights of 10**12 bytes", _elsewhere("README.md", 10**12)
+    yield "network: weights in a link", lambda p: ((p / "e").symlink_to("/etc/passwd"), _elsewhere("e")(p))
     for domain in ("com.evil", "ai.onnx.contrib"):
         node = helper.make_node("PyOp", ["image"], ["logits"], domain=domain)
-        yield f"network: an operator of {domain}", put(_model([node], domains=[domain]))
+        yield f"network: an operator of {domain}", _put(_model([node], domains=[domain]))
     yield "network: cut short", lambda p: (p / "model.onnx").write_bytes((p / "model.onnx").read_bytes()[:1000])
     yield "network: garbage", lambda p: (p / "model.onnx").write_bytes(bytes(range(256)) * 20)
     yield "network: zeros", lambda p: (p / "model.onnx").write_bytes(bytes(100))
-    yield "network: another answer", put(_model([helper.make_node("Identity", ["image"], ["logits"])]))
+    yield "network: another answer", _put(_model([helper.make_node("Identity", ["image"], ["logits"])]))
     huge = [
         helper.make_node("ConstantOfShape", ["sh"], ["z"]),
         helper.make_node("ReduceSum", ["z"], ["s"], keepdims=0),
@@ -470,30 +477,33 @@ def _networks(untouched: Path) -> Named:
         helper.make_node("Add", ["s", "m"], ["logits"]),
     ]
     shape = helper.make_tensor("sh", TensorProto.INT64, [1], [2**46])
-    yield "network: allocates 256 TiB", put(_model(huge, [shape]))
+    yield "network: allocates 256 TiB", _put(_model(huge, [shape]))
     whole = [
         helper.make_node("Cast", ["image"], ["c"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["c"], ["logits"], keepdims=0),
     ]
     for kind in (TensorProto.INT64, TensorProto.STRING, TensorProto.BOOL, TensorProto.DOUBLE):
-        yield f"network: takes type {kind}", put(_model(whole, taken=kind, outputs=()))
-    yield "network: takes two inputs", changed(second)
-    yield "network: takes nothing", changed(lambda model: model.graph.input.pop())
-    yield "network: returns nothing", changed(lambda model: model.graph.output.pop())
-    yield "network: output renamed", changed(lambda model: setattr(model.graph.output[0], "name", "other"))
+        yield f"network: takes type {kind}", _put(_model(whole, taken=kind, outputs=()))
+    yield "network: takes two inputs", _changed(_second)
+    yield "network: takes nothing", _changed(lambda model: model.graph.input.pop())
+    yield "network: returns nothing", _changed(lambda model: model.graph.output.pop())
+    yield "network: output renamed", _changed(lambda model: setattr(model.graph.output[0], "name", "other"))
     yield (
         "network: output of another node",
-        changed(lambda model: setattr(model.graph.output[0], "name", model.graph.node[0].output[0])),
+        _changed(lambda model: setattr(model.graph.output[0], "name", model.graph.node[0].output[0])),
     )
     endless = [MEAN, helper.make_node("Loop", ["", "t", "m"], ["logits"], body=_loop())]
     true = helper.make_tensor("t", TensorProto.BOOL, [], [True])
-    yield ENDLESS, put(_model(endless, [true], outputs=None))
-    yield "network: metadata of 50 MB", changed(lambda model: model.metadata_props.add(key="x", value="y" * 50_000_000))
+    yield ENDLESS, _put(_model(endless, [true], outputs=None))
+    yield (
+        "network: metadata of 50 MB",
+        _changed(lambda model: model.metadata_props.add(key="x", value="y" * 50_000_000)),
+    )
     library = '{"session_options":{"custom_op_library":"/nowhere/evil.so"}}'
     yield (
         "network: metadata with a library",
-        changed(lambda model: model.metadata_props.add(key="ort_config", value=library)),
+        _changed(lambda model: model.metadata_props.add(key="ort_config", value=library)),
     )
-    yield "network: fp32 and int8 swapped", swapped
-    yield "network: weights changed a little", changed(scaled)
+    yield "network: fp32 and int8 swapped", _swapped
+    yield "network: weights changed a little", _changed(_scaled)
     yield "network: of another package", lambda p: shutil.copyfile(untouched / "model.int8-trt.onnx", p / "model.onnx")
