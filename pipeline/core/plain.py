@@ -68,7 +68,7 @@ def shown(value: object) -> str:
 def _read(kind: type[Value], content: object, place: str) -> Value:
     if not isinstance(content, Mapping):
         raise ValueError(f"{_at(place)}got {shown(content)}, expected an object")  # noqa: TRY004  (one kind of error for all)
-    hints = _hints(kind)
+    hints = _hints(typing.cast("type", kind))
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     if not issubclass(kind, Part):
         unknown = [key for key in content if key not in known]
@@ -158,7 +158,7 @@ def _simple(place: str, value: Any, wanted: type) -> Any:
             raise _fault(place, value, "a number that is not so large") from error
     if type(value) is not wanted:
         raise _fault(place, value, NAMES[wanted])
-    if wanted is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise _fault(place, value, "a finite number")
     return value
 

@@ -133,11 +133,9 @@ def engine_fault(plan: Path, sums: Mapping[str, str], listed: Mapping[str, Json]
             return f"{shown}: not built on this host, or changed since; {AGAIN}"
         if sums.get(entry["onnx"]) != entry["onnx_sha256"]:
             return f"{shown}: built from another {printable(entry['onnx'])} than this package's; {AGAIN}"
-        if not needs_sidecar:
-            return None
-        if not beside.is_file():
+        if needs_sidecar and not beside.is_file():
             return f"{printable(beside)}: missing; build the engine again (build-engine)"
-        if sum_of_plain_file(beside, most=LARGEST_SIDECAR) != entry["sidecar_sha256"]:
+        if needs_sidecar and sum_of_plain_file(beside, most=LARGEST_SIDECAR) != entry["sidecar_sha256"]:
             return f"{printable(beside)}: changed since build-engine wrote it; build the engine again (build-engine)"
     except UserError as error:
         return str(error)
