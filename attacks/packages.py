@@ -43,7 +43,7 @@ CHANGES = {
         for gate in ("min_agreement", "max_drop")
     },
 }
-NAMED, REAL, SUMMED = 0.15, 0.01, 0.75
+NAMED, REAL, SUMMED = 0.2, 0.01, 0.75
 """Shares: of cases that are one of the named tamperings; of those judged by the commands themselves, each a process;
 of random changes after which the sums are written again."""
 SECONDS = 60

@@ -234,31 +234,37 @@ def edited(name: str, change: Callable[[Any], Any]) -> Change:
     return apply
 
 
+def _edit_manifest(change: Callable[[Any], Any]) -> Change:
+    return edited("manifest.json", change)
+
+
+def _added(key: str, value: Any, *places: str) -> Change:
+    def apply(content: Any) -> None:
+        for place in places:
+            content = content[place]
+        content.update({key: value})
+
+    return _edit_manifest(apply)
+
+
+def _without_key(key: str) -> Change:
+    return _edit_manifest(lambda content: content.pop(key, None) and None)
+
+
+def _whole(data: bytes) -> Change:
+    return written("manifest.json", data)
+
+
+def _edit_gate(gate: Any) -> Change:
+    return _edit_manifest(lambda content: content["gates"]["fp32"].update(gate))
+
+
+def _twice(package: Path) -> None:
+    text = (package / "manifest.json").read_text()
+    (package / "manifest.json").write_text(text.replace("{", '{"name": "other",', 1))
+
+
 def _manifests() -> Named:
-    def edit(change: Callable[[Any], Any]) -> Change:
-        return edited("manifest.json", change)
-
-    def added(key: str, value: Any, *places: str) -> Change:
-        def apply(content: Any) -> None:
-            for place in places:
-                content = content[place]
-            content.update({key: value})
-
-        return edit(apply)
-
-    def without(key: str) -> Change:
-        return edit(lambda content: content.pop(key, None) and None)
-
-    def whole(data: bytes) -> Change:
-        return written("manifest.json", data)
-
-    def twice(package: Path) -> None:
-        text = (package / "manifest.json").read_text()
-        (package / "manifest.json").write_text(text.replace("{", '{"name": "other",', 1))
-
-    def edit_gate(gate: Any) -> Change:
-        return edit(lambda content: content["gates"]["fp32"].update(gate))
-
     values: dict[str, Any] = {
         "name": (5, "../x", "a\nb", "a" * 10**6, "", "\x1b[2J", "\ud800", None, ["a"]),
         "image_size": ([10**9, 10**9], ["8", "8"], [-8, 8], [8.0, 8.0], [16, 16], [8], [True, 8], None),
@@ -275,21 +281,21 @@ def _manifests() -> Named:
     }
     for key, given in values.items():
         for number, value in enumerate(given):
-            yield f"manifest: {key}, {number}", added(key, value)
-        yield f"manifest: without {key}", without(key)
+            yield f"manifest: {key}, {number}", _added(key, value)
+        yield f"manifest: without {key}", _without_key(key)
     entry = {"precision": "evil", "bytes": 1}
     for number, name in enumerate(("../../../etc/passwd", "..", "", ".", "a/b", "README.md", "/etc/passwd", "\0")):
         yield (
             f"manifest: file of another place, {number}",
-            added(name, entry, "files"),
+            _added(name, entry, "files"),
         )
     entries: Sequence[Any] = (5, {}, {"precision": [1]}, {"precision": 5}, {"precision": "fp32", "bytes": "many"})
     for number, wrong in enumerate(entries):
         yield (
             f"manifest: entry of a file, {number}",
-            added("model.onnx", wrong, "files"),
+            _added("model.onnx", wrong, "files"),
         )
-    yield "manifest: one file for two", added("model.fp16.onnx", entry, "files")
+    yield "manifest: one file for two", _added("model.fp16.onnx", entry, "files")
     gates: Sequence[Any] = (
         {"max_difference": float("nan")},
         {"max_difference": "1"},
@@ -300,19 +306,19 @@ def _manifests() -> Named:
         {"other": 1},
     )
     for number, gate in enumerate(gates):
-        yield f"manifest: gate, {number}", edit_gate(gate)
-    yield "manifest: nested 100,000", whole(b'{"a":' * 100_000)
-    yield "manifest: nested 900", whole(b'{"a":' * 900 + b"1" + b"}" * 900)
-    yield "manifest: 5,000 digits", whole(b'{"a":' + b"9" * 5000 + b"}")
-    yield "manifest: a list", whole(b"[]")
-    yield "manifest: UTF-16", whole("{}".encode("utf-16"))
-    yield "manifest: no UTF-8", whole(b'{"a":"\xff"}')
+        yield f"manifest: gate, {number}", _edit_gate(gate)
+    yield "manifest: nested 100,000", _whole(b'{"a":' * 100_000)
+    yield "manifest: nested 900", _whole(b'{"a":' * 900 + b"1" + b"}" * 900)
+    yield "manifest: 5,000 digits", _whole(b'{"a":' + b"9" * 5000 + b"}")
+    yield "manifest: a list", _whole(b"[]")
+    yield "manifest: UTF-16", _whole("{}".encode("utf-16"))
+    yield "manifest: no UTF-8", _whole(b'{"a":"\xff"}')
     yield (
         "manifest: a byte order mark",
         lambda p: (p / "manifest.json").write_bytes(b"\xef\xbb\xbf" + (p / "manifest.json").read_bytes()),
     )
-    yield "manifest: 200 MB of blanks", whole(b" " * 200_000_000 + b"{}")
-    yield "manifest: a key twice", twice
+    yield "manifest: 200 MB of blanks", _whole(b" " * 200_000_000 + b"{}")
+    yield "manifest: a key twice", _twice
 
 
 def _descriptions() -> Named:
