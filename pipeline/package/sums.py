@@ -49,17 +49,17 @@ def place_of(folder: Path, name: str) -> Path | None:
         UserError: it is no plain file, or it or a folder on the way is a link, which may lead out of the package.
     """
     path = folder / name
+    places = [*(folder / parent for parent in PurePosixPath(name).parents if parent.parts), path]
     try:
-        for place in [*(folder / parent for parent in PurePosixPath(name).parents if parent.parts), path]:
-            if place.is_symlink():
-                raise UserError(f"{printable(place)}: a link; a package has none, give a copy without (cp -rL)")
-        if not path.exists():
-            return None
+        link = next((place for place in places if place.is_symlink()), None)
+        is_there, is_file = link is None and path.exists(), link is None and path.is_file()
     except (OSError, ValueError) as error:  # a name too long; a NUL in it
         raise UserError(f"{printable(path)[:200]}: cannot be read ({error.__class__.__name__})") from error
-    if not path.is_file():
+    if link is not None:
+        raise UserError(f"{printable(link)}: a link; a package has none (cp -rL copies what it leads to)")
+    if is_there and not is_file:
         raise UserError(f"{printable(path)}: is no plain file; {AGAIN}")
-    return path
+    return path if is_there else None
 
 
 def say_again(faults: Iterable[str]) -> list[str]:

@@ -147,7 +147,7 @@ def _print_json(found: "Prediction") -> None:
 
 
 def _print_text(found: "Prediction") -> None:
-    say(f"{printable(found.image)}: {found.text}")
+    say(printable(f"{found.image}: {found.text}"))
 
 
 def _with_progress(
