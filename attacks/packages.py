@@ -129,8 +129,8 @@ def judge(target: Target, package: Path, kind: str, tampering: Tampering, *, rea
     """Return what became of ``package``, a copy, after ``tampering``."""
     with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):  # of several random changes
         tampering.change(package)
-    if tampering.sums_again:
-        write_sums_again(package)
+        if tampering.sums_again:
+            write_sums_again(package)
     run = in_a_process if real else in_process
     said = [run(["verify", "--package", str(package), *PROOF])]
     is_accepted = said[0].code == 0
