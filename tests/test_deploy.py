@@ -20,14 +20,12 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from pipeline.package.requirements import REQUIREMENTS, SERVE_FILE
-from pipeline.package.writer import write_sums
-from pipeline.package.zipapp import ARCHIVE, write_zipapp
-from pipeline.preflight.code import PROJECT
+from pipeline.package.requirements import SERVE_FILE
+from pipeline.package.zipapp import ARCHIVE
 from stages.commands.serve import serve
-from stages.package import archived_files
 from tests.helpers import ROOT
-from tests.serving_helpers import LABELS, add_samples, make_package
+from tests.lone_package import ELSEWHERE, make_environment, make_lone_package
+from tests.serving_helpers import LABELS
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = sorted(DEPLOY.glob("*/Dockerfile"))
@@ -195,7 +193,7 @@ class Container(NamedTuple):
 
     def start(self, command: list[str], **options: Any) -> "subprocess.Popen[str]":
         words = [str(self.python), *command[1:]]
-        environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.home), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**ELSEWHERE, "HOME": str(self.home), "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.Popen(
             words, cwd=self.package, env=environment, user=self.user, group=self.user, text=True, **options
         )
@@ -223,22 +221,14 @@ def container() -> Iterator[Container]:
     python = usable_python(user)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        package = make_package(Path(folder, "package"), more=("int8-cpu",))
-        add_samples(package)
-        write_zipapp(package / ARCHIVE, PROJECT, archived_files())
-        for name, content in REQUIREMENTS.items():
-            (package / name).write_text(content, encoding="utf-8")
-        write_sums(package)
-        subprocess.run([python, "-m", "venv", f"{folder}/venv"], check=True)
-        pip = [f"{folder}/venv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # what lies there counts
-        subprocess.run([*pip, "-r", SERVE_FILE], cwd=package, env=alone, check=True)
+        package = make_lone_package(Path(folder, "package"))
+        own_python = make_environment(Path(folder, "venv"), python, package / SERVE_FILE)
         for path in (package, *package.rglob("*")):
             path.chmod(0o555 if path.is_dir() else 0o444)
         home = Path(folder, "home")
         home.mkdir()
         home.chmod(0o777)
-        yield Container(Path(folder, "venv/bin/python"), package, home, user)
+        yield Container(own_python, package, home, user)
         for path in (package, *package.rglob("*")):
             path.chmod(0o755)
 
@@ -314,7 +304,10 @@ module.serve()
 
 
 def can_be_process_1() -> bool:
-    return shutil.which("unshare") is not None and subprocess.run([*UNSHARE, "true"], check=False).returncode == 0
+    command = [*UNSHARE, "true"]
+    return (
+        shutil.which("unshare") is not None and not subprocess.run(command, capture_output=True, check=False).returncode
+    )
 
 
 @pytest.mark.skipif(not can_be_process_1(), reason="no namespaces of processes here")

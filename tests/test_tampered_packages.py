@@ -108,7 +108,7 @@ LONG = {"labels": ["a" * 2000 + str(number) for number in range(10)]}
     [
         (edit("manifest.json", name="stats"), "name: got 'stats', expected another"),
         (edit("manifest.json", name="\x1b[2J"), "name: got '\\x1b[2J', expected at most 200 letters"),
-        (edit("manifest.json", num_steps=0), "num_steps: got 0, expected 1 or more"),
+        (edit("manifest.json", num_steps=-1), "num_steps: got -1, expected 0 or more"),
         (
             edit("manifest.json", files={"../model.onnx": FILE}),
             "files: got '../model.onnx'",

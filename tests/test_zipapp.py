@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -20,11 +21,11 @@ from PIL import Image
 
 from pipeline.package.requirements import EDGE_FILE, REQUIREMENTS, SERVE_FILE
 from pipeline.package.signing import sign_package
-from pipeline.package.writer import write_sums
 from pipeline.package.zipapp import ARCHIVE, write_zipapp
 from pipeline.preflight.code import PROJECT
 from stages.package import archived_files
-from tests.serving_helpers import LABELS, add_samples, make_package
+from tests.lone_package import ELSEWHERE, make_environment, make_lone_package
+from tests.serving_helpers import LABELS
 
 MOST_BYTES = 400_000
 NEWER_PYTHON = {
@@ -42,13 +43,7 @@ NOT_ON_DEVICES = {"torch", "torchvision", "pydantic", "safetensors", "dvc", "rua
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a package with its commands, far from the checkout."""
-    folder = make_package(tmp_path_factory.mktemp("device") / "package", more=("int8-cpu",))
-    add_samples(folder)
-    write_zipapp(folder / ARCHIVE, PROJECT, archived_files())
-    for name, content in REQUIREMENTS.items():
-        (folder / name).write_text(content, encoding="utf-8")
-    write_sums(folder)
-    return folder
+    return make_lone_package(tmp_path_factory.mktemp("device") / "package")
 
 
 def pythons() -> list[str]:
@@ -69,7 +64,7 @@ class Device(NamedTuple):
     package: Path
 
     def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.package.parent)}
+        environment = {**ELSEWHERE, "HOME": str(self.package.parent)}
         command = [str(self.python), str(self.package / ARCHIVE), *words]
         return subprocess.run(
             command, cwd=self.package.parent, env=environment, capture_output=True, text=True, check=False
@@ -82,13 +77,10 @@ def device(request: pytest.FixtureRequest, package: Path, tmp_path_factory: pyte
     if request.param >= len(known):
         pytest.skip("no Python 3.10 on this host; its syntax and names are checked all the same")
     place = tmp_path_factory.mktemp("venv")
-    subprocess.run([known[request.param], "-m", "venv", str(place)], check=True)
-    python = place / "bin/python"
     needed = tmp_path_factory.mktemp("needed") / EDGE_FILE
     text = REQUIREMENTS[EDGE_FILE]
     needed.write_text(text if request.param == 0 else text.replace(">=", "=="))  # the oldest take the oldest
-    install(python, needed)
-    yield Device(python, package)
+    yield Device(make_environment(place, known[request.param], needed), package)
     shutil.rmtree(place)
 
 
@@ -103,12 +95,6 @@ def test_a_signature_is_asked_for_there_too(device: Device, tmp_path: Path) -> N
     found = device.run(*words)
     assert found.returncode == 0, found.stderr
     assert "signed by me, key ED25519 SHA256:" in found.stdout
-
-
-def install(python: Path, needed: Path) -> None:
-    subprocess.run(
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(needed)], check=True
-    )
 
 
 def save_photo(path: Path) -> Path:
@@ -148,21 +134,19 @@ def test_a_library_that_is_missing_is_named(package: Path, tmp_path: Path) -> No
 
 
 def test_the_environment_holds_nothing_else(device: Device) -> None:
-    listed = subprocess.run(
-        [str(device.python), "-m", "pip", "list", "--format", "json"], capture_output=True, check=True
-    )
+    command = [str(device.python), "-m", "pip", "list", "--format", "json"]
+    listed = subprocess.run(command, env=ELSEWHERE, capture_output=True, check=True)
     names = {entry["name"].lower() for entry in json.loads(listed.stdout)}
     assert {"numpy", "onnxruntime", "pillow"} <= names
     assert not names & {*NOT_ON_DEVICES, "click", "onnx", "fmkt"}
 
 
 def test_it_serves_where_nothing_else_is(package: Path, tmp_path: Path) -> None:
-    subprocess.run([pythons()[-1], "-m", "venv", str(tmp_path / "venv")], check=True)
-    device = Device(tmp_path / "venv/bin/python", package)
-    install(device.python, package / SERVE_FILE)
+    device = Device(make_environment(tmp_path / "venv", pythons()[-1], package / SERVE_FILE), package)
     photo = save_photo(tmp_path / "photo.jpg")
     command = [str(device.python), str(package / ARCHIVE), "serve", "--http-port", "0", "--grpc-port", "0"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as server:
+    environment = {**ELSEWHERE, "HOME": str(tmp_path)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         events = (json.loads(line) for line in server.stderr)
         address = next(event["http"] for event in events if event["event"] == "ready")
@@ -174,6 +158,19 @@ def test_it_serves_where_nothing_else_is(package: Path, tmp_path: Path) -> None:
     assert found == {name: value for name, value in seen.items() if name != "image"}
 
 
+@pytest.fixture
+def _far_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Be west of Greenwich, where 1980 began later than there, as a user whose files nobody else may read."""
+    before = os.umask(0o077)
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "FAR+12")
+        time.tzset()
+        yield
+    time.tzset()
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("_far_away")
 def test_the_same_code_gives_the_same_small_file_with_its_licence(package: Path, tmp_path: Path) -> None:
     write_zipapp(tmp_path / ARCHIVE, PROJECT, archived_files())
     data = (tmp_path / ARCHIVE).read_bytes()
@@ -222,4 +219,4 @@ def test_a_python_that_is_too_old_is_told_so(package: Path) -> None:
         [sys.executable, "-c", f"import sys; sys.version_info = (3, 9, 0)\n{code}"],
         capture_output=True, text=True, check=False, env={"PATH": "/usr/bin"},
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (1, "error: this is Python 3.9, 3.10 is needed\n")
+    assert (done.returncode, done.stderr) == (1, "error: this is Python 3.9, 3.10 or later is needed\n")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from models.detection.rules import AllReduce, Rules
-from models.detection.tail import PostProcessing, Tail
+from .rules import AllReduce, Rules
+from .tail import PostProcessing, Tail
 
 if TYPE_CHECKING:
-    from models.detection.places import Places
+    from .places import Places
 
 
 def alone(tensor: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import Json, read_json
 from pipeline.core.plain import Part, at_least, count_from, read_plain, shown
 
-NumSteps = Annotated[int, at_least(1)] | None
+NumSteps = Annotated[int, at_least(0)] | None
 Size = Annotated[list[Annotated[int, at_least(1)]], count_from(2, 2)]
 """Height and width."""
 Triple = Annotated[list[float], count_from(3, 3)]

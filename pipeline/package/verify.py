@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +22,9 @@ ENGINES = "engines"
 
 PLANS = (f"{ENGINES}/*.plan", "triton/*/*/model.plan")
 """Where engines may lie that the sums do not list; earlier versions put one into the Triton repository as well."""
+
+
+STRANGE = "it does not belong to the package; move it elsewhere"
 
 
 class VerifiedFile(NamedTuple):
@@ -86,16 +88,33 @@ def _require_whole(folder: Path, sums: Mapping[str, str]) -> None:
 
 
 def _unlisted_files(folder: Path, sums: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line on each file that neither the list of sums nor ``build-engine`` put there, and on each link."""
-    plans = {path for path in _all_below(folder) if _is_plan(path.relative_to(folder)) and _is_plain(path)}
-    engines = plans | {sidecar(plan) for plan in plans if plan.parent == folder / ENGINES}
-    for path in _all_below(folder):
-        name = path.relative_to(folder).as_posix()
+    """Yield a line on each file that neither the list of sums nor ``build-engine`` put there, and on each link.
+
+    A folder in which nothing can be the package's has one line for all that it holds: an environment that was made
+    there has thousands of files.
+    """
+    plans = {path for pattern in PLANS for path in folder.glob(pattern) if _is_plain(path)}
+    sidecars = {sidecar(plan) for plan in plans if plan.parent == folder / ENGINES}
+    known = {folder / name for name in (*sums, SUMS, SIGNATURE)} | plans | sidecars
+    homes = {folder / ENGINES}.union(*(path.parents for path in known))
+    for path in _entries(folder, homes):
         if path.is_symlink():
-            if name not in sums:  # those that are listed are damaged
-                yield f"{printable(path)}: a link; a package has none"
-        elif not (path.is_dir() or name in sums or name in {SUMS, SIGNATURE} or path in engines):
-            yield f"{printable(path)}: not listed in {SUMS}; it does not belong to the package"
+            yield f"{printable(path)}: a link; a package has none"
+        elif path.is_dir() and any(not inner.is_dir() or inner.is_symlink() for inner in _all_below(path)):
+            yield f"{printable(path)}: nothing in this folder is listed in {SUMS}; {STRANGE}"
+        elif not path.is_dir() and path not in known:
+            yield f"{printable(path)}: not listed in {SUMS}; {STRANGE}"
+
+
+def _entries(folder: Path, homes: set[Path]) -> Iterator[Path]:
+    """Yield what is in ``folder``, sorted, and in those of the folders below it that are among ``homes``."""
+    with readable_file(folder):
+        found = sorted(folder.iterdir())
+    for path in found:
+        if path in homes and path.is_dir() and not path.is_symlink():
+            yield from _entries(path, homes)
+        else:
+            yield path
 
 
 def _all_below(folder: Path) -> list[Path]:
@@ -108,10 +127,6 @@ def _all_below(folder: Path) -> list[Path]:
         return sorted(
             Path(root, name) for root, folders, files in os.walk(folder, onerror=stop) for name in (*folders, *files)
         )
-
-
-def _is_plan(name: Path) -> bool:
-    return any(fnmatchcase(name.as_posix(), pattern) and len(name.parts) == pattern.count("/") + 1 for pattern in PLANS)
 
 
 def _is_plain(path: Path) -> bool:

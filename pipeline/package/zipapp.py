@@ -1,10 +1,7 @@
 """``fmkt.pyz``: the commands on a package as one file beside it, which needs no checkout and no installation."""
 
 import importlib.metadata
-import os
-import shutil
-import tempfile
-import zipapp
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,14 +15,17 @@ MAIN = f"""\
 import sys
 
 if sys.version_info < {OLDEST_PYTHON}:
-    sys.exit("error: this is Python %d.%d, {".".join(map(str, OLDEST_PYTHON))} is needed" % sys.version_info[:2])
+    found = "%d.%d" % sys.version_info[:2]
+    sys.exit("error: this is Python " + found + ", {".".join(map(str, OLDEST_PYTHON))} or later is needed")
 
 from {ENTRY} import run
 
 run()
 """
-LONG_AGO = 315532800
-"""Seconds since 1970 of the first moment of 1980, before which no file of a zip archive can be."""
+FIRST_DAY = (1980, 1, 1, 0, 0, 0)
+"""The first moment that a zip archive can name; it has no time zone there."""
+PLAIN_FILE = 0o100644 << 16
+"""What an entry says of its rights, whatever those are that the file has in the project."""
 
 
 def write_zipapp(path: Path, project: Path, names: Sequence[str]) -> None:
@@ -34,27 +34,22 @@ def write_zipapp(path: Path, project: Path, names: Sequence[str]) -> None:
     Args:
         names: the files that ``ENTRY`` imports and reads, relative to ``project``.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder, "archive")
-        for name in names:
-            _copy(project / name, root / name)
-        for distribution in CARRIED:
-            _copy_distribution(distribution, root)
-        (root / "__main__.py").write_text(MAIN, encoding="utf-8")
-        for place in (root, *root.rglob("*")):
-            place.chmod(0o755 if place.is_dir() else 0o644)
-            os.utime(place, (LONG_AGO, LONG_AGO))
-        zipapp.create_archive(root, path, interpreter="/usr/bin/env python3", compressed=True)
+    contents = {name: (project / name).read_bytes() for name in names}
+    for distribution in CARRIED:
+        contents |= _files_of(distribution)
+    contents["__main__.py"] = MAIN.encode()
+    with zipfile.ZipFile(path, "w") as archive:  # not by zipapp: its dates are of files, in this host's time zone
+        for name in sorted(contents):
+            entry = zipfile.ZipInfo(name, FIRST_DAY)
+            entry.external_attr = PLAIN_FILE
+            archive.writestr(entry, contents[name], zipfile.ZIP_DEFLATED)
 
 
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-
-
-def _copy_distribution(name: str, root: Path) -> None:
-    """Copy the modules of an installed distribution, and its licence, to their places below ``root``."""
-    for file in importlib.metadata.files(name) or []:
-        is_code = file.parts[0] == name and file.suffix in {".py", ".typed"}
+def _files_of(distribution: str) -> dict[str, bytes]:
+    """Return the modules of an installed distribution, and its licence, by their names in the archive."""
+    found = {}
+    for file in importlib.metadata.files(distribution) or []:
+        is_code = file.parts[0] == distribution and file.suffix in {".py", ".typed"}
         if is_code or "license" in file.name.lower():
-            _copy(Path(str(file.locate())), root / file)
+            found[file.as_posix()] = Path(str(file.locate())).read_bytes()
+    return found

@@ -1,13 +1,26 @@
 """Options that several commands take; no stage loads them."""
 
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 import stages
 from pipeline.runtimes.provider import PROOF_SECONDS, PROVIDER_NAMES
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers, of which nan and infinity are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number; ends the command where it is none."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def default_package() -> Path:
@@ -31,7 +44,7 @@ def proof_option(function: Callable[..., None]) -> Callable[..., None]:
     """Add ``--proof-seconds``, the end of a file that loads or computes without one."""
     return click.option(
         "--proof-seconds",
-        type=click.FloatRange(min=0, min_open=True, max=threading.TIMEOUT_MAX),
+        type=FiniteRange(min=0, min_open=True, max=threading.TIMEOUT_MAX),
         default=PROOF_SECONDS,
         show_default=True,
         help="Seconds that a file of the package may take to load, and to be proved on images.",
