@@ -99,7 +99,8 @@ def _unlisted_files(folder: Path, sums: Mapping[str, str]) -> Iterator[str]:
     homes = {folder / ENGINES}.union(*(path.parents for path in known))
     for path in _entries(folder, homes):
         if path.is_symlink():
-            yield f"{printable(path)}: a link; a package has none"
+            if path not in known:  # those that are listed count as damaged
+                yield f"{printable(path)}: a link; a package has none"
         elif path.is_dir() and any(not inner.is_dir() or inner.is_symlink() for inner in _all_below(path)):
             yield f"{printable(path)}: nothing in this folder is listed in {SUMS}; {STRANGE}"
         elif not path.is_dir() and path not in known:
