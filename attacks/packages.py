@@ -395,6 +395,7 @@ def _strange(package: Path, rng: random.Random) -> None:
     )
     path = package / place / name
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # a pipe, of several random changes
     if rng.random() < 0.3:
         os.mkfifo(path)
     else:
