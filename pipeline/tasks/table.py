@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.core.table import Entry, Table
 from models.detection.detections import Detections
-from pipeline.core.plain import read_plain
+from pipeline.core.plain import read_plain, shown
 
 if TYPE_CHECKING:
     from pipeline.tasks.base import Task
@@ -89,13 +89,13 @@ def exported_task(manifest: Mapping[str, Any]) -> Task:
     """Return the task of the files that ``manifest`` describes, as it was set when they were exported.
 
     Raises:
-        KeyError, TypeError, ValueError: the manifest names an unknown task, says of outputs what this version does not
+        ValueError: the manifest names an unknown task, says of outputs what this version does not
             know, or is damaged.
     """
     task = get_task(manifest.get("task", DEFAULT))
-    settings = {key: manifest[key] for key in task.output_facts()}.get(DETECTIONS, {})
+    settings = manifest.get(DETECTIONS, {}) if DETECTIONS in task.output_facts() else {}
     task = task.configured(read_plain(Detections, settings), {})
     for key, fact in task.output_facts().items():
-        if manifest[key] != fact:
-            raise ValueError(f"{key} is {manifest[key]!r}, expected {fact!r}")
+        if manifest.get(key) != fact:
+            raise ValueError(f"{key} is {shown(manifest.get(key))}, expected {fact!r}")
     return task
