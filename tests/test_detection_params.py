@@ -211,6 +211,12 @@ def test_a_warmup_may_be_a_fraction_of_an_epoch() -> None:
         Training(epochs=1, schedule=LearningRate(warmup_epochs=1.5))
 
 
+def test_rounds_have_an_end(params_file: WriteParams) -> None:
+    """Each is unrolled into the graph."""
+    found = refusal(params_file({"detections.rounds": 10**9}))
+    assert f"detections.rounds: got {10**9}; give an integer >= 1 and <= {MAX_ROUNDS}" in found
+
+
 def test_no_more_detections_than_candidates_are_asked_for(params_file: WriteParams) -> None:
     words = "detections: max_detections: got 700, more than the 600 candidates; lower it, or raise candidates"
     found = refusal(params_file({"detections.candidates": 600, "detections.max_detections": 700}))

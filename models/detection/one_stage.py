@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from models.detection.detections import Detections
 from models.detection.rules import AllReduce, Rules
 from models.detection.tail import Tail
+from models.detections import Detections
 
 if TYPE_CHECKING:
     from models.detection.places import Places

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from models.detection.detections import NO_NMS, Detections
 from models.detection.places import Places
+from models.detections import NO_NMS, Detections
 
 if TYPE_CHECKING:
     from models.detection.one_stage import OneStageRules

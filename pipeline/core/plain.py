@@ -35,7 +35,10 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     """Return ``value``, a whole number as a float where ``hint`` says so."""
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if float in allowed and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ValueError(f"{name}: got a number beyond the largest, expected a smaller one") from error
     if type(value) not in allowed:
         words = " or ".join(NAMES[each] for each in allowed)
         raise ValueError(f"{name}: got {value!r}, expected {words}")
