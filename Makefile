@@ -18,7 +18,7 @@ export USER ?= user
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro trusted summary compare test test-fast soak lint format types check tables lock clean distclean
+.PHONY: help install repro trusted summary compare test test-fast attack lint format types check tables lock clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,8 +38,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@echo "created $(VENV); to use it in this shell: source $(BIN)/activate"
 
 repro: $(INSTALLED) trusted  ## run what changed of the pipeline, then print the summary
-	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock  # empty, as a killed DVC may leave it: no other can read it
-	@dvc repro
+	@python -m stages repair
+	@dvc repro; code=$$?; python -m stages settle && exit $$code
 	@python -m stages summary
 
 trusted:
@@ -61,8 +61,8 @@ test: $(INSTALLED)  ## run all tests
 test-fast: $(INSTALLED)  ## run the tests that do not run the whole chain
 	@python -m pytest -n 2 --dist loadfile -m "not slow"
 
-soak: $(INSTALLED)  ## kill training twenty times at random and compare what comes out (ten minutes)
-	@python benchmarks/soak.py
+attack: $(INSTALLED)  ## try every attack on this project (hours; goes on where it was): CAMPAIGN=images, MINUTES=10, JOBS=2
+	@python -m attacks $(CAMPAIGN) $(if $(MINUTES),--minutes $(MINUTES)) --jobs $(or $(JOBS),2)
 
 lint: $(INSTALLED)  ## look for faults with ruff
 	@ruff check .

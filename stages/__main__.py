@@ -4,6 +4,7 @@ import click
 
 from stages.commands.compare import compare
 from stages.commands.consumer import COMMANDS as CONSUMER_COMMANDS
+from stages.commands.disk import repair, settle
 from stages.commands.estimate import estimate
 from stages.commands.inspect_weights import inspect_weights
 from stages.commands.offline_plots import offline_plots
@@ -25,6 +26,8 @@ COMMANDS = (
     offline_plots,
     params,
     preset,
+    repair,
+    settle,
     summary,
 )
 for command in COMMANDS:

@@ -1,13 +1,16 @@
 """What every stage's command line shares: its options, and that it keeps to its code."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import click
 
-from pipeline.preflight.stage_table import STAGES, StageEntry
+from pipeline.core.durable import CHECKPOINTS, is_run_by_dvc, project_root, settling
+from pipeline.preflight.stage_table import PROBE, STAGES, Kind, StageEntry
+from stages.exit_codes import errors_end_it
 
 
 def path_option(name: str, meaning: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -34,7 +37,7 @@ def stage_options(name: str) -> Callable[[Callable[..., None]], Callable[..., No
     """
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
-        function = _keeping_to_its_code(STAGES[name], function)
+        function = _keeping_to_its_code(STAGES[name], _settling_what_came_before(STAGES[name], function))
         for option in reversed(STAGES[name].options):
             function = path_option(option.name, option.help)(function)
         return params_option(function)
@@ -57,3 +60,34 @@ def _keeping_to_its_code(stage: StageEntry, function: Callable[..., None]) -> Ca
                 raise RuntimeError(f"{stage.name} has loaded {name}; take it out of its never_loads in {table}")
 
     return command
+
+
+def _settling_what_came_before(stage: StageEntry, function: Callable[..., None]) -> Callable[..., None]:
+    """Let ``function`` bring what DVC made of earlier stages' outputs to the disk, in which a power cut may take it.
+
+    Where it reads those of a training, that has no need of its checkpoints then.
+    """
+
+    @functools.wraps(function)
+    def command(*args: object, **kwargs: object) -> None:
+        # the probe runs before anybody knows whether these outputs are whole
+        is_one_of_many = "TORCHELASTIC_RUN_ID" in os.environ
+        if stage.name == PROBE or is_one_of_many or not is_run_by_dvc():
+            function(*args, **kwargs)
+            return
+        root = project_root()
+        finished = tuple(root / CHECKPOINTS / name for name in _stages_read_by(stage))
+        with errors_end_it(), settling(root, finished):
+            function(*args, **kwargs)
+
+    return command
+
+
+def _stages_read_by(stage: StageEntry) -> set[str]:
+    """Return the names of the stages whose outputs ``stage`` reads."""
+    inputs = {option.path for option in stage.options if option.kind is Kind.INPUT}
+    outputs = {
+        other.name: {option.path for option in other.options if option.kind not in {Kind.INPUT, Kind.FACTS}}
+        for other in STAGES.values()
+    }
+    return {name for name, paths in outputs.items() if paths & inputs}

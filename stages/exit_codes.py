@@ -1,8 +1,9 @@
 """How every command ends: its log, its exit code, and one line on what is wrong."""
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ParamSpec
 
 import click
@@ -21,20 +22,26 @@ def exit_codes(function: Callable[Arguments, None]) -> Callable[Arguments, None]
 
     @functools.wraps(function)
     def command(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        try:
-            with logged():
-                function(*args, **kwargs)
-        except UserError as error:
-            _stop(error, code=2)
-        except (BusyError, GateError, LostProcessError) as error:
-            _stop(error, code=1)
-        except OSError as error:
-            fault = system_fault(error)
-            if fault is None:
-                raise
-            _stop(fault, code=1)
+        with errors_end_it(), logged():
+            function(*args, **kwargs)
 
     return command
+
+
+@contextlib.contextmanager
+def errors_end_it() -> Iterator[None]:
+    """End the process with one line and its exit code where an error has one."""
+    try:
+        yield
+    except UserError as error:
+        _stop(error, code=2)
+    except (BusyError, GateError, LostProcessError) as error:
+        _stop(error, code=1)
+    except OSError as error:
+        fault = system_fault(error)
+        if fault is None:
+            raise
+        _stop(fault, code=1)
 
 
 def _stop(error: Exception | str, *, code: int) -> None:

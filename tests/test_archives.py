@@ -1,5 +1,6 @@
 """Archives of images: read like folders, and refused where they are damaged or reach outside."""
 
+import gzip
 import io
 import os
 import random
@@ -11,6 +12,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import Result
@@ -143,6 +145,58 @@ def test_a_member_without_a_name_is_refused(prepare: Prepare, tmp_path: Path) ->
     content[-10] -= 1  # the size of the directory
     path.write_bytes(content)
     refused(prepare(path), "nameless.zip", "member no. 2 has no name")
+
+
+def tar_of(*headers: tarfile.TarInfo) -> bytes:
+    return b"".join(
+        header.tobuf(tarfile.GNU_FORMAT) + bytes(-(-header.size // 512) * 512) for header in headers[:-1]
+    ) + (headers[-1].tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+
+
+def tar_header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+    header = tarfile.TarInfo(name)
+    header.size, header.type = size, kind
+    return header
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
+@pytest.mark.parametrize("size", [2**40, 2**62, -512])
+@pytest.mark.parametrize("packed", ["plain", "gz"])
+def test_what_a_tar_header_announces_takes_no_memory(kind: bytes, size: int, packed: str, tmp_path: Path) -> None:
+    content = tar_of(tar_header("cat/a.png", 0), tar_header("x", size, kind))
+    path = tmp_path / f"a.tar{'' if packed == 'plain' else '.gz'}"
+    path.write_bytes(content if packed == "plain" else gzip.compress(content))
+    with pytest.raises(UserError, match=rf"cannot be unpacked \(a header in it says that {size} bytes follow"):
+        opened_folder(path).__enter__()
+
+
+def test_a_member_larger_than_the_disk_is_refused_at_its_header(tmp_path: Path) -> None:
+    """What follows, as much as it says, would have to be unpacked to find the next one."""
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(tar_of(tar_header("cat/a.png", 0), tar_header("cat/b.png", 2**60)) + bytes(2**20)))
+    with pytest.raises(UserError, match=r"unpacks to 1073741824.0 GiB or more, .* GiB are free in"):
+        opened_folder(path).__enter__()
+
+
+def test_more_members_than_the_disk_takes_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    free = os.statvfs(tmp_path)
+    facts = {name: getattr(free, name) for name in ("f_bavail", "f_frsize")}
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(**facts, f_favail=3))
+    path = make_archive(fill_folder(tmp_path / "images", {"cat": 2, "dog": 2}), "tar")
+    with pytest.raises(UserError, match=r"has 4 members or more, 3 more files can be in"):
+        opened_folder(path).__enter__()
+
+
+def test_a_damaged_header_is_no_end_of_an_archive(tmp_path: Path) -> None:
+    content = bytearray(tar_of(tar_header("cat/a.png", 512), tar_header("cat/b.png", 512), tar_header("cat/c.png", 0)))
+    content[1024] ^= 1
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot be unpacked \(a header in it, at byte 1024, is damaged\)"):
+        opened_folder(tmp_path / "a.tar").__enter__()
+    content[1024] ^= 1
+    (tmp_path / "a.tar").write_bytes(content.rstrip(b"\0").ljust(2560, b"\0"))  # without an end, as some programs write
+    with opened_folder(tmp_path / "a.tar") as folder:
+        assert sorted(path.name for path in (folder / "cat").iterdir()) == ["a.png", "b.png", "c.png"]
 
 
 def test_other_archives_are_refused_with_what_is_read(prepare: Prepare, tmp_path: Path) -> None:

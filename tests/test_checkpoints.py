@@ -9,6 +9,7 @@ import torch
 
 from pipeline.core.errors import BusyError
 from pipeline.training.checkpoints import Checkpoints, open_checkpoints
+from stages.common import stage_options
 
 
 def state(value: float) -> dict[str, Any]:
@@ -83,6 +84,37 @@ def test_a_changed_fact_input_or_digest_of_code_is_another_run(tmp_path: Path) -
     assert folders[0] == folders[1]
     assert len(set(folders)) == 5
     assert all(folder.is_relative_to(tmp_path / ".checkpoints") for folder in folders)
+
+
+def test_under_dvc_the_last_state_stays_until_a_stage_reads_the_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC puts copies in the place of outputs, which are on the disk when a later stage has seen to it."""
+    monkeypatch.setenv("DVC_STAGE", "train_teacher")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    data = tmp_path / "data.json"
+    data.write_text("{}")
+    for seed, ends in ((0, True), (1, False)):
+        with open_checkpoints("train_teacher", {"seed": seed}, [data], code="a") as checkpoints:
+            checkpoints.save(6, state(seed))
+            if ends:
+                checkpoints.clear()
+
+    def left() -> int:
+        return len(list(tmp_path.glob(".checkpoints/*/*/epoch-*")))
+
+    assert left() == 2
+    for stage, kept in (("calibrate_steps", 2), ("distill_student", 1)):
+        ran = []
+
+        @stage_options(stage)
+        def read(ran: list[str] = ran, stage: str = stage, **_: object) -> None:
+            ran.append(stage)
+
+        read(params_path=tmp_path)
+        assert (ran, left()) == ([stage], kept)
+    with open_checkpoints("train_teacher", {"seed": 1}, [data], code="a") as checkpoints:
+        assert checkpoints.latest() is not None, "an interrupted one stays"
 
 
 def test_a_second_trainer_of_the_same_run_is_turned_away(tmp_path: Path) -> None:

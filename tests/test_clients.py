@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,12 +60,14 @@ def predicted(package: Package) -> dict[str, Any]:
     return found
 
 
-def ask(package: Package, *words: str) -> subprocess.CompletedProcess[str]:
+def ask(
+    package: Package, *words: str, image: str = "image.png", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the Python client in the package's folder, as its first lines say."""
-    command = [sys.executable, "clients/triton_client.py", "image.png", *words]
+    command = [sys.executable, "clients/triton_client.py", image, *words]
     outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
-        command, cwd=package.folder, env=outside, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=package.folder, env=outside | environment, capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -110,6 +113,23 @@ def test_a_server_that_does_not_answer_is_said_in_a_line(package: Package, serve
         assert nobody.returncode == 1
         assert nobody.stderr.splitlines()[-1].startswith("error: ")
         assert "Traceback" not in nobody.stderr
+
+
+def test_what_is_no_picture_is_said_in_a_line(package: Package) -> None:
+    (package.folder / "text.png").write_text("no picture")
+    (package.folder / "cut.png").write_bytes((package.folder / "image.png").read_bytes()[:200])
+    for name in ("text.png", "cut.png", "missing.png"):
+        done = ask(package, image=name)
+        assert done.returncode == 1
+        assert re.fullmatch(rf"error: {name}: cannot be read as an image \(.*\)\n", done.stderr)
+
+
+def test_a_missing_library_is_said_in_a_line(package: Package, tmp_path: Path) -> None:
+    """With what ``requirements-serve.txt`` brings, tritonclient speaks gRPC alone: its HTTP needs gevent."""
+    (tmp_path / "gevent.py").write_text("raise ModuleNotFoundError('not here')")
+    done = ask(package, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert re.fullmatch(r'error: .*http.*; pip install numpy pillow "tritonclient\[grpc,http\]"\n', done.stderr)
 
 
 def test_the_card_names_each_program(package: Package) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import BusyError, UserError
-from pipeline.core.files import read_csv, read_json, replaced_folder, write_bytes, write_csv, write_json
+from pipeline.core.files import read_csv, read_json, replaced_folder, write_bytes, write_csv, write_json, write_text
 from tests.helpers import ROOT
 
 WRITER = """
@@ -144,6 +144,70 @@ def test_a_failed_rename_loses_neither_folder(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt), replaced_folder(target) as folder:
         (folder / "weights").write_text("new")
     assert (target / "weights").read_text() == "old"
+
+
+def test_a_folder_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def note_sync(handle: int) -> None:
+        events.append(("sync", str(Path(f"/proc/self/fd/{handle}").readlink())))
+        fsync(handle)
+
+    def note_rename(self: Path, to: Path) -> Path:
+        events.append(("rename", str(self)))
+        return rename(self, to)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "rename", note_rename)
+    with replaced_folder(tmp_path / "new/out") as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub/a").write_text("by whatever library")
+    work = tmp_path / "new/.out.partial"
+    moment = events.index(("rename", str(work)))
+    assert {("sync", str(work / name)) for name in ("", "sub", "sub/a")} <= set(events[:moment])
+    assert ("sync", str(tmp_path)) in events[:moment], "its parent is new as well"
+    assert events[moment + 1 :] == [("sync", str(work.parent))]
+    events.clear()
+    write_text(tmp_path / "a.json", "{}")
+    assert [path for _, path in events][-1] == str(tmp_path)
+    assert len(events) == 2
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o002, 0o664)])
+def test_files_of_any_library_keep_to_the_umask(umask: int, mode: int, tmp_path: Path) -> None:
+    earlier = os.umask(umask)
+    try:
+        (tmp_path / "another's").write_text("")
+        (tmp_path / "another's").chmod(0o444)
+        with replaced_folder(tmp_path / "out") as folder:
+            (folder / "weights").write_text("")
+            (folder / "weights").chmod(0o644)
+            (folder / "linked").hardlink_to(tmp_path / "another's")
+            write_text(folder / "a.json", "{}")
+    finally:
+        os.umask(earlier)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()}
+    assert modes == {"weights": mode, "linked": 0o444, "a.json": mode}
+
+
+def test_what_a_killed_writer_left_goes_and_what_a_live_one_writes_stays(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time, pipeline.core.files as files\n"
+        "def stop(handle):\n    print('writing', flush=True)\n    time.sleep(600)\n"
+        "os.fsync = stop\n"
+        "files.write_bytes(files.Path(sys.argv[1]), b'half')\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.json")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        write_text(tmp_path / "a.json", "{}")
+        assert len(list(tmp_path.iterdir())) == 2, "another process is at it"
+        process.kill()
+        process.wait()
+    write_text(tmp_path / "a.json", "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_two_runs_do_not_write_the_same_folder(tmp_path: Path) -> None:

@@ -303,6 +303,36 @@ def test_verify_names_what_is_damaged_and_what_does_not_belong_in_one_go(package
     assert found == [str(package / name) for name in ("labels.json", "model.onnx", "extra")]
 
 
+def test_a_folder_that_is_not_the_packages_is_named_once(package: Path) -> None:
+    """An environment that somebody made in the package; what lies in the package's own folders is named by itself."""
+    (package / ".venv/lib").mkdir(parents=True)
+    for number in range(20):
+        (package / f".venv/lib/{number}.py").write_text("")
+    (package / ".venv/python").symlink_to(sys.executable)
+    (package / "linked").mkdir()
+    (package / "linked/python").symlink_to(sys.executable)
+    (package / "empty/folder").mkdir(parents=True)
+    for name in ("clients", "triton/fmkt-student"):
+        (package / name).mkdir(exist_ok=True)
+        (package / name / "notes.txt").write_text("")
+    lines = [line for line in run("verify", package).output.splitlines() if line.startswith("error: ")]
+    assert all(line.endswith("; it does not belong to the package; move it elsewhere") for line in lines)
+    assert [line.removeprefix(f"error: {package}/").split(":")[0] for line in lines] == [
+        ".venv",
+        "clients/notes.txt",
+        "linked",
+        "triton/fmkt-student/notes.txt",
+    ]
+
+
+def test_a_picture_of_too_many_pixels_is_told_without_the_pipelines_parameter(package: Path, tmp_path: Path) -> None:
+    Image.new("1", (10000, 9000)).save(tmp_path / "large.png")
+    result = run("predict", package, str(tmp_path / "large.png"))
+    assert result.exit_code == 1
+    assert "large.png: has 10000 x 9000 pixels, allowed are 80 million; scale it down" in result.output
+    assert "prepare_data" not in result.output
+
+
 @pytest.mark.parametrize("names", [["a"], [], {"a": 0}, "zero", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], None])
 @pytest.mark.parametrize("command", ["verify", "predict", "serve", "benchmark", "build-engine"])
 def test_labels_that_do_not_fit_the_outputs_are_refused(command: str, names: object, package: Path) -> None:

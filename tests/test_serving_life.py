@@ -1,6 +1,7 @@
 """Start, load, time limits and end of a server: what it has accepted it answers, and it says why it does not start."""
 
 import contextlib
+import http.client
 import json
 import signal
 import socket
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -39,6 +41,8 @@ from tests.serving_helpers import (
 
 SLOW = 800
 """Matrix products that make a request take tenths of a second."""
+SERVING, NOT_SERVING = 1, 2
+"""Statuses of gRPC's own protocol of health."""
 
 
 @pytest.fixture(scope="module")
@@ -141,18 +145,53 @@ def test_what_was_accepted_is_answered_before_the_end(slow: Path, number: signal
         wait_until(lambda: arrived(server) == 4)
         server.process.send_signal(number)
         assert server.wait_for("stopping")["accepted"] >= 2
-        assert server.ask("/v2/health/ready") == (503, {"ready": False})
-        assert server.ask("/v2/health/live") == (200, {"live": True})
-        assert ask(server, "http", 9) == "503"
-        assert ask(server, "grpc", 9) == "StatusCode.UNAVAILABLE"
-        assert server.process.poll() is None
+        wait_until(lambda: not listens(server.http) and not listens(server.grpc))
         assert asking.results() == {"right": 4}
         assert server.process.wait(20) == 0
         server.reader.join(5)
     assert server.events("stopped")
     assert not server.events("abandoned")
     assert len(server.events("request", outcome="success")) == 4
-    assert len(server.events("request", outcome="stopping")) == 2
+
+
+def listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_while_it_drains_it_says_that_it_is_not_ready_and_takes_what_comes(slow: Path) -> None:
+    with (
+        serving(slow, "--workers", "1", "--drain-seconds", "600") as server,
+        contextlib.closing(http.client.HTTPConnection(server.http, timeout=20)) as kept,
+    ):
+        assert health(server) == SERVING
+        kept.request("GET", "/v2/health/ready")
+        assert kept.getresponse().read() == b'{"ready": true}'
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("stopping", drain=600.0)
+        assert server.ask("/v2/health/ready") == (503, {"ready": False})
+        assert server.ask("/v2/health/live") == (200, {"live": True})
+        assert health(server) == health(server, NAME) == NOT_SERVING
+        assert [ask(server, transport, 9) for transport in CLIENTS] == ["right", "right"]
+        asking = Asking(server, 2)
+        wait_until(lambda: metric(server, "fmkt_accepted_requests") == 2)
+        server.process.send_signal(signal.SIGTERM)  # the second one cuts it short
+        wait_until(lambda: not listens(server.http))
+        kept.request("POST", f"/v2/models/{NAME}/infer", b"{}")
+        assert kept.getresponse().status == 503
+        assert asking.results() == {"right": 2}
+        assert server.process.wait(20) == 0
+
+
+def health(server: ServerProcess, name: str = "") -> int:
+    """Return the status in the answer of gRPC's own protocol of health."""
+    with grpc.insecure_channel(server.grpc) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        return int(check(b"\x0a" + bytes([len(name)]) + name.encode() if name else b"", timeout=20)[1])
 
 
 def test_the_end_waits_no_longer_than_the_grace(slow: Path) -> None:
@@ -167,12 +206,12 @@ def test_the_end_waits_no_longer_than_the_grace(slow: Path) -> None:
 
 def test_uint8_images_text_logs_and_a_body_that_does_not_come(tmp_path: Path) -> None:
     package = make_package(tmp_path / "package", dtype="uint8")
-    with free_port() as http, free_port() as grpc:
-        places = f"127.0.0.1:{http}", f"127.0.0.1:{grpc}"
-    options = ("--http-port", str(http), "--grpc-port", str(grpc), "--timeout", "0.5", "--log-format", "text")
+    with free_port() as http_port, free_port() as grpc_port:
+        places = f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}"
+    options = ("--http-port", str(http_port), "--grpc-port", str(grpc_port), "--timeout", "0.5", "--log-format", "text")
     with (
         serving(package, *options, places=places) as server,
-        socket.create_connection(("127.0.0.1", http)) as connection,
+        socket.create_connection(("127.0.0.1", http_port)) as connection,
     ):
         connection.sendall(f"POST /v2/models/{NAME}/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n".encode())
         images = random_images(2, dtype="uint8")
@@ -210,7 +249,10 @@ def test_an_address_that_cannot_be_had(slow: Path) -> None:
         refused(start(slow, "--http-port", str(port)), "--http-port", reason)
         refused(start(slow, "--grpc-port", str(port)), "--grpc-port", reason)
     refused(start(slow, "--host", "no such host"), "--host: got 'no such host', which is no address")
-    refused(start(slow, "--host", "192.0.2.1"), "--http-port: cannot listen at 192.0.2.1:0 (Cannot assign")
+    refused(
+        start(slow, "--host", "192.0.2.1", "--without-token"),
+        "cannot listen at 192.0.2.1:0 (Cannot assign",
+    )
 
 
 def test_a_package_that_is_none(tmp_path: Path) -> None:
@@ -284,7 +326,10 @@ def test_a_changed_package_ends_the_command(tmp_path: Path) -> None:
 
 
 def test_an_open_address_is_warned_of(tmp_path: Path) -> None:
-    with serving(make_package(tmp_path / "package"), "--host", "0.0.0.0") as server:  # noqa: S104
+    package = make_package(tmp_path / "package")
+    refused(start(package, "--host", "0.0.0.0"), "--host: got 0.0.0.0", "--token-file", "--without-token")  # noqa: S104
+    with serving(package, "--host", "0.0.0.0", "--without-token") as server:  # noqa: S104
         assert server.events("exposed")[0]["level"] == "warning"
-        assert "no authentication and no TLS" in server.events("exposed")[0]["reason"]
+        assert "nobody is asked for a token" in server.events("exposed")[0]["reason"]
+        assert "no TLS" in server.events("unencrypted")[0]["reason"]
         assert server.stop(signal.SIGINT) == 0

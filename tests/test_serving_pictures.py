@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -197,7 +198,7 @@ BAD = {
     "cut": (PICTURES["jpeg"][:300], 400, "the picture: damaged or truncated image"),
     "head": (PICTURES["png"][:20], 400, "the picture: damaged"),
     "noise": (PICTURES["png"][:60] + b"\xff" * 200, 400, "the picture: damaged"),
-    "bomb": (bomb(20000, 20000), 413, "has 20000 x 20000 pixels, this server takes 8 million"),
+    "bomb": (bomb(20000, 20000), 413, "has 20000 x 20000 pixels, allowed are 8 million"),
     "bytes": (PICTURES["png"] + bytes(400_000), 413, "more than 400000 bytes"),
     "float": (picture(8, 8, mode="F", kind="TIFF"), 400, "convert it to 8 or 16 bits"),
 }
@@ -218,6 +219,17 @@ def test_the_same_over_the_protocol(server: ServerProcess, transport: str, kind:
         infer(server, transport, [PICTURES["png"], file])
     assert error.value.status() == (str(status) if transport == "http" else f"StatusCode.{CODES[status]}")
     assert reason.replace("the picture", "picture 2 of 2") in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_a_picture_that_curl_sent_as_text_is_told(server: ServerProcess, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "picture").write_bytes(PICTURES[kind])
+    said = {}
+    for way in ("--data", "--data-binary"):
+        command = ["curl", "--silent", way, f"@{tmp_path}/picture", f"{server.http}/predict"]
+        said[way] = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "labels" in said["--data-binary"]
+    assert "as curl -d sends a file: take --data-binary" in said["--data"]
 
 
 @pytest.mark.parametrize(

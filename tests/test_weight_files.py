@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -233,6 +234,20 @@ def test_a_head_of_other_classes_is_refused_or_made_anew(tmp_path: Path) -> None
         load_weights(network(), read_weights(tmp_path / "headless.pth"))
     lines = taken(tmp_path / "headless.pth", network(), backbone, new_head=True)
     assert lines[-1].endswith("head.linear.weight, head.linear.bias: not in the file: made anew")
+
+
+def test_a_number_in_the_place_of_a_heads_weights_is_one_of_another_shape(tmp_path: Path) -> None:
+    torch.save(published() | {"fc.bias": torch.tensor(0.5)}, tmp_path / "w.pth")
+    lines = load_weights(network(), read_weights(tmp_path / "w.pth"), new_head=True)
+    assert "fc.bias: () in the file, (3,) here: made anew" in lines
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_library_warns_nobody_of_protocols(protocol: int, tmp_path: Path) -> None:
+    torch.save(published(), tmp_path / "w.pth", pickle_protocol=protocol)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        taken(tmp_path / "w.pth", network(), published())
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])

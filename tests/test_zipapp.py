@@ -219,4 +219,4 @@ def test_a_python_that_is_too_old_is_told_so(package: Path) -> None:
         [sys.executable, "-c", f"import sys; sys.version_info = (3, 9, 0)\n{code}"],
         capture_output=True, text=True, check=False, env={"PATH": "/usr/bin"},
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (1, "error: this is Python 3.9, 3.10 is needed\n")
+    assert (done.returncode, done.stderr) == (1, "error: this is Python 3.9, 3.10 or later is needed\n")

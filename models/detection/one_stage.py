@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from models.detection.rules import AllReduce, Rules
-from models.detection.tail import Tail
-from models.detections import Detections
+from ..detections import Detections
+from .rules import AllReduce, Rules
+from .tail import Tail
 
 if TYPE_CHECKING:
-    from models.detection.places import Places
+    from .places import Places
 
 
 def alone(tensor: Tensor) -> Tensor:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from models.detection.places import Places
-from models.detections import NO_NMS, Detections
+from ..detections import NO_NMS, Detections
+from .places import Places
 
 if TYPE_CHECKING:
-    from models.detection.one_stage import OneStageRules
+    from .one_stage import OneStageRules
 
 NO_CLASS = -1
 """Of a row behind the last detection."""

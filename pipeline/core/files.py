@@ -7,11 +7,14 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.durable import make_folder, sync, sync_tree
 from pipeline.core.errors import BusyError, UserError, written_file
 
 Json = dict[str, Any]
@@ -22,12 +25,13 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     """Yield a fresh folder beside ``target`` that takes its place when the block ends well, and is removed otherwise.
 
     A killed run leaves ``target`` whole: as it was, or, in the instant between two renames, to be put back by the next
-    run. What a killed run left behind goes with the next one.
+    run. What a killed run left behind goes with the next one. A power cut takes nothing when the block has ended.
 
     Raises:
         BusyError: another process is writing the same folder.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with written_file(target):
+        make_folder(target.parent)
     work, old = (target.with_name(f".{target.name}.{role}") for role in ("partial", "replaced"))
     with exclusive(target):
         if old.exists() and not target.exists():
@@ -38,14 +42,28 @@ def replaced_folder(target: Path) -> Iterator[Path]:
             with written_file(target, work=work):
                 work.mkdir()
                 yield work
+                _keep_to_umask(work)
+                sync_tree(work)
                 if target.exists():
                     target.rename(old)
                 work.rename(target)
+                sync(target.parent)
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(work, ignore_errors=True)
             if old.exists() and not target.exists():
                 old.rename(target)
+
+
+def _keep_to_umask(folder: Path) -> None:
+    """Give what was written in ``folder`` the rights that the user's umask leaves; some libraries give their own."""
+    allowed = stat.S_IMODE(folder.stat().st_mode)
+    for path in folder.rglob("*"):
+        facts = path.lstat()
+        if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:  # a second name stands for another's file
+            wanted = allowed & (0o777 if facts.st_mode & stat.S_IXUSR else 0o666)
+            if stat.S_IMODE(facts.st_mode) != wanted:
+                path.chmod(wanted)
 
 
 @contextlib.contextmanager
@@ -58,9 +76,9 @@ def exclusive(target: Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         BusyError: another process holds it.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     path = target.with_name(f".{target.name}.lock")
     with written_file(target, work=path):
+        make_folder(target.parent)
         lock = path.open("w")
     with lock:
         try:
@@ -72,25 +90,42 @@ def exclusive(target: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` under a temporary name, then rename it to ``path``.
+    """Write ``data`` under a temporary name, then rename it to ``path``; a power cut takes nothing of it then.
+
+    What a killed process left of the same file goes first.
 
     Raises:
         UserError: something else than a plain file is there, such as a device, in whose place a file would come.
     """
     if path.exists() and not path.is_file():
         raise UserError(f"{path}: is no plain file; give another path to write to")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    with written_file(path):
+        make_folder(path.parent)
+    begins = f".{path.name}.partial-"
+    _remove_leftovers(path.parent, begins)
+    work = path.with_name(begins + secrets.token_hex(4))
     try:
         with written_file(path, work=work):
-            with work.open("wb") as file:
+            with work.open("xb") as file:
+                with contextlib.suppress(OSError):  # without locks nothing is ever taken for a leftover
+                    fcntl.flock(file, fcntl.LOCK_EX)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            work.replace(path)
+                work.replace(path)
+            sync(path.parent)
     finally:
         with contextlib.suppress(OSError):  # what it was stopped by is said, not what hinders to clear up
             work.unlink()
+
+
+def _remove_leftovers(folder: Path, begins: str) -> None:
+    """Remove the files in ``folder`` whose names begin so, but those that a process is writing."""
+    with contextlib.suppress(OSError):
+        for path in [Path(entry) for entry in os.scandir(folder) if entry.name.startswith(begins)]:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, read_json
 
-NumSteps = Annotated[int, Field(ge=1)] | None
+NumSteps = Annotated[int, Field(ge=0)] | None
 Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
 
 

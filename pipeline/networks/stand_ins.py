@@ -10,6 +10,7 @@ the file, or that the file names, is imported or run. Names that PyTorch blocks 
 import io
 import pickle
 import pickletools
+import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
@@ -85,7 +86,9 @@ def read_with_stand_ins(path: Path, *, is_torchscript: bool, is_legacy: bool) ->
     with (
         _without_code(path) if is_torchscript else path.open("rb") as file,  # by a name PyTorch would judge its suffix
         torch.serialization.safe_globals([*stand_ins]),
+        warnings.catch_warnings(),
     ):
+        warnings.simplefilter("ignore")  # of protocols and invariants, with advice to PyTorch's developers
         content = torch.load(file, "cpu", weights_only=True)
     return content, sorted(_outside_pytorch({_modern(name) for name in named.names}))
 

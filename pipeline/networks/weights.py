@@ -173,9 +173,9 @@ def _left_out(found: Fit, network: nn.Module, tensors: Mapping[str, Tensor]) -> 
     lines = []
     for mine, theirs in found.other_shape.items():
         given, needed = tensors[theirs].shape, own[mine].shape
-        differs = f"{given[0]} classes in the file, {needed[0]} here"
-        if given[1:] != needed[1:]:
-            differs = f"{tuple(given)} in the file, {tuple(needed)} here"
+        differs = f"{tuple(given)} in the file, {tuple(needed)} here"
+        if given[:1] and given[1:] == needed[1:]:
+            differs = f"{given[0]} classes in the file, {needed[0]} here"
         lines.append(f"{printable(theirs)}: {differs}: made anew")
     if found.missing:
         lines.append(f"{_some(found.missing)}: not in the file: made anew")

@@ -80,10 +80,6 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
-
 parser = argparse.ArgumentParser(description="Ask a server what is on an image.")
 parser.add_argument("image")
 parser.add_argument("--grpc", action="store_true", help="speak gRPC, not HTTP")
@@ -91,10 +87,17 @@ parser.add_argument("--file", action="store_true", help="send the file as it is;
 parser.add_argument("--url", help="default: localhost:8000, with --grpc localhost:8001")
 parser.add_argument("--model", default=$name)
 given = parser.parse_args()
-if given.grpc:
-    import tritonclient.grpc as library
-else:
-    import tritonclient.http as library
+try:
+    import numpy as np
+    from PIL import Image, ImageOps
+    from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+    if given.grpc:
+        import tritonclient.grpc as library
+    else:
+        import tritonclient.http as library
+except (ImportError, RuntimeError) as error:  # the latter where tritonclient is there without this transport
+    sys.exit(f'error: {error}; pip install numpy pillow "tritonclient[grpc,http]"')
 
 OUTPUTS = $output_names
 
@@ -118,13 +121,16 @@ class Session:
         return [answer.as_numpy(output.name()) for output in outputs]
 
 
-data = Path(given.image).read_bytes()
+try:
+    data = Path(given.image).read_bytes()
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    sys.exit(f"error: {given.image}: cannot be read as an image ({error})")
 os.chdir(Path(__file__).resolve().parents[1])  # the package
 preprocessing = json.load(open("preprocessing.json"))
 labels = json.load(open("labels.json"))["labels"]
 height, width = preprocessing["image_size"]
 
-image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
 $fitting
 $pixels
 if given.file:

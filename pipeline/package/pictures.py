@@ -10,7 +10,7 @@ from pipeline.core.arrays import Pixels
 from pipeline.core.errors import UserError
 from pipeline.core.printable import printable
 from pipeline.core.text_table import counted
-from pipeline.data.decoding import MAX_MEGAPIXELS, Resize, decode_shown
+from pipeline.data.decoding import MAX_MEGAPIXELS, Resize, TooManyPixelsError, decode_shown
 from pipeline.data.image_bytes import read_image_bytes
 from pipeline.data.reading import Fit, read_image
 from pipeline.data.sources.archive import is_archive, opened_folder
@@ -108,8 +108,17 @@ def decode_picture(
         resize: how; see ``pipeline.tasks.base.Task.resize``.
 
     Raises:
+        TooManyPixelsError: it has more pixels than that; names it ``name``.
         UserError: it cannot be decoded; names it ``name``.
     """
-    read = decode_shown(name, data, image_size, max_megapixels, how=resize)
+    try:
+        read = decode_shown(name, data, image_size, max_megapixels, how=resize)
+    except TooManyPixelsError as error:
+        width, height = error.size
+        raise TooManyPixelsError(  # without the parameter of the pipeline, which a package's user does not have
+            f"{name}: has {width} x {height} pixels, allowed are {max_megapixels:g} million; scale it down, or save "
+            "it as a JPEG file that is not progressive, which takes less memory",
+            error.size,
+        ) from error
     scale = SCALES[resize](*(side / own for side, own in zip(image_size, read.size, strict=True)))
     return Picture(read.pixels.transpose(2, 0, 1), Placement(name, read.size, scale))

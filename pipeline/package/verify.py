@@ -29,6 +29,9 @@ PLANS = (f"{ENGINES}/*.plan", "triton/*/*/model.plan")
 """Where engines may lie that the sums do not list; earlier versions put one into the Triton repository as well."""
 
 
+STRANGE = "it does not belong to the package; move it elsewhere"
+
+
 class VerifiedFile(NamedTuple):
     """One file that gives the outputs that it must give."""
 
@@ -113,15 +116,31 @@ def _words(taken: str, dtype: str, outputs: Iterable[str]) -> str:
 
 
 def _unlisted_files(folder: Path, sums: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line on each file that neither the list of sums nor ``build-engine`` put there, and on each link."""
+    """Yield a line on each file that neither the list of sums nor ``build-engine`` put there, and on each link.
+
+    A folder in which nothing can be the package's has one line for all that it holds: an environment that was made
+    there has thousands of files.
+    """
     plans = {path for pattern in PLANS for path in folder.glob(pattern) if path.is_file()}
     sidecars = {sidecar(plan) for plan in plans if plan.parent == folder / ENGINES}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
+    known = {folder / name for name in (*sums, SUMS, SIGNATURE)} | plans | sidecars
+    homes = {folder / ENGINES}.union(*(path.parents for path in known))
+    for path in _entries(folder, homes):
         if path.is_symlink():
             yield f"{path}: a link; a package has none"
-        elif not (path.is_dir() or name in sums or name in {SUMS, SIGNATURE} or path in plans | sidecars):
-            yield f"{path}: not listed in {SUMS}; it does not belong to the package"
+        elif path.is_dir() and any(not inner.is_dir() or inner.is_symlink() for inner in path.rglob("*")):
+            yield f"{path}: nothing in this folder is listed in {SUMS}; {STRANGE}"
+        elif not path.is_dir() and path not in known:
+            yield f"{path}: not listed in {SUMS}; {STRANGE}"
+
+
+def _entries(folder: Path, homes: set[Path]) -> Iterator[Path]:
+    """Yield what is in ``folder``, sorted, and in those of the folders below it that are among ``homes``."""
+    for path in sorted(folder.iterdir()):
+        if path in homes and path.is_dir() and not path.is_symlink():
+            yield from _entries(path, homes)
+        else:
+            yield path
 
 
 def _strange_engines(folder: Path, sums: Mapping[str, str]) -> Iterator[str]:

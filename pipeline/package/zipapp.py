@@ -15,7 +15,8 @@ MAIN = f"""\
 import sys
 
 if sys.version_info < {OLDEST_PYTHON}:
-    sys.exit("error: this is Python %d.%d, {".".join(map(str, OLDEST_PYTHON))} is needed" % sys.version_info[:2])
+    found = "%d.%d" % sys.version_info[:2]
+    sys.exit("error: this is Python " + found + ", {".".join(map(str, OLDEST_PYTHON))} or later is needed")
 
 from {ENTRY} import run
 

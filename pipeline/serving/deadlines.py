@@ -16,9 +16,10 @@ class TimeLimit:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         self.task = task
-        self.timer = loop.call_at(self.deadline, self._end)
+        self.timer = loop.call_at(self.deadline, self.end)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End what runs, as if the deadline had passed."""
         self.is_late = True
         self.task.cancel()  # the task waits, within the limit, and gets it there
 

@@ -1,8 +1,8 @@
 """The protocol over gRPC, with the messages of Triton's client library."""
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -10,10 +10,12 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from tritonclient.grpc import service_pb2
 
-from pipeline.serving.messages import read_request, write_response
+from pipeline.serving.access import UNKNOWN, Access
+from pipeline.serving.grpc_health import HEALTH_SERVICE, Health, HealthRequest
+from pipeline.serving.messages import read_request, require_few_fields, write_response
 from pipeline.serving.refusal import Reason, RefusalError, invalid
 from pipeline.serving.requests import Transport
-from pipeline.serving.service import Service, seconds_from_now
+from pipeline.serving.service import Arrival, Entry, Service, seconds_from_now
 
 SERVICE = "inference.GRPCInferenceService"
 GRPC = Transport(
@@ -44,26 +46,105 @@ REFUSED = {
 }
 """Beginnings of the names of methods that are not offered."""
 
+MESSAGE_SECONDS = 5.0
+"""For which a call that asks for no inference may keep its message back."""
+CALLS_BESIDE = 64
+"""Calls that may do so at a time; one more ends the wait of the one that began first."""
+BRIEF_MESSAGE = 2**20
+"""Bytes of a request that are read within milliseconds."""
+
+OPEN_METHODS = {
+    f"/{HEALTH_SERVICE}/Check",
+    f"/{HEALTH_SERVICE}/Watch",
+    f"/{SERVICE}/ServerLive",
+    f"/{SERVICE}/ServerReady",
+}
+"""Those that ask for no token."""
+
 Method = Callable[[Any, Any], Awaitable[Message]]
 
 
-def build_handler(service: Service) -> Any:
-    """Return a generic handler for every method of the protocol.
+async def _refuse_stranger(_: Any, context: Any) -> None:
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, UNKNOWN)
 
-    Messages are parsed here rather than by gRPC, for which one that cannot be parsed is an error of the server.
+
+REFUSING = grpc.stream_stream_rpc_method_handler(_refuse_stranger)
+
+
+class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Every method of the protocol, and of gRPC's own protocol of health.
+
+    Each takes a stream, whatever it is to its client: only so the server learns of a call before its message is there,
+    and can bound the wait for it. Messages are parsed here, since gRPC takes one that cannot be parsed for an error of
+    the server.
     """
-    methods = Methods(service)
-    handlers = {}
-    for method in service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
-        if method.client_streaming:
-            handlers[method.name] = grpc.stream_stream_rpc_method_handler(_refusing_stream(_refusal(method.name)))
-            continue
-        message = getattr(service_pb2, method.input_type.name)
-        answer = getattr(methods, method.name, None) or _refusing(_refusal(method.name))
-        handlers[method.name] = grpc.unary_unary_rpc_method_handler(
-            functools.partial(_answered, message, answer), response_serializer=_serialized
-        )
-    return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+    def __init__(self, service: Service, access: Access) -> None:
+        self.core = service
+        self.access = access
+        self.waiting: dict[Arrival, None] = {}  # the longest waiting first
+        methods = Methods(service)
+        health = Health(service)
+        watched = functools.partial(self._answer, HealthRequest, health.watch)
+        checked = functools.partial(self._answer, HealthRequest, health.check)
+        self.handlers = {
+            f"/{SERVICE}/ModelInfer": grpc.stream_unary_rpc_method_handler(self._infer),
+            f"/{HEALTH_SERVICE}/Check": grpc.stream_unary_rpc_method_handler(checked),
+            f"/{HEALTH_SERVICE}/Watch": grpc.stream_stream_rpc_method_handler(watched),
+        }
+        for method in service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
+            answer = getattr(methods, method.name, None) or _refusing(_refusal(method.name))
+            answered = functools.partial(self._answer, getattr(service_pb2, method.input_type.name), answer)
+            handler = (
+                grpc.stream_stream_rpc_method_handler
+                if method.client_streaming
+                else grpc.stream_unary_rpc_method_handler
+            )
+            self.handlers.setdefault(f"/{SERVICE}/{method.name}", handler(answered))
+
+    def service(self, details: Any) -> Any:
+        """Return what answers a call, before anything is read of it."""
+        if not self.access.is_open and details.method not in OPEN_METHODS:
+            fields = dict(details.invocation_metadata)
+            given = fields.get("authorization", b"")
+            if not self.access.allows(given.encode() if isinstance(given, str) else given):
+                return REFUSING
+        return self.handlers.get(details.method)
+
+    async def _infer(self, _: Any, context: Any) -> bytes:
+        try:
+            with self.core.accepted(GRPC) as entry:
+                return _serialized(await self._inferred(entry, context))
+        except RefusalError as error:
+            return await _abort(context, error)
+
+    async def _inferred(self, entry: Entry, context: Any) -> Message:
+        remaining = context.time_remaining()
+        if remaining is not None:
+            entry.deadline = min(entry.deadline, seconds_from_now(remaining))
+        async with self.core.arriving(entry):
+            data = await context.read()
+        require_few_fields(_content(data), service_pb2.ModelInferRequest, self.core.limits.max_json_bytes)
+        message = _parsed(service_pb2.ModelInferRequest, data)
+        entry.model = self.core.find(message.model_name, message.model_version).name
+        read = functools.partial(read_request, message)
+        request = await self.core.read(read, entry.deadline, is_brief=len(data) <= BRIEF_MESSAGE)
+        return write_response(await self.core.infer(request, entry))
+
+    async def _answer(self, kind: type[Message], method: Method, _: Any, context: Any) -> bytes:
+        """Answer a call by ``method``, or end it with the status that its refusal stands for."""
+        try:
+            return _serialized(await method(_parsed(kind, await self._read(context)), context))
+        except RefusalError as error:
+            return await _abort(context, error)
+
+    async def _read(self, context: Any) -> Any:
+        if len(self.waiting) >= CALLS_BESIDE:
+            longest = next(iter(self.waiting))
+            del self.waiting[longest]
+            longest.end()
+        async with Arrival(self.waiting, seconds_from_now(MESSAGE_SECONDS)):
+            return await context.read()
 
 
 def _refusal(method: str) -> RefusalError:
@@ -72,16 +153,8 @@ def _refusal(method: str) -> RefusalError:
 
 
 def _refusing(error: RefusalError) -> Method:
-    async def refuse(_: Message, __: Any) -> Message:
+    async def refuse(_: Any, __: Any) -> Message:
         raise error
-
-    return refuse
-
-
-def _refusing_stream(error: RefusalError) -> Callable[[Any, Any], AsyncIterator[bytes]]:
-    async def refuse(_: Any, context: Any) -> AsyncIterator[bytes]:
-        await _abort(context, error)
-        yield b""
 
     return refuse
 
@@ -90,28 +163,26 @@ def _serialized(message: Message) -> bytes:
     return message.SerializeToString()  # type: ignore[no-any-return]
 
 
-async def _answered(message: type[Message], method: Method, data: bytes, context: Any) -> Message | None:
-    """Answer a request by ``method``, or end it with the status that its refusal stands for."""
-    try:
-        return await method(functools.partial(_parsed, message, data), context)
-    except RefusalError as error:
-        await _abort(context, error)
-    return None
-
-
-async def _abort(context: Any, error: RefusalError) -> None:
+async def _abort(context: Any, error: RefusalError) -> NoReturn:
     await context.abort(getattr(grpc.StatusCode, GRPC.statuses[error.reason]), str(error))
+    raise AssertionError
 
 
-def _parsed(message: type[Message], data: bytes) -> Any:
+def _content(data: Any) -> bytes:
+    if data is grpc.aio.EOF:
+        raise invalid("the call ended without a message")
+    return data  # type: ignore[no-any-return]
+
+
+def _parsed(kind: type[Message], data: Any) -> Any:
     try:
-        return message.FromString(data)
+        return kind.FromString(_content(data))
     except DecodeError as error:
-        raise invalid(f"not a {message.__name__}: {error}") from error
+        raise invalid(f"not a {kind.__name__}: {error}") from error
 
 
 class Methods:
-    """What each method answers; each is given a function that parses its request."""
+    """What each method answers but ModelInfer."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -122,53 +193,39 @@ class Methods:
 
     async def ServerReady(self, _: Any, __: Any) -> Message:  # noqa: N802
         """Say whether requests are taken."""
-        return service_pb2.ServerReadyResponse(ready=not self.service.stopping)
+        return service_pb2.ServerReadyResponse(ready=self.service.is_ready)
 
-    async def ModelReady(self, parse: Any, _: Any) -> Message:  # noqa: N802
+    async def ModelReady(self, request: Any, _: Any) -> Message:  # noqa: N802
         """Say whether a model takes requests; one that is not there does not."""
-        request = parse()
         try:
             self.service.find(request.name, request.version)
         except RefusalError:
             return service_pb2.ModelReadyResponse(ready=False)
-        return service_pb2.ModelReadyResponse(ready=not self.service.stopping)
+        return service_pb2.ModelReadyResponse(ready=self.service.is_ready)
 
     async def ServerMetadata(self, _: Any, __: Any) -> Message:  # noqa: N802
         """Describe the server."""
         return _message(self.service.metadata(), service_pb2.ServerMetadataResponse())
 
-    async def ModelMetadata(self, parse: Any, _: Any) -> Message:  # noqa: N802
+    async def ModelMetadata(self, request: Any, _: Any) -> Message:  # noqa: N802
         """Describe a model."""
-        request = parse()
         content = self.service.find(request.name, request.version).metadata()
         return _message(content, service_pb2.ModelMetadataResponse())
 
-    async def ModelConfig(self, parse: Any, _: Any) -> Message:  # noqa: N802
+    async def ModelConfig(self, request: Any, _: Any) -> Message:  # noqa: N802
         """Return a model's configuration."""
-        request = parse()
         content = {"config": self.service.config(request.name, request.version)}
         return _message(content, service_pb2.ModelConfigResponse())
 
-    async def ModelStatistics(self, parse: Any, _: Any) -> Message:  # noqa: N802
+    async def ModelStatistics(self, request: Any, _: Any) -> Message:  # noqa: N802
         """Return the statistics of a model, or of all."""
-        request = parse()
         content = self.service.statistics(request.name, request.version)
         return _message(content, service_pb2.ModelStatisticsResponse())
 
-    async def RepositoryIndex(self, parse: Any, _: Any) -> Message:  # noqa: N802
+    async def RepositoryIndex(self, request: Any, _: Any) -> Message:  # noqa: N802
         """List the models."""
-        content = {"models": self.service.index(only_ready=parse().ready)}
+        content = {"models": self.service.index(only_ready=request.ready)}
         return _message(content, service_pb2.RepositoryIndexResponse())
-
-    async def ModelInfer(self, parse: Any, context: Any) -> Message:  # noqa: N802
-        """Infer."""
-        with self.service.accepted(GRPC) as entry:
-            message = parse()
-            entry.model = self.service.find(message.model_name, message.model_version).name
-            remaining = context.time_remaining()
-            if remaining is not None:
-                entry.deadline = min(entry.deadline, seconds_from_now(remaining))
-            return write_response(await self.service.infer(read_request(message), entry))
 
 
 def _message(content: dict[str, Any], message: Message) -> Message:

@@ -1,5 +1,7 @@
 """The protocol over HTTP."""
 
+import asyncio
+import functools
 import json
 import math
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,22 +12,26 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline.core.errors import UserError
 from pipeline.package.predict import require_min_score
-from pipeline.serving.deadlines import TimeLimit
+from pipeline.serving.access import UNKNOWN, Access
+from pipeline.serving.json_text import BRIEF
 from pipeline.serving.page import HEADERS as PAGE_HEADERS
 from pipeline.serving.page import build_page
 from pipeline.serving.refusal import Reason, RefusalError, invalid, quoted
-from pipeline.serving.requests import Transport
-from pipeline.serving.service import Entry, Service, seconds_from_now
+from pipeline.serving.requests import InferRequest, Transport
+from pipeline.serving.service import Arrival, Entry, Service, seconds_from_now
 from pipeline.serving.wire import (
     HEADER_LENGTH,
     JSON_TYPE,
     decompressed,
+    json_size,
     read_json,
     read_request,
     too_large,
+    too_much_json,
     write_response,
 )
 from pipeline.tasks.base import Task
@@ -67,7 +73,28 @@ def answer(content: object, status: int = 200, headers: dict[str, str] | None = 
     return Response(json.dumps(content), status, headers, JSON_TYPE)
 
 
-def build_app(service: Service) -> Starlette:
+OPEN_PATHS = {"/", "/v2/health/live", "/v2/health/ready"}
+"""Those that ask for no token: the page asks for it itself."""
+
+
+class Guarded:
+    """An application that answers those alone who have the token."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self.app = app
+        self.access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        app: ASGIApp = self.app
+        if scope["path"] not in OPEN_PATHS:
+            given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+            if not self.access.allows(given):
+                app = answer({"error": UNKNOWN}, 401, {"www-authenticate": "Bearer"})
+        await app(scope, receive, send)
+
+
+def build_app(service: Service, access: Access) -> ASGIApp:
     """Return the application that answers HTTP requests."""
     endpoints = Endpoints(service)
     model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
@@ -93,7 +120,7 @@ def build_app(service: Service) -> Starlette:
     handlers: dict[Any, Any] = {RefusalError: refused, HTTPException: no_route, 500: failed}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
-    return app
+    return app if access.is_open else Guarded(app, access)
 
 
 async def refused(_: Request, error: RefusalError) -> Response:
@@ -103,8 +130,11 @@ async def refused(_: Request, error: RefusalError) -> Response:
 
 async def no_route(request: Request, error: HTTPException) -> Response:
     """Answer a request for a path or with a method that does not exist."""
-    text = f"{request.method} {request.url.path[:200]}: {error.detail}"
-    return answer({"error": text}, error.status_code, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    allowed = headers.get("Allow")
+    hint = "GET / names the paths" if allowed is None else f"it takes {allowed}"
+    text = f"{request.method} {request.url.path[:200]}: {error.detail}; {hint}"
+    return answer({"error": text}, error.status_code, headers)
 
 
 async def failed(_: Request, error: Exception) -> Response:
@@ -146,12 +176,12 @@ class Endpoints:
 
     async def ready(self, _: Request) -> Response:
         """Say whether requests are taken."""
-        return answer({"ready": not self.service.stopping}, 503 if self.service.stopping else 200)
+        return answer({"ready": self.service.is_ready}, 200 if self.service.is_ready else 503)
 
     async def model_ready(self, request: Request) -> Response:
         """Say whether a model takes requests."""
         name = self.service.find(*_model(request)).name
-        return answer({"name": name, "ready": not self.service.stopping}, 503 if self.service.stopping else 200)
+        return answer({"name": name, "ready": self.service.is_ready}, 200 if self.service.is_ready else 503)
 
     async def model_metadata(self, request: Request) -> Response:
         """Describe a model."""
@@ -167,9 +197,9 @@ class Endpoints:
 
     async def index(self, request: Request) -> Response:
         """List the models."""
-        deadline = seconds_from_now(self.service.limits.timeout)
-        body = await read_body(request, MAX_INDEX_BYTES, deadline)
-        only_ready = read_json(body).get("ready", False) if body else False
+        arrival = Arrival({}, seconds_from_now(self.service.limits.timeout))
+        body = await read_body(request, MAX_INDEX_BYTES, arrival)
+        only_ready = read_json(body, MAX_INDEX_BYTES).get("ready", False) if body else False
         if not isinstance(only_ready, bool):
             raise invalid("ready: expected true or false")
         return answer(self.service.index(only_ready=only_ready))
@@ -185,12 +215,21 @@ class Endpoints:
         return Response(body, headers=headers)
 
     async def _infer(self, request: Request, entry: Entry) -> tuple[bytes, dict[str, str]]:
-        limit = self.service.limits.max_bytes
+        limits, encoding = self.service.limits, _encoding(request)
         name, version = _model(request)
         entry.model = self.service.find(name, version).name
-        body = await read_body(request, limit, entry.deadline)
-        body = decompressed(body, request.headers.get("content-encoding", "").strip().lower(), limit)
-        content = read_request(body, request.headers.get(HEADER_LENGTH), name, version)
+        header_length = request.headers.get(HEADER_LENGTH)
+        limit, beyond = limits.max_bytes, too_large
+        if header_length is None and limits.max_json_bytes < limit:
+            limit, beyond = limits.max_json_bytes, too_much_json
+        body = await read_body(request, limit, self.service.arriving(entry), beyond)
+
+        def read() -> InferRequest:
+            content = decompressed(body, encoding, limit)
+            return read_request(content, header_length, name, version, max_json_bytes=limits.max_json_bytes)
+
+        is_brief = not encoding and json_size(len(body), header_length) <= BRIEF
+        content = await self.service.read(read, entry.deadline, is_brief=is_brief)
         return write_response(await self.service.infer(content, entry))
 
     async def predict(self, request: Request) -> Response:
@@ -207,9 +246,10 @@ class Endpoints:
         if request.headers.get("content-type", "").lower().startswith("multipart/"):
             raise RefusalError(Reason.UNSUPPORTED, f"forms are not taken; send the image file as the body: {EXAMPLE}")
         limit = min(limits.max_bytes, limits.max_picture_bytes)
-        file = await read_body(request, limit, entry.deadline)
-        file = decompressed(file, request.headers.get("content-encoding", "").strip().lower(), limit)
-        return await self.service.predict(model, file, entry, **asked)
+        body, encoding = await read_body(request, limit, self.service.arriving(entry)), _encoding(request)
+        read = functools.partial(decompressed, body, encoding, limit)
+        file = await self.service.read(read, entry.deadline, is_brief=not encoding)
+        return await self.service.predict(model, bytes(file), entry, **asked)
 
 
 EXAMPLE = "curl --data-binary @image.jpg"
@@ -262,25 +302,33 @@ def _model(request: Request) -> tuple[str, str]:
     return request.path_params.get("model", ""), request.path_params.get("version", "")
 
 
-async def read_body(request: Request, max_bytes: int, deadline: float) -> bytes:
+def _encoding(request: Request) -> str:
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    return "" if encoding == "identity" else encoding
+
+
+async def read_body(
+    request: Request, max_bytes: int, arrival: Arrival, beyond: Callable[[int], RefusalError] = too_large
+) -> bytearray:
     """Return the body of ``request``, reading no more than ``max_bytes``.
 
+    Args:
+        beyond: makes the refusal of a larger one.
+
     Raises:
-        RefusalError: it is larger, breaks off, or is not there by ``deadline``, a moment of the event loop's clock.
+        RefusalError: it is larger, breaks off, or does not arrive in time.
     """
     declared = request.headers.get("content-length", "0")
     if not declared.isdigit() or len(declared) > 19 or int(declared) > max_bytes:
-        raise too_large(max_bytes)
-    parts, size = [], 0
+        raise beyond(max_bytes)
+    body, loop = bytearray(), asyncio.get_running_loop()
     try:
-        async with TimeLimit(deadline):
+        async with arrival:
             async for part in request.stream():
-                parts.append(part)
-                size += len(part)
-                if size > max_bytes:
-                    raise too_large(max_bytes)
-    except TimeoutError as error:
-        raise RefusalError(Reason.SLOW, "the body did not arrive in time") from error
+                body += part
+                if len(body) > max_bytes:
+                    raise beyond(max_bytes)
+                arrival.heard = loop.time()
     except ClientDisconnect as error:
         raise invalid("the connection broke off before the body was complete") from error
-    return b"".join(parts)
+    return body

@@ -15,6 +15,7 @@ from pipeline.data.decoding import Resize, TooManyPixelsError
 from pipeline.data.image_kinds import HEAD, image_format, openable_formats
 from pipeline.package.pictures import Picture, decode_picture
 from pipeline.runtimes.base import to_input
+from pipeline.serving.json_text import Numbers
 from pipeline.serving.refusal import Reason, RefusalError, invalid, quoted
 from pipeline.serving.tensors import InputTensor
 from pipeline.serving.workers import late
@@ -65,20 +66,22 @@ class PictureReader:
         if image_format(data[:HEAD]) is None:
             starts = f"starts with {quoted(data[:12])}" if data else "is empty"
             known = ", ".join(openable_formats())
-            raise invalid(f"{name} {starts}; expected are the bytes of an image file: {known}")
+            raise invalid(f"{name} {starts}; expected are the bytes of an image file: {known}{_hint(data)}")
         try:
             return decode_picture(name, data, self.image_size, resize=self.resize, max_megapixels=self.max_megapixels)
         except TooManyPixelsError as error:
-            width, height = error.size
-            raise RefusalError(
-                Reason.TOO_LARGE,
-                f"{name} has {width} x {height} pixels, this server takes {self.max_megapixels:g} million; scale it "
-                "down, or save it as a JPEG file that is not progressive, which takes less memory",
-            ) from error
+            raise RefusalError(Reason.TOO_LARGE, str(error)) from error
         except UserError as error:
-            raise invalid(str(error)) from error
+            raise invalid(f"{error}{_hint(data)}") from error
         except MemoryError as error:
             raise RefusalError(Reason.OVERLOADED, f"{name}: memory ran short; try again later") from error
+
+
+def _hint(data: bytes) -> str:
+    """Return what to add where ``data`` looks like a picture that ``curl -d`` sent: as text, without these bytes."""
+    if data.isascii() or any(byte in data for byte in b"\0\r\n"):
+        return ""
+    return "; it came without line ends and zeros, as curl -d sends a file: take --data-binary"
 
 
 def read_files(tensor: InputTensor, *, max_batch: int, max_bytes: int) -> list[bytes]:
@@ -93,6 +96,8 @@ def read_files(tensor: InputTensor, *, max_batch: int, max_bytes: int) -> list[b
     if not 1 <= shape[0] <= max_batch:
         raise invalid(f"{where}: a batch of {quoted(shape[0])}, expected 1 to {max_batch}")
     data = tensor.data
+    if isinstance(data, Numbers):
+        raise invalid(f"{where}: holds numbers, expected image files as texts of base64, or binary data")
     elements = _cut(memoryview(data), where) if isinstance(data, (bytes, memoryview)) else _decoded(data, where)
     files = []
     for element in elements:

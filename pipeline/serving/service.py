@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from pipeline.serving.deadlines import TimeLimit
 from pipeline.serving.logs import log
 from pipeline.serving.metrics import Meters
 from pipeline.serving.models import VERSION, Run, ServedModel
@@ -24,7 +25,7 @@ from pipeline.serving.requests import (
 )
 from pipeline.serving.statistics import Timing
 from pipeline.serving.tensors import InputTensor, classified, only_input, read_batch, require_finite
-from pipeline.serving.workers import Workers
+from pipeline.serving.workers import Result, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ PROTOCOL = "2"
 CLASSIFICATION = "classification"
 """The extension for models one of whose outputs has a value for each class."""
 EXTENSIONS = ["binary_tensor_data", CLASSIFICATION, "model_configuration", "model_repository", "statistics"]
+SILENCE = 1.0
+"""Seconds for which a request may pause on its way here while others want its place."""
 LOGGED_ID = 128
 """Characters of a request's id that the log repeats."""
 
@@ -47,6 +50,10 @@ class Limits:
     """Bytes of a request's body, also once it is decompressed."""
     max_picture_bytes: int
     """Bytes of an image file."""
+    max_json_bytes: int
+    """Bytes of a request's JSON."""
+    max_connections: int
+    """Of each transport."""
     max_queue: int
     """Requests that may wait for a worker, or still send their body."""
     timeout: float
@@ -82,27 +89,67 @@ class Work(NamedTuple):
     """About how many nanoseconds it takes; None: nobody knows."""
 
 
+class Arrival(TimeLimit):
+    """The wait for what a client is sending of a request, which others may end if nothing comes.
+
+    Raises:
+        RefusalError: it was not there by the request's deadline, or paused while others wanted its place.
+    """
+
+    def __init__(self, arrivals: "dict[Arrival, None]", deadline: float) -> None:
+        super().__init__(deadline)
+        self._arrivals = arrivals
+        self.heard = asyncio.get_running_loop().time()
+        """When something last came, in seconds of the event loop's clock."""
+
+    async def __aenter__(self) -> None:
+        self._arrivals[self] = None
+        await super().__aenter__()
+
+    async def __aexit__(self, *raised: Any) -> None:
+        self._arrivals.pop(self, None)
+        try:
+            await super().__aexit__(*raised)
+        except TimeoutError as error:
+            raise RefusalError(Reason.SLOW, "the body did not arrive in time") from error
+
+
 class Service:
     """The models of a server and the requests that it has accepted.
 
     Args:
         facts: what the package says of itself, its ``name`` among it.
+        gauges: numbers for the metrics that others know.
     """
 
-    def __init__(self, models: Sequence[ServedModel], limits: Limits, facts: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        models: Sequence[ServedModel],
+        limits: Limits,
+        facts: Mapping[str, str],
+        **gauges: tuple[str, Callable[[], float]],
+    ) -> None:
         self.facts = facts
         self.models = {model.name: model for model in models}
         self.limits = limits
         self.workers = Workers(limits.workers)
-        self.stopping = False
+        self.reader = Workers(1)
+        self.draining = self.stopping = False
+        self.arrivals: dict[Arrival, None] = {}  # the longest waiting first
         self.num_accepted = 0
         """Requests that are not answered yet."""
         self.meters = Meters(
             {model.name: model.statistics for model in models},
             VERSION,
             fmkt_accepted_requests=("Accepted requests, not yet answered", lambda: self.num_accepted),
-            fmkt_ready=("1 while the server takes requests", lambda: not self.stopping),
+            fmkt_ready=("1 while the server wants requests", lambda: self.is_ready),
+            **gauges,
         )
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether further requests are wanted; some that come nevertheless are still taken while it drains."""
+        return not (self.draining or self.stopping)
 
     def find(self, name: str, version: str = "") -> ServedModel:
         """Return the model ``name``; an empty version is any.
@@ -147,8 +194,30 @@ class Service:
     def _admit(self) -> None:
         if self.stopping:
             raise RefusalError(Reason.STOPPING, "the server is shutting down")
-        if self.num_accepted > self.limits.workers + self.limits.max_queue:
+        if self.num_accepted > self.limits.workers + self.limits.max_queue and not self._displaced():
             raise RefusalError(Reason.OVERLOADED, "too many requests are waiting; try again later")
+
+    def _displaced(self) -> bool:
+        """End the wait for a request of which nothing has come for a while; return whether there was one."""
+        silent_since = asyncio.get_running_loop().time() - SILENCE
+        silent = next((arrival for arrival in self.arrivals if arrival.heard < silent_since), None)
+        if silent is None:
+            return False
+        del self.arrivals[silent]
+        silent.end()
+        return True
+
+    def arriving(self, entry: Entry) -> "Arrival":
+        """Return what bounds the wait for what a client is sending of a request."""
+        return Arrival(self.arrivals, entry.deadline)
+
+    async def read(self, work: Callable[[], Result], deadline: float, *, is_brief: bool) -> Result:
+        """Return what ``work`` reads; what may take more than a millisecond a thread does, one after the other.
+
+        Raises:
+            RefusalError: it is wrong, or the deadline has passed.
+        """
+        return work() if is_brief else await self.reader.run(work, deadline, expected_ns=None)
 
     def _record(self, entry: Entry, ns: int, *, outcome: str, status: object, reason: str | None) -> None:
         self.meters.add_request(entry.model, entry.transport.name, outcome)
@@ -223,10 +292,10 @@ class Service:
 
     def index(self, *, only_ready: bool) -> list[dict[str, str]]:
         """Return the protocol's index of models; ``only_ready`` leaves out those that take no requests."""
-        state = "UNAVAILABLE" if self.stopping else "READY"
-        reason = "shutting down" if self.stopping else ""
+        state = "READY" if self.is_ready else "UNAVAILABLE"
+        reason = "" if self.is_ready else "shutting down"
         entry = {"version": VERSION, "state": state, "reason": reason}
-        return [] if only_ready and self.stopping else [{"name": name, **entry} for name in self.models]
+        return [] if only_ready and not self.is_ready else [{"name": name, **entry} for name in self.models]
 
     def config(self, name: str, version: str) -> dict[str, Any]:
         """Return the protocol's configuration of a model; raises RefusalError as ``find`` does."""
@@ -236,6 +305,11 @@ class Service:
         """Return the protocol's statistics of a model, or of all where ``name`` is empty; raises as ``find`` does."""
         models = [self.find(name, version)] if name else list(self.models.values())
         return {"model_stats": [model.statistics.to_json(model.name, VERSION) for model in models]}
+
+    def close(self) -> None:
+        """Drop what still waits for a thread."""
+        self.workers.close()
+        self.reader.close()
 
     async def drain(self) -> None:
         """Take no more requests and return when those that were accepted are answered."""

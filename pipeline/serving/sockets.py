@@ -1,6 +1,7 @@
 """Addresses to listen at, looked at before anything is loaded, so that one in use is found at once."""
 
 import ipaddress
+import resource
 import socket
 from typing import NamedTuple
 
@@ -56,3 +57,22 @@ def bind(place: Place, option: str) -> socket.socket:
 def cannot_listen(place: Place, option: str, why: object) -> UserError:
     """Return the error of an address that cannot be listened at."""
     return UserError(f"{option}: cannot listen at {place} ({why}); choose another, or 0 for any that is free")
+
+
+OTHER_DESCRIPTORS = 64
+"""Open files of a server beside its connections."""
+TRANSPORTS = 2
+
+
+def enough_descriptors(max_connections: int) -> int:
+    """Return how many connections each transport can have, at most ``max_connections``.
+
+    The process's limit on open files is raised as far as that needs and the system allows.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = TRANSPORTS * max_connections + OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(1, min(max_connections, (soft - OTHER_DESCRIPTORS) // TRANSPORTS))
+    return max_connections

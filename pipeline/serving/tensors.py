@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.core import signature
 from pipeline.core.arrays import is_finite
+from pipeline.serving.json_text import Numbers
 from pipeline.serving.refusal import Reason, RefusalError, invalid, quoted
 
 DTYPES: dict[str, type[np.generic]] = {"FP32": np.float32, "UINT8": np.uint8, "INT32": np.int32}
@@ -44,7 +45,7 @@ class InputTensor(NamedTuple):
     name: str
     datatype: str
     shape: Sequence[int]
-    data: bytes | memoryview | Sequence[Any]
+    data: bytes | memoryview | Sequence[Any] | Numbers
     """Its bytes in row-major order, little-endian; or its values, flat or nested as the shape is."""
 
 
@@ -98,35 +99,71 @@ def _from_bytes(data: bytes | memoryview, shape: tuple[int, ...], spec: TensorSp
     return np.frombuffer(data, dtype).reshape(shape)
 
 
-def _from_values(data: Sequence[Any], shape: tuple[int, ...], spec: TensorSpec) -> NDArray[Any]:
+def _from_values(data: Sequence[Any] | Numbers, shape: tuple[int, ...], spec: TensorSpec) -> NDArray[Any]:
     """Convert values after a look at the type of every single one, since numpy takes texts and truths for numbers."""
     values = _flattened(data, shape, spec.name)
-    if len(values) != math.prod(shape):
-        raise invalid(f"input {spec.name!r}: {len(values)} values, but its shape makes {math.prod(shape)}")
-    strange = set(map(type, values)) - ELEMENTS[spec.datatype]
-    if strange:
-        found = ", ".join(sorted(kind.__name__ for kind in strange))
-        raise invalid(f"input {spec.name!r}: holds values of type {found}, expected numbers of type {spec.datatype}")
+    if isinstance(values, Numbers):
+        return _from_numbers(values, shape, spec)
+    _require_elements(len(values), set(map(type, values)), shape, spec)
     try:
         with np.errstate(over="ignore"):  # becomes infinite and is refused as such
             return np.array(values, spec.dtype).reshape(shape)
     except OverflowError as error:
-        raise invalid(f"input {spec.name!r}: holds numbers beyond the range of {spec.datatype}") from error
+        raise _beyond(spec) from error
 
 
-def _flattened(data: Sequence[Any], shape: tuple[int, ...], name: str) -> Sequence[Any]:
+def _from_numbers(numbers: Numbers, shape: tuple[int, ...], spec: TensorSpec) -> NDArray[Any]:
+    _require_elements(len(numbers.values), set(numbers.kinds), shape, spec)
+    values, dtype = numbers.values, np.dtype(spec.dtype)
+    if dtype.kind in "iu" and not ((values >= np.iinfo(dtype).min) & (values <= np.iinfo(dtype).max)).all():
+        raise _beyond(spec)
+    with np.errstate(over="ignore"):
+        return values.astype(dtype).reshape(shape)
+
+
+def _require_elements(count: int, kinds: set[type], shape: tuple[int, ...], spec: TensorSpec) -> None:
+    strange = kinds - ELEMENTS[spec.datatype]
+    if strange:
+        found = ", ".join(sorted(kind.__name__ for kind in strange))
+        raise invalid(f"input {spec.name!r}: holds values of type {found}, expected numbers of type {spec.datatype}")
+    if count != math.prod(shape):
+        raise invalid(f"input {spec.name!r}: {count} values, but its shape makes {math.prod(shape)}")
+
+
+def _beyond(spec: TensorSpec) -> RefusalError:
+    return invalid(f"input {spec.name!r}: holds numbers beyond the range of {spec.datatype}")
+
+
+def _flattened(data: Sequence[Any] | Numbers, shape: tuple[int, ...], name: str) -> Sequence[Any] | Numbers:
     """Return the values of ``data``, which is flat or nested as ``shape`` says."""
     values = data
     for depth in range(len(shape)):
-        if not values or not isinstance(values[0], list):
+        if isinstance(values, Numbers) or not values:
+            break
+        if isinstance(values[0], Numbers):
+            return _joined(values, shape, name)
+        if not isinstance(values[0], list):
             break
         inner = shape[depth + 1] if depth + 1 < len(shape) else None
         if len(values) != math.prod(shape[: depth + 1]) or {type(part) for part in values} != {list}:
-            raise invalid(f"input {name!r}: its data is nested otherwise than its shape {list(shape)}")
+            raise _nested_otherwise(name, shape)
         if inner is None or {len(part) for part in values} != {inner}:
-            raise invalid(f"input {name!r}: its data is nested otherwise than its shape {list(shape)}")
+            raise _nested_otherwise(name, shape)
         values = list(chain.from_iterable(values))
     return values
+
+
+def _joined(rows: Sequence[Any], shape: tuple[int, ...], name: str) -> Numbers:
+    """Return the values of innermost lists, of which each must be as long as the last side of ``shape``."""
+    if len(rows) != math.prod(shape[:-1]) or {type(row) for row in rows} != {Numbers}:
+        raise _nested_otherwise(name, shape)
+    if {len(row.values) for row in rows} != {shape[-1]}:
+        raise _nested_otherwise(name, shape)
+    return Numbers(frozenset().union(*(row.kinds for row in rows)), np.concatenate([row.values for row in rows]))
+
+
+def _nested_otherwise(name: str, shape: tuple[int, ...]) -> RefusalError:
+    return invalid(f"input {name!r}: its data is nested otherwise than its shape {list(shape)}")
 
 
 def require_finite(outputs: Mapping[str, NDArray[Any]], given: str) -> None:

@@ -3,8 +3,9 @@
 import json
 import zlib
 from collections.abc import Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
+from pipeline.serving.json_text import Numbers, read_document
 from pipeline.serving.refusal import Reason, RefusalError, invalid, quoted
 from pipeline.serving.requests import (
     InferRequest,
@@ -25,7 +26,7 @@ WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 Kind = TypeVar("Kind")
 
 
-def decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
+def decompressed(body: bytes | bytearray, encoding: str, max_bytes: int) -> bytes | bytearray:
     """Return ``body``, which a client compressed by ``encoding``, without ever holding more than ``max_bytes`` of it.
 
     Raises:
@@ -53,33 +54,41 @@ def too_large(max_bytes: int) -> RefusalError:
     return RefusalError(Reason.TOO_LARGE, f"the body has more than {max_bytes} bytes, which is the limit")
 
 
-def read_json(text: bytes | memoryview) -> dict[str, Any]:
-    """Return the JSON object in ``text``; NaN and infinity, which Python would take, are no JSON.
+def too_much_json(max_bytes: int) -> RefusalError:
+    """Return the refusal of JSON above the limit."""
+    return RefusalError(
+        Reason.TOO_LARGE,
+        f"more than {max_bytes} bytes of JSON, which is the limit; send tensors and image files as binary data",
+    )
+
+
+def read_json(text: bytes | bytearray | memoryview, max_bytes: int) -> dict[str, Any]:
+    """Return the JSON object in ``text``, as `read_document` reads it.
 
     Raises:
-        RefusalError: it is none.
+        RefusalError: it is none, or too much.
     """
+    if len(text) > max_bytes:
+        raise too_much_json(max_bytes)
     try:
-        document = json.loads(bytes(text), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        document = read_document(bytes(text))
+    except ValueError as error:
         raise invalid(f"not valid JSON: {error}") from error
     if not isinstance(document, dict):
         raise invalid(f"the body is a JSON {type(document).__name__}, expected an object")
     return document
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def read_request(body: bytes, header_length: str | None, model: str, version: str) -> InferRequest:
+def read_request(
+    body: bytes | bytearray, header_length: str | None, model: str, version: str, *, max_json_bytes: int
+) -> InferRequest:
     """Return the request in ``body``, whose JSON takes ``header_length`` bytes, or all of them.
 
     Raises:
         RefusalError: it is not what the protocol says.
     """
-    end = len(body) if header_length is None else _header_length(header_length, len(body))
-    document = read_json(memoryview(body)[:end])
+    end = json_size(len(body), header_length)
+    document = read_json(memoryview(body)[:end], max_json_bytes)
     parameters = _get(document, "parameters", dict, {}, "request")
     binary = _get(parameters, "binary_data_output", bool, False, "request parameters")  # noqa: FBT003
     tensors = _Binary(memoryview(body)[end:])
@@ -97,7 +106,15 @@ def read_request(body: bytes, header_length: str | None, model: str, version: st
     return request
 
 
-def _header_length(text: str, size: int) -> int:
+def json_size(size: int, header_length: str | None) -> int:
+    """Return how many bytes of a body of ``size`` are JSON, which are all where ``header_length`` is None.
+
+    Raises:
+        RefusalError: it is no length, or more than there is.
+    """
+    if header_length is None:
+        return size
+    text = header_length
     if not (text.isascii() and text.isdigit() and len(text) < 20 and 0 < int(text) <= size):
         raise invalid(f"Inference-Header-Content-Length: {quoted(text)}, expected 1 to {size}, the size of the body")
     return int(text)
@@ -151,11 +168,13 @@ def _read_input(entry: dict[str, Any], binary: _Binary) -> InputTensor:
         raise invalid(f"{where}: shape {quoted(shape)}, expected whole numbers")
     parameters = _get(entry, "parameters", dict, {}, where)
     refuse_shared_memory(parameters, where)
-    data: memoryview | list[Any]
+    data: memoryview | list[Any] | Numbers
     if "binary_data_size" in parameters:
         if "data" in entry:
             raise invalid(f"{where}: has both data and a binary_data_size")
         data = binary.take(_get(parameters, "binary_data_size", int, None, where), name)
+    elif isinstance(entry.get("data"), Numbers):
+        data = entry["data"]
     else:
         data = _get(entry, "data", list, None, where)
     return InputTensor(name, _get(entry, "datatype", str, None, where), shape, data)

@@ -6,7 +6,6 @@ import importlib.metadata
 import io
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,11 +13,11 @@ from pathlib import Path
 import torch
 
 from pipeline.core.distributed import is_main
+from pipeline.core.durable import CHECKPOINTS, FINISHED, is_run_by_dvc, project_root
 from pipeline.core.files import Json, exclusive, sha256, write_bytes
 
 logger = logging.getLogger(__name__)
 
-ROOT = ".checkpoints"
 KEPT = 2
 LIBRARIES = ("numpy", "pillow", "pillow-heif", "simplejpeg", "timm", "torch", "torchvision")
 """What decodes images and computes; pillow-heif and timm may not be installed."""
@@ -56,8 +55,15 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Forget all states: what they led to has been written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Forget all states: what they led to has been written.
+
+        DVC replaces that by copies of its own, which no power cut spares until they are on the disk as well; the states
+        stay until a stage that reads them sees to it.
+        """
+        if is_run_by_dvc():
+            write_bytes(self.folder / FINISHED, b"")
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("epoch-*.checkpoint"))
@@ -81,12 +87,14 @@ def open_checkpoints(stage: str, facts: Json, inputs: Sequence[Path], *, code: s
     """
     folder = checkpoints_root() / stage / fingerprint(facts, inputs, code=code)
     with exclusive(folder / "run") if is_main() else contextlib.nullcontext():
+        if is_main():
+            (folder / FINISHED).unlink(missing_ok=True)
         yield Checkpoints(folder)
 
 
 def checkpoints_root() -> Path:
     """Return the folder of all that trainings keep for later ones."""
-    return Path(os.environ.get("DVC_ROOT", ".")) / ROOT
+    return project_root() / CHECKPOINTS
 
 
 def fingerprint(facts: Json, inputs: Sequence[Path], *, code: str) -> str:

@@ -1,12 +1,25 @@
 """Options that several commands take; no stage loads them."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 import stages
 from pipeline.runtimes.provider import PROVIDER_NAMES
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers, of which nan and infinity are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number; ends the command where it is none."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def default_package() -> Path:

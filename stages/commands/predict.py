@@ -15,7 +15,7 @@ import click
 from pipeline.core.errors import GateError, UserError, written_file
 from pipeline.core.files import csv_cell
 from pipeline.core.printable import printable
-from stages.commands.options import package_option, session_options
+from stages.commands.options import FiniteRange, package_option, session_options
 from stages.exit_codes import exit_codes
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Options:
 )
 @click.option(
     "--min-score",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     help="Score from which on a detection counts.  [default: that with which the package was exported]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")

@@ -7,10 +7,10 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, Self
 
 from pipeline.core.errors import UserError, readable_file
 from pipeline.core.printable import printable
@@ -30,6 +30,15 @@ ZIP_HEAD = b"PK"
 ZIP_FOLDER = 0x10
 """The attribute by which Windows marks folders."""
 BLOCK = 2**20
+TAR_NOTES = frozenset(
+    (
+        *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+        *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    )
+)
+"""Kinds of tar headers behind which stands more about the next member, such as a long name; it is read as a whole."""
+LONGEST_NOTE = 2**20
+"""Bytes of that; names and attributes that systems take have some thousands."""
 
 
 def is_archive(name: str) -> bool:
@@ -76,37 +85,45 @@ def _in_words(error: Exception) -> str:
     return printable(error)
 
 
-class _Member(NamedTuple):
-    """What an archive says of one of its members."""
-
-    name: str
-    """As it stands there; archives made on Windows may divide it by backslashes."""
-    size: int
-    is_plain: bool
-    """Whether it is a file or a folder."""
-
-
 def _unpack_zip(path: Path, folder: Path) -> None:
+    room = _Room(path, folder)
     with zipfile.ZipFile(path) as archive:
         items = archive.infolist()
-        members = [
-            _Member(item.orig_filename, item.file_size, not stat.S_ISLNK(item.external_attr >> 16)) for item in items
-        ]
-        targets = _targets(path, members, folder)
-        for item, member, target in zip(items, members, targets, strict=True):
-            if member.name.endswith(("/", "\\")) or (item.external_attr & ZIP_FOLDER and not item.file_size):
+        places = []
+        for number, item in enumerate(items, 1):  # all that it says of itself, before anything is unpacked
+            is_plain = not stat.S_ISLNK(item.external_attr >> 16)
+            places.append(_place(path, number, item.orig_filename, is_plain=is_plain))
+            room.take(item.file_size)
+        for item, place in zip(items, places, strict=True):
+            target = folder / place
+            if item.orig_filename.endswith(("/", "\\")) or (item.external_attr & ZIP_FOLDER and not item.file_size):
                 target.mkdir(parents=True, exist_ok=True)
             else:
                 with archive.open(item) as source:
                     _write(source, target)
 
 
+class _TarHeader(tarfile.TarInfo):
+    """The header of a member, refused where reading on by it would take memory without bound."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0 or (found.type in TAR_NOTES and found.size > LONGEST_NOTE):
+            raise ValueError(f"a header in it says that {found.size} bytes follow")
+        return found
+
+
 def _unpack_tar(path: Path, folder: Path) -> None:
-    with tarfile.open(path) as archive:
-        items = archive.getmembers()
-        members = [_Member(item.name, item.size, item.isfile() or item.isdir()) for item in items]
-        targets = _targets(path, members, folder)
-        for item, target in zip(items, targets, strict=True):
+    """Write each member as its header is met: a compressed archive is read once, and what it holds is not listed."""
+    room = _Room(path, folder)
+    with tarfile.open(path, tarinfo=_TarHeader) as archive:
+        number = 0
+        while (item := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # it would keep millions of them out of little space
+            number += 1
+            target = folder / _place(path, number, item.name, is_plain=item.isfile() or item.isdir())
+            room.take(item.size)
             if item.isdir():
                 target.mkdir(parents=True, exist_ok=True)
             else:
@@ -114,6 +131,10 @@ def _unpack_tar(path: Path, folder: Path) -> None:
                 assert source is not None
                 with source:
                     _write(source, target)
+        assert archive.fileobj is not None
+        archive.fileobj.seek(archive.offset)
+        if any(archive.fileobj.read(tarfile.BLOCKSIZE)):  # the library takes a damaged header for the end
+            raise ValueError(f"a header in it, at byte {archive.offset}, is damaged")
 
 
 def _write(source: IO[bytes], target: Path) -> None:
@@ -122,30 +143,48 @@ def _write(source: IO[bytes], target: Path) -> None:
         shutil.copyfileobj(source, file, BLOCK)
 
 
-def _targets(path: Path, members: Sequence[_Member], folder: Path) -> list[Path]:
-    """Return where in ``folder`` each of ``members`` is to be written.
+class _Room:
+    """What is free where an archive is unpacked to, and what of it is taken."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self._path, self._place = path, folder.parent
+        found = os.statvfs(folder)
+        self._free, self._files = found.f_bavail * found.f_frsize, found.f_favail
+        self._taken = self._count = 0
+
+    def take(self, size: int) -> None:
+        """Take room for a member of ``size`` bytes; raises UserError where there is none left."""
+        self._taken += size
+        self._count += 1
+        if self._taken > self._free:
+            raise UserError(
+                f"{printable(self._path)}: unpacks to {self._taken / 2**30:.1f} GiB or more, {self._free / 2**30:.1f} "
+                f"GiB are free in {printable(self._place)}; free some, or unpack it elsewhere and give that directory"
+            )
+        if self._files and self._count > self._files:  # 0: the file system does not count them
+            raise UserError(
+                f"{printable(self._path)}: has {self._count} members or more, {self._files} more files can be in "
+                f"{printable(self._place)}; unpack it elsewhere and give that directory"
+            )
+
+
+def _place(path: Path, number: int, name: str, *, is_plain: bool) -> PurePosixPath:
+    """Return the place of a member below the folder that the archive ``path`` is unpacked to.
+
+    Args:
+        name: as it stands there; archives made on Windows may divide it by backslashes.
+        is_plain: whether it is a file or a folder.
 
     Raises:
-        UserError: there is no room for all; one is neither file nor folder, has no name, or would land elsewhere.
+        UserError: it is neither, has no name, or would land elsewhere.
     """
-    size, free = sum(member.size for member in members), shutil.disk_usage(folder).free
-    if size > free:
-        raise UserError(
-            f"{printable(path)}: unpacks to {size / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free in "
-            f"{printable(folder.parent)}; free some, or unpack it elsewhere and give that directory"
-        )
-    return [folder / _place(path, number, member) for number, member in enumerate(members, 1)]
-
-
-def _place(path: Path, number: int, member: _Member) -> PurePosixPath:
-    """Return the place of ``member`` below the folder that the archive ``path`` is unpacked to."""
-    name, shown = PurePosixPath(member.name.replace("\\", "/")), f"member '{printable(member.name)}'"
-    if not member.name:
+    place, shown = PurePosixPath(name.replace("\\", "/")), f"member '{printable(name)}'"
+    if not name:
         raise UserError(f"{printable(path)}: member no. {number} has no name; the archive is damaged, make it again")
-    if not member.is_plain:
+    if not is_plain:
         raise UserError(f"{printable(path)}: {shown} is a link or a device; only files and folders are read")
-    if name.is_absolute() or ".." in name.parts or (name.parts and name.parts[0].endswith(":")):
+    if place.is_absolute() or ".." in place.parts or (place.parts and place.parts[0].endswith(":")):
         raise UserError(
             f"{printable(path)}: {shown} would be written outside the target directory; the archive is refused"
         )
-    return name
+    return place
