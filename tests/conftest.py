@@ -22,8 +22,9 @@ for name in OF_CALLERS:
     os.environ.pop(name, None)
 for name in ("no_proxy", "NO_PROXY"):  # the servers of tests are on this host, which no proxy of the user reaches
     os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
-for number, name in enumerate(("commit.gpgSign", "tag.gpgSign")):  # as the user may have it in ~/.gitconfig
-    os.environ |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": "false", "GIT_CONFIG_COUNT": "2"}
+for number, name in enumerate(("commit.gpgSign", "tag.gpgSign"), start=int(os.environ.get("GIT_CONFIG_COUNT", "0"))):
+    os.environ |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": "false"}  # whatever ~/.gitconfig has
+    os.environ["GIT_CONFIG_COUNT"] = str(number + 1)
 
 
 @pytest.fixture(autouse=True)
