@@ -65,6 +65,7 @@ COMPARED = (
     "reports/student_history.csv",
     "reports/flow_steps.csv",
     "reports/flow_by_num_steps.csv",
+    "reports/likelihood.csv",
     "reports/mistakes.csv",
     "reports/per_class.csv",
     "reports/confusion.csv",

@@ -81,9 +81,8 @@ def _tried(
         said = output.strip().splitlines()[-1]
         if not said.startswith("error: ") or not any(cause in said for cause in CAUSES[way]):
             faults.append(f"does not say why: {output[-500:]}")
-        left = [
-            path.name for path in place.rglob("*") if path.is_file() and not _may_stay(path.relative_to(place), tops)
-        ]
+        files = [path.relative_to(place) for path in place.rglob("*") if path.is_file()]
+        left = [path.name for path in files if not _may_stay(path, tops)]
         if left:
             faults.append(f"left over: {', '.join(sorted(left))}")
     call("mount", "-o", f"remount,size={PLENTY},nr_inodes=0", str(place))

@@ -26,6 +26,13 @@ CAMPAIGNS: Mapping[str, Campaign] = {
         seconds=120,
         opened="attacks.weights:opened",
     ),
+    "packages": Campaign(
+        "packages that somebody has changed: 396 tamperings by name, and random ones",
+        cases=8_000,
+        short=60,
+        seconds=300,
+        opened="attacks.packages:opened",
+    ),
     "kills": Campaign(
         "SIGKILL at a random moment in every stage, run by itself or by DVC; then the same command again",
         cases=200,

@@ -34,15 +34,16 @@ from models.backbones.torchvision_models import torchvision_names
 from models.classifier import Classifier
 from models.deploy import with_num_steps
 from models.factory import build_classifier, check_image_size, count_parameters
+from models.step_sampler import StepSampler
 from models.students import FlowStudent, build_flow_student
 from pipeline.core.files import read_json, write_json
 from pipeline.core.signature import image_input
 from pipeline.data.batch import Batch
 from pipeline.distillation.criteria import DistSettings
 from pipeline.distillation.criterion import Criterion
+from pipeline.distillation.frozen_teacher import FrozenTeacher
 from pipeline.distillation.logit_objectives import FlowMatching
-from pipeline.distillation.step_sampler import StepSampler
-from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss
+from pipeline.distillation.teacher_loss import TeacherLoss
 from pipeline.export.onnx.exporter import export_image_network
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.classification.targets import ClassTargets

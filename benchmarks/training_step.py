@@ -33,15 +33,16 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from models.factory import build_classifier
 from models.losses import dist_loss
 from models.meta_encoder import MetaEncoder
+from models.step_sampler import StepSampler
 from models.students import FlowStudent, build_flow_student
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.dataset import Split
 from pipeline.data.packed_batches import PackedBatches
 from pipeline.distillation.criteria import DistSettings
 from pipeline.distillation.criterion import Criterion
+from pipeline.distillation.frozen_teacher import FrozenTeacher
 from pipeline.distillation.logit_objectives import FlowMatching
-from pipeline.distillation.step_sampler import StepSampler
-from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss
+from pipeline.distillation.teacher_loss import TeacherLoss
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import CrossEntropy
 from pipeline.training.compilation import compiled_networks, wants_compiling

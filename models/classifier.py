@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.backbones.backbone import Backbone
-from models.core.calling import call
-from models.layers.normalize import Normalize
+from .backbones.backbone import Backbone
+from .core.calling import call
+from .layers.normalize import Normalize
 
 
 class Classifier(nn.Module):

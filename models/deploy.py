@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.flow import FixedFlow, FlowTransfer, at_each_step
-from models.folding import CollapsedFlow, FoldedFlow, is_collapsible, is_foldable
-from models.integrate import Trajectory
-from models.meta_encoder import Conditioning, MetaEncoder
-from models.narrow_flow import CollapsedNarrowFlow, NarrowFlow
-from models.students import FlowStudent, SampledStudent
+from .flow import FixedFlow, FlowTransfer, at_each_step
+from .folding import CollapsedFlow, FoldedFlow, is_collapsible, is_foldable
+from .integrate import Trajectory
+from .meta_encoder import Conditioning, MetaEncoder
+from .narrow_flow import CollapsedNarrowFlow, NarrowFlow
+from .students import FlowStudent, SampledStudent
 
 MAX_COLLAPSED_STEPS = 2
 """With more steps the last convolution is too small a part of the whole for its collapse to show."""
@@ -24,7 +24,7 @@ class DeployableNetwork(nn.Module, ABC):
     student: nn.Module
     """What was trained."""
     num_steps: int | None
-    """K, the number of sampling steps; None where there are none."""
+    """K, the number of sampling steps; None of a student that knows none, 0 of one that takes none."""
 
     @abstractmethod
     def forward(self, images: Tensor) -> Any:
@@ -90,8 +90,8 @@ class SampledNetwork(DeployableNetwork):
         return self.student(images, self.num_steps)
 
     def general_form(self) -> nn.Module:
-        """Return the student with its steps unrolled."""
-        return self._with(UnrolledFlow)
+        """Return the student with its steps unrolled; without a step it is the plain network."""
+        return self._with(UnrolledFlow) if self.num_steps else self.without_flows()
 
     def without_flows(self) -> nn.Module:
         """Return backbone and classifier alone."""
@@ -100,12 +100,14 @@ class SampledNetwork(DeployableNetwork):
     def smaller_forms(self, image_size: Sequence[int], *, collapse: bool) -> dict[str, Callable[[], nn.Module]]:
         """Return the folded form where every flow folds, and the collapsed one of up to ``MAX_COLLAPSED_STEPS`` steps.
 
-        There are none for another schedule than rectified flow, a transform that is not linear, or a meta-encoder of
-        full width whose last layer is not affine.
+        There are none without a step, for another schedule than rectified flow, a transform that is not linear, or a
+        meta-encoder of full width whose last layer is not affine.
         """
         forms: dict[str, Callable[[], nn.Module]] = {}
+        if not self.num_steps:
+            return forms
         if all(is_foldable(module) for module in self.student.modules() if isinstance(module, FlowTransfer)):
-            forms["folded"] = lambda: self._with(fold)
+            forms["folded"] = lambda: self._with(folded)
         if not (collapse and self.num_steps <= MAX_COLLAPSED_STEPS and isinstance(self.student, FlowStudent)):
             return forms
         if is_collapsible(self.student.flow):
@@ -119,7 +121,7 @@ class SampledNetwork(DeployableNetwork):
         return self.student.with_fixed_flows(lambda flow: form(flow, self.num_steps)).eval()
 
 
-def fold(flow: FlowTransfer, num_steps: int) -> FixedFlow:
+def folded(flow: FlowTransfer, num_steps: int) -> FixedFlow:
     """Return the folded form of a flow that ``is_foldable``."""
     return NarrowFlow(flow, num_steps) if _is_narrow(flow) else FoldedFlow(flow, num_steps)
 
@@ -130,11 +132,22 @@ def collapse_flow(flow: FlowTransfer, num_steps: int, feature_size: Sequence[int
     return form(flow, num_steps, feature_size)
 
 
-def smallest_flow(flow: FlowTransfer, num_steps: int, feature_size: Sequence[int]) -> FixedFlow:
-    """Return the form in which ``flow`` deploys by default, for features of ``feature_size`` (H, W)."""
+def fold(flow: FlowTransfer, num_steps: int, feature_size: Sequence[int]) -> FixedFlow:
+    """Return the smallest graph that equals ``flow`` with a fixed number of steps: the form that deploys by default.
+
+    It maps features (B, C, H, W) to what the flow does: logits, or by ``final_state`` the refined features. Of a flow
+    that has no smaller form it is the chain with its time embeddings as constants; see ``models.folding``.
+
+    Args:
+        num_steps: K; at least 1.
+        feature_size: (H, W) of the features.
+
+    Raises:
+        ValueError: ``num_steps`` is less than 1.
+    """
     if num_steps <= MAX_COLLAPSED_STEPS and is_collapsible(flow):
         return collapse_flow(flow, num_steps, feature_size)
-    return fold(flow, num_steps) if is_foldable(flow) else UnrolledFlow(flow, num_steps)
+    return folded(flow, num_steps) if is_foldable(flow) else UnrolledFlow(flow, num_steps)
 
 
 def _is_narrow(flow: FlowTransfer) -> bool:
@@ -178,9 +191,12 @@ def with_num_steps(student: nn.Module, num_steps: int | None) -> DeployableNetwo
     """Return ``student`` with ``num_steps`` sampling steps; None for a student that takes none.
 
     Raises:
-        ValueError: the student takes steps and none are given, or the other way round.
+        ValueError: the student takes steps and none are given, or fewer than it was trained to take, or the other way
+            round.
     """
     if isinstance(student, SampledStudent) and num_steps is not None:
+        if num_steps < student.fewest_steps:
+            raise ValueError(f"the student takes at least {student.fewest_steps} sampling steps, got {num_steps}")
         return SampledNetwork(student, num_steps)
     if isinstance(student, SampledStudent) or num_steps is not None:
         takes = "takes" if isinstance(student, SampledStudent) else "does not take"
@@ -189,9 +205,13 @@ def with_num_steps(student: nn.Module, num_steps: int | None) -> DeployableNetwo
 
 
 def with_each_num_steps(student: nn.Module, candidates: Sequence[int]) -> list[DeployableNetwork]:
-    """Return ``student`` with each of the ``candidates``, ascending; once, and plain, where it takes no steps."""
+    """Return ``student`` with each of the ``candidates``, ascending; once, and plain, where it knows no steps.
+
+    One that was trained to answer without a step is tried so as well.
+    """
     if isinstance(student, SampledStudent):
-        return [SampledNetwork(student, num_steps) for num_steps in sorted(set(candidates))]
+        tried = {*candidates, *([0] if student.fewest_steps == 0 else [])}
+        return [SampledNetwork(student, num_steps) for num_steps in sorted(tried)]
     return [PlainNetwork(student)]
 
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from models.backbones.backbone import Backbone, BackboneAndHead, cannot_take
-from models.backbones.sources import find_backbone
-from models.backbones.token_maps import tokens_as_map
-from models.backbones.tracing import UntraceableError
-from models.classifier import Classifier
+from .backbones.backbone import Backbone, BackboneAndHead, cannot_take
+from .backbones.sources import find_backbone
+from .backbones.token_maps import tokens_as_map
+from .backbones.tracing import UntraceableError
+from .classifier import Classifier
 
 STILL_WORKS = "it still serves as a teacher on logits, and as a student of method none, or metric on logits"
 

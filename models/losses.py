@@ -1,8 +1,13 @@
 """Metric losses L(student, teacher): pure functions of logits or feature maps, computed in float32 at least.
 
 The student's tensor may have leading dimensions beyond those named, one entry for each sampling step: the teacher's
-serves them all, and the loss is the mean over them.
+serves them all, and the loss is the mean over them. Defaults are the settings that the losses' authors give for CIFAR.
 """
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +18,7 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
     """Return T^2 KL(softmax(teacher / T) || softmax(student / T)), summed over classes, averaged over the batch.
 
     Source: Hinton et al. 2015. T^2 keeps the gradient's scale whatever the temperature. Logits have shape (B, C).
@@ -28,7 +33,14 @@ def _divergence(log_student: Tensor, log_teacher: Tensor) -> Tensor:
     return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=-1).mean()
 
 
-def dkd_loss(student: Tensor, teacher: Tensor, target: Tensor, alpha: float, beta: float, temperature: float) -> Tensor:
+def dkd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor,
+    alpha: float = 1.0,
+    beta: float = 2.0,
+    temperature: float = 4.0,
+) -> Tensor:
     """Return T^2 (alpha TCKD + beta NCKD), batch mean: decoupled distillation (Zhao et al. 2022).
 
     TCKD is the divergence of (target class, all others), NCKD that of the classes among the others. Logits have shape
@@ -64,7 +76,9 @@ def _log_target_and_rest(logits: Tensor, target: Tensor) -> Tensor:
     return functional.log_softmax(torch.cat([_gathered(logits, target[:, None]), rest], dim=-1), dim=-1)
 
 
-def dist_loss(student: Tensor, teacher: Tensor, beta: float, gamma: float, temperature: float) -> Tensor:
+def dist_loss(
+    student: Tensor, teacher: Tensor, beta: float = 2.0, gamma: float = 2.0, temperature: float = 1.0
+) -> Tensor:
     """Return T^2 [beta (1 - mean row correlation) + gamma (1 - mean column correlation)] of the softened probabilities.
 
     Source: Huang et al. 2022 (DIST). Rows correlate the classes of one image, columns the images of one class.
@@ -91,6 +105,52 @@ def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
 def mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared difference; logits or feature maps of one shape."""
     return (_at_least_float32(student) - _at_least_float32(teacher)).square().mean()
+
+
+def step_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Return the mean cross-entropy of logits (..., B, C), each leading entry with the same ``labels``, int64 (B,)."""
+    wanted = labels.expand(logits.shape[:-1]).reshape(-1)
+    return functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), wanted, label_smoothing=label_smoothing)
+
+
+LOGIT_LOSSES: dict[str, Callable[..., Tensor]] = {"kd": kd_loss, "dkd": dkd_loss, "dist": dist_loss, "mse": mse_loss}
+"""What compares logits."""
+FEATURE_LOSSES: dict[str, Callable[..., Tensor]] = {"pkd": pkd_loss, "mse": mse_loss}
+"""What compares feature maps."""
+
+Loss = Callable[[Tensor, Tensor, Any], Tensor]
+"""From the student's and the teacher's tensors, and the labels of their batch, to a scalar."""
+
+
+def find_loss(loss: str | Callable[..., Tensor], known: Mapping[str, Callable[..., Tensor]]) -> Loss:
+    """Return ``loss``, a function or the name of one of the ``known``, as one that takes the labels as well.
+
+    A function of two arguments is called with the student's and the teacher's tensors; one with an argument ``target``
+    gets the labels by that name, and one of three takes them as its third.
+
+    Raises:
+        ValueError: it is neither; the message lists the known names.
+    """
+    if isinstance(loss, str):
+        if loss not in known:
+            raise ValueError(f"loss: got {loss!r}; give {', '.join(known)}, or a function of two tensors")
+        loss = known[loss]
+    if not callable(loss):
+        raise ValueError(f"loss: got a {type(loss).__name__}; give {', '.join(known)}, or a function of two tensors")  # noqa: TRY004
+    arguments = inspect.signature(loss).parameters.values()
+    if any(argument.name == "target" for argument in arguments):
+        return functools.partial(_with_labels, loss)
+    positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    needed = [one for one in arguments if one.default is one.empty and one.kind in positional]
+    return loss if len(needed) == 3 else functools.partial(_without_labels, loss)
+
+
+def _with_labels(loss: Callable[..., Tensor], student: Tensor, teacher: Tensor, labels: Any) -> Tensor:
+    return loss(student, teacher, target=labels)
+
+
+def _without_labels(loss: Callable[..., Tensor], student: Tensor, teacher: Tensor, labels: Any) -> Tensor:  # noqa: ARG001
+    return loss(student, teacher)
 
 
 def correlation(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:

@@ -16,11 +16,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from models.core.calling import call
-from models.flow import FixedFlow, FlowTransfer
-from models.folding import TapsTransform
-from models.layers.shape_transform import LogitTransform
-from models.meta_encoder import MetaEncoder
+from .core.calling import call
+from .flow import FixedFlow, FlowTransfer
+from .folding import TapsTransform
+from .layers.shape_transform import LogitTransform
+from .meta_encoder import MetaEncoder
 
 
 class NarrowFlow(FixedFlow):

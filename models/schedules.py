@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.core.table import Entry, Table
+from .core.table import Entry, Table
 
 if TYPE_CHECKING:
-    from models.flow_paths.base import Schedule
+    from .flow_paths.base import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,19 +23,19 @@ class ScheduleEntry(Entry):
 
 
 def _rectified() -> Schedule:
-    from models.flow_paths.rectified import RectifiedFlow
+    from .flow_paths.rectified import RectifiedFlow
 
     return RectifiedFlow()
 
 
 def _vp() -> Schedule:
-    from models.flow_paths.variance_preserving import VariancePreserving
+    from .flow_paths.variance_preserving import VariancePreserving
 
     return VariancePreserving()
 
 
 def _ve() -> Schedule:
-    from models.flow_paths.variance_exploding import VarianceExploding
+    from .flow_paths.variance_exploding import VarianceExploding
 
     return VarianceExploding()
 

@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.backbones.backbone import Backbone
-from models.classifier import Classifier
-from models.core.calling import call
-from models.factory import build_transfer_parts
-from models.flow import FixedFlow, FlowTransfer, build_flow, build_logit_flow
-from models.integrate import Trajectory
-from models.layers.normalize import Normalize
-from models.layers.shape_transform import LogitTransform
-from models.meta_encoder import LayerEncoder
-from models.meta_encoders import META_ENCODERS
+from .backbones.backbone import Backbone
+from .classifier import Classifier
+from .core.calling import call
+from .factory import build_transfer_parts
+from .flow import FixedFlow, FlowTransfer, build_flow, build_logit_flow, start_at_rest
+from .integrate import Trajectory
+from .layers.averaged_heads import AveragedHeads
+from .layers.normalize import Normalize
+from .layers.shape_transform import LogitTransform
+from .meta_encoder import LayerEncoder
+from .meta_encoders import META_ENCODERS
 
 FixFlow = Callable[[FlowTransfer], FixedFlow]
 """Returns the form in which a flow deploys."""
@@ -25,6 +26,9 @@ FixFlow = Callable[[FlowTransfer], FixedFlow]
 
 class SampledStudent(nn.Module, ABC):
     """A student whose answers depend on a number of sampling steps."""
+
+    fewest_steps: int = 1
+    """The smallest number of steps with which it was trained to answer; 0: also as the plain network that it holds."""
 
     @abstractmethod
     def forward(self, images: Tensor, num_steps: int) -> Any:
@@ -55,10 +59,14 @@ class FlowStudent(SampledStudent):
     """Normalisation, backbone, and the flow whose averaged estimates are the logits.
 
     There is no separate head: the flow's shape transform is the classifier (arXiv 2402.02012, logit-based FM-KT).
+
+    Args:
+        tied: whether the classifier was trained to answer without a step too, on the features as they are.
     """
 
-    def __init__(self, normalize: Normalize, backbone: Backbone, flow: FlowTransfer) -> None:
+    def __init__(self, normalize: Normalize, backbone: Backbone, flow: FlowTransfer, *, tied: bool = False) -> None:
         super().__init__()
+        self.fewest_steps = 0 if tied else 1
         self.normalize = normalize
         self.backbone = backbone
         self.flow = flow
@@ -68,8 +76,8 @@ class FlowStudent(SampledStudent):
         return call(self.backbone, self.normalize(images))
 
     def forward(self, images: Tensor, num_steps: int) -> Tensor:
-        """Return the mean over the steps of their logits (B, num_classes)."""
-        return call(self.flow, self.features(images), num_steps)
+        """Return the mean over the steps of their logits (B, num_classes); of no step the classifier's."""
+        return call(self.flow, self.features(images), num_steps) if num_steps else call(self.without_flows(), images)
 
     def step_logits(self, images: Tensor, num_steps: int) -> Tensor:
         """Return the logits (num_steps, B, num_classes) that each step estimates."""
@@ -92,8 +100,9 @@ class FlowStudent(SampledStudent):
         return nn.Sequential(OrderedDict(normalize=self.normalize, backbone=self.backbone, flow=fixed(self.flow)))
 
     def without_flows(self) -> nn.Module:
-        """Return normalisation, backbone and the flow's classifier."""
-        return nn.Sequential(self.normalize, self.backbone, self.flow.transform)
+        """Return normalisation, backbone and the flow's classifier, by the names that a plain network has for them."""
+        parts = OrderedDict(normalize=self.normalize, backbone=self.backbone, head=self.flow.transform)
+        return nn.Sequential(parts)
 
 
 class RefinedStudent(SampledStudent):
@@ -194,7 +203,7 @@ class FeatureFlowStudent(RefinedStudent):
 
     def without_flows(self) -> nn.Module:
         """Return normalisation, backbone and head."""
-        return nn.Sequential(self.normalize, self.backbone, self.head)
+        return nn.Sequential(OrderedDict(normalize=self.normalize, backbone=self.backbone, head=self.head))
 
 
 class FixedFeatureFlows(nn.Module):
@@ -240,18 +249,22 @@ def build_flow_student(
     mean: Sequence[float],
     std: Sequence[float],
     image_size: Sequence[int] | None = None,
+    tied: bool = False,
     **flow: Any,
 ) -> FlowStudent:
     """Return a logit-based FM-KT student with random weights.
 
-    ``flow`` holds schedule, meta_encoder, time_scale and, where the meta-encoder has one of its own, width.
+    ``flow`` holds schedule, meta_encoder, time_scale and, where the meta-encoder has one of its own, width. A ``tied``
+    one starts with a flow that does not move.
 
     Raises:
         ValueError: a name is unknown, or the backbone has no feature map.
     """
     stages = build_transfer_parts(backbone, num_classes, image_size).backbone
     transfer = build_logit_flow(channels=stages.channels, num_classes=num_classes, **flow)
-    return FlowStudent(Normalize(mean, std), stages, transfer)
+    if tied:
+        start_at_rest(transfer)
+    return FlowStudent(Normalize(mean, std), stages, transfer, tied=tied)
 
 
 def build_feature_flow_student(
@@ -292,21 +305,32 @@ def build_layered_classifier(
     layers: str,
     width: int | None = None,
     image_size: Sequence[int] | None = None,
+    bias: bool = False,
+    num_heads: int = 1,
 ) -> Classifier:
     """Return a plain network with random weights whose head begins with a meta-encoder as ordinary layers.
 
-    It is the control for what the meta-encoder's weights alone bring.
+    It is the control for what the meta-encoder's weights alone bring; of several heads for what an ensemble brings.
 
     Args:
         layers: names the meta-encoder.
         width: its channels; None: those of the backbone's last feature map.
+        bias: whether the layers begin with a learned bias, as the flow's time embedding is one.
+        num_heads: how many such heads there are, of whose logits the mean counts.
 
     Raises:
         ValueError: a name is unknown, or the backbone has no feature map to put the layers on.
     """
     network = build_transfer_parts(backbone, num_classes, image_size).backbone
-    encoder = LayerEncoder(network.channels, META_ENCODERS[layers].load()(width or network.channels), width=width)
-    head = nn.Sequential(encoder, LogitTransform(network.channels, num_classes))
+    channels, body = network.channels, META_ENCODERS[layers].load()
+    heads = [
+        nn.Sequential(
+            LayerEncoder(channels, body(width or channels), width=width, bias=bias),
+            LogitTransform(channels, num_classes),
+        )
+        for _ in range(num_heads)
+    ]
+    head = heads[0] if num_heads == 1 else AveragedHeads(heads)
     return Classifier(network, head, mean=mean, std=std)
 
 

@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from models.backbones.backbone import Backbone
-from models.layers.shape_transform import LogitTransform
+from .backbones.backbone import Backbone
+from .layers.shape_transform import LogitTransform
 
 HEADS = r"^(fc|linear|classifier(\.0)?)\.(weight|bias)$"
 """Names that published networks give their linear classifier."""

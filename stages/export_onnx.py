@@ -7,6 +7,7 @@ import click
 
 from pipeline.core.files import Json, replaced_folder, sha256, write_json
 from pipeline.core.settings import Base
+from pipeline.core.text_table import steps_in_words
 from pipeline.core.torch_setup import set_up_torch
 from pipeline.evaluation.calibration_file import load_calibrated
 from pipeline.export.folder import MANIFEST
@@ -39,7 +40,11 @@ def main(params_path: Path, data: Path, student: Path, calibration: Path, out: P
     prepared = open_data(data, detections, about["arguments"])
     info, signature, test = prepared.info, prepared.signature(settings.input), prepared.split("test")
     calibrated_on = prepared.split("calib").spread(settings.calibration.num_images).pixels
-    logger.info("exporting %s, sampling steps: %s", about["backbone"], network.num_steps or "none")
+    logger.info(
+        "exporting %s, sampling steps: %s",
+        about["backbone"],
+        steps_in_words(network.num_steps),
+    )
     prepared.training.check_export(network, calibrated_on)
     facts = prepared.task.output_facts()
     metadata = onnx_metadata(about, info, network.num_steps, facts)

@@ -11,7 +11,7 @@ from pipeline.core.host import count_gpus, probe_tensorrt
 from pipeline.params.schema import load_params
 from pipeline.preflight.checks import check_device, check_params, check_provider, earlier_inputs
 from pipeline.preflight.code import write_code_digests
-from pipeline.preflight.repair import repair_cache
+from pipeline.preflight.repair import repair_cache, tidy
 from stages.common import stage_options
 from stages.exit_codes import exit_codes
 
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 @exit_codes
 def main(params_path: Path, out: Path, code: Path) -> None:
     """Write the facts on which stages depend; stops before any stage if a parameter or a path is wrong."""
+    tidy(project_root())
     for line in repair_cache(project_root()):
         logger.warning("%s", line)
     params = load_params(params_path)

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import BusyError, UserError
-from pipeline.core.files import read_csv, read_json, replaced_folder, write_bytes, write_csv, write_json, write_text
+from pipeline.core.files import (
+    clear_leftovers,
+    read_csv,
+    read_json,
+    replaced_folder,
+    write_bytes,
+    write_csv,
+    write_json,
+    write_text,
+)
 from tests.helpers import ROOT
 
 WRITER = """
@@ -189,6 +198,16 @@ def test_files_of_any_library_keep_to_the_umask(umask: int, mode: int, tmp_path:
         os.umask(earlier)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()}
     assert modes == {"weights": mode, "linked": 0o444, "a.json": mode}
+
+
+def test_leftovers_of_an_output_that_is_not_written_again_go(tmp_path: Path) -> None:
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial/half").touch()
+    (tmp_path / ".report.json.partial-0a").touch()
+    with replaced_folder(tmp_path / "busy") as folder:
+        for name in ("out", "report.json", "busy", "nothing"):
+            clear_leftovers(tmp_path / name)
+        assert {path.name for path in tmp_path.iterdir()} == {".out.lock", ".busy.lock", folder.name}
 
 
 def test_what_a_killed_writer_left_goes_and_what_a_live_one_writes_stays(tmp_path: Path) -> None:

@@ -47,12 +47,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "none": {"distill_student.method": "none"},
     "metric": {"distill_student.method": "metric", "distill_student.loss": "mse"},
     "metric on features": FEATURES | {"distill_student.method": "metric"},
+    "metric_meta, three heads": {
+        "distill_student.method": "metric_meta",
+        "distill_student.layers.num_heads": 3,
+        "distill_student.allow_larger": True,
+    },
     "metric_meta": {"distill_student.method": "metric_meta", "distill_student.flow.meta_encoder": "mlp"},
 }
 PACKAGED = [EVERY_PRECISION, "fm_kt, vp, transformer", "none"]
 SAMPLED = [name for name in VARIANTS if "kt" in name and "theta" not in name]
 FORMS = {EVERY_PRECISION: "collapsed", "fm_kt on features": "folded", "ofm_kt": "folded"}
 """The smallest form of those whose flow folds."""
+TIED = {
+    "distill_student.theta.target": "both",
+    "distill_student.theta.flow_weight_end": 0.1,
+    "calibrate_steps.tolerance": 1.0,
+}
 Graph = tuple[list[Any], dict[Any, int]]
 """The nodes of a graph, and how many weights of each shape and type it has."""
 
@@ -128,3 +138,28 @@ def test_a_variant_goes_through_every_stage(name: str, variants: Variants) -> No
 
 def test_theta_deploys_a_graph_with_exactly_the_nodes_of_the_plain_student(variants: Variants) -> None:
     assert variants.graph("fm_kt_theta") == variants.graph("none")
+
+
+def test_a_tied_student_deploys_without_a_step_as_the_plain_one_or_with_any_number(variants: Variants) -> None:
+    plain, bench = variants.graph("none"), variants.bench
+    tied = {"distill_student.method": "fm_kt_theta", "distill_student.theta.tied": True, **TIED}
+    changes = {**changes_of("fm_kt_theta"), **tied}
+    for command in (bench.distill, bench.calibrate, bench.trace, bench.export, bench.measure):
+        result = command(changes)
+        assert result.exit_code == 0, result.output
+    calibration = bench.json("calibration/calibration.json")
+    assert [point["num_steps"] for point in calibration["curve"]] == [0, 3]
+    assert calibration["num_steps"] == 0, "its score is within the tolerance, and it costs nothing"
+    assert calibration["curve"][0]["macs"] == calibration["plain"]["macs"] < calibration["curve"][1]["macs"]
+    assert read_graph(bench.folder / "onnx/model.onnx") == plain
+    points = bench.json("tradeoff/tradeoff.json")["points"]
+    assert [point["num_steps"] for point in points] == [0, 3]
+    for runtime, artifact in (("onnx", "onnx"), ("torch", "student")):
+        assert bench.evaluate(runtime, artifact, changes).exit_code == 0
+    assert bench.json("onnx.json")["accuracy"] == bench.json("torch.json")["accuracy"]
+    report = bench.report(changes)
+    assert report.exit_code == 0, report.output
+    assert bench.package(changes).exit_code == 0
+    assert "Sampling steps: 0 (" in (bench.folder / "package/README.md").read_text()
+    verified = CliRunner().invoke(verify, ["--package", str(bench.folder / "package")])
+    assert verified.exit_code == 0, verified.output

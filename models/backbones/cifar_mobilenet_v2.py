@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.backbones.backbone import Backbone, Stage
-from models.core.calling import call
+from ..core.calling import call
+from .backbone import Backbone, Stage
 
 GROUPS = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
 """Channels at width 1, blocks, and stride of the first block; the paper's second group has stride 2."""

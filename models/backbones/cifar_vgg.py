@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.backbones.backbone import Backbone, Stage
-from models.core.calling import call
+from ..core.calling import call
+from .backbone import Backbone, Stage
 
 
 class CifarVgg(Backbone):

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from models.backbones.backbone import NOTHING, Backbone, BackboneAndHead, Stage, Untraced
-from models.backbones.tracing import (
+from .backbone import NOTHING, Backbone, BackboneAndHead, Stage, Untraced
+from .tracing import (
     FAULTS,
     Traced,
     UntraceableError,

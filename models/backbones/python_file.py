@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.backbones.backbone import BackboneAndHead, cannot_take
-from models.backbones.cutting import PROBE_SIZE, cut_classifier
-from models.backbones.local_imports import file_and_function
-from models.backbones.tracing import FAULTS, first_line
+from .backbone import BackboneAndHead, cannot_take
+from .cutting import PROBE_SIZE, cut_classifier
+from .local_imports import file_and_function
+from .tracing import FAULTS, first_line
 
 _BESIDE: dict[str, str] = {}
 """The modules that files of the user's have imported from beside them, and from which folder."""

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Sequence
 
-from models.backbones.backbone import Backbone, BackboneAndHead
-from models.backbones.bottleneck_resnet import BottleneckResNet
-from models.backbones.catalog import SMALL_IMAGE_BACKBONES
-from models.backbones.cifar_mobilenet_v2 import CifarMobileNetV2
-from models.backbones.cifar_resnet import CifarResNet
-from models.backbones.cifar_shufflenet import CifarShuffleNetV1, CifarShuffleNetV2
-from models.backbones.cifar_vgg import CifarVgg
-from models.backbones.wide_resnet import WideResNet
-from models.layers.shape_transform import LogitTransform
+from ..layers.shape_transform import LogitTransform
+from .backbone import Backbone, BackboneAndHead
+from .bottleneck_resnet import BottleneckResNet
+from .catalog import SMALL_IMAGE_BACKBONES
+from .cifar_mobilenet_v2 import CifarMobileNetV2
+from .cifar_resnet import CifarResNet
+from .cifar_shufflenet import CifarShuffleNetV1, CifarShuffleNetV2
+from .cifar_vgg import CifarVgg
+from .wide_resnet import WideResNet
 
 FAMILIES: dict[str, Callable[..., Backbone]] = {
     "bottleneck_resnet": BottleneckResNet,

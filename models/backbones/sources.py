@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from models.backbones.catalog import SMALL_IMAGE_BACKBONES
-from models.core.table import Entry, Table, unknown_name
+from ..core.table import Entry, Table, unknown_name
+from .catalog import SMALL_IMAGE_BACKBONES
 
 if TYPE_CHECKING:
-    from models.backbones.backbone import BackboneAndHead
+    from .backbone import BackboneAndHead
 
     Build = Callable[[str, int, Sequence[int] | None], BackboneAndHead]
     """From a name, the number of classes and (H, W) of the images, where known, to the network with random weights."""
@@ -53,43 +53,43 @@ class FoundBackbone(NamedTuple):
 
 
 def _small_images() -> Build:
-    from models.backbones.small_images import build_small_image_network
+    from .small_images import build_small_image_network
 
     return build_small_image_network
 
 
 def _torchvision() -> Build:
-    from models.backbones.torchvision_models import cut_torchvision_classifier
+    from .torchvision_models import cut_torchvision_classifier
 
     return cut_torchvision_classifier
 
 
 def _torchvision_names() -> Collection[str]:
-    from models.backbones.torchvision_models import torchvision_names
+    from .torchvision_models import torchvision_names
 
     return sorted(torchvision_names())
 
 
 def _timm() -> Build:
-    from models.backbones.timm_models import cut_timm_classifier
+    from .timm_models import cut_timm_classifier
 
     return cut_timm_classifier
 
 
 def _timm_names() -> Collection[str]:
-    from models.backbones.timm_models import timm_names
+    from .timm_models import timm_names
 
     return sorted(timm_names())
 
 
 def _python() -> Build:
-    from models.backbones.python_file import cut_python_classifier
+    from .python_file import cut_python_classifier
 
     return cut_python_classifier
 
 
 def _python_fingerprint(name: str) -> str:
-    from models.backbones.local_imports import file_and_function, file_digest
+    from .local_imports import file_and_function, file_digest
 
     return file_digest(file_and_function(name)[0])
 

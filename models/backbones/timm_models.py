@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from models.backbones.backbone import BackboneAndHead, Untraced, cannot_take
-from models.backbones.cutting import cut_classifier
-from models.backbones.tracing import first_line
+from .backbone import BackboneAndHead, Untraced, cannot_take
+from .cutting import cut_classifier
+from .tracing import first_line
 
 NOT_INSTALLED = "the Python package timm is not installed; pip install -e '.[timm]' does it, and so does make install"
 

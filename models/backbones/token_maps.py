@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from torch import Tensor, fx, nn
 
-from models.backbones.backbone import NOTHING, BackboneAndHead, Untraced
-from models.backbones.cutting import PROBE_SIZE, CutBackbone
-from models.backbones.tracing import Traced, UntraceableError, lone_nodes, shape_of, trace
-from models.layers.shape_transform import LogitTransform
+from ..layers.shape_transform import LogitTransform
+from .backbone import NOTHING, BackboneAndHead, Untraced
+from .cutting import PROBE_SIZE, CutBackbone
+from .tracing import Traced, UntraceableError, lone_nodes, shape_of, trace
 
 MOST_PREFIXED = 16
 """So many tokens, at most, stand before those of the patches: class, distillation and register tokens."""

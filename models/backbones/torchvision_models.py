@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 from torchvision import models
 
-from models.backbones.backbone import BackboneAndHead, cannot_take
-from models.backbones.cutting import cut_classifier
+from .backbone import BackboneAndHead, cannot_take
+from .cutting import cut_classifier
 
 
 @functools.cache

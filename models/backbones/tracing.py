@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from models.backbones.backbone import NOTHING, Untraced, cannot_take
+from .backbone import NOTHING, Untraced, cannot_take
 
 ROUNDS = 8
 """So often, at most, modules that compute otherwise in training are taken whole and the network is traced again."""

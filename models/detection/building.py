@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
-from models.backbones.backbone import Backbone
-from models.detection.detector import Detector, pyramid_levels
-from models.detection.detectors import DETECTORS, EXTRA_LEVELS
-from models.detection.places import Places, strides_of
-from models.detection.rules import HeadSettings
-from models.factory import build_parts
-from models.layers.normalize import Normalize
+from ..backbones.backbone import Backbone
+from ..factory import build_parts
+from ..layers.normalize import Normalize
+from .detector import Detector, pyramid_levels
+from .detectors import DETECTORS, EXTRA_LEVELS
+from .places import Places, strides_of
+from .rules import HeadSettings
 
 LAST = 3
 """So many of the backbone's stages the pyramid takes where nothing else is said."""

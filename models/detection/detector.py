@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from models.backbones.backbone import Backbone
-from models.detection.places import Places
-from models.layers.normalize import Normalize
+from ..backbones.backbone import Backbone
+from ..layers.normalize import Normalize
+from .places import Places
 
 
 class Detector(nn.Module):

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from models.core.table import Entry, Table
+from ..core.table import Entry, Table
 
 if TYPE_CHECKING:
-    from models.detection.detector import Detector
-    from models.detection.rules import Rules
+    from .detector import Detector
+    from .rules import Rules
 
 EXTRA_LEVELS = ("pool", "p6p7", "p6p7_c5")
 """What a pyramid has above the backbone's levels: a subsampled one; or two by convolutions, the first of them from the
@@ -43,25 +43,25 @@ class DetectorEntry(Entry):
 
 
 def _fcos() -> type[Rules]:
-    from models.detection.fcos import FcosRules
+    from .fcos import FcosRules
 
     return FcosRules
 
 
 def _retinanet() -> type[Rules]:
-    from models.detection.retinanet import RetinaNetRules
+    from .retinanet import RetinaNetRules
 
     return RetinaNetRules
 
 
 def _retinanet_v2() -> type[Rules]:
-    from models.detection.retinanet import RetinaNetV2Rules
+    from .retinanet import RetinaNetV2Rules
 
     return RetinaNetV2Rules
 
 
 def _faster_rcnn() -> type[Rules]:
-    from models.detection.faster_rcnn import FasterRcnnRules
+    from .faster_rcnn import FasterRcnnRules
 
     return FasterRcnnRules
 
@@ -102,6 +102,6 @@ DETECTORS = Table(
 
 def build_detector(**arguments: Any) -> Detector:
     """Return a detector with random weights; see ``models.detection.building.build_detector``."""
-    from models.detection.building import build_detector as build
+    from .building import build_detector as build
 
     return build(**arguments)

@@ -8,9 +8,9 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
-from models.detection.places import Places
-from models.detection.rules import Rules, Stub
-from models.detection.two_stage import TwoStageHead, TwoStageOutputs
+from .places import Places
+from .rules import Rules, Stub
+from .two_stage import TwoStageHead, TwoStageOutputs
 
 SIZE = 8
 """The anchor of a level, in strides: 32 pixels at a stride of 4, as torchvision has it."""

@@ -9,9 +9,9 @@ from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 
-from models.detection.one_stage import OneStageRules
-from models.detection.places import Places
-from models.detection.rules import AllReduce, Stub, require_normalisable
+from .one_stage import OneStageRules
+from .places import Places
+from .rules import AllReduce, Stub, require_normalisable
 
 GROUPS = 32
 """Of the head's group normalisations."""

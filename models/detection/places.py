@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from models.detection.detectors import DETECTORS, DetectorEntry
-from models.detection.published import PARTS
-from models.detection.rules import HeadSettings, anchors_of
+from .detectors import DETECTORS, DetectorEntry
+from .published import PARTS
+from .rules import HeadSettings, anchors_of
 
 if TYPE_CHECKING:
-    from models.detection.rules import Rules
+    from .rules import Rules
 
 
 class Places(nn.Module):

@@ -10,9 +10,9 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from models.detection.one_stage import OneStageRules
-from models.detection.places import Places
-from models.detection.rules import AllReduce, Stub, require_normalisable
+from .one_stage import OneStageRules
+from .places import Places
+from .rules import AllReduce, Stub, require_normalisable
 
 NUM_CONVS = 4
 """Convolutions of each branch of the head; torchvision has no other."""

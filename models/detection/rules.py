@@ -12,7 +12,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 if TYPE_CHECKING:
-    from models.detection.places import Places
+    from .places import Places
 
 LEAST_VALUES = 2
 """From which a normalisation takes mean and variance."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection.image_list import ImageList
 
-from models.detection.rules import AllReduce
+from .rules import AllReduce
 
 
 class TwoStageHead(nn.Module):

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from models.encoder_bodies.mlp import ChannelLayerNorm
+from .mlp import ChannelLayerNorm
 
 EXPANSION = 4
 

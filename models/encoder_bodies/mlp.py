@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from models.core.calling import call
+from ..core.calling import call
 
 
 class ChannelLayerNorm(nn.Module):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from models.flow_paths.base import Schedule
+from .base import Schedule
 
 
 class RectifiedFlow(Schedule):

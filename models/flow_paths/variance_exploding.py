@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from models.flow_paths.base import Schedule, Weights, weights_of
+from .base import Schedule, Weights, weights_of
 
 
 class VarianceExploding(Schedule):

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from models.flow_paths.base import Schedule
+from .base import Schedule
 
 
 class VariancePreserving(Schedule):

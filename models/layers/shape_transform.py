@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.core.calling import call
+from ..core.calling import call
 
 
 class LogitTransform(nn.Module):

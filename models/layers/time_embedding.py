@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.core.calling import call
+from ..core.calling import call
 
 
 def sinusoidal_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:

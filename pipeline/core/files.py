@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.core.durable import make_folder, sync, sync_tree
 from pipeline.core.errors import BusyError, UserError, written_file
+from pipeline.core.strict_json import parse_json
 
 Json = dict[str, Any]
 
@@ -32,12 +33,9 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     """
     with written_file(target):
         make_folder(target.parent)
-    work, old = (target.with_name(f".{target.name}.{role}") for role in ("partial", "replaced"))
+    work, old = _beside(target)
     with exclusive(target):
-        if old.exists() and not target.exists():
-            old.rename(target)
-        for leftover in (work, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _put_back_or_remove(target)
         try:
             with written_file(target, work=work):
                 work.mkdir()
@@ -53,6 +51,28 @@ def replaced_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
             if old.exists() and not target.exists():
                 old.rename(target)
+
+
+def clear_leftovers(target: Path) -> None:
+    """Remove what killed processes left of the file or folder ``target``, unless a process is writing it."""
+    _remove_leftovers(target.parent, f".{target.name}.partial-")
+    if any(path.exists() for path in _beside(target)):
+        with contextlib.suppress(BusyError), exclusive(target):
+            _put_back_or_remove(target)
+
+
+def _beside(target: Path) -> tuple[Path, Path]:
+    """Return where the folder ``target`` is written, and where its earlier content is for an instant."""
+    return target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.replaced")
+
+
+def _put_back_or_remove(target: Path) -> None:
+    """Put the earlier content of ``target`` back where a killed run left none in its place, and remove the rest."""
+    work, old = _beside(target)
+    if old.exists() and not target.exists():
+        old.rename(target)
+    for leftover in (work, old):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _keep_to_umask(folder: Path) -> None:
@@ -162,14 +182,11 @@ def read_json(path: Path) -> Json:
         UserError: the file is missing or holds no JSON object.
     """
     try:
-        content = json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; run the stage that writes it (dvc repro)") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); run the stage that writes it again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a JSON {type(content).__name__}, expected an object")
-    return content
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; run the stage that writes it again") from error
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

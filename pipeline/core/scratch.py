@@ -8,6 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+UNPACKED = ".cache/unpacked"
+"""In the project: archives, unpacked for as long as they are read."""
+
 
 @contextlib.contextmanager
 def scratch_folder(place: Path) -> Iterator[Path]:
@@ -28,8 +31,14 @@ def scratch_folder(place: Path) -> Iterator[Path]:
             _lock_of(folder).unlink(missing_ok=True)
 
 
-def _clear(place: Path) -> None:
+def clear_scratch(place: Path) -> None:
     """Remove the folders in ``place`` whose processes have ended."""
+    if place.is_dir():
+        with _locked(place / ".lock", wait=True):
+            _clear(place)
+
+
+def _clear(place: Path) -> None:
     for folder in place.iterdir():
         if folder.is_dir():
             with contextlib.suppress(BlockingIOError), _locked(_lock_of(folder), wait=False):

@@ -22,6 +22,11 @@ def counted(counts: Mapping[str, int]) -> str:
     )
 
 
+def steps_in_words(num_steps: int | None, *, none: str = "none") -> str:
+    """Return a number of sampling steps for people; of a student that knows no steps it is ``none``."""
+    return none if num_steps is None else str(num_steps)
+
+
 def with_error(share: float, error: float | None) -> str:
     """Return ``share`` in percent with its standard error, where that is known: "98.61% +/- 0.62"."""
     return f"{share:.2%}" if error is None else f"{share:.2%} +/- {100 * error:.2f}"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.deploy import SampledNetwork, smallest_flow
+from models.deploy import SampledNetwork, fold
 from models.factory import check_image_size
 from models.flow import FixedFlow, FlowTransfer, build_flow
 from models.meta_encoder import MetaEncoder
@@ -105,7 +105,7 @@ def choose_widths(spec: NetworkSpec, image_size: tuple[int, int], wanted: int | 
 
 def _widest_within(spec: NetworkSpec, image_size: tuple[int, int]) -> list[int | None]:
     plain, places = _places(spec, image_size)
-    flow = {name: spec.arguments[name] for name in ("schedule", "meta_encoder", "time_scale")}
+    flow = {name: spec.arguments[name] for name in ("schedule", "meta_encoder", "time_scale", "predicts")}
     spare = {steps: (most - 1) * plain / len(places) for steps, most in ALLOWED.items()}
 
     def fits(place: Place, width: int | None) -> bool:
@@ -138,7 +138,7 @@ def _macs_at(place: Place, flow: dict[str, Any], width: int | None, num_steps: i
     with META:
         built = build_flow(channels=place.channels, width=width, transform=copy.deepcopy(place.transform), **flow)
         x = torch.empty(1, place.channels, *place.size)
-    return macs_of(smallest_flow(built, num_steps, place.size), x) - macs_of(place.transform, x)
+    return macs_of(fold(built, num_steps, place.size), x) - macs_of(place.transform, x)
 
 
 def _places(spec: NetworkSpec, image_size: tuple[int, int]) -> tuple[int, list[Place]]:

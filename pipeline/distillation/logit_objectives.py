@@ -1,13 +1,20 @@
-"""Objectives that transfer logits: FM-KT, FM-KT^Theta, OFM-KT, and classical distillation as their control."""
+"""Objectives that transfer logits: FM-KT, FM-KT^Theta, OFM-KT, and classical distillation as their control.
+
+What a batch costs by these methods is in ``models.transfer_losses``; here are teacher, batches and the task's loss.
+"""
+
+from typing import Any
 
 from torch import Tensor
 
 from models.classifier import Classifier
 from models.flow import FlowTransfer
+from models.layers.averaged_heads import AveragedHeads
+from models.step_sampler import StepSampler
 from models.students import FlowStudent
+from models.transfer_losses import FlowTransferLoss, OnlineTransferLoss, ThetaTransferLoss, TransferOutput
 from pipeline.data.batch import Batch
 from pipeline.distillation.criterion import Criterion
-from pipeline.distillation.step_sampler import StepSampler
 from pipeline.distillation.teacher_loss import TeacherLoss
 from pipeline.distillation.transfer import SampledTransferObjective, TransferObjective
 from pipeline.tasks.training import Predicted, Supervision
@@ -19,84 +26,91 @@ class LogitDistillation(TransferObjective):
 
     def forward(self, batch: Batch) -> Loss:
         """Return CE + w L."""
-        logits = self.student(batch.images)
-        cross_entropy = self.supervision.loss(logits, batch)
-        transfer = self.teacher_loss([logits], batch)
+        outputs = self._outputs(batch.images)
+        cross_entropy = self.supervision.loss(outputs, batch)
+        transfer = self.teacher_loss([outputs], batch)
         total = cross_entropy + self.weight * transfer
+        logits = outputs.mean(dim=0) if outputs.dim() == 3 else outputs
         return Loss(total, {self.supervision.loss_name: cross_entropy, "transfer": transfer}, logits)
+
+    def _outputs(self, images: Tensor) -> Tensor:
+        """Return logits (B, num_classes); of several heads, each of which learns by itself, (H, B, num_classes)."""
+        student = self.student
+        if isinstance(student, Classifier) and isinstance(student.head, AveragedHeads):
+            return student.head.each(student.features(images))
+        return student(images)  # type: ignore[no-any-return]
 
 
 class FlowMatching(SampledTransferObjective):
-    """Logit-based FM-KT with serial training: w / N sum_i [L(T(X_T_hat_i), X_T) + CE(T(X_T_hat_i), y)].
-
-    The chain starts at the student's feature and never sees the teacher (arXiv 2402.02012, section 3).
-    """
+    """Logit-based FM-KT: ``models.transfer_losses.FlowTransferLoss`` of a student that ends in a flow."""
 
     student: FlowStudent
 
-    def forward(self, batch: Batch) -> Loss:
-        """Return the weighted mean over the steps of L + CE."""
-        outputs = self.student.step_logits(batch.images, self.steps.draw())
-        transfer = self.teacher_loss([outputs], batch)
-        cross_entropy = self.supervision.loss(outputs, batch)
-        total = self.weight * (transfer + cross_entropy)
-        parts = {self.supervision.loss_name: cross_entropy, "transfer": transfer}
-        return Loss(total, parts, outputs.mean(dim=0))
-
-
-class ThetaFlowMatching(TransferObjective):
-    """FM-KT^Theta: a plain student whose head learns from a flow on its features; the flow is not deployed.
-
-    FM-KT's loss, plus w_theta [L(Theta(X_S), stopgrad(mean_i T(X_T_hat_i))) + CE(Theta(X_S), y)].
-
-    Args:
-        flow: from the student's last feature map to logits; the adapter.
-        theta_weight: w_theta.
-        theta_reaches_backbone: whether the head's gradient goes on into the backbone.
-    """
-
-    student: Classifier
-
     def __init__(
         self,
-        student: Classifier,
-        flow: FlowTransfer,
+        student: FlowStudent,
         teacher_loss: TeacherLoss,
         *,
         steps: StepSampler,
         weight: float,
-        theta_weight: float,
-        theta_reaches_backbone: bool,
         supervision: Supervision,
     ) -> None:
-        super().__init__(
-            student, teacher_loss, weight=weight, supervision=supervision, adapter=flow, follows_epoch=[steps]
+        super().__init__(student, teacher_loss, steps=steps, weight=weight, supervision=supervision)
+        shared = flow_loss_options(teacher_loss.criterion, supervision, steps, weight)
+        self.loss = FlowTransferLoss(flow=student.flow, pair_ratio=teacher_loss.pair_ratio, **shared)
+
+    def forward(self, batch: Batch) -> Loss:
+        """Return the weighted mean over the steps of L and the supervised loss."""
+        features = self.student.features(batch.images)
+        return as_loss(self.loss(features, self.teacher_loss.teacher_logits(batch), batch), self.supervision)
+
+
+class ThetaFlowMatching(TransferObjective):
+    """FM-KT^Theta: ``models.transfer_losses.ThetaTransferLoss`` of a plain student, or of one that holds the flow.
+
+    Args:
+        student: a plain one, whose head is Theta; or one whose flow's classifier is.
+        flow: of a plain student, from its last feature map to logits: the adapter. None: the student holds it.
+        theta: the further arguments of the loss.
+    """
+
+    student: Classifier | FlowStudent
+
+    def __init__(
+        self,
+        student: Classifier | FlowStudent,
+        flow: FlowTransfer | None,
+        teacher_loss: TeacherLoss,
+        *,
+        steps: StepSampler,
+        weight: float,
+        supervision: Supervision,
+        **theta: Any,
+    ) -> None:
+        loss = ThetaTransferLoss(
+            None if isinstance(student, FlowStudent) else student.head,
+            flow=student.flow if isinstance(student, FlowStudent) else flow,
+            pair_ratio=teacher_loss.pair_ratio,
+            **theta,
+            **flow_loss_options(teacher_loss.criterion, supervision, steps, weight),
         )
-        self.flow = flow
-        self.steps = steps
-        self.theta_weight = theta_weight
-        self.theta_reaches_backbone = theta_reaches_backbone
+        super().__init__(
+            student, teacher_loss, weight=weight, supervision=supervision, adapter=flow, follows_epoch=[loss]
+        )
+        self.loss = loss
 
     def forward(self, batch: Batch) -> Loss:
         """Return the costs of flow and head."""
         features = self.student.features(batch.images)
-        outputs = self.flow.step_outputs(features, self.steps.draw())
-        logits = self.student.head(features if self.theta_reaches_backbone else features.detach())
-        averaged = outputs.mean(dim=0).detach()
-        supervised = self.supervision.loss_name
-        parts = {
-            supervised: self.supervision.loss(logits, batch),
-            "transfer": self.teacher_loss.criterion(logits, averaged, batch.targets),
-            f"flow_{supervised}": self.supervision.loss(outputs, batch),
-            "flow_transfer": self.teacher_loss([outputs], batch),
-        }
-        flow = self.weight * (parts["flow_transfer"] + parts[f"flow_{supervised}"])
-        head = self.theta_weight * (parts["transfer"] + parts[supervised])
-        return Loss(flow + head, parts, logits)
+        return as_loss(self.loss(features, self.teacher_loss.teacher_logits(batch), batch), self.supervision)
+
+    def predict(self, images: Tensor) -> Predicted:
+        """Return the head's answers."""
+        return self.student(images, 0) if isinstance(self.student, FlowStudent) else self.student(images)
 
 
 class OnlineFlowMatching(Objective):
-    """OFM-KT, without a teacher: w / N sum_i [CE(o_i, y) + L(o_i, stopgrad(mean_j o_j))], o_i = T(X_T_hat_i)."""
+    """OFM-KT: ``models.transfer_losses.OnlineTransferLoss`` of a student that ends in a flow."""
 
     student: FlowStudent
 
@@ -110,19 +124,30 @@ class OnlineFlowMatching(Objective):
         supervision: Supervision,
     ) -> None:
         super().__init__(student, supervision=supervision, follows_epoch=[criterion, steps])
-        self.criterion = criterion
+        self.loss = OnlineTransferLoss(flow=student.flow, **flow_loss_options(criterion, supervision, steps, weight))
         self.steps = steps
-        self.weight = weight
 
     def forward(self, batch: Batch) -> Loss:
-        """Return the weighted mean over the steps of CE + L to the mean of all steps."""
-        outputs = self.student.step_logits(batch.images, self.steps.draw())
-        averaged = outputs.mean(dim=0)
-        transfer = self.criterion(outputs, averaged.detach(), batch.targets)
-        cross_entropy = self.supervision.loss(outputs, batch)
-        total = self.weight * (transfer + cross_entropy)
-        return Loss(total, {self.supervision.loss_name: cross_entropy, "transfer": transfer}, averaged)
+        """Return the weighted mean over the steps of the supervised loss and L to the mean of all steps."""
+        return as_loss(self.loss(self.student.features(batch.images), batch), self.supervision)
 
     def predict(self, images: Tensor) -> Predicted:
         """Return the student's outputs with the largest number of steps of training."""
         return self.student(images, self.steps.largest)
+
+
+def flow_loss_options(
+    criterion: Criterion, supervision: Supervision, steps: StepSampler, weight: float
+) -> dict[str, Any]:
+    """Return the arguments of a ``models.transfer_losses.LogitFlowLoss`` whose labels are batches."""
+
+    def loss(student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return criterion(student, teacher, batch.targets)
+
+    return {"loss": loss, "label_loss": supervision.loss, "num_steps": steps, "weight": weight}
+
+
+def as_loss(found: TransferOutput, supervision: Supervision) -> Loss:
+    """Return ``found`` as an objective does, its terms against the targets by the name that the task gives them."""
+    parts = {name.replace("labels", supervision.loss_name): cost for name, cost in found.parts.items()}
+    return Loss(found.total, parts, found.logits)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from models.step_sampler import StepSampler
 from models.students import SampledStudent
-from pipeline.distillation.step_sampler import StepSampler
 from pipeline.distillation.teacher_loss import TeacherLoss
 from pipeline.tasks.training import Predicted, Supervision
 from pipeline.training.objective import FollowsEpoch, Objective

@@ -14,6 +14,7 @@ from models.deploy import DeployableNetwork
 from models.factory import count_parameters
 from pipeline.core.errors import GateError
 from pipeline.core.files import Json
+from pipeline.core.text_table import steps_in_words
 from pipeline.data.dataset import Split
 from pipeline.evaluation.settings import MeasureTradeoff
 from pipeline.export.onnx.files import (
@@ -126,7 +127,8 @@ def measure_tradeoff(
                     failed[file.precision] = error
             found.left_out.extend(Missing(network.num_steps, name, str(why)) for name, why in failed.items())
         for missing in found.left_out:
-            logger.warning("left out: %s steps, %s: %s", missing.num_steps or "no", missing.precision, missing.reason)
+            steps = steps_in_words(missing.num_steps, none="no")
+            logger.warning("left out: %s steps, %s: %s", steps, missing.precision, missing.reason)
         if not found.points:
             raise GateError(f"measure_tradeoff.precisions: none of {', '.join(settings.precisions)} could be exported")
         plain = Path(folder, "plain.onnx")

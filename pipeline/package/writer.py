@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 
 from pipeline.core.files import Json, read_csv, sha256, write_json, write_text
+from pipeline.core.likelihood_line import LIKELIHOOD
 from pipeline.core.records import (
     CalibrationRecord,
     DescribedDataRecord,
@@ -26,11 +27,17 @@ from pipeline.export.folder import MANIFEST, SAMPLES
 from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.export.tensorrt.plan import EngineSettings
 from pipeline.package.clients import write_clients
-from pipeline.package.description import CATEGORY_IDS_KEY, CLASS_NAMES_FILE, CLASS_NAMES_KEY, PREPROCESSING_FILE
 from pipeline.package.model_card import Facts, model_card
 from pipeline.package.provenance import Commit, describe
-from pipeline.package.reader import ENGINE_SETTINGS, Package
+from pipeline.package.reader import Package
 from pipeline.package.requirements import REQUIREMENTS
+from pipeline.package.schema import (
+    CATEGORY_IDS_KEY,
+    CLASS_NAMES_FILE,
+    CLASS_NAMES_KEY,
+    ENGINE_SETTINGS,
+    PREPROCESSING_FILE,
+)
 from pipeline.package.settings import PackageSettings
 from pipeline.package.sums import SIGNATURE, SUMS
 from pipeline.package.triton_config import check_triton_configs, write_triton_configs
@@ -125,6 +132,8 @@ def write_package(
         calibration,
         tradeoff,
         read_csv(records.report / "card/classes.csv"),
+        read_csv(records.report / "card" / LIKELIHOOD),
+        is_signed=settings.signing_key is not None,
     )
     write_text(folder / "README.md", model_card(package, shown))
     write_clients(package)

@@ -7,19 +7,23 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import re
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.core.durable import cache_folder, settled_until
-from pipeline.core.files import Json
+from pipeline.core.files import Json, clear_leftovers
+from pipeline.core.scratch import UNPACKED, clear_scratch
+from pipeline.preflight.stage_table import STAGES
 
 CACHE_MODE = 0o444
 """Of an object that DVC does not look at again."""
 ABANDONED_SECONDS = 3600
 """A temporary file in the cache that nobody has written to for so long was left by a process that was killed."""
 LOCK = "dvc.lock"
+DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 FILE_TYPES = {"path": str, "hash": str, "md5": str, "size": int, "nfiles": int, "isexec": bool}
 """Of what DVC knows of a file; the beginning of a digest may look like a number."""
 
@@ -51,6 +55,15 @@ def repair_cache(root: Path) -> Iterator[str]:
     if removed:
         what = "1 damaged object" if removed == 1 else f"{removed} damaged objects"
         yield f"{cache_folder(root)}: {what} removed, as a power cut leaves them; what is missing is made again"
+
+
+def tidy(root: Path) -> None:
+    """Remove what killed stages left beside their outputs in the project ``root``, which may not run again."""
+    for stage in STAGES.values():
+        for runtime in stage.runtimes or [None]:
+            for path in stage.project_paths(runtime).values():
+                clear_leftovers(root / path)
+    clear_scratch(root / UNPACKED)
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -92,13 +105,18 @@ def _is_whole_stage(stage: object) -> bool:
     """Return whether an entry of dvc.lock has what DVC asks of one; the last may end anywhere."""
     if not isinstance(stage, dict) or not isinstance(stage.get("cmd"), str | list) or None in stage.values():
         return False
+    params = stage.get("params", {})
+    if not isinstance(params, dict) or not all(isinstance(values, dict) for values in params.values()):
+        return False
     return all(_is_whole_file(entry) for kind in ("deps", "outs") for entry in stage.get(kind, []))
 
 
 def _is_whole_file(entry: object) -> bool:
     if not isinstance(entry, dict) or "path" not in entry:
         return False
-    return all(isinstance(value, FILE_TYPES.get(name, object)) for name, value in entry.items())
+    if not all(isinstance(value, FILE_TYPES.get(name, object)) for name, value in entry.items()):
+        return False
+    return "md5" not in entry or DIGEST.fullmatch(entry["md5"]) is not None
 
 
 def _repair_rwlock(path: Path) -> Iterator[str]:

@@ -7,6 +7,7 @@ import click
 from pipeline.core.errors import require_extra
 from stages.common import path_option
 from stages.exit_codes import exit_codes
+from stages.output import say
 
 
 @click.command()
@@ -20,4 +21,4 @@ def compare(config: Path, out: Path, report: Path, jobs: int) -> None:
     with require_extra("make install"):
         from pipeline.comparison.command import run_comparison
 
-    click.echo(run_comparison(config, out, report, jobs=jobs))
+    say(run_comparison(config, out, report, jobs=jobs))

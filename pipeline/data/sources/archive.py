@@ -12,9 +12,10 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
+from pipeline.core.durable import project_root
 from pipeline.core.errors import UserError, readable_file
 from pipeline.core.printable import printable
-from pipeline.core.scratch import scratch_folder
+from pipeline.core.scratch import UNPACKED, scratch_folder
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
 AN_ARCHIVE = f"an archive ({', '.join(SUFFIXES)})"
@@ -67,7 +68,7 @@ def opened_folder(path: Path) -> Iterator[Path]:
         )
     with readable_file(path), path.open("rb") as file:
         is_zip = file.read(len(ZIP_HEAD)) == ZIP_HEAD
-    with scratch_folder(Path(os.environ.get("DVC_ROOT", ".")) / ".cache" / "unpacked") as folder:
+    with scratch_folder(project_root() / UNPACKED) as folder:
         try:
             (_unpack_zip if is_zip else _unpack_tar)(path, folder)
         except UserError:

@@ -1,0 +1,328 @@
+"""What a batch costs by each method: the losses to put into a training loop, on a student's features.
+
+A logit-based loss holds the flow and its classifier, which are the student's head: train them with the backbone, and
+deploy them by ``models.deploy.fold``. None of them holds a teacher: what it answered is an argument.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from .core.calling import call
+from .flow import FlowTransfer, at_each_step, build_flow, build_logit_flow
+from .integrate import Trajectory
+from .layers.shape_transform import FeatureTransform
+from .losses import FEATURE_LOSSES, LOGIT_LOSSES, find_loss, step_cross_entropy
+from .step_sampler import StepSampler
+
+LossChoice = str | Callable[..., Tensor]
+"""The name of a loss, or a function; see ``models.losses.find_loss``."""
+
+
+class TransferOutput(NamedTuple):
+    """What a batch costs, and what it costs it for."""
+
+    total: Tensor
+    """What is differentiated, a scalar."""
+    parts: dict[str, Tensor]
+    """Its terms, unweighted scalars: ``labels`` and ``transfer``; of FM-KT^Theta's flow with ``flow_`` before them."""
+    logits: Tensor
+    """The answers of what deploys, (B, num_classes)."""
+    step_logits: Tensor
+    """Those of each of the N steps, (N, B, num_classes)."""
+
+
+class LogitFlowLoss(nn.Module):
+    """What the logit-based methods have in common: a flow from features to logits, and how its steps are compared.
+
+    Args:
+        channels: of the student's last feature map; with ``num_classes`` and ``flow_options`` (meta_encoder, schedule,
+            width, time_scale; see ``models.flow.build_flow``) a flow is built. None: it is given.
+        num_classes: of teacher and student.
+        flow: from features (B, C, H, W) to logits.
+        loss: L: kd, dkd, dist, mse, or a function of student's and teacher's logits.
+        label_loss: of logits (N, B, num_classes) and the labels.
+        weight: w, of the flow's cost.
+        num_steps: N in training; of several each batch draws one.
+        num_steps_warmup: epochs by which the larger N wait; see ``StepSampler``.
+        pair_ratio: the share of a batch that keeps its own teacher's answers, beta_d; see ``paired``.
+
+    Raises:
+        ValueError: an argument is out of range, or a name unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int | None = None,
+        num_classes: int | None = None,
+        flow: FlowTransfer | None = None,
+        loss: LossChoice = "dist",
+        label_loss: Callable[[Tensor, Any], Tensor] = step_cross_entropy,
+        weight: float = 1.0,
+        num_steps: int | Sequence[int] | StepSampler = 4,
+        num_steps_warmup: int = 0,
+        pair_ratio: float = 1.0,
+        **flow_options: Any,
+    ) -> None:
+        super().__init__()
+        if flow is None:
+            options = {"schedule": "rectified", "meta_encoder": "conv", "time_scale": 1.0, **flow_options}
+            sizes = {"channels": positive("channels", channels), "num_classes": positive("num_classes", num_classes)}
+            flow = build_logit_flow(**sizes, **options)
+        elif channels is not None or num_classes is not None or flow_options:
+            raise ValueError("flow: got one, and channels, num_classes or options to build another; give either")
+        if not 0 <= pair_ratio <= 1:
+            raise ValueError(f"pair_ratio: got {pair_ratio}; give a share from 0 to 1")
+        self.flow = flow
+        self.loss = find_loss(loss, LOGIT_LOSSES)
+        self.label_loss = label_loss
+        self.weight = weight
+        self.steps = sampler_of(num_steps, num_steps_warmup)
+        self.pair_ratio = pair_ratio
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take note that ``epoch``, counted from 0, begins: what warms up needs to know."""
+        self.steps.set_epoch(epoch)
+
+    def step_logits(self, features: Tensor) -> Tensor:
+        """Return the logits (N, B, num_classes) of each step from ``features`` (B, C, H, W), N as drawn.
+
+        Raises:
+            ValueError: the features have another shape.
+        """
+        velocity = self.flow.velocity
+        channels = getattr(velocity, "channels", None)
+        if features.dim() != 4 or (channels is not None and features.shape[1] != channels):
+            raise ValueError(f"features: got the shape {tuple(features.shape)}; give (B, {channels or 'C'}, H, W)")
+        return self.flow.step_outputs(features, self.steps.draw())
+
+    def flow_parts(self, outputs: Tensor, teacher_logits: Tensor, labels: Any) -> dict[str, Tensor]:
+        """Return ``labels`` and ``transfer`` of the ``outputs`` (N, B, num_classes) of the steps: means over them.
+
+        Raises:
+            ValueError: the teacher's logits have another shape.
+        """
+        require_like(outputs[0], teacher_logits, "teacher_logits")
+        targets = paired([teacher_logits], self.pair_ratio)[0]
+        transfer = self.loss(outputs, targets, labels)
+        return {"labels": self.label_loss(outputs, labels), "transfer": transfer}
+
+
+class FlowTransferLoss(LogitFlowLoss):
+    """FM-KT on logits: w / N sum_i [L(T(X_T_hat_i), X_T) + CE(T(X_T_hat_i), y)] (arXiv 2402.02012, section 3).
+
+    The chain starts at the student's feature and never sees the teacher: training walks as inference does.
+    """
+
+    def forward(self, features: Tensor, teacher_logits: Tensor, labels: Any) -> TransferOutput:
+        """Return the cost of ``features`` (B, C, H, W) against ``teacher_logits`` (B, num_classes) and ``labels`` (B,).
+
+        The logits of the result are the mean over the steps, the implicit ensemble that deploys.
+
+        Raises:
+            ValueError: shapes do not fit each other, or the flow.
+        """
+        outputs = self.step_logits(features)
+        parts = self.flow_parts(outputs, teacher_logits, labels)
+        total = self.weight * (parts["transfer"] + parts["labels"])
+        return TransferOutput(total, parts, outputs.mean(dim=0), outputs)
+
+
+class OnlineTransferLoss(LogitFlowLoss):
+    """OFM-KT, without a teacher: w / N sum_i [CE(o_i, y) + L(o_i, stopgrad(mean_j o_j))], o_i = T(X_T_hat_i).
+
+    The authors smooth the labels by 0.1: ``label_loss=functools.partial(step_cross_entropy, label_smoothing=0.1)``.
+    """
+
+    def forward(self, features: Tensor, labels: Any) -> TransferOutput:
+        """Return the cost of ``features`` (B, C, H, W) with ``labels`` (B,); logits as of ``FlowTransferLoss``."""
+        outputs = self.step_logits(features)
+        averaged = outputs.mean(dim=0)
+        parts = self.flow_parts(outputs, averaged.detach(), labels)
+        return TransferOutput(self.weight * (parts["transfer"] + parts["labels"]), parts, averaged, outputs)
+
+
+ThetaTarget = Literal["flow", "teacher", "both"]
+
+
+class ThetaTransferLoss(LogitFlowLoss):
+    """FM-KT^Theta: FM-KT's loss, plus that of a plain head on the same features, which deploys without the flow.
+
+    w_theta [L(Theta(X_S), target) + CE(Theta(X_S), y)], where the target is the flow's mean output, which this does not
+    move (the published form), the teacher, or both, of which the mean of the losses counts.
+
+    Args:
+        head: Theta, from features (B, C, H, W) to logits (B, num_classes); None: tied, the flow's own classifier, of
+            which this is the loss at no step: the same weights then answer with any number of steps, 0 included. A
+            tied flow starts as one that does not move, by ``models.flow.start_at_rest``.
+        target: what the head learns from.
+        theta_weight: w_theta.
+        reaches_backbone: whether the head's gradient goes on into the features.
+        weight_end: what the flow's weight goes to, linearly over the last third of the epochs; None: it stays.
+        epochs: of the training; needed with ``weight_end``.
+        options: those of ``LogitFlowLoss``.
+
+    Raises:
+        ValueError: as ``LogitFlowLoss``; the target is unknown; or a weight is to end elsewhere, and ``epochs`` is not
+            given.
+    """
+
+    def __init__(
+        self,
+        head: nn.Module | None,
+        *,
+        target: ThetaTarget = "flow",
+        theta_weight: float = 1.0,
+        reaches_backbone: bool = True,
+        weight_end: float | None = None,
+        epochs: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if target not in get_args(ThetaTarget):
+            raise ValueError(f"target: got {target!r}; give {', '.join(get_args(ThetaTarget))}")
+        if weight_end is not None:
+            epochs = positive("epochs", epochs)
+        self.head = self.flow.transform if head is None else head
+        self.target = target
+        self.theta_weight = theta_weight
+        self.reaches_backbone = reaches_backbone
+        self.weight_start, self.weight_end, self.epochs = self.weight, weight_end, epochs
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take note that ``epoch``, counted from 0, begins: what warms up or fades out needs to know."""
+        super().set_epoch(epoch)
+        if self.weight_end is not None and self.epochs is not None:
+            past = min(max(3 * (epoch + 1) / self.epochs - 2, 0.0), 1.0)  # 0 until two thirds, 1 in the last epoch
+            self.weight = self.weight_start + past * (self.weight_end - self.weight_start)
+
+    def forward(self, features: Tensor, teacher_logits: Tensor, labels: Any) -> TransferOutput:
+        """Return the cost of flow and head; the logits of the result are the head's. Arguments as of FM-KT."""
+        outputs = self.step_logits(features)
+        logits = call(self.head, features if self.reaches_backbone else features.detach())
+        averaged = outputs.mean(dim=0).detach()
+        targets = {"flow": [averaged], "teacher": [teacher_logits], "both": [averaged, teacher_logits]}[self.target]
+        transfer = torch.stack([self.loss(logits, target, labels) for target in targets]).mean()
+        head = {"labels": self.label_loss(logits, labels), "transfer": transfer}
+        flow = self.flow_parts(outputs, teacher_logits, labels)
+        total = self.weight * (flow["transfer"] + flow["labels"]) + self.theta_weight * (transfer + head["labels"])
+        return TransferOutput(total, head | {f"flow_{name}": cost for name, cost in flow.items()}, logits, outputs)
+
+
+class FeatureTransferOutput(NamedTuple):
+    """What the transfer of one feature map costs, and what flows on."""
+
+    total: Tensor
+    """w / N sum_i L(T(X_T_hat_i), X_T), a scalar."""
+    features: Tensor
+    """Z_N, shaped like the student's feature map: what the student's next stage takes, also when deployed."""
+    trajectory: Trajectory
+
+
+class FeatureTransferLoss(nn.Module):
+    """FM-KT on one feature map: the flow's last state takes its place in the student (arXiv 2402.02012, section 3).
+
+    ``transform``, to the teacher's shape, is needed in training alone; ``flow`` is part of what deploys.
+
+    Args:
+        channels: of the student's feature map.
+        teacher_channels: of the teacher's.
+        teacher_size: height and width of the teacher's.
+        loss: L: pkd, mse, or a function of two feature maps.
+        weight: w.
+        num_steps: N in training; of several each call draws one.
+        num_steps_warmup: epochs by which the larger N wait; see ``StepSampler``.
+        pair_ratio: see ``paired``.
+        flow_options: meta_encoder, schedule, width, time_scale; see ``models.flow.build_flow``.
+
+    Raises:
+        ValueError: an argument is out of range, or a name unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        teacher_channels: int,
+        teacher_size: tuple[int, int],
+        loss: LossChoice = "pkd",
+        weight: float = 1.0,
+        num_steps: int | Sequence[int] | StepSampler = (1, 2, 4, 8, 16),
+        num_steps_warmup: int = 10,
+        pair_ratio: float = 1.0,
+        **flow_options: Any,
+    ) -> None:
+        super().__init__()
+        own, theirs = positive("channels", channels), positive("teacher_channels", teacher_channels)
+        options = {"schedule": "rectified", "meta_encoder": "conv", "time_scale": 1.0, **flow_options}
+        self.flow = build_flow(channels=own, transform=nn.Identity(), **options)
+        self.transform = FeatureTransform(own, theirs, teacher_size)
+        self.loss = find_loss(loss, FEATURE_LOSSES)
+        self.weight = weight
+        self.steps = sampler_of(num_steps, num_steps_warmup)
+        self.pair_ratio = pair_ratio
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take note that ``epoch``, counted from 0, begins: what warms up needs to know."""
+        self.steps.set_epoch(epoch)
+
+    def forward(
+        self, features: Tensor, teacher_features: Tensor, *, num_steps: int | None = None
+    ) -> FeatureTransferOutput:
+        """Return the cost of ``features`` (B, C, H, W) against ``teacher_features`` (B, C', H', W'), and what flows on.
+
+        Args:
+            num_steps: where several feature maps of a student are to take as many; None: as drawn.
+
+        Raises:
+            ValueError: the teacher's features have another shape than was said.
+        """
+        trajectory = self.flow.trajectory(features, num_steps or self.steps.draw())
+        outputs = at_each_step(self.transform, trajectory.estimates)
+        require_like(outputs[0], teacher_features, "teacher_features")
+        total = self.weight * self.loss(outputs, paired([teacher_features], self.pair_ratio)[0], None)
+        return FeatureTransferOutput(total, trajectory.states[-1], trajectory)
+
+
+def paired(targets: Sequence[Tensor], ratio: float) -> Sequence[Tensor]:
+    """Return the teacher's ``targets`` (B, ...) in the order in which the student's rows see them: pair decoupling.
+
+    Rows below int(ratio * B) keep their own; the others are permuted among themselves, all targets alike. Ratio 1
+    decouples none.
+    """
+    if ratio == 1:
+        return targets
+    batch_size, device = len(targets[0]), targets[0].device
+    kept = int(ratio * batch_size)
+    rows = torch.cat([torch.arange(kept, device=device), kept + torch.randperm(batch_size - kept, device=device)])
+    return [target[rows] for target in targets]
+
+
+def require_like(output: Tensor, target: Tensor, name: str) -> None:
+    """Raise ValueError, with the ``name`` of the argument, where ``target`` is not shaped like the student's output."""
+    if output.shape != target.shape:
+        raise ValueError(f"{name}: got the shape {tuple(target.shape)}; the student's is {tuple(output.shape)}")
+
+
+def sampler_of(num_steps: int | Sequence[int] | StepSampler, warmup_epochs: int) -> StepSampler:
+    """Return what draws from ``num_steps``.
+
+    Raises:
+        ValueError: one of them is less than 1.
+    """
+    if isinstance(num_steps, StepSampler):
+        return num_steps
+    choices = [num_steps] if isinstance(num_steps, int) else list(num_steps)
+    if not choices or min(choices) < 1:
+        raise ValueError(f"num_steps: got {num_steps}; give numbers of at least 1")
+    return StepSampler(choices, warmup_epochs)
+
+
+def positive(name: str, number: int | None) -> int:
+    """Return ``number``, the argument called ``name``; raises ValueError where it is none of at least 1."""
+    if number is None or number < 1:
+        raise ValueError(f"{name}: got {number}; give a number of at least 1")
+    return number
