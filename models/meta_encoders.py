@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .core.numbers import positive
 from .core.table import Entry, Table
 
 if TYPE_CHECKING:
@@ -83,9 +84,9 @@ def build_meta_encoder(
         width: channels of its own, between two projections; None: those of the states, as the authors have it.
 
     Raises:
-        ValueError: the name is unknown; the message lists the known ones.
+        ValueError: the name is unknown, where the message lists the known ones; or the width is less than 1.
     """
     from .meta_encoder import MetaEncoder
 
-    body = META_ENCODERS[name].load()(width or channels)
+    body = META_ENCODERS[name].load()(channels if width is None else positive("width", width))
     return MetaEncoder(channels, body, width=width, time_scale=time_scale, velocity_norm=velocity_norm)
