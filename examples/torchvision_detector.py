@@ -4,6 +4,7 @@ The flows refine the student's levels, which flow on into its head, in training 
 """
 
 from collections import OrderedDict
+from itertools import pairwise
 
 import fmkt
 import torch
@@ -13,7 +14,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import FeaturePyramidNetwork, box_iou
 
-SIZE, STEPS, BATCHES = 64, 2, 250
+SIZE, STEPS = 64, 2
 LEVELS = {"p2": 16, "p3": 8, "p4": 4}
 """Name and size of each level for images of 64 x 64 pixels."""
 Levels = dict[str, Tensor]
@@ -27,14 +28,14 @@ class Pyramid(nn.Module):
         super().__init__()
         widths = [width, width, 2 * width, 4 * width]
         self.stem = self.stage(3, widths[0])
-        self.stages = nn.ModuleList(self.stage(*pair) for pair in zip(widths, widths[1:], strict=False))
+        self.stages = nn.ModuleList(self.stage(*pair) for pair in pairwise(widths))
         self.fpn = FeaturePyramidNetwork(widths[1:], channels)
         self.out_channels = channels
 
     @staticmethod
     def stage(channels: int, out: int) -> nn.Sequential:
         """Return a convolution that halves the size, normalisation and ReLU."""
-        return nn.Sequential(nn.Conv2d(channels, out, 3, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU())
+        return nn.Sequential(nn.Conv2d(channels, out, 3, 2, 1, bias=False), nn.GroupNorm(4, out), nn.ReLU())
 
     def forward(self, images: Tensor) -> Levels:
         """Return the levels by name."""
@@ -101,7 +102,7 @@ def scenes(count: int) -> tuple[Tensor, Targets]:
         y, x = torch.randint(radius, SIZE - radius, (2,)).tolist()
         dy, dx = (rows - y).abs(), (columns - x).abs()
         inside = (dy.maximum(dx) if label == 1 else (dy.square() + dx.square()).sqrt()) <= radius
-        image[:, inside] += 0.3 * torch.rand(3, 1)
+        image[:, inside] += 0.1 + 0.4 * torch.rand(3, 1)
         box = torch.tensor([[x - radius, y - radius, x + radius, y + radius]], dtype=torch.float32)
         targets.append({"boxes": box, "labels": torch.tensor([label])})
     return images, targets
@@ -114,12 +115,12 @@ def detector(backbone: nn.Module) -> FCOS:
     return FCOS(backbone, num_classes=3, anchor_generator=anchors, head=head, min_size=SIZE, max_size=SIZE)
 
 
-def train(network: FCOS) -> None:
+def train(network: FCOS, batches: int) -> None:
     """Train on scenes drawn anew for each batch."""
     torch.manual_seed(0)
-    optimizer = torch.optim.AdamW((p for p in network.parameters() if p.requires_grad), lr=2e-3)
+    optimizer = torch.optim.AdamW((p for p in network.parameters() if p.requires_grad), lr=1e-3)
     network.train()
-    for _ in range(BATCHES):
+    for _ in range(batches):
         images, targets = scenes(8)
         losses = network(list(images), targets)
         cost = getattr(network.backbone, "cost", 0)
@@ -144,14 +145,14 @@ def main() -> None:
     """Train a teacher, and a student with and without it."""
     torch.manual_seed(0)
     teacher = detector(Pyramid(32, 64))
-    train(teacher)
+    train(teacher, 200)
     print(f"teacher: {found(teacher):.1%}")
     plain = detector(Pyramid(8, 32))
-    train(plain)
+    train(plain, 120)
     print(f"student without it: {found(plain):.1%}")
     refined = RefinedPyramid(Pyramid(8, 32), teacher.backbone)
     student = detector(refined)
-    train(student)
+    train(student, 120)
     before = found(student)
     student.backbone = FoldedPyramid(refined)
     print(f"student: {found(student):.1%} of 200 new scenes are found", before)
