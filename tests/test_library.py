@@ -176,6 +176,24 @@ def test_every_example_runs_and_learns(example: Path, python: Path, tmp_path: Pa
     assert not list(tmp_path.iterdir()), "an example leaves nothing behind"
 
 
+def test_the_code_of_its_page_runs(python: Path, tmp_path: Path) -> None:
+    """In the order in which it stands, with networks of the shapes that the page says."""
+    given = """
+        import torch
+        from torch import nn
+        backbone, teacher = (nn.Sequential(nn.Conv2d(3, c, 3, 2, 1), *more) for c, more in (
+            (512, []), (100, [nn.AdaptiveAvgPool2d(1), nn.Flatten()])))
+        loader = [(torch.rand(2, 3, 14, 14), torch.tensor([7, 93]))]
+        features, teacher_features = torch.rand(2, 64, 28, 28), torch.rand(2, 256, 14, 14)
+        rest_of_the_student = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 100))
+    """
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "models/README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    end = "cost.backward(); print(tuple(student(images).shape))"
+    code = "\n".join([textwrap.dedent(given), *blocks, end])
+    assert run([str(python), "-c", code], tmp_path).strip() == "(2, 100)"
+
+
 def imports_of(example: Path) -> list[ast.Import | ast.ImportFrom]:
     return [node for node in ast.walk(ast.parse(example.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
 
