@@ -53,6 +53,14 @@ class MetaEncoder(nn.Module):
         """Whether the body has a width of its own."""
         return isinstance(self.project_in, nn.Conv2d)
 
+    def initialize_by_fan_out(self) -> None:
+        """Draw the weights of all convolutions from a normal distribution of variance 2 / fan-out; biases become 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
     @property
     def last_layer(self) -> nn.Module:
         """The layer that the velocity leaves."""
@@ -93,18 +101,25 @@ class MetaEncoder(nn.Module):
 class LayerEncoder(nn.Module):
     """The body of a meta-encoder as an ordinary residual layer: the control "student + meta-encoder", without a flow.
 
-    What one step of rectified flow computes, but for the time embedding; ``body`` and ``width`` as of ``MetaEncoder``.
+    What one step of rectified flow computes, whose time embedding is a constant that is learned; so is ``b`` here.
+
+    Args:
+        body: as of ``MetaEncoder``.
+        width: as of ``MetaEncoder``.
+        bias: whether there is ``b``; it starts at 0.
     """
 
-    def __init__(self, channels: int, body: nn.Sequential, *, width: int | None = None) -> None:
+    def __init__(self, channels: int, body: nn.Sequential, *, width: int | None = None, bias: bool = False) -> None:
         super().__init__()
         self.project_in = projection(channels, width)
+        self.bias = nn.Parameter(torch.zeros(width or channels, 1, 1)) if bias else None
         self.body = body
         self.project_out = projection(width, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x - U body(D x), shaped like ``x`` (B, C, H, W)."""
-        return x - call(self.project_out, call(self.body, call(self.project_in, x)))
+        """Return x - U body(D x + b), shaped like ``x`` (B, C, H, W)."""
+        inner = call(self.project_in, x)
+        return x - call(self.project_out, call(self.body, inner if self.bias is None else inner + self.bias))
 
 
 def projection(channels: int | None, out: int | None) -> nn.Module:

@@ -14,6 +14,7 @@ from .core.calling import call
 from .factory import build_transfer_parts
 from .flow import FixedFlow, FlowTransfer, build_flow, build_logit_flow, start_at_rest
 from .integrate import Trajectory
+from .layers.averaged_heads import AveragedHeads
 from .layers.normalize import Normalize
 from .layers.shape_transform import LogitTransform
 from .meta_encoder import LayerEncoder
@@ -304,21 +305,32 @@ def build_layered_classifier(
     layers: str,
     width: int | None = None,
     image_size: Sequence[int] | None = None,
+    bias: bool = False,
+    num_heads: int = 1,
 ) -> Classifier:
     """Return a plain network with random weights whose head begins with a meta-encoder as ordinary layers.
 
-    It is the control for what the meta-encoder's weights alone bring.
+    It is the control for what the meta-encoder's weights alone bring; of several heads for what an ensemble brings.
 
     Args:
         layers: names the meta-encoder.
         width: its channels; None: those of the backbone's last feature map.
+        bias: whether the layers begin with a learned bias, as the flow's time embedding is one.
+        num_heads: how many such heads there are, of whose logits the mean counts.
 
     Raises:
         ValueError: a name is unknown, or the backbone has no feature map to put the layers on.
     """
     network = build_transfer_parts(backbone, num_classes, image_size).backbone
-    encoder = LayerEncoder(network.channels, META_ENCODERS[layers].load()(width or network.channels), width=width)
-    head = nn.Sequential(encoder, LogitTransform(network.channels, num_classes))
+    channels, body = network.channels, META_ENCODERS[layers].load()
+    heads = [
+        nn.Sequential(
+            LayerEncoder(channels, body(width or channels), width=width, bias=bias),
+            LogitTransform(channels, num_classes),
+        )
+        for _ in range(num_heads)
+    ]
+    head = heads[0] if num_heads == 1 else AveragedHeads(heads)
     return Classifier(network, head, mean=mean, std=std)
 
 

@@ -6,14 +6,18 @@ from pathlib import Path
 import click
 
 from models.deploy import with_each_num_steps
+from pipeline.core.errors import UserError
 from pipeline.core.files import replaced_folder, write_csv, write_json
 from pipeline.core.settings import Base
 from pipeline.core.text_table import steps_in_words
 from pipeline.core.torch_setup import set_up_torch
+from pipeline.distillation.frozen_teacher import load_frozen_teacher
+from pipeline.distillation.traced_flows import traced_flows
 from pipeline.evaluation.calibration_file import CALIBRATION
 from pipeline.evaluation.calibration_settings import CalibrateSteps
-from pipeline.evaluation.step_calibration import StepCalibration, choose_steps
-from pipeline.networks.saved import load_network
+from pipeline.evaluation.likelihood import FlowLikelihood, fitted_bound, trivial_bound
+from pipeline.evaluation.step_calibration import StepCalibration, by_bound, by_score, choose_steps
+from pipeline.networks.saved import load_adapter, load_network
 from pipeline.tasks.data import open_data
 from pipeline.tasks.settings import DetectionSettings
 from stages.common import stage_options
@@ -26,7 +30,7 @@ logger = logging.getLogger(__name__)
 @click.command()
 @stage_options("calibrate_steps")
 @exit_codes
-def main(params_path: Path, data: Path, student: Path, out: Path, curve: Path) -> None:
+def main(params_path: Path, data: Path, teacher: Path, student: Path, out: Path, curve: Path) -> None:
     """Score each candidate number of steps on the calibration split, never on test, and choose one."""
     base = load_declared("calibrate_steps", params_path, "base", Base)
     settings = load_declared("calibrate_steps", params_path, "calibrate_steps", CalibrateSteps)
@@ -34,20 +38,26 @@ def main(params_path: Path, data: Path, student: Path, out: Path, curve: Path) -
     detections = load_declared("calibrate_steps", params_path, "detections", DetectionSettings).plain()
     network, about = load_network(student)
     prepared = open_data(data, detections, about["arguments"])
-    split = prepared.split("calib")
+    task, split = prepared.task, prepared.split("calib")
     networks = with_each_num_steps(network, settings.candidates)
     calibration = StepCalibration(prepared, split, device)
     points = [calibration.measure(network) for network in networks]
+    decider = by_score(task.primary, settings.tolerance, in_words=task.primary_in_words)
+    flows = traced_flows(network, load_adapter(student))
+    frozen = load_frozen_teacher(teacher, about, device)
+    if points[0].num_steps is not None and flows is not None and frozen is not None:
+        noise = FlowLikelihood(flows, frozen, task.batch_size, device).fit(split, [point.steps for point in points])
+        points = [point._replace(bound=fitted_bound(noise, point.steps)) for point in points]
+        if settings.criterion == "bound":
+            decider = by_bound(trivial_bound(noise), points, settings.tolerance)
+    elif settings.criterion == "bound" and points[0].num_steps is not None:
+        raise UserError(
+            f"calibrate_steps.criterion: got bound, but method {about['method']!r} has no teacher to be likely of; set "
+            "it to score"
+        )
     latency = [calibration.measure_latency(network.smallest_form(prepared.info.image_size)) for network in networks]
     plain = calibration.measure_plain(networks[0])
-    choice = choose_steps(
-        points,
-        prepared.task.primary,
-        tolerance=settings.tolerance,
-        latency_ms=latency,
-        max_latency_ms=settings.max_latency_ms,
-        in_words=prepared.task.primary_in_words,
-    )
+    choice = choose_steps(points, decider, latency_ms=latency, max_latency_ms=settings.max_latency_ms)
     logger.info("sampling steps: %s (%s)", steps_in_words(choice.num_steps), choice.reason)
     rows = [point.row() for point in points]
     with replaced_folder(out) as folder:

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import click
 
+from models.deploy import with_each_num_steps
 from pipeline.core.files import write_csv
 from pipeline.core.settings import Base
 from pipeline.core.torch_setup import set_up_torch
-from pipeline.distillation.methods import METHODS
-from pipeline.distillation.teacher_loss import load_frozen_teacher
+from pipeline.distillation.frozen_teacher import load_frozen_teacher
+from pipeline.distillation.traced_flows import traced_flows
 from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.flow_diagnostics import FlowDiagnostics, Row, columns, summary_columns
+from pipeline.evaluation.likelihood import COLUMNS, FlowLikelihood
 from pipeline.networks.saved import load_adapter, load_network
 from pipeline.tasks.data import open_data
 from pipeline.tasks.settings import DetectionSettings
@@ -25,7 +27,9 @@ logger = logging.getLogger(__name__)
 @click.command()
 @stage_options("trace_flow")
 @exit_codes
-def main(params_path: Path, data: Path, teacher: Path, student: Path, steps: Path, by_num_steps: Path) -> None:
+def main(
+    params_path: Path, data: Path, teacher: Path, student: Path, steps: Path, by_num_steps: Path, likelihood: Path
+) -> None:
     """Report how the student's flow moves on the test split; the tables stay empty for a method without one."""
     base = load_declared("trace_flow", params_path, "base", Base)
     candidates = sorted(load_declared("trace_flow", params_path, "calibrate_steps", CalibrateSteps).candidates)
@@ -33,18 +37,24 @@ def main(params_path: Path, data: Path, teacher: Path, student: Path, steps: Pat
     detections = load_declared("trace_flow", params_path, "detections", DetectionSettings).plain()
     network, about = load_network(student)
     prepared = open_data(data, detections, about["arguments"])
-    flows = METHODS[about["method"]].load().traced_flows(network, load_adapter(student))
+    flows = traced_flows(network, load_adapter(student))
     traces: dict[int, list[Row]] = {}
     summary: list[Row] = []
+    likely: list[Row] = []
     if flows is not None:
         frozen = load_frozen_teacher(teacher, about, device)
         diagnostics = FlowDiagnostics(flows, frozen, prepared.task)
         split = prepared.split("test")
         traces = {num_steps: diagnostics.trace(split, num_steps, device) for num_steps in candidates}
         summary = [row for num_steps, rows in traces.items() for row in diagnostics.summarize(rows, num_steps)]
+        if frozen is not None:
+            figures = FlowLikelihood(flows, frozen, prepared.task.batch_size, device)
+            tried = [network.num_steps or 0 for network in with_each_num_steps(flows.student, candidates)]
+            likely = figures.rows(split, figures.fit(prepared.split("calib"), tried))
     primary = prepared.task.primary
     write_csv(steps, columns(prepared.task), traces[candidates[-1]] if traces else [])
     write_csv(by_num_steps, summary_columns(prepared.task), summary)
+    write_csv(likelihood, COLUMNS, likely)
     if summary:
         words = prepared.task.primary_in_words
         logger.info("after %d steps: %s %.2f%%", candidates[-1], words, 100 * summary[-1][primary])

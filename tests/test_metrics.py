@@ -11,7 +11,7 @@ from models.factory import build_classifier
 from models.students import build_flow_student
 from pipeline.core.arrays import Outputs
 from pipeline.core.errors import GateError
-from pipeline.evaluation.step_calibration import StepScores, choose_steps
+from pipeline.evaluation.step_calibration import StepScores, by_bound, by_score, choose_steps
 from pipeline.networks.complexity import count_macs
 from pipeline.tasks.base import Classes, Placement
 from pipeline.tasks.classification.metrics import expected_calibration_error, score
@@ -120,26 +120,36 @@ def test_the_smallest_number_of_steps_within_the_tolerance_is_chosen(
 ) -> None:
     points = curve(*accuracies)
     latency_ms = [9.0] * len(points)
-    choice = choose_steps(points, "accuracy", tolerance=tolerance, latency_ms=latency_ms, max_latency_ms=None)
+    choice = choose_steps(points, by_score("accuracy", tolerance), latency_ms=latency_ms, max_latency_ms=None)
     assert choice.num_steps == expected
     assert "smallest number of steps" in choice.reason
 
 
 def test_a_latency_budget_decides_only_where_it_is_set() -> None:
     points, latency = curve(0.8, 0.9, 0.95), [1.0, 2.0, 4.0]
-    assert choose_steps(points, "accuracy", tolerance=0, latency_ms=latency, max_latency_ms=None).num_steps == 4
-    within = choose_steps(points, "accuracy", tolerance=0, latency_ms=latency, max_latency_ms=2.5)
+    assert choose_steps(points, by_score("accuracy", 0), latency_ms=latency, max_latency_ms=None).num_steps == 4
+    within = choose_steps(points, by_score("accuracy", 0), latency_ms=latency, max_latency_ms=2.5)
     assert within.num_steps == 2
     assert "2.5 ms" in within.reason
     with pytest.raises(GateError, match=r"max_latency_ms = 0.5 \(fastest: 1 ms\)"):
-        choose_steps(points, "accuracy", tolerance=0, latency_ms=latency, max_latency_ms=0.5)
+        choose_steps(points, by_score("accuracy", 0), latency_ms=latency, max_latency_ms=0.5)
 
 
 def test_the_reason_calls_the_score_as_its_task_does_in_a_sentence() -> None:
     points = [StepScores(2**i, {"ap": 0.5}, 1) for i in range(2)]
     words = get_task("detection").primary_in_words
-    choice = choose_steps(points, "ap", tolerance=0, latency_ms=[1.0, 2.0], max_latency_ms=None, in_words=words)
+    choice = choose_steps(points, by_score("ap", 0, in_words=words), latency_ms=[1.0, 2.0], max_latency_ms=None)
     assert "with an AP within 0 points" in choice.reason
+
+
+def test_the_bound_decides_by_its_gain_over_what_says_the_same_of_every_image() -> None:
+    points = [StepScores(2**i, {"accuracy": 0.5}, 1, bound) for i, bound in enumerate((14.928, 14.823, 14.763))]
+    chosen = {}
+    for tolerance in (0.0, 0.01, 0.05):
+        decider = by_bound(25.17, points, tolerance)  # the best gains 10.407 nats
+        chosen[tolerance] = choose_steps(points, decider, latency_ms=[1.0] * 3, max_latency_ms=None)
+    assert {tolerance: choice.num_steps for tolerance, choice in chosen.items()} == {0.0: 4, 0.01: 2, 0.05: 1}
+    assert "14.82 against 14.76 nats at 4, 25.17 by the mean of its outputs" in chosen[0.01].reason
 
 
 def test_a_student_without_steps_has_one_candidate() -> None:
@@ -152,7 +162,7 @@ def test_a_student_without_steps_has_one_candidate() -> None:
     assert all(isinstance(network, SampledNetwork) for network in candidates)
     assert [network.num_steps for network in candidates] == [1, 4]
     points = [StepScores(only.num_steps, {"accuracy": 0.9}, 1)]
-    choice = choose_steps(points, "accuracy", tolerance=0, latency_ms=[1.0], max_latency_ms=None)
+    choice = choose_steps(points, by_score("accuracy", 0), latency_ms=[1.0], max_latency_ms=None)
     assert choice.num_steps is None
     assert choice.reason == "the method has no sampling steps"
 

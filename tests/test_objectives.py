@@ -21,10 +21,11 @@ from pipeline.core.errors import UserError
 from pipeline.data.batch import Batch, Targets
 from pipeline.distillation.criteria import CRITERIA
 from pipeline.distillation.criterion import Criterion
+from pipeline.distillation.frozen_teacher import FrozenTeacher
 from pipeline.distillation.method import Networks, build_student
 from pipeline.distillation.methods import METHODS
-from pipeline.distillation.settings import DistillStudent, Theta
-from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss
+from pipeline.distillation.settings import DistillStudent, Layers, Theta
+from pipeline.distillation.teacher_loss import TeacherLoss
 from pipeline.networks.saved import build_network
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import CrossEntropy
@@ -329,3 +330,14 @@ def test_a_method_that_needs_a_teacher_says_so(name: str) -> None:
     networks = Networks(student, build_network(spec) if spec else None, None)
     with pytest.raises(UserError, match=f"'{name}' needs a teacher; run train_teacher"):
         entry.objective(settings, networks, CrossEntropy(INFO.class_names, 0.0))
+
+
+def test_each_of_several_heads_learns_by_itself_and_their_mean_deploys() -> None:
+    objective, batch = make_objective("metric_meta", loss="kd", layers=Layers(num_heads=3)), make_batch()
+    student = objective.student
+    logits = torch.stack([head(student.features(batch.images)) for head in student.head.heads])
+    torch.testing.assert_close(student(batch.images), logits.mean(dim=0))
+    found = objective(batch)
+    each = [functional.cross_entropy(one, batch.targets.labels) for one in logits]
+    torch.testing.assert_close(found.parts["cross_entropy"], torch.stack(each).mean())
+    torch.testing.assert_close(found.predicted, logits.mean(dim=0))

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from pipeline.core.files import write_csv
+from pipeline.core.likelihood_line import likelihood_line
 from pipeline.core.plotting import new_figure
 from pipeline.evaluation.summary import summarize
 from pipeline.networks.complexity import count_macs
@@ -204,12 +205,14 @@ def test_the_headline_figures_are_few_and_those_of_the_records(bench: Bench) -> 
     accuracy, count = report["accuracy"], report["num_images"]
     manifest, calibration = bench.json("onnx/manifest.json"), bench.json("calibration/calibration.json")
     (own,) = [point for point in calibration["curve"] if point["num_steps"] == manifest["num_steps"]]
+    (deployed,) = [row for row in table(bench, "likelihood.csv") if row["num_steps"] == str(manifest["num_steps"])]
     assert headline == {
         "accuracy": accuracy,
         "accuracy_error": pytest.approx((accuracy * (1 - accuracy) / count) ** 0.5),
         "student": bench.json("torch.json")["accuracy"],
         "teacher": bench.json("teacher.json")["test_accuracy"],
         "K": manifest["num_steps"],
+        "teacher_nll_bits": float(deployed["bound_bits"]),
         "params": bench.json("student.json")["num_parameters"],
         "macs_ratio": pytest.approx(own["macs"] / calibration["plain"]["macs"], abs=1e-3),
         "bytes": (bench.folder / "onnx/model.onnx").stat().st_size,
@@ -292,7 +295,7 @@ def test_the_report_of_detections_has_its_own_figures_tables_and_galleries(detec
     assert "i" not in page.tags, "names of files are text"
     for words in ("AP (test, 60 images)", "poorly placed", "overlap (intersection over union)"):
         assert words in page.text
-    assert len(page.links) == 11, "eight charts and three galleries"
+    assert len(page.links) == 12, "nine charts and three galleries"
 
 
 class Links(HTMLParser):
@@ -340,6 +343,8 @@ def test_the_plain_student_stands_beside_the_deployed_one(bench: Bench, tmp_path
     assert "plain student, without its flow" in page.text
     assert f"{size['macs']:,}" in page.text
     summary = summarize(project_of(bench, tmp_path)).splitlines()
+    assert likelihood_line(table(bench, "likelihood.csv")[0]) in summary
+    assert likelihood_line(table(bench, "likelihood.csv")[0]) in page.text
     (row,) = [line for line in summary if line.startswith("plain student")]
     assert row.split()[5:7] == [f"{value:,}" for value in size.values()]
     (ratios,) = [line.split()[1:] for line in summary if line.startswith("ratio")]
@@ -355,6 +360,7 @@ def project_of(bench: Bench, root: Path) -> Path:
     for name in ("student", "calibration", "onnx", "tradeoff"):
         shutil.copytree(bench.folder / name, root / "artifacts" / name)
     (root / "reports/evaluation").mkdir(parents=True)
+    shutil.copy(bench.folder / "likelihood.csv", root / "reports")
     for name, place in (("teacher", ""), ("student", ""), ("onnx", "evaluation"), ("torch", "evaluation")):
         shutil.copyfile(bench.folder / f"{name}.json", root / "reports" / place / f"{name}.json")
     (root / "reports/evaluation/tensorrt.json").write_text('{"status": "skipped", "reason": "no GPU"}')

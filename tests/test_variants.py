@@ -47,6 +47,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "none": {"distill_student.method": "none"},
     "metric": {"distill_student.method": "metric", "distill_student.loss": "mse"},
     "metric on features": FEATURES | {"distill_student.method": "metric"},
+    "metric_meta, three heads": {
+        "distill_student.method": "metric_meta",
+        "distill_student.layers.num_heads": 3,
+        "distill_student.allow_larger": True,
+    },
     "metric_meta": {"distill_student.method": "metric_meta", "distill_student.flow.meta_encoder": "mlp"},
 }
 PACKAGED = [EVERY_PRECISION, "fm_kt, vp, transformer", "none"]

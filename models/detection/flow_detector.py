@@ -8,11 +8,11 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from ..backbones.backbone import Backbone
 from ..core.calling import call
-from ..flow import FixedFlow, FlowTransfer, build_flow
+from ..flow import FixedFlow, FlowTransfer, Predicts, build_flow
 from ..integrate import Trajectory
 from ..layers.normalize import Normalize
 from ..meta_encoder import LayerEncoder
-from ..meta_encoders import META_ENCODERS
+from ..meta_encoders import META_ENCODERS, InitialWeights
 from ..students import FixFlow, RefinedStudent, check_maps
 from .building import build_detector
 from .detector import Detector, pyramid_levels
@@ -146,6 +146,8 @@ def build_flow_detector(
     schedule: str,
     meta_encoder: str,
     time_scale: float,
+    predicts: Predicts = "velocity",
+    initial_weights: InitialWeights = "pytorch",
     widths: Sequence[int | None] | None = None,
     **detector: Any,
 ) -> FlowDetector:
@@ -160,16 +162,29 @@ def build_flow_detector(
     """
     network = build_detector(**detector)
     check_maps("the pyramid", network.map_widths, stages, name="level")
-    flow = {"schedule": schedule, "meta_encoder": meta_encoder, "time_scale": time_scale}
     flows = {
-        level: build_flow(channels=network.map_widths[level - 1], width=width, transform=nn.Identity(), **flow)  # type: ignore[arg-type]
+        level: build_flow(
+            channels=network.map_widths[level - 1],
+            width=width,
+            transform=nn.Identity(),
+            schedule=schedule,
+            meta_encoder=meta_encoder,
+            time_scale=time_scale,
+            predicts=predicts,
+            initial_weights=initial_weights,
+        )
         for level, width in zip(stages, widths or [None] * len(stages), strict=True)
     }
     return FlowDetector(network, flows)
 
 
 def build_layered_detector(
-    *, layers: str, stages: Sequence[int], widths: Sequence[int | None] | None = None, **detector: Any
+    *,
+    layers: str,
+    stages: Sequence[int],
+    widths: Sequence[int | None] | None = None,
+    bias: bool = False,
+    **detector: Any,
 ) -> RefinedDetector:
     """Return a detector with random weights whose levels ``stages`` pass a meta-encoder as an ordinary layer.
 
@@ -178,6 +193,7 @@ def build_layered_detector(
     Args:
         layers: names the meta-encoder.
         widths: its channels at each of the levels, None: the level's own; None for all of them so.
+        bias: whether each begins with a learned bias, as a flow's time embedding is one.
         detector: the arguments of ``build_detector``.
 
     Raises:
@@ -187,7 +203,7 @@ def build_layered_detector(
     check_maps("the pyramid", network.map_widths, stages, name="level")
     body = META_ENCODERS[layers].load()
     encoders = {
-        str(level): LayerEncoder(channels, body(width or channels), width=width)
+        str(level): LayerEncoder(channels, body(width or channels), width=width, bias=bias)
         for level, width in zip(stages, widths or [None] * len(stages), strict=True)
         for channels in [network.map_widths[level - 1]]
     }

@@ -155,7 +155,13 @@ def _trial(comparison: Comparison, out: Path, method: str, seed: int) -> Trial:
         "metrics": folder / "student.json",
         "history": folder / "history.csv",
     }
-    calibrate_steps = {"data": data, "student": student, "out": calibration, "curve": folder / "curve.csv"}
+    calibrate_steps = {
+        "data": data,
+        "teacher": teacher,
+        "student": student,
+        "out": calibration,
+        "curve": folder / "curve.csv",
+    }
     evaluate = {
         "data": data,
         "student": student,
@@ -171,6 +177,7 @@ def _trial(comparison: Comparison, out: Path, method: str, seed: int) -> Trial:
         "student": student,
         "steps": folder / "flow_steps.csv",
         "by_num_steps": folder / "flow_by_num_steps.csv",
+        "likelihood": folder / "likelihood.csv",
     }
     commands = [
         command_line("distill_student", distill_student, params),

@@ -76,4 +76,6 @@ class CriterionWithMetaEncoder(CriterionAlone):
         flows = flow_spec(plain, settings, info, task)
         kind = require_kind(kinds.feature_layers if settings.transfers_features else kinds.layers, settings)
         chosen = {name: flows.arguments[name] for name in ("stages", "width", "widths") if name in flows.arguments}
-        return NetworkSpec(kind, plain.arguments | {"layers": layers} | chosen)
+        heads = {} if settings.transfers_features else {"num_heads": settings.layers.num_heads}
+        own = {"layers": layers, "bias": settings.layers.bias}
+        return NetworkSpec(kind, plain.arguments | own | heads | chosen)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.classifier import Classifier
 from models.flow import FlowTransfer
+from models.layers.averaged_heads import AveragedHeads
 from models.step_sampler import StepSampler
 from models.students import FlowStudent
 from models.transfer_losses import FlowTransferLoss, OnlineTransferLoss, ThetaTransferLoss, TransferOutput
@@ -25,11 +26,19 @@ class LogitDistillation(TransferObjective):
 
     def forward(self, batch: Batch) -> Loss:
         """Return CE + w L."""
-        logits = self.student(batch.images)
-        cross_entropy = self.supervision.loss(logits, batch)
-        transfer = self.teacher_loss([logits], batch)
+        outputs = self._outputs(batch.images)
+        cross_entropy = self.supervision.loss(outputs, batch)
+        transfer = self.teacher_loss([outputs], batch)
         total = cross_entropy + self.weight * transfer
+        logits = outputs.mean(dim=0) if outputs.dim() == 3 else outputs
         return Loss(total, {self.supervision.loss_name: cross_entropy, "transfer": transfer}, logits)
+
+    def _outputs(self, images: Tensor) -> Tensor:
+        """Return logits (B, num_classes); of several heads, each of which learns by itself, (H, B, num_classes)."""
+        student = self.student
+        if isinstance(student, Classifier) and isinstance(student.head, AveragedHeads):
+            return student.head.each(student.features(images))
+        return student(images)  # type: ignore[no-any-return]
 
 
 class FlowMatching(SampledTransferObjective):

@@ -1,6 +1,6 @@
 """Choose how many sampling steps the deployed student takes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -31,10 +31,19 @@ class StepScores(NamedTuple):
     """The task's, and the standard error of its primary one."""
     macs: int
     """Multiply-adds of convolutions and matrix products for one image, in the form that deploys by default."""
+    bound: float | None = None
+    """On the teacher's negative log-likelihood, nats per image (``pipeline.evaluation.likelihood``); None: unknown."""
+
+    @property
+    def steps(self) -> int:
+        """Return the number of steps of a student that takes steps."""
+        assert self.num_steps is not None
+        return self.num_steps
 
     def row(self) -> dict[str, Any]:
         """Return the fields of a table's row."""
-        return {"num_steps": self.num_steps, **self.scores, "macs": self.macs}
+        bound = {} if self.bound is None else {"bound": self.bound}
+        return {"num_steps": self.num_steps, **self.scores, **bound, "macs": self.macs}
 
 
 class PlainSize(NamedTuple):
@@ -101,21 +110,57 @@ class StepCalibration:
         return count_macs(self.training.export_parts(form).body.to(self.device), self._image_size, self.device)
 
 
+class Decider(NamedTuple):
+    """What the number of steps is chosen by."""
+
+    worth: Callable[[StepScores], float]
+    """The more the better."""
+    tolerance: float
+    """The fewest steps win whose worth is within this of the best."""
+    reason: Callable[[StepScores, StepScores], str]
+    """What is said of the chosen one and the best: "a number of steps with ..."."""
+
+
+def by_score(primary: str, tolerance: float, *, in_words: str | None = None) -> Decider:
+    """Return what decides by the score ``primary``, called ``in_words``."""
+    name = in_words or primary
+    article = "an" if name[0] in "aeiouA" else "a"
+
+    def reason(chosen: StepScores, best: StepScores) -> str:
+        own, theirs = (f"{100 * point.scores[primary]:.2f}%" for point in (chosen, best))
+        return (
+            f"with {article} {name} within {100 * tolerance:g} points of the best ({own} against {theirs} at "
+            f"{best.num_steps})"
+        )
+
+    return Decider(lambda point: point.scores[primary], tolerance, reason)
+
+
+def by_bound(trivial: float, curve: Sequence[StepScores], tolerance: float) -> Decider:
+    """Return what decides by the bound of theorem 3.1, beside that of a ``trivial`` predictor in nats per image."""
+    bounds = [point.bound for point in curve if point.bound is not None]
+    gain = max(trivial - min(bounds), 0.0)
+
+    def worth(point: StepScores) -> float:
+        assert point.bound is not None
+        return -point.bound
+
+    def reason(chosen: StepScores, best: StepScores) -> str:
+        return (
+            f"whose bound on the teacher's negative log-likelihood is within {100 * tolerance:g}% of the best gain "
+            f"({chosen.bound:.4g} against {best.bound:.4g} nats at {best.num_steps}, {trivial:.4g} by the mean of its "
+            "outputs)"
+        )
+
+    return Decider(worth, tolerance * gain, reason)
+
+
 def choose_steps(
-    curve: Sequence[StepScores],
-    primary: str,
-    *,
-    tolerance: float,
-    latency_ms: Sequence[float],
-    max_latency_ms: float | None,
-    in_words: str | None = None,
+    curve: Sequence[StepScores], decider: Decider, *, latency_ms: Sequence[float], max_latency_ms: float | None
 ) -> Choice:
-    """Return the smallest number of steps whose score ``primary`` is within ``tolerance`` of the best.
+    """Return the smallest number of steps whose worth, as ``decider`` has it, is within its tolerance of the best.
 
     With ``max_latency_ms`` only the numbers of steps within that budget are looked at.
-
-    Args:
-        in_words: what the reason calls the score; None: as ``primary``.
 
     Raises:
         GateError: no number of steps keeps within the budget.
@@ -130,16 +175,10 @@ def choose_steps(
             f"no number of steps keeps within calibrate_steps.max_latency_ms = {max_latency_ms:g} (fastest: "
             f"{min(latency_ms):.3g} ms); raise the budget, choose a smaller backbone, or set it to null"
         )
-    best = max(affordable, key=lambda point: point.scores[primary])
-    enough = best.scores[primary] - tolerance - ROUNDING
-    chosen = next(point for point in affordable if point.scores[primary] >= enough)
-    if chosen.num_steps is None:
+    if affordable[0].num_steps is None:
         return Choice(None, "the method has no sampling steps")
+    best = max(affordable, key=decider.worth)
+    enough = decider.worth(best) - decider.tolerance - ROUNDING
+    chosen = next(point for point in affordable if decider.worth(point) >= enough)
     budget = "" if max_latency_ms is None else f" among those within {max_latency_ms:g} ms"
-    name = in_words or primary
-    article = "an" if name[0] in "aeiouA" else "a"
-    return Choice(
-        chosen.num_steps,
-        f"smallest number of steps{budget} with {article} {name} within {100 * tolerance:g} points of the best "
-        f"({100 * chosen.scores[primary]:.2f}% against {100 * best.scores[primary]:.2f}% at {best.num_steps})",
-    )
+    return Choice(chosen.num_steps, f"smallest number of steps{budget} {decider.reason(chosen, best)}")

@@ -6,6 +6,7 @@ from string import Template
 from typing import NamedTuple
 
 from pipeline.core.files import Json
+from pipeline.core.likelihood_line import likelihood_line
 from pipeline.core.printable import printable
 from pipeline.core.records import started_lines
 from pipeline.core.text_table import with_error
@@ -30,7 +31,7 @@ $description
 $other_scores
 $plain
 Backbone `$backbone`, method `$method`, images of $image_size pixels, $num_names classes.
-Sampling steps: $num_steps ($reason).$started
+Sampling steps: $num_steps ($reason).$likelihood$started
 
 | file (opset $opset) | bytes | $primary | largest difference | same answer as trained | TensorRT 10, 11 |
 |---|---:|---:|---:|---:|---|
@@ -146,6 +147,8 @@ class Facts(NamedTuple):
     tradeoff: Json
     classes: Sequence[Row]
     """Figures of each class on the test split, the worst class first."""
+    likelihood: Sequence[Row]
+    """What theorem 3.1 says of the steps that deploy; empty where nothing that deploys is compared with a teacher."""
 
 
 def model_card(package: Package, facts: Facts) -> str:
@@ -162,6 +165,7 @@ def model_card(package: Package, facts: Facts) -> str:
         method=metadata["method"],
         num_steps="none" if calibration["num_steps"] is None else calibration["num_steps"],
         reason=calibration["reason"],
+        likelihood="".join(f"\nBy {likelihood_line(row)}." for row in facts.likelihood),
         started="".join(f"\n{line}." for line in started_lines(teacher, student)),
         num_names=len(package.class_names),
         image_size=" x ".join(map(str, package.image_size)),

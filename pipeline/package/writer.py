@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 
 from pipeline.core.files import Json, read_csv, sha256, write_json, write_text
+from pipeline.core.likelihood_line import LIKELIHOOD
 from pipeline.core.records import (
     CalibrationRecord,
     DescribedDataRecord,
@@ -125,6 +126,7 @@ def write_package(
         calibration,
         tradeoff,
         read_csv(records.report / "card/classes.csv"),
+        read_csv(records.report / "card" / LIKELIHOOD),
     )
     write_text(folder / "README.md", model_card(package, shown))
     write_clients(package)

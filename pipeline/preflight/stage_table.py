@@ -167,6 +167,7 @@ STAGES = Table(
         description="Choose the number of sampling steps on held-out images.",
         options=(
             _DATA,
+            _TEACHER,
             _STUDENT,
             PathOption("--out", "Folder to write: calibration.json.", Kind.OUTPUT, "artifacts/calibration"),
             PathOption(
@@ -194,6 +195,12 @@ STAGES = Table(
                 "CSV to write: a row for each number of steps.",
                 Kind.OUTPUT,
                 "reports/flow_by_num_steps.csv",
+            ),
+            PathOption(
+                "--likelihood",
+                "CSV to write: how likely the flow makes what the teacher says.",
+                Kind.OUTPUT,
+                "reports/likelihood.csv",
             ),
         ),
         params=("base", "calibrate_steps.candidates", "detections"),
@@ -311,6 +318,12 @@ STAGES = Table(
                 "CSV of the flow for each number of steps.",
                 Kind.INPUT,
                 "reports/flow_by_num_steps.csv",
+            ),
+            PathOption(
+                "--likelihood",
+                "CSV of how likely the flow makes what the teacher says.",
+                Kind.INPUT,
+                "reports/likelihood.csv",
             ),
             PathOption("--out", "Folder to write: report.html and its pictures.", Kind.OUTPUT, "artifacts/report"),
             PathOption("--metrics", "JSON to write: the headline figures.", Kind.METRICS, "reports/metrics.json"),

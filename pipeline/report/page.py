@@ -7,6 +7,7 @@ from pathlib import Path
 from string import Template
 
 from pipeline.core.files import Json
+from pipeline.core.likelihood_line import likelihood_line
 from pipeline.core.records import by_precision, same_answers, started_lines
 from pipeline.core.text_table import with_error
 from pipeline.report.records import Results
@@ -89,8 +90,10 @@ def _headline(results: Results) -> str:
         for row, cell in zip(rows, ["", _count(plain["num_parameters"]), _count(plain["macs"]), "none"], strict=True):
             row.append(cell)
     reason = html.escape(results.calibration["reason"])
+    likely = results.deployed_likelihood
+    theorem = f"<p>{html.escape(likelihood_line(likely))}</p>" if likely else ""
     started = "".join(f"<p>{html.escape(line)}.</p>" for line in started_lines(teacher, student))
-    return _cells(header, rows) + f"<p>Behind +/- stands the standard error. K: {reason}.</p>{started}"
+    return _cells(header, rows) + f"<p>Behind +/- stands the standard error. K: {reason}.</p>{theorem}{started}"
 
 
 def _files(results: Results) -> str:

@@ -52,6 +52,7 @@ class Records:
     student_history: Path
     flow_steps: Path
     flow_by_num_steps: Path
+    likelihood: Path
 
 
 class Results:
@@ -113,6 +114,18 @@ class Results:
         """Return a row for each step of the longest trajectory, of the first flow."""
         rows = read_csv(self.records.flow_steps)
         return [row for row in rows if row["flow"] == rows[0]["flow"]]
+
+    @cached_property
+    def likelihood(self) -> list[Row]:
+        """Return a row for each number of steps, of the first flow; none where nothing is compared with a teacher."""
+        rows = read_csv(self.records.likelihood)
+        return [row for row in rows if row["flow"] == rows[0]["flow"]]
+
+    @property
+    def deployed_likelihood(self) -> Row | None:
+        """Return the row of the number of steps that deploys; None where there is none."""
+        steps = str(self.calibration["num_steps"])
+        return next((row for row in self.likelihood if row["num_steps"] == steps), None)
 
     @cached_property
     def histories(self) -> dict[str, list[Row]]:

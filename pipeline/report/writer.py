@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.files import write_csv, write_json, write_text
+from pipeline.core.likelihood_line import LIKELIHOOD
 from pipeline.report.charts import Chart, Line, column_line, plot_chart
 from pipeline.report.confusion_plot import plot_confusion
 from pipeline.report.gallery import write_gallery
@@ -21,6 +22,12 @@ SHOWN = 48
 """Images of a gallery."""
 CARD_RIGHT, CARD_WRONG = 16, 8
 """Images of the model card: right ones, and wrong ones where there are so many."""
+LIKELIHOODS = {
+    "bound": "bound of theorem 3.1",
+    "mixture": "mixture of the steps",
+    "ensemble": "mean of the steps, which deploys",
+}
+"""What a chart shows of a flow, by column."""
 CARD = "card"
 """The folder of what the package's model card shows."""
 GALLERIES = "galleries"
@@ -103,6 +110,8 @@ def _write_card(results: Results, folder: Path) -> None:
     plot_tradeoff(results.tradeoff, results.teacher_score, task, folder / "tradeoff.svg")
     title = f"confusion on the test split ({len(results.rows):,} images)"
     plot_confusion(review.confusion, folder / "confusion.png", title=title)
+    likely = [results.deployed_likelihood] if results.deployed_likelihood else []
+    write_csv(folder / LIKELIHOOD, [*likely[0]] if likely else ["flow"], likely)
     write_csv(folder / "classes.csv", review.class_columns, [review.classes[i] for i in review.worst_first])
     wrong = _drawn(review.wrong, CARD_WRONG)
     right = _drawn(sorted(set(range(len(results.rows))) - set(review.wrong)), CARD_RIGHT)
@@ -142,6 +151,11 @@ def _charts(results: Results) -> Iterator[tuple[str, Chart]]:
     yield "score_by_steps", Chart(
         f"{title} against the number of sampling steps", "sampling steps K", f"{title}, %",
         [_calibrated(results), _traced(results)], counts_steps=True,
+    )  # fmt: skip
+    yield "likelihood", Chart(
+        "Theorem 3.1: the teacher's negative log-likelihood, test split", "sampling steps K", "nats per image",
+        [column_line(title, results.likelihood, "num_steps", key) for key, title in LIKELIHOODS.items()],
+        counts_steps=True,
     )  # fmt: skip
     steps = results.flow_steps
     distances = [

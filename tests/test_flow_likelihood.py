@@ -1,0 +1,152 @@
+"""Theorem 3.1 of a trained student: the figures of the stages against figures computed image by image."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.layers.shape_transform import FeatureTransform
+from pipeline.distillation.frozen_teacher import FrozenTeacher, load_frozen_teacher
+from pipeline.distillation.traced_flows import traced_flows
+from pipeline.evaluation.likelihood import FlowLikelihood, fitted_bound, trivial_bound
+from pipeline.networks.saved import load_adapter, load_network
+from pipeline.tasks.data import open_data
+from tests.bench import Bench, taught_bench
+
+CPU = torch.device("cpu")
+FEATURES = {"distill_student.transfer": "features", "distill_student.loss": "pkd"}
+STEPS = (1, 3)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return taught_bench(tmp_path_factory.mktemp("likelihood"))
+
+
+def changed(changes: dict[str, Any]) -> dict[str, Any]:
+    return {"calibrate_steps.candidates": list(STEPS), **changes}
+
+
+def run(bench: Bench, changes: dict[str, Any]) -> None:
+    for command in (bench.distill, bench.calibrate, bench.trace):
+        with torch.enable_grad():
+            result = command(changed(changes))
+        assert result.exit_code == 0, result.output
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class Traced:
+    """What a bench has distilled."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.student, self.about = load_network(bench.folder / "student")
+        self.adapter = load_adapter(bench.folder / "student")
+        self.data = open_data(bench.folder / "data", None, self.about["arguments"])
+        self.flows = traced_flows(self.student, self.adapter)
+        self.teacher = load_frozen_teacher(bench.folder / "teacher", self.about, CPU)
+
+    def images(self, split: str) -> Tensor:
+        return torch.from_numpy(self.data.split(split).pixels.copy()).float() / 255
+
+
+@torch.no_grad()
+def test_the_figures_of_logits_are_those_of_the_definitions(bench: Bench) -> None:
+    run(bench, {})
+    found, traced = table(bench.folder / "likelihood.csv"), Traced(bench)
+    assert [int(row["num_steps"]) for row in found] == list(STEPS)
+    calib, test = (traced.images(split) for split in ("calib", "test"))
+    student, teacher = traced.student.eval(), traced.teacher
+    assert isinstance(teacher, FrozenTeacher)
+
+    def said(images: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
+        steps, [target] = student.step_logits(images, num_steps), teacher(images)
+        return tuple(x.double() - x.double().mean(dim=-1, keepdim=True) for x in (target, steps))
+
+    for row in found:
+        num_steps = int(row["num_steps"])
+        target, steps = said(calib, num_steps)
+        dims = target.shape[1] - 1
+        variance = float((steps - target).square().sum(dim=2).mean()) / dims
+        trivial = float((target - target.mean(dim=0)).square().sum(dim=1).mean()) / dims
+        mean = target.mean(dim=0)
+        target, steps = said(test, num_steps)
+
+        def cost(errors: Tensor, variance: float, dims: int = dims) -> float:
+            return dims / 2 * math.log(2 * math.pi * variance) + float(errors.mean()) / (2 * variance)
+
+        bound = cost((steps - target).square().sum(dim=2), variance)
+        ensemble = cost((steps.mean(dim=0) - target).square().sum(dim=1), variance)
+        expected = {
+            "dims": dims,
+            "bound": bound,
+            "bound_bits": bound / dims / math.log(2),
+            "ensemble": ensemble,
+            "diversity": bound - ensemble,
+            "trivial": cost((mean - target).square().sum(dim=1), trivial),
+        }
+        assert {key: float(row[key]) for key in expected} == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        assert ensemble - 1e-4 <= float(row["mixture"]) <= bound + 1e-4 or num_steps > 1
+        assert float(row["entropy"]) <= float(row["categorical_ensemble"]) <= float(row["categorical_bound"])
+    assert float(found[0]["diversity"]) == pytest.approx(0, abs=1e-9)
+
+
+@torch.no_grad()
+def test_the_calibration_has_the_bound_of_its_own_images_and_may_choose_by_it(bench: Bench) -> None:
+    run(bench, {})
+    curve = bench.json("calibration/calibration.json")["curve"]
+    traced = Traced(bench)
+    likelihood = FlowLikelihood(traced.flows, traced.teacher, 64, CPU)
+    split = traced.data.split("calib")
+    noise = likelihood.fit(split, STEPS)
+    for point in curve:
+        own = [row for row in likelihood.rows(split, noise) if row["num_steps"] == point["num_steps"]]
+        assert point["bound"] == pytest.approx(own[0]["bound"], rel=1e-9)
+        assert point["bound"] == fitted_bound(noise, point["num_steps"])
+    assert trivial_bound(noise) == pytest.approx(own[0]["trivial"], rel=1e-9)
+    by_bound = {"calibrate_steps.criterion": "bound", "calibrate_steps.tolerance": 0.0}
+    assert bench.calibrate(changed(by_bound)).exit_code == 0
+    chosen = bench.json("calibration/calibration.json")
+    assert chosen["num_steps"] == min(curve, key=lambda point: point["bound"])["num_steps"]
+    assert "negative log-likelihood" in chosen["reason"]
+
+
+@torch.no_grad()
+def test_features_are_standardised_by_the_teachers_channels(bench: Bench) -> None:
+    run(bench, {**FEATURES, "distill_student.feature_pairs": [[2, 2], [3, 3]]})
+    found, traced = table(bench.folder / "likelihood.csv"), Traced(bench)
+    assert [(row["flow"], int(row["num_steps"])) for row in found] == [
+        (flow, steps) for steps in STEPS for flow in ("stage 2", "stage 3")
+    ]
+    assert all(row["entropy"] == "" for row in found)
+    calib, test = (traced.images(split) for split in ("calib", "test"))
+    student, (transform, _) = traced.student.eval(), traced.adapter.eval()
+    assert isinstance(transform, FeatureTransform)
+    targets = traced.teacher(calib)[0].double()
+    scale = targets.std(dim=(0, 2, 3), unbiased=False)[:, None, None]
+
+    def errors(images: Tensor) -> Tensor:
+        estimate = transform(student.trajectories(images, 1)[0].estimates[0]).double()
+        return ((estimate - traced.teacher(images)[0].double()) / scale).square().flatten(1).sum(dim=1)
+
+    dims = targets[0].numel()
+    variance = float(errors(calib).mean()) / dims
+    bound = dims / 2 * math.log(2 * math.pi * variance) + float(errors(test).mean()) / (2 * variance)
+    assert float(found[0]["bound"]) == pytest.approx(bound, rel=1e-4)
+    assert int(found[0]["dims"]) == dims
+
+
+def test_without_a_teacher_there_is_no_bound(bench: Bench) -> None:
+    run(bench, {"distill_student.method": "ofm_kt"})
+    assert table(bench.folder / "likelihood.csv") == []
+    assert "bound" not in bench.json("calibration/calibration.json")["curve"][0]
+    result = bench.calibrate(changed({"distill_student.method": "ofm_kt", "calibrate_steps.criterion": "bound"}))
+    assert result.exit_code == 2
+    assert "calibrate_steps.criterion: got bound, but method 'ofm_kt' has no teacher" in result.output
