@@ -40,7 +40,7 @@ class LogitFlowLoss(nn.Module):
 
     Args:
         channels: of the student's last feature map; with ``num_classes`` and ``flow_options`` (meta_encoder, schedule,
-            width, time_scale; see ``build_flow``) a flow is built. None: it is given.
+            width, time_scale, predicts, initial_weights; see ``build_flow``) a flow is built. None: it is given.
         num_classes: of teacher and student.
         flow: from features (B, C, H, W) to logits.
         loss: L: kd, dkd, dist, mse, or a function of student's and teacher's logits.
@@ -233,7 +233,7 @@ class FeatureTransferLoss(nn.Module):
         num_steps: N in training; of several each call draws one.
         num_steps_warmup: epochs by which the larger N wait; see ``StepSampler``.
         pair_ratio: see ``paired``.
-        flow_options: meta_encoder, schedule, width, time_scale; see ``build_flow``.
+        flow_options: meta_encoder, schedule, width, time_scale, predicts, initial_weights; see ``build_flow``.
 
     Raises:
         ValueError: an argument is out of range, or a name unknown.

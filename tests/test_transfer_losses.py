@@ -313,6 +313,17 @@ def test_the_folded_form_equals_the_flow(name: str, schedule: str, width: int | 
             torch.testing.assert_close(folded.final_state(x), flow.final_state(x, count), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_form_that_deploys_equals_a_flow_that_predicts_its_target(schedule: str) -> None:
+    flow = flow_loss(schedule=schedule, predicts="target", initial_weights="fan_out").flow
+    x = torch.randn(2, CHANNELS, 4, 6)
+    with torch.no_grad():
+        for count in (1, 2, 4):
+            deployed = fold(flow, count, (4, 6))
+            torch.testing.assert_close(deployed(x), flow(x, count), rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(deployed.final_state(x), flow.final_state(x, count), rtol=1e-9, atol=1e-9)
+
+
 def flow_loss(**changes: Any) -> FlowTransferLoss:
     return FlowTransferLoss(**{"channels": CHANNELS, "num_classes": CLASSES, **changes})
 
