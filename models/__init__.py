@@ -73,13 +73,14 @@ __all__ = [
     "step_cross_entropy",
 ]
 
+if not TYPE_CHECKING:  # a type checker would take any name to be there
 
-def __getattr__(name: str) -> Any:
-    """Import what is offered by ``name`` as it is asked for: PyTorch is not needed to read a table."""
-    for module, names in _PLACES.items():
-        if name in names:
-            return getattr(import_module(f".{module}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """Import what is offered by ``name`` as it is asked for: PyTorch is not needed to read a table."""
+        for module, names in _PLACES.items():
+            if name in names:
+                return getattr(import_module(f".{module}", __name__), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -44,7 +44,7 @@ BLOCK = re.compile(r"<!-- table: (?P<name>.*?) -->\n.*?<!-- end of table -->", r
 
 def documents() -> list[Path]:
     """Return the documents in which there may be blocks."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [ROOT / "README.md", ROOT / "models/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def rewritten(text: str) -> str:
