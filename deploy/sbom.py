@@ -32,6 +32,7 @@ NOT_STATED: Mapping[str, str] = {
     "tzdata": "Apache-2.0",
 }
 """Of packages that state none, or are for other systems alone: what their licence files say."""
+ADVICE = "read its licence file, and add it to NOT_STATED of deploy/sbom.py"
 WORDS: Mapping[str, str] = {
     "asyncssh": "Take EPL-2.0. DVC reaches git repositories over SSH by it.",
     "certifi": "Copyleft for its own files, which are the certificates of authorities, and are not changed here.",
@@ -40,7 +41,9 @@ WORDS: Mapping[str, str] = {
     "pygit2": "The exception lets programs of any licence use it, unchanged. DVC reads git repositories by it.",
 }
 """What follows from licences under which a changed copy must be given away in source."""
-NVIDIA = "NVIDIA's own terms (the EULA of CUDA, or of the library): to use it is free, to hand it on is limited by them."
+NVIDIA = (
+    "NVIDIA's own terms (the EULA of CUDA, or of the library): to use it is free, to hand it on is limited by them."
+)
 OF_FILES = "Copyleft for its own files, which are not changed here."
 """What follows from the Mozilla Public License."""
 REMARKABLE = re.compile(r"GPL|MPL|EPL|Mozilla|NVIDIA|Proprietary")
@@ -77,13 +80,16 @@ def licence(name: str) -> str:
     """
     if name in NOT_STATED:
         return NOT_STATED[name]
-    facts = importlib.metadata.metadata(name)
-    stated = [facts.get("License-Expression"), facts.get("License")]
+    try:
+        facts: Any = importlib.metadata.metadata(name)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise LookupError(f"{name} is not installed here: {ADVICE}") from error
+    stated: list[str | None] = [facts.get("License-Expression"), facts.get("License")]
     stated += [" or ".join(text.rpartition(" :: ")[2] for text in facts.get_all("Classifier", []) if _names_one(text))]
     for text in stated:
         if text and len(text) < LONGEST_LICENCE and "\n" not in text and not text.startswith(("UNKNOWN", "Copyright")):
             return text
-    raise LookupError(f"{name} states no licence: read its files, and add it to NOT_STATED of deploy/sbom.py")
+    raise LookupError(f"{name} states no licence: {ADVICE}")
 
 
 def _names_one(classifier: str) -> bool:
@@ -142,7 +148,7 @@ def main(out: Path) -> None:
     document = described(json.loads(done.stdout), read_lock())
     out.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     with_sums = sum(any("hashes" in ref for ref in one.get("externalReferences", ())) for one in document["components"])
-    click.echo(f"{out}: {len(document['components'])} packages, {with_sums} of them with the sums of {LOCK.name}")
+    click.echo(f"{out}: {len(document['components'])} packages, {with_sums} of them with the hashes of {LOCK.name}")
 
 
 if __name__ == "__main__":
