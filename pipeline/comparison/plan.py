@@ -178,6 +178,7 @@ def _trial(comparison: Comparison, out: Path, method: str, seed: int) -> Trial:
         "steps": folder / "flow_steps.csv",
         "by_num_steps": folder / "flow_by_num_steps.csv",
         "likelihood": folder / "likelihood.csv",
+        "ensemble": folder / "ensemble.csv",
     }
     commands = [
         command_line("distill_student", distill_student, params),
