@@ -70,7 +70,7 @@ class Study:
     """
 
     def __init__(
-        self, comparison: Comparison, out: Path, store: Store, *, jobs: int | None, deadline: float | None
+        self, comparison: Comparison, out: Path, store: Store, *, jobs: int | None = 1, deadline: float | None = None
     ) -> None:
         self.comparison = comparison
         self.out = out
@@ -79,8 +79,9 @@ class Study:
         self.deadline = deadline
         first = dict.fromkeys(comparison.tuned_methods, comparison.tried_values[0])
         self.tuning = tuning_trials(comparison, out)
-        self.trials = trials(comparison, out, first)
-        """With values that are checked now and chosen later."""
+        checked = comparison.seeds[:1] if first else comparison.seeds
+        self.trials = trials(comparison, out, first, seeds=checked)
+        """All that are wanted; where values are tuned, until they are chosen, those of a seed with some of them."""
         self.teacher = teacher_run(comparison, out)
 
     def kept(self) -> Findings | None:
@@ -135,7 +136,7 @@ class Study:
         if missing and self.jobs is None:
             self.jobs = choose_jobs(missing)
             logger.info("%d runs side by side", self.jobs)
-        for group in _by_seed(missing) if self.deadline else [missing]:
+        for group in _by_seed(missing) if self.deadline is not None else filter(None, [missing]):
             if not self._would_end(group):
                 logger.info("seed %d would not end within the time", group[0].seed)
                 break

@@ -169,11 +169,18 @@ def probe_command(run: Run) -> Command:
     return command_line(PROBE, {"out": run.environment, "code": run.folder / "code.json"}, run.params)
 
 
-def trials(comparison: Comparison, out: Path, chosen: Mapping[str, Changes] | None = None) -> list[Trial]:
+def trials(
+    comparison: Comparison,
+    out: Path,
+    chosen: Mapping[str, Changes] | None = None,
+    *,
+    seeds: Sequence[int] | None = None,
+) -> list[Trial]:
     """Return the trials, all methods of a seed before the next seed; writes parameters and facts of each.
 
     Args:
         chosen: from a method to the values that were chosen for it; None: nothing is tuned.
+        seeds: which; None: all of the comparison.
 
     Raises:
         UserError: the parameters of a method are wrong; nothing has run then.
@@ -181,7 +188,7 @@ def trials(comparison: Comparison, out: Path, chosen: Mapping[str, Changes] | No
     return _checked(
         [
             _trial(comparison, out, method, seed, (chosen or {}).get(method, {}))
-            for seed in comparison.seeds
+            for seed in (comparison.seeds if seeds is None else seeds)
             for method in comparison.methods
         ]
     )
