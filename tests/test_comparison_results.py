@@ -16,7 +16,7 @@ from scipy.stats import t as student
 from pipeline.comparison import command, results, side_by_side
 from pipeline.comparison.command import Study
 from pipeline.comparison.config import load_comparison
-from pipeline.comparison.plan import Trial
+from pipeline.comparison.plan import Run, Trial
 from pipeline.comparison.report import Findings
 from pipeline.comparison.results import Origin, Store, Teaching, flat, same_parameters
 from pipeline.comparison.side_by_side import Trying, by_trying, choose_jobs, try_out
@@ -135,12 +135,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             tables={},
         )
 
+    def taught(run: Run) -> Teaching:
+        return TEACHING.model_copy(update={"parameters": flat(run.parameters())})
+
     monkeypatch.setattr(command.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(command, "run_all", run_all)
     monkeypatch.setattr(command, "read_result", read_result)
     monkeypatch.setattr(command, "run_command", lambda _: 0)
     monkeypatch.setattr(command, "unfinished", lambda runs: runs)
-    monkeypatch.setattr(command, "read_teaching", lambda _: TEACHING)
+    monkeypatch.setattr(command, "read_teaching", taught)
     monkeypatch.setattr(Trial, "is_done", lambda run, _=None: run.folder in took)
     monkeypatch.setattr(Trial, "seconds", lambda run: took[run.folder])
     return now
