@@ -65,7 +65,7 @@ class Origin(Kept):
     commit: str | None
     """None: it is not known; with "+" where code differed from it."""
     code: dict[str, str]
-    """From each stage to the digest of its code."""
+    """From each stage of a comparison to the digest of its code."""
     versions: dict[str, str]
     hardware: str
 
@@ -182,7 +182,7 @@ def read_result(trial: Trial, teaching: Teaching) -> Result:
         parameters=flat(trial.wanted()),
         data=teaching.data,
         teacher=teaching.teacher if trial.needs_teacher() else None,
-        origin=origin(trial),
+        origin=origin(),
         seconds=trial.seconds(),
         num_parameters=trial.report("student/network.json")["num_parameters"],
         calibration=trial.report("calibration/calibration.json"),
@@ -191,14 +191,13 @@ def read_result(trial: Trial, teaching: Teaching) -> Result:
     )
 
 
-def origin(trial: Trial) -> Origin:
-    """Return where and by which code ``trial`` is made here."""
-    commit = _commit()
-    digests = code_digests()
+def origin() -> Origin:
+    """Return where and by which code runs are made here and now."""
+    versions = {name: importlib.metadata.version(name) for name in VERSIONS}
     return Origin(
-        commit=commit,
-        code={stage.name: digests[stage.name] for stage in trial.stages()},
-        versions={"Python": platform.python_version()} | {name: importlib.metadata.version(name) for name in VERSIONS},
+        commit=_commit(),
+        code=code_digests(),
+        versions={"Python": platform.python_version()} | versions,
         hardware=_hardware(),
     )
 
@@ -234,11 +233,12 @@ class Store:
     def find(self, trial: Trial, teaching: Teaching) -> Result | None:
         """Return the result of ``trial`` under the data and teacher of ``teaching``, by the names that it has now."""
         wanted, teacher = flat(trial.wanted()), teaching.teacher if trial.needs_teacher() else None
+        stages = [stage.name for stage in trial.stages()]
         for result in self.results:
             if (
                 (result.data, result.teacher, result.scores is not None) == (teaching.data, teacher, trial.is_evaluated)
                 and same_parameters(result.parameters, wanted)
-                and (self.code is None or self.code | result.origin.code == self.code)
+                and (self.code is None or all(result.origin.code.get(s) == self.code[s] for s in stages))
             ):
                 return result.model_copy(update={"method": trial.method, "values": trial.values})
         return None
