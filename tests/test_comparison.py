@@ -285,7 +285,8 @@ def test_every_comparison_of_the_benchmarks_is_made_of_valid_parameters(
 ) -> None:
     monkeypatch.chdir(ROOT)
     comparison = load_comparison(path)
-    assert len(trials(comparison, tmp_path)) == len(comparison.methods) * len(comparison.seeds)
+    tried = dict.fromkeys(comparison.tuned_methods, comparison.tried_values[0])
+    assert len(trials(comparison, tmp_path, tried, seeds=comparison.seeds[:1])) == len(comparison.methods)
 
 
 @pytest.mark.parametrize("given", [{}, {"preset": "digits", "params": "params.yaml"}])
