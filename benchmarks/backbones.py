@@ -41,8 +41,9 @@ from pipeline.core.signature import image_input
 from pipeline.data.batch import Batch
 from pipeline.distillation.criteria import DistSettings
 from pipeline.distillation.criterion import Criterion
+from pipeline.distillation.frozen_teacher import FrozenTeacher
 from pipeline.distillation.logit_objectives import FlowMatching
-from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss
+from pipeline.distillation.teacher_loss import TeacherLoss
 from pipeline.export.onnx.exporter import export_image_network
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.classification.targets import ClassTargets

@@ -25,9 +25,10 @@ from benchmarks.training_step import CLASSES, IMAGES, MEAN, STD, Steps, our_step
 from models.factory import build_classifier
 from pipeline.distillation.criteria import KdSettings
 from pipeline.distillation.criterion import Criterion
+from pipeline.distillation.frozen_teacher import FrozenTeacher
 from pipeline.distillation.logit_objectives import LogitDistillation
 from pipeline.distillation.stored_teacher import StoredTeacher
-from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss
+from pipeline.distillation.teacher_loss import TeacherLoss
 from pipeline.tasks.classification.training import CrossEntropy
 
 CPU = torch.device("cpu")

@@ -40,8 +40,9 @@ from pipeline.data.dataset import Split
 from pipeline.data.packed_batches import PackedBatches
 from pipeline.distillation.criteria import DistSettings
 from pipeline.distillation.criterion import Criterion
+from pipeline.distillation.frozen_teacher import FrozenTeacher
 from pipeline.distillation.logit_objectives import FlowMatching
-from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss
+from pipeline.distillation.teacher_loss import TeacherLoss
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import CrossEntropy
 from pipeline.training.compilation import compiled_networks, wants_compiling

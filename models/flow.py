@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,11 @@ from .flow_paths.base import Schedule
 from .integrate import Trajectory, Velocity, euler, step_times
 from .layers.shape_transform import LogitTransform
 from .meta_encoder import MetaEncoder
-from .meta_encoders import build_meta_encoder
+from .meta_encoders import InitialWeights, build_meta_encoder
 from .schedules import get_schedule
+
+Predicts = Literal["velocity", "target"]
+"""What a meta-encoder returns: v, or the estimate of X_T."""
 
 
 class FlowTransfer(nn.Module):
@@ -24,10 +27,19 @@ class FlowTransfer(nn.Module):
             trajectory: divided by the norm of the weights for ``ve``, as they are for the others.
         schedule: the path; see ``models.schedules``.
         transform: maps an estimate (B, ...) to the teacher's space (B, ...).
+        predicts: what ``velocity`` returns: that, or the estimate of X_T, from which the velocity follows by the path.
+
+    Raises:
+        ValueError: ``predicts`` is neither.
     """
 
-    def __init__(self, *, velocity: Velocity, schedule: Schedule, transform: nn.Module) -> None:
+    def __init__(
+        self, *, velocity: Velocity, schedule: Schedule, transform: nn.Module, predicts: Predicts = "velocity"
+    ) -> None:
         super().__init__()
+        if predicts not in get_args(Predicts):
+            raise ValueError(f"predicts: got {predicts!r}; give {' or '.join(get_args(Predicts))}")
+        self.predicts = predicts
         self.velocity = velocity
         self.schedule = schedule
         self.transform = transform
@@ -41,12 +53,27 @@ class FlowTransfer(nn.Module):
         Raises:
             ValueError: ``num_steps`` is less than 1.
         """
-        chain = euler(velocity or self._velocity_of(num_steps), self.schedule.start(x), num_steps)
+        predicted = velocity or self._velocity_of(num_steps)
+        if self.predicts == "target":
+            return self._trajectory_by_targets(x, num_steps, predicted)
+        chain = euler(predicted, self.schedule.start(x), num_steps)
         estimates = [
             self.schedule.recover_target(state=state, velocity=v, source=x, time=time)
             for time, state, v in zip(step_times(num_steps), chain.states[:-1], chain.velocities, strict=True)
         ]
         return chain._replace(estimates=estimates)
+
+    def _trajectory_by_targets(self, x: Tensor, num_steps: int, predicted: Velocity) -> Trajectory:
+        """Return the chain whose estimates of X_T are what is ``predicted``."""
+        estimates: list[Tensor] = []
+        times = iter(step_times(num_steps))
+
+        def velocity(*, x: Tensor, t: Tensor) -> Tensor:
+            estimates.append(predicted(x=x, t=t))
+            return self.schedule.velocity_toward(estimates[-1], source=source, time=next(times))
+
+        source = x
+        return euler(velocity, self.schedule.start(x), num_steps)._replace(estimates=estimates)
 
     def final_state(self, x: Tensor, num_steps: int) -> Tensor:
         """Return the last state of the chain from ``x``, shaped like ``x`` (B, ...)."""
@@ -98,20 +125,29 @@ def build_flow(
     time_scale: float,
     transform: nn.Module,
     width: int | None = None,
+    predicts: Predicts = "velocity",
+    initial_weights: InitialWeights = "pytorch",
 ) -> FlowTransfer:
     """Return a flow for features of ``channels`` channels, its meta-encoder with random weights.
 
     Args:
         width: channels of the meta-encoder; None: those of the features.
+        predicts: what the meta-encoder returns; see ``FlowTransfer``.
+        initial_weights: see ``models.meta_encoders.build_meta_encoder``.
 
     Raises:
         ValueError: a name is unknown.
     """
     path = get_schedule(schedule)
     encoder = build_meta_encoder(
-        meta_encoder, channels, width=width, time_scale=time_scale, velocity_norm=path.velocity_norm
+        meta_encoder,
+        channels,
+        width=width,
+        time_scale=time_scale,
+        velocity_norm=path.velocity_norm if predicts == "velocity" else None,
+        initial_weights=initial_weights,
     )
-    return FlowTransfer(velocity=encoder, schedule=path, transform=transform)
+    return FlowTransfer(velocity=encoder, schedule=path, transform=transform, predicts=predicts)
 
 
 def build_logit_flow(*, channels: int, num_classes: int, **flow: Any) -> FlowTransfer:
@@ -123,8 +159,10 @@ def start_at_rest(flow: FlowTransfer) -> None:
     """Set the last layer of the flow's meta-encoder to 0: at first its velocity is 0, and each step answers T(X_S).
 
     Raises:
-        ValueError: the velocity is no meta-encoder, or its last layer has no weight.
+        ValueError: it predicts no velocity; that is of no meta-encoder, or its last layer has no weight.
     """
+    if flow.predicts != "velocity":
+        raise ValueError(f"flow: got one that predicts its {flow.predicts}, which does not rest at 0")
     encoder = flow.velocity
     layer = encoder.last_layer if isinstance(encoder, MetaEncoder) else None
     parameters = [] if layer is None else list(layer.parameters())

@@ -114,10 +114,13 @@ class CollapsedFlow(FoldedFlow):
 def is_foldable(flow: FlowTransfer) -> bool:
     """Return whether a fixed number of steps of ``flow`` has a ``FoldedFlow`` or ``NarrowFlow`` that equals it.
 
-    It does for rectified flow with a linear transform and a meta-encoder whose last layer is affine: the projection out
-    of its own width, a convolution, or a layer normalisation over the channels with its scale and shift.
+    It does for rectified flow that predicts its velocity, with a linear transform and a meta-encoder whose last layer
+    is affine: the projection out of its own width, a convolution, or a layer normalisation over the channels with its
+    scale and shift.
     """
     if not (isinstance(flow.schedule, RectifiedFlow) and isinstance(flow.velocity, MetaEncoder)):
+        return False
+    if flow.predicts != "velocity":
         return False
     last = flow.velocity.body[-1]
     affine = isinstance(last, nn.Conv2d) or (isinstance(last, ChannelLayerNorm) and last.norm.elementwise_affine)

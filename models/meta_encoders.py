@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from .core.table import Entry, Table
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     Body = Callable[[int], nn.Sequential]
     """From the channels of the states to the layers."""
+
+InitialWeights = Literal["pytorch", "fan_out"]
+"""From which distribution the first weights of convolutions are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,12 @@ def _transformer() -> Body:
     return transformer_body
 
 
+def _transformer_shifted() -> Body:
+    from .encoder_bodies.transformer import transformer_shifted_body
+
+    return transformer_shifted_body
+
+
 META_ENCODERS = Table(
     "meta-encoder",
     MetaEncoderEntry(name="conv", description="two 3x3 convolutions, the authors' form", load=_conv),
@@ -66,6 +75,11 @@ META_ENCODERS = Table(
     MetaEncoderEntry(name="convnext", description="a ConvNeXt block: depthwise 7x7, twice 1x1", load=_convnext),
     MetaEncoderEntry(name="mlp", description="residual 1x1 convolutions", load=_mlp),
     MetaEncoderEntry(name="transformer", description="attention within windows", load=_transformer),
+    MetaEncoderEntry(
+        name="transformer_shifted",
+        description="attention within windows and shifted ones, with relative positions",
+        load=_transformer_shifted,
+    ),
 )
 
 
@@ -76,16 +90,24 @@ def build_meta_encoder(
     width: int | None = None,
     time_scale: float = 1.0,
     velocity_norm: Callable[[Tensor], Tensor | None] | None = None,
+    initial_weights: InitialWeights = "pytorch",
 ) -> MetaEncoder:
     """Return the meta-encoder called ``name`` for states of ``channels`` channels; see ``MetaEncoder``.
 
     Args:
         width: channels of its own, between two projections; None: those of the states, as the authors have it.
+        initial_weights: of its convolutions; ``fan_out``, the authors' choice, is normal with variance 2 over the
+            fan-out (He et al. 2015), 2.45 times as wide as PyTorch's own where both fans are alike.
 
     Raises:
-        ValueError: the name is unknown; the message lists the known ones.
+        ValueError: a name is unknown; the message lists the known ones.
     """
     from .meta_encoder import MetaEncoder
 
+    if initial_weights not in get_args(InitialWeights):
+        raise ValueError(f"initial_weights: got {initial_weights!r}; give {' or '.join(get_args(InitialWeights))}")
     body = META_ENCODERS[name].load()(width or channels)
-    return MetaEncoder(channels, body, width=width, time_scale=time_scale, velocity_norm=velocity_norm)
+    encoder = MetaEncoder(channels, body, width=width, time_scale=time_scale, velocity_norm=velocity_norm)
+    if initial_weights == "fan_out":
+        encoder.initialize_by_fan_out()
+    return encoder

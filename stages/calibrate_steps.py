@@ -11,8 +11,8 @@ from pipeline.core.files import replaced_folder, write_csv, write_json
 from pipeline.core.settings import Base
 from pipeline.core.text_table import steps_in_words
 from pipeline.core.torch_setup import set_up_torch
-from pipeline.distillation.methods import METHODS
-from pipeline.distillation.teacher_loss import load_frozen_teacher
+from pipeline.distillation.frozen_teacher import load_frozen_teacher
+from pipeline.distillation.traced_flows import traced_flows
 from pipeline.evaluation.calibration_file import CALIBRATION
 from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.likelihood import FlowLikelihood, fitted_bound, trivial_bound
@@ -43,7 +43,7 @@ def main(params_path: Path, data: Path, teacher: Path, student: Path, out: Path,
     calibration = StepCalibration(prepared, split, device)
     points = [calibration.measure(network) for network in networks]
     decider = by_score(task.primary, settings.tolerance, in_words=task.primary_in_words)
-    flows = METHODS[about["method"]].load().traced_flows(network, load_adapter(student))
+    flows = traced_flows(network, load_adapter(student))
     frozen = load_frozen_teacher(teacher, about, device)
     if points[0].num_steps is not None and flows is not None and frozen is not None:
         noise = FlowLikelihood(flows, frozen, task.batch_size, device).fit(split, [point.steps for point in points])

@@ -10,9 +10,9 @@ from pipeline.core.files import Json, write_json
 from pipeline.core.settings import Base
 from pipeline.core.torch_setup import derive_seed, set_up_torch
 from pipeline.distillation.building import Distillation, build_distillation
+from pipeline.distillation.frozen_teacher import load_teacher
 from pipeline.distillation.settings import DistillStudent
 from pipeline.distillation.stored_teacher import store_logits
-from pipeline.distillation.teacher_loss import load_teacher
 from pipeline.networks.saved import ADAPTER
 from pipeline.networks.spec import DESCRIPTION, WEIGHTS
 from pipeline.networks.weights import save_network

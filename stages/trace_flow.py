@@ -9,8 +9,8 @@ from models.deploy import with_each_num_steps
 from pipeline.core.files import write_csv
 from pipeline.core.settings import Base
 from pipeline.core.torch_setup import set_up_torch
-from pipeline.distillation.methods import METHODS
-from pipeline.distillation.teacher_loss import load_frozen_teacher
+from pipeline.distillation.frozen_teacher import load_frozen_teacher
+from pipeline.distillation.traced_flows import traced_flows
 from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.ensemble import COLUMNS as ENSEMBLE_COLUMNS
 from pipeline.evaluation.ensemble import ensemble_rows, find_members
@@ -49,7 +49,7 @@ def main(
     detections = load_declared("trace_flow", params_path, "detections", DetectionSettings).plain()
     network, about = load_network(student)
     prepared = open_data(data, detections, about["arguments"])
-    flows = METHODS[about["method"]].load().traced_flows(network, load_adapter(student))
+    flows = traced_flows(network, load_adapter(student))
     traces: dict[int, list[Row]] = {}
     summary: list[Row] = []
     likely: list[Row] = []

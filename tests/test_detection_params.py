@@ -204,6 +204,14 @@ def test_weights_of_pairs_are_one_for_each_and_not_all_zero() -> None:
     assert settings.taught == [1]
 
 
+def test_losses_of_pairs_are_averaged_or_summed_by_name() -> None:
+    settings = DistillStudent(transfer="features", loss="pkd", feature_pairs=((1, 1), (2, 2)))
+    found = {name: settings.model_copy(update={"pair_weights": name}) for name in ("mean", "sum", None, (2.0, 0.5))}
+    weights = {name: one.weights_of_pairs for name, one in found.items()}
+    assert weights == {"mean": None, "sum": (1.0, 1.0), None: None, (2.0, 0.5): (2.0, 0.5)}
+    assert all(one.taught == [0, 1] for one in found.values())
+
+
 def test_a_warmup_may_be_a_fraction_of_an_epoch() -> None:
     assert LearningRate(warmup_epochs=0.1).warmup_epochs == pytest.approx(0.1)
     assert Training(epochs=1, schedule=LearningRate(warmup_epochs=0.5)).epochs == 1

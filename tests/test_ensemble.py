@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.core.files import read_csv
-from pipeline.distillation.methods import METHODS
-from pipeline.distillation.teacher_loss import load_frozen_teacher
+from pipeline.distillation.frozen_teacher import load_frozen_teacher
+from pipeline.distillation.traced_flows import traced_flows
 from pipeline.evaluation.ensemble import COLUMNS, member_figures
 from pipeline.networks.saved import load_adapter, load_network
 from pipeline.tasks.data import open_data
@@ -79,7 +79,7 @@ def test_heads_and_steps_are_reported_alone_and_together(bench: Bench, changes: 
     network, about = load_network(bench.folder / "student")
     data = open_data(bench.folder / "data", None, about["arguments"])
     teacher = load_frozen_teacher(bench.folder / "teacher", about, CPU)
-    flows = METHODS[about["method"]].load().traced_flows(network, load_adapter(bench.folder / "student"))
+    flows = traced_flows(network, load_adapter(bench.folder / "student"))
     assert teacher is not None
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from pipeline.distillation.teacher_loss import FrozenTeacher
+from pipeline.distillation.frozen_teacher import FrozenTeacher
 from pipeline.params.schema import load_params
 from pipeline.preflight import estimate
 from pipeline.preflight.estimate import estimate_trainings

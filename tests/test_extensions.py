@@ -286,7 +286,7 @@ def test_choices_are_explained_and_their_settings_rendered(copy: Copy) -> None:
     text = (copy.root / "params.yaml").read_text()
     comments = re.sub(r"\n +# ", " ", text)
     for names in (
-        "conv, conv_mobile, convnext, mlp, transformer, bounded",
+        "conv, conv_mobile, convnext, mlp, transformer, transformer_shifted, bounded",
         "fm_kt, fm_kt_theta, ofm_kt, none, metric, metric_meta, twofold",
         "rectified, vp, ve, circle",
     ):

@@ -1,11 +1,14 @@
 """The Euler chain and the flow in float64, against closed forms."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from models.deploy import UnrolledFlow
-from models.flow import FlowTransfer, build_logit_flow
+from models.deploy import UnrolledFlow, fold
+from models.flow import FlowTransfer, build_logit_flow, start_at_rest
+from models.folding import is_foldable
 from models.integrate import Velocity, euler, step_times
 from models.layers.shape_transform import LogitTransform
 from models.meta_encoder import MetaEncoder
@@ -143,3 +146,44 @@ def test_mixed_precision_leaves_times_and_velocities_finite(schedule: str) -> No
         half = flow(x.bfloat16(), 4)
     with torch.no_grad():
         torch.testing.assert_close(half.float(), flow(x, 4), rtol=0.1, atol=0.1)
+
+
+@every_schedule
+@pytest.mark.parametrize("num_steps", [1, 4])
+def test_a_flow_that_predicts_its_target_moves_as_one_that_predicts_the_velocity_to_it(
+    schedule: str, num_steps: int
+) -> None:
+    true = TrueVelocity(schedule)
+    parts: Any = {"schedule": true.schedule, "transform": nn.Identity()}
+    by_target = FlowTransfer(velocity=Constant(true.target), predicts="target", **parts)
+    found = by_target.trajectory(true.source, num_steps)
+    expected = FlowTransfer(velocity=true, **parts).trajectory(true.source, num_steps)
+    for one, other in zip(found.states, expected.states, strict=True):
+        torch.testing.assert_close(one, other)
+    for estimate in found.estimates:
+        torch.testing.assert_close(estimate, true.target)
+    if schedule == "rectified":
+        torch.testing.assert_close(found.states[-1], true.target)
+
+
+class Constant:
+    """Says the same of every state."""
+
+    def __init__(self, said: Tensor) -> None:
+        self.said = said
+
+    def __call__(self, *, x: Tensor, t: Tensor) -> Tensor:
+        assert len(x) == len(t) == len(self.said)
+        return self.said
+
+
+def test_a_flow_that_predicts_its_target_has_its_general_form_alone_and_does_not_rest() -> None:
+    names: Any = {"schedule": "rectified", "meta_encoder": "conv", "time_scale": 1.0}
+    flow, x = build_logit_flow(channels=4, num_classes=3, predicts="target", **names).double(), random_maps()
+    assert not is_foldable(flow)
+    with torch.no_grad():
+        torch.testing.assert_close(fold(flow, 3, (2, 2))(x), flow(x, 3))
+    with pytest.raises(ValueError, match="predicts its target, which does not rest"):
+        start_at_rest(flow)
+    with pytest.raises(ValueError, match="predicts: got 'noise'; give velocity or target"):
+        build_logit_flow(channels=4, num_classes=3, predicts="noise", **names)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from models.layers.shape_transform import FeatureTransform
-from pipeline.distillation.methods import METHODS
-from pipeline.distillation.teacher_loss import FrozenTeacher, load_frozen_teacher
+from pipeline.distillation.frozen_teacher import FrozenTeacher, load_frozen_teacher
+from pipeline.distillation.traced_flows import traced_flows
 from pipeline.evaluation.likelihood import FlowLikelihood, fitted_bound, trivial_bound
 from pipeline.networks.saved import load_adapter, load_network
 from pipeline.tasks.data import open_data
@@ -50,7 +50,7 @@ class Traced:
         self.student, self.about = load_network(bench.folder / "student")
         self.adapter = load_adapter(bench.folder / "student")
         self.data = open_data(bench.folder / "data", None, self.about["arguments"])
-        self.flows = METHODS[self.about["method"]].load().traced_flows(self.student, self.adapter)
+        self.flows = traced_flows(self.student, self.adapter)
         self.teacher = load_frozen_teacher(bench.folder / "teacher", self.about, CPU)
 
     def images(self, split: str) -> Tensor:

@@ -15,9 +15,8 @@ from models.layers.shape_transform import LogitTransform, build_feature_transfor
 from models.schedules import SCHEDULES
 from models.students import FlowStudent, SampledStudent, build_feature_flow_student, build_flow_student
 from pipeline.data.dataset import Split
-from pipeline.distillation.method import TracedFlows
-from pipeline.distillation.methods import METHODS
-from pipeline.distillation.teacher_loss import FrozenTeacher
+from pipeline.distillation.frozen_teacher import FrozenTeacher
+from pipeline.distillation.traced_flows import TracedFlows, traced_flows
 from pipeline.evaluation.flow_diagnostics import FlowDiagnostics, Row, columns, summary_columns
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.table import get_task
@@ -54,8 +53,8 @@ def make_teacher(*stages: int) -> FrozenTeacher:
     return FrozenTeacher(build_classifier(**PLAIN), stages)
 
 
-def flows_of(method: str, student: nn.Module, adapter: nn.Module | None = None) -> TracedFlows:
-    flows = METHODS[method].load().traced_flows(student, adapter)
+def flows_of(student: nn.Module, adapter: nn.Module | None = None) -> TracedFlows:
+    flows = traced_flows(student, adapter)
     assert flows is not None
     return flows
 
@@ -111,12 +110,12 @@ def assert_same(rows: list[Row], expected: list[Row]) -> None:
 
 
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-@pytest.mark.parametrize("method", ["fm_kt", "ofm_kt", "fm_kt_theta"])
-def test_a_trace_at_the_logits_averages_the_figures_of_each_image(method: str, schedule: str) -> None:
+@pytest.mark.parametrize("deploys", [True, False])
+def test_a_trace_at_the_logits_averages_the_figures_of_each_image(schedule: str, *, deploys: bool) -> None:
     """Of a student's own flow, and of one beside a plain student with the same backbone."""
     student, teacher = make_student(schedule=schedule), make_teacher()
     plain = Classifier(student.backbone, nn.Identity(), mean=PLAIN["mean"], std=PLAIN["std"])
-    flows = flows_of(method, plain, student.flow) if method == "fm_kt_theta" else flows_of(method, student)
+    flows = flows_of(student) if deploys else flows_of(plain, student.flow)
     rows = rows_of(flows, teacher)
     assert all(row.keys() == set(columns(TASK)) for row in rows)
     assert rows[-1]["ensemble_accuracy"] == pytest.approx(accuracy(student(IMAGES, STEPS)))
@@ -130,7 +129,7 @@ def test_a_trace_at_feature_maps_averages_the_figures_of_each_flow() -> None:
     assert isinstance(student.head, LogitTransform)
     student.head.linear.bias -= student.eval()(IMAGES, STEPS).mean(dim=0)
     shapes = [(student.backbone.widths[i], m.shape[1], m.shape[2:]) for i, m in enumerate(teacher(IMAGES), 1)]
-    flows = flows_of("fm_kt", student, build_feature_transforms(shapes=shapes))
+    flows = flows_of(student, build_feature_transforms(shapes=shapes))
     rows = rows_of(flows, teacher)
     assert [row["flow"] for row in rows] == ["stage 2"] * STEPS + ["stage 3"] * STEPS
     assert rows[-1]["ensemble_accuracy"] == pytest.approx(accuracy(student(IMAGES, STEPS)))
@@ -146,9 +145,9 @@ class Constant(nn.Module):
 
 def test_only_a_constant_velocity_has_no_curvature() -> None:
     student = make_student()
-    assert all(row["curvature"] > 0.1 for row in rows_of(flows_of("fm_kt", student)))
+    assert all(row["curvature"] > 0.1 for row in rows_of(flows_of(student)))
     student.flow.velocity = Constant()
-    rows = rows_of(flows_of("fm_kt", student))
+    rows = rows_of(flows_of(student))
     assert [row["curvature"] for row in rows] == pytest.approx([0.0] * STEPS, abs=1e-5)
     features = student.features(IMAGES).flatten(1)
     speed = float((2 * features.shape[1] ** 0.5 / features.norm(dim=1)).mean())
@@ -156,16 +155,15 @@ def test_only_a_constant_velocity_has_no_curvature() -> None:
 
 
 def test_without_a_teacher_there_are_no_distances() -> None:
-    flows = flows_of("ofm_kt", make_student())
+    flows = flows_of(make_student())
     rows = rows_of(flows, num_steps=2)
     assert all(row.keys() == set(columns(TASK)) - {"state_distance", "estimate_distance"} for row in rows)
     assert diagnostics(flows, None).summarize(rows, 2)[0]["distance"] is None
 
 
-@pytest.mark.parametrize("method", ["none", "metric", "metric_meta"])
 @pytest.mark.parametrize("adapter", [None, nn.ModuleList([nn.Identity()])])
-def test_a_student_of_a_method_without_a_flow_has_no_trace(method: str, adapter: nn.Module | None) -> None:
-    assert METHODS[method].load().traced_flows(build_classifier(**PLAIN), adapter) is None
+def test_a_student_without_a_flow_has_no_trace(adapter: nn.Module | None) -> None:
+    assert traced_flows(build_classifier(**PLAIN), adapter) is None
 
 
 def test_a_summary_has_the_end_of_each_trajectory_and_the_mean_curvature() -> None:
@@ -177,6 +175,6 @@ def test_a_summary_has_the_end_of_each_trajectory_and_the_mean_curvature() -> No
         ("stage 2", 0.6, 0.02, 0.3, 1.0),
     ]
     rows = [dict(zip(keys, row, strict=True)) for row in trajectories]
-    summary = diagnostics(flows_of("fm_kt", make_student()), None).summarize(rows, 2)
+    summary = diagnostics(flows_of(make_student()), None).summarize(rows, 2)
     expected = [("stage 1", 2, 0.7, 0.04, 0.8, 0.375), ("stage 2", 2, 0.6, 0.02, 0.3, 0.5)]
     assert summary == [dict(zip(summary_columns(TASK), row, strict=True)) for row in expected]

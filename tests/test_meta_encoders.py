@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, group_norm, relu, silu
+from torchvision.models.swin_transformer import shifted_window_attention
 
 from models.encoder_bodies.mlp import ChannelLayerNorm
 from models.encoder_bodies.transformer import WindowAttention
@@ -175,6 +176,45 @@ def test_a_time_embedding_is_two_layers_on_the_sinusoids_of_scaled_times(width: 
         assert sinusoidal_embedding(50 * t, width)[row].tolist() == pytest.approx(sinusoids, abs=1e-12)
         hidden = relu(first.weight @ torch.tensor(sinusoids, dtype=torch.float64) + first.bias)
         torch.testing.assert_close(embedding(t)[row], second.weight @ hidden + second.bias)
+
+
+@pytest.mark.parametrize(("size", "window"), [((14, 14), 7), ((8, 6), 2), ((7, 7), 7)])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_shifted_windows_with_relative_positions_are_those_of_swin(
+    size: tuple[int, int], window: int, *, shifted: bool
+) -> None:
+    heads, head_width, channels = 2, 3, 6
+    layer = WindowAttention(channels, heads=heads, head_width=head_width, relative=True, shifted=shifted)
+    random_weights(layer)
+    x = random_maps(channels, *size)
+    steps = torch.arange(window)
+    rows, columns = torch.meshgrid(steps, steps, indexing="ij")
+    down = rows.flatten()[:, None] - rows.flatten() + 6
+    right = columns.flatten()[:, None] - columns.flatten() + 6
+    shift = window // 2 if shifted else 0
+    attended = shifted_window_attention(
+        x.permute(0, 2, 3, 1),
+        layer.project_in.weight.flatten(1),
+        layer.project_out.weight.flatten(1),
+        layer.relative[:, down, right][None],
+        [window, window],
+        heads,
+        [shift, shift],
+        qkv_bias=x.new_zeros(3 * channels),
+        proj_bias=layer.project_out.bias,
+        training=False,
+    )
+    torch.testing.assert_close(layer(x), x + attended.permute(0, 3, 1, 2), rtol=1e-9, atol=1e-9)
+
+
+def test_the_authors_first_weights_are_normal_over_the_fan_out() -> None:
+    torch.manual_seed(0)
+    usual, theirs = (build_meta_encoder("conv", 64, initial_weights=name) for name in ("pytorch", "fan_out"))
+    spread = [float(encoder.body[1].weight.std()) for encoder in (usual, theirs)]
+    assert spread[1] == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.02)
+    assert spread[1] / spread[0] == pytest.approx(math.sqrt(6), rel=0.02)
+    with pytest.raises(ValueError, match="initial_weights: got 'xavier'; give pytorch or fan_out"):
+        build_meta_encoder("conv", 4, initial_weights="xavier")
 
 
 def test_the_layers_bias_is_the_time_embedding_of_a_single_step() -> None:

@@ -21,10 +21,11 @@ from pipeline.core.errors import UserError
 from pipeline.data.batch import Batch, Targets
 from pipeline.distillation.criteria import CRITERIA
 from pipeline.distillation.criterion import Criterion
+from pipeline.distillation.frozen_teacher import FrozenTeacher
 from pipeline.distillation.method import Networks, build_student
 from pipeline.distillation.methods import METHODS
 from pipeline.distillation.settings import DistillStudent, Layers, Theta
-from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss
+from pipeline.distillation.teacher_loss import TeacherLoss
 from pipeline.networks.saved import build_network
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import CrossEntropy

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.packed_batches import PackedBatches
 from pipeline.distillation import stored_teacher
+from pipeline.distillation.frozen_teacher import FrozenTeacher
 from pipeline.distillation.record_file import RecordFile
 from pipeline.distillation.settings import DistillStudent
 from pipeline.distillation.stored_teacher import StoredTeacher
-from pipeline.distillation.teacher_loss import FrozenTeacher
 from pipeline.tasks.classification.training import build_mix
 from pipeline.training.loop import Row
 from pipeline.training.settings import Training

@@ -8,11 +8,11 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from ..backbones.backbone import Backbone
 from ..core.calling import call
-from ..flow import FixedFlow, FlowTransfer, build_flow
+from ..flow import FixedFlow, FlowTransfer, Predicts, build_flow
 from ..integrate import Trajectory
 from ..layers.normalize import Normalize
 from ..meta_encoder import LayerEncoder
-from ..meta_encoders import META_ENCODERS
+from ..meta_encoders import META_ENCODERS, InitialWeights
 from ..students import FixFlow, RefinedStudent, check_maps
 from .building import build_detector
 from .detector import Detector, pyramid_levels
@@ -146,6 +146,8 @@ def build_flow_detector(
     schedule: str,
     meta_encoder: str,
     time_scale: float,
+    predicts: Predicts = "velocity",
+    initial_weights: InitialWeights = "pytorch",
     widths: Sequence[int | None] | None = None,
     **detector: Any,
 ) -> FlowDetector:
@@ -160,9 +162,17 @@ def build_flow_detector(
     """
     network = build_detector(**detector)
     check_maps("the pyramid", network.map_widths, stages, name="level")
-    flow = {"schedule": schedule, "meta_encoder": meta_encoder, "time_scale": time_scale}
     flows = {
-        level: build_flow(channels=network.map_widths[level - 1], width=width, transform=nn.Identity(), **flow)  # type: ignore[arg-type]
+        level: build_flow(
+            channels=network.map_widths[level - 1],
+            width=width,
+            transform=nn.Identity(),
+            schedule=schedule,
+            meta_encoder=meta_encoder,
+            time_scale=time_scale,
+            predicts=predicts,
+            initial_weights=initial_weights,
+        )
         for level, width in zip(stages, widths or [None] * len(stages), strict=True)
     }
     return FlowDetector(network, flows)

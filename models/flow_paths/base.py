@@ -64,6 +64,11 @@ class Schedule:
         known = (sigma * alpha + d_sigma * d_alpha) / norm
         return (sigma / norm) * state + (d_sigma / norm) * velocity - known * source
 
+    def velocity_toward(self, target: Tensor, *, source: Tensor, time: float) -> Tensor:
+        """Return the true velocity alpha' X_S + sigma' X_T at ``time`` where X_T is ``target``, shaped like both."""
+        _, _, d_alpha, d_sigma = self.weights_at(time)
+        return d_alpha * source + d_sigma * target
+
 
 @functools.cache
 def weights_of(schedule: Schedule, time: float) -> Weights:

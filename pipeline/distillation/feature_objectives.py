@@ -12,7 +12,8 @@ from models.flow import at_each_step
 from models.step_sampler import StepSampler
 from models.students import RefinedStudent
 from pipeline.data.batch import Batch
-from pipeline.distillation.teacher_loss import TeacherLoss, with_stages
+from pipeline.distillation.frozen_teacher import with_stages
+from pipeline.distillation.teacher_loss import TeacherLoss
 from pipeline.distillation.transfer import SampledTransferObjective, TransferObjective
 from pipeline.tasks.training import Supervision
 from pipeline.training.objective import Loss

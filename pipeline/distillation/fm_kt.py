@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from models.layers.shape_transform import FeatureTransform
 from models.students import FlowStudent, RefinedStudent
 from pipeline.data.dataset import DataInfo
-from pipeline.distillation.criteria import LOGITS
 from pipeline.distillation.feature_objectives import FeatureFlowMatching
 from pipeline.distillation.logit_objectives import FlowMatching
 from pipeline.distillation.method import (
     Method,
     Networks,
-    TracedFlows,
     flow_spec,
     step_sampler_of,
     teacher_loss_of,
@@ -52,17 +49,3 @@ class FlowMatchingTransfer(Method):
             weight=settings.loss_weight,
             supervision=supervision,
         )
-
-    def traced_flows(self, student: nn.Module, adapter: nn.Module | None) -> TracedFlows | None:
-        """Return the flow at the end, or those at feature maps with the adapter's transforms."""
-        if isinstance(student, FlowStudent):
-            return traced_end(student)
-        assert isinstance(student, RefinedStudent)
-        assert isinstance(adapter, nn.ModuleList)
-        transforms = [transform if isinstance(transform, FeatureTransform) else None for transform in adapter]
-        return TracedFlows(student, transforms, [f"{student.map_name} {number}" for number in student.stages])
-
-
-def traced_end(student: FlowStudent) -> TracedFlows:
-    """Return the flow at the end of ``student``."""
-    return TracedFlows(student, [student.flow.transform], [LOGITS])

@@ -12,12 +12,10 @@ from models.flow import FlowTransfer
 from models.students import FlowStudent
 from pipeline.core.errors import user_error
 from pipeline.data.dataset import DataInfo
-from pipeline.distillation.fm_kt import traced_end
 from pipeline.distillation.logit_objectives import ThetaFlowMatching
 from pipeline.distillation.method import (
     Method,
     Networks,
-    TracedFlows,
     flow_arguments,
     flow_spec,
     step_sampler_of,
@@ -85,11 +83,3 @@ class ThetaTransfer(Method):
             weight_end=theta.flow_weight_end,
             epochs=settings.training.epochs,
         )
-
-    def traced_flows(self, student: nn.Module, adapter: nn.Module | None) -> TracedFlows | None:
-        """Return the flow on the student's features."""
-        if isinstance(student, FlowStudent):
-            return traced_end(student)
-        assert isinstance(student, Classifier)
-        assert isinstance(adapter, FlowTransfer)
-        return traced_end(FlowStudent(student.normalize, student.backbone, adapter))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -17,8 +16,9 @@ from pipeline.core.errors import UserError, user_error
 from pipeline.data.dataset import DataInfo
 from pipeline.distillation.criterion import Criterion
 from pipeline.distillation.flow_width import choose_widths
+from pipeline.distillation.frozen_teacher import FrozenTeacher, with_stages
 from pipeline.distillation.stored_teacher import StoredTeacher
-from pipeline.distillation.teacher_loss import FrozenTeacher, TeacherLoss, with_stages
+from pipeline.distillation.teacher_loss import TeacherLoss
 from pipeline.networks.saved import build_network
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.training import Supervision, TaskTraining
@@ -26,16 +26,6 @@ from pipeline.training.objective import Objective
 
 if TYPE_CHECKING:
     from pipeline.distillation.settings import DistillStudent
-
-
-class TracedFlows(NamedTuple):
-    """The flows of a trained student, whose trajectories can be followed."""
-
-    student: SampledStudent
-    transforms: Sequence[nn.Module | None]
-    """T of each flow, into the teacher's space; None: the flow is not compared with the teacher."""
-    names: Sequence[str]
-    """What each flow moves: the outputs, or the student's stage."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +69,6 @@ class Method(ABC):
     def objective(self, settings: DistillStudent, networks: Networks, supervision: Supervision) -> Objective:
         """Return what trains ``networks``."""
 
-    def traced_flows(self, student: nn.Module, adapter: nn.Module | None) -> TracedFlows | None:  # noqa: ARG002
-        """Return the flows of a trained student and its adapter; None where there are none."""
-        return None
-
 
 def build_student(spec: NetworkSpec, image_size: tuple[int, int]) -> nn.Module:
     """Return the student with random weights.
@@ -121,7 +107,13 @@ def feature_transforms(settings: DistillStudent, info: DataInfo, student: nn.Mod
 def flow_arguments(settings: DistillStudent) -> dict[str, object]:
     """Return the arguments of ``models.flow.build_flow`` that the settings alone decide."""
     flow = settings.flow
-    return {"schedule": flow.schedule, "meta_encoder": flow.meta_encoder, "time_scale": flow.time_scale}
+    return {
+        "schedule": flow.schedule,
+        "meta_encoder": flow.meta_encoder,
+        "time_scale": flow.time_scale,
+        "predicts": flow.predicts,
+        "initial_weights": flow.initial_weights,
+    }
 
 
 def flow_spec(plain: NetworkSpec, settings: DistillStudent, info: DataInfo, task: TaskTraining) -> NetworkSpec:
@@ -173,7 +165,7 @@ def teacher_loss_of(settings: DistillStudent, teacher: nn.Module | None, *, pair
         if settings.stored_views is None
         else StoredTeacher(teacher, settings.stored_views)
     )
-    weights = settings.pair_weights if settings.transfers_features else None
+    weights = settings.weights_of_pairs if settings.transfers_features else None
     taught = None if weights is None else [weights[i] for i in settings.taught]
     return TeacherLoss(frozen, criterion_of(settings), pair_ratio=pair_ratio, weights=taught)
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from models.students import FlowStudent
 from pipeline.data.dataset import DataInfo
-from pipeline.distillation.fm_kt import traced_end
 from pipeline.distillation.logit_objectives import OnlineFlowMatching
-from pipeline.distillation.method import Method, Networks, TracedFlows, criterion_of, flow_spec, step_sampler_of
+from pipeline.distillation.method import Method, Networks, criterion_of, flow_spec, step_sampler_of
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.training import Supervision, TaskTraining
 from pipeline.training.objective import Objective
@@ -36,8 +33,3 @@ class OnlineTransfer(Method):
             weight=settings.loss_weight,
             supervision=supervision,
         )
-
-    def traced_flows(self, student: nn.Module, adapter: nn.Module | None) -> TracedFlows | None:  # noqa: ARG002
-        """Return the flow at the end."""
-        assert isinstance(student, FlowStudent)
-        return traced_end(student)

@@ -5,8 +5,8 @@ from torch import nn
 
 from pipeline.core.errors import UserError, user_error
 from pipeline.data.dataset import DataInfo
+from pipeline.distillation.frozen_teacher import with_stages
 from pipeline.distillation.settings import DistillStudent
-from pipeline.distillation.teacher_loss import with_stages
 from pipeline.tasks.training import TaskTraining
 
 KEY = "distill_student.feature_pairs"
@@ -31,7 +31,7 @@ def with_pairs(settings: DistillStudent, info: DataInfo, task: TaskTraining) -> 
         weights = tuple(float(own != count) for own, _ in pairs)
         if not any(weights):
             raise UserError(f"{KEY}: got the last {name} alone, which has no loss unless pair_weights gives it one")
-    if weights is not None and len(weights) != len(pairs):
+    if not (weights is None or isinstance(weights, str)) and len(weights) != len(pairs):
         raise UserError(f"distill_student.pair_weights: got {len(weights)} for {len(pairs)} {name}s; give one for each")
     return settings.model_copy(update={"feature_pairs": pairs, "pair_weights": weights})
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from models.core.table import Table
-from models.meta_encoders import META_ENCODERS
+from models.meta_encoders import META_ENCODERS, InitialWeights
 from models.schedules import SCHEDULES
 from pipeline.core.settings import (
     BackboneName,
@@ -53,6 +53,7 @@ MAX_WIDTH = 4096
 """Channels of a meta-encoder; that many have 450 million parameters in two 3x3 convolutions already."""
 
 
+Predicts = Literal["velocity", "target"]
 ThetaTarget = Literal["flow", "teacher", "both"]
 
 
@@ -69,6 +70,12 @@ class Flow(Section):
     )
     num_steps_warmup: Annotated[int, Field(ge=0)] = rare(
         0, "of several: at first at most (epoch + this) / this; the authors use 10; 0: off"
+    )
+    predicts: Predicts = rare(
+        "velocity", "what the meta-encoder returns: the velocity, or the estimate of what the teacher says"
+    )
+    initial_weights: InitialWeights = rare(
+        "pytorch", "how the meta-encoder's convolutions start: as PyTorch has it, or fan_out, the authors' choice"
     )
     time_scale: Positive = rare(1.0, "what times are multiplied by before their sinusoids; the authors use 1")
     pair_ratio: Annotated[float, Field(ge=0, le=1)] = rare(
@@ -103,6 +110,7 @@ class Layers(Section):
     num_heads: Count = knob(1, "heads on one backbone, each with such layers, whose mean deploys: an ensemble")
 
 
+PairWeights = Annotated[tuple[Annotated[NonNegative, Strict()], ...], Strict(strict=False)]
 Pair = Annotated[tuple[Annotated[Count, Strict()], Annotated[Count, Strict()]], Strict(strict=False)]
 
 
@@ -128,9 +136,11 @@ class DistillStudent(TrainedNetwork):
         "to transfer features: pairs [student's stage, teacher's stage], counted from 1; of detectors levels of the "
         "pyramid; null: all, one to one",
     )
-    pair_weights: Annotated[tuple[Annotated[NonNegative, Strict()], ...], Strict(strict=False)] | None = rare(
+    pair_weights: PairWeights | Literal["mean", "sum"] | None = rare(
         None,
-        "weight of each pair in the sum of losses; null: their mean, of detectors the sum without the last level",
+        "of the losses of the pairs: mean, sum, or the weight of each in their sum; null: their mean, of detectors the "
+        "sum without the last level",
+        takes="mean, sum, a list of numbers >= 0, or null",
     )
     losses: Losses = rare(Losses(), "settings of each criterion; loss chooses one")
     layers: Layers = rare(Layers(), "the control metric_meta: the meta-encoder as ordinary layers")
@@ -165,7 +175,15 @@ class DistillStudent(TrainedNetwork):
     @property
     def taught(self) -> list[int]:
         """Return the positions of those ``pairs`` that have a loss."""
-        return [i for i in range(len(self.pairs)) if self.pair_weights is None or self.pair_weights[i] > 0]
+        weights = self.weights_of_pairs
+        return [i for i in range(len(self.pairs)) if weights is None or weights[i] > 0]
+
+    @property
+    def weights_of_pairs(self) -> tuple[float, ...] | None:
+        """Return the weight of each of ``pairs`` in the sum of their losses; None: their mean counts."""
+        if isinstance(self.pair_weights, str):
+            return (1.0,) * len(self.pairs) if self.pair_weights == "sum" else None
+        return self.pair_weights
 
     def warnings(self, width: int) -> Iterator[str]:
         """Yield what is allowed, but hardly meant, of answers among ``width``."""
@@ -227,6 +245,15 @@ class DistillStudent(TrainedNetwork):
         return self
 
     @model_validator(mode="after")
+    def _tied_flow_can_rest(self) -> Self:
+        if self.method == "fm_kt_theta" and self.theta.tied and self.flow.predicts != "velocity":
+            raise ValueError(
+                f"theta.tied: got true, but a flow that predicts its {self.flow.predicts} does not start at rest; set "
+                "flow.predicts to velocity"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _several_heads_have_logits(self) -> Self:
         if self.method == "metric_meta" and self.layers.num_heads > 1 and self.transfer != LOGITS:
             raise ValueError(
@@ -257,7 +284,7 @@ class DistillStudent(TrainedNetwork):
 
     @model_validator(mode="after")
     def _each_pair_has_a_weight(self) -> Self:
-        if self.pair_weights is None:
+        if self.pair_weights is None or isinstance(self.pair_weights, str):
             return self
         if not any(self.pair_weights):
             raise ValueError(

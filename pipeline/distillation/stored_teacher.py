@@ -14,8 +14,8 @@ from pipeline.core.files import Json
 from pipeline.data.batch import Batch
 from pipeline.data.dataset import DataInfo
 from pipeline.data.epoch_order import EpochOrder
+from pipeline.distillation.frozen_teacher import FrozenTeacher
 from pipeline.distillation.record_file import RecordFile
-from pipeline.distillation.teacher_loss import FrozenTeacher
 from pipeline.training.checkpoints import checkpoints_root, fingerprint
 from pipeline.training.settings import Training
 

@@ -17,8 +17,8 @@ from models.likelihood import centred, squared_errors
 from models.students import FlowStudent
 from pipeline.data.dataset import Split
 from pipeline.data.packed_batches import ordered_batches
-from pipeline.distillation.method import TracedFlows
-from pipeline.distillation.teacher_loss import FrozenTeacher
+from pipeline.distillation.frozen_teacher import FrozenTeacher
+from pipeline.distillation.traced_flows import TracedFlows
 from pipeline.tasks.classification.targets import class_targets
 
 Row = dict[str, Any]

@@ -12,8 +12,8 @@ from pipeline.core.arrays import Outputs, Truth, concatenate
 from pipeline.data.batch import Batch
 from pipeline.data.dataset import Split
 from pipeline.data.packed_batches import ordered_batches
-from pipeline.distillation.method import TracedFlows
-from pipeline.distillation.teacher_loss import FrozenTeacher
+from pipeline.distillation.frozen_teacher import FrozenTeacher
+from pipeline.distillation.traced_flows import TracedFlows
 from pipeline.tasks.base import Task
 from pipeline.tasks.verification import scores_with_error
 

@@ -15,8 +15,8 @@ from models.likelihood import categorical_figures, centred, gaussian_figures, sq
 from models.students import FlowStudent
 from pipeline.data.dataset import Split
 from pipeline.data.packed_batches import ordered_batches
-from pipeline.distillation.method import TracedFlows
-from pipeline.distillation.teacher_loss import FrozenTeacher
+from pipeline.distillation.frozen_teacher import FrozenTeacher
+from pipeline.distillation.traced_flows import TracedFlows
 
 Row = dict[str, Any]
 COLUMNS = (

@@ -131,8 +131,8 @@ def check_feature_pairs(params: Params) -> None:
     if not student.transfers_features:
         return
     from models.students import check_maps
+    from pipeline.distillation.frozen_teacher import with_stages
     from pipeline.distillation.pairs import require_alike, with_pairs
-    from pipeline.distillation.teacher_loss import with_stages
     from pipeline.preflight.assumed_networks import assumed_data, assumed_network
 
     task, info = assumed_data(params)

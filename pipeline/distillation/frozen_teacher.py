@@ -1,0 +1,106 @@
+"""The frozen teacher: what it says of images, and how it is loaded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from models.core.calling import call
+from pipeline.core.errors import UserError
+from pipeline.core.files import Json
+from pipeline.data.batch import Batch
+from pipeline.networks.saved import NETWORK_KINDS, load_network
+from pipeline.tasks.training import Predicted
+
+
+@runtime_checkable
+class HasStages(Protocol):
+    """A network whose feature maps can be transferred."""
+
+    map_name: str
+    """What returns a feature map: a stage, a level."""
+
+    @property
+    def map_widths(self) -> tuple[int, ...]:
+        """Return the channels of each feature map."""
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """Return the feature maps, (B, C, H, W) each."""
+
+    def from_maps(self, maps: Sequence[Tensor]) -> Predicted:
+        """Return what the network predicts on images with these feature maps."""
+
+
+def with_stages(teacher: nn.Module) -> HasStages:
+    """Return ``teacher``, whose feature maps can be transferred.
+
+    Raises:
+        UserError: it shows none.
+    """
+    if not isinstance(teacher, HasStages):
+        raise UserError(
+            "distill_student.transfer: got features, but the teacher shows none of them; set it to logits, or take "
+            "a teacher of this pipeline's backbones"
+        )
+    return teacher
+
+
+class FrozenTeacher(nn.Module):
+    """A teacher that stays as it is: in eval mode whatever is called on it, without gradients, never updated.
+
+    Args:
+        network: from images (B, 3, H, W) to outputs (B, ...).
+        stages: the stages, counted from 1, whose feature maps are transferred; empty: the outputs are.
+    """
+
+    num_views: int | None = None
+    """After so many epochs it must be shown the same batches again; None: it takes any."""
+
+    def __init__(self, network: nn.Module, stages: Sequence[int] = ()) -> None:
+        super().__init__()
+        network.requires_grad_(requires_grad=False)
+        self.network = network.to(memory_format=torch.channels_last)
+        self.stages = tuple(stages)
+        super().train(mode=False)
+
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002, FBT001, FBT002  (signature of nn.Module)
+        """Stay in eval mode."""
+        return self
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the targets X_T: a feature map (B, C, H, W) for each stage, or the outputs (B, ...) alone."""
+        with torch.inference_mode():
+            maps = with_stages(self.network).feature_maps(images) if self.stages else [call(self.network, images)]
+        chosen = [maps[stage - 1] for stage in self.stages] or maps
+        return [target.clone() for target in chosen]  # what is cloned out here may take part in a student's gradient
+
+    def targets(self, batch: Batch) -> list[Tensor]:
+        """Return the targets X_T of a batch of training."""
+        return self(batch.images)  # type: ignore[no-any-return]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take note that ``epoch``, counted from 0, begins; what it returns does not depend on that."""
+
+
+def load_teacher(folder: Path) -> nn.Module:
+    """Return the teacher in ``folder``.
+
+    Raises:
+        UserError: there is no teacher, or something else.
+    """
+    network, about = load_network(folder)
+    if not NETWORK_KINDS[about["kind"]].teaches:
+        raise UserError(f"{folder}: holds a {about['kind']}, which cannot teach; give the teacher's folder")
+    return network
+
+
+def load_frozen_teacher(folder: Path, about: Json, device: torch.device) -> FrozenTeacher | None:
+    """Return what the student described by ``about`` learnt from, on ``device``; None where it had no teacher.
+
+    Raises:
+        UserError: the teacher is missing, or something else.
+    """
+    stages = about["teacher_stages"]
+    return None if stages is None else FrozenTeacher(load_teacher(folder), stages).to(device)
