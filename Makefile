@@ -57,9 +57,10 @@ summary: $(INSTALLED)  ## print the result of the last run
 	@python -m stages summary
 
 COMPARISON ?= digits
-compare: $(INSTALLED)  ## train methods and seeds against each other: COMPARISON=digits, JOBS=2
+compare: $(INSTALLED)  ## train methods and seeds against each other: COMPARISON=digits, JOBS=auto, MINUTES=60, RESULTS=folder
 	@python -m stages compare benchmarks/comparisons/$(COMPARISON).yaml \
-	  --out artifacts/comparison/$(COMPARISON) --report reports/comparison/$(COMPARISON) --jobs $(or $(JOBS),2)
+	  --out artifacts/comparison/$(COMPARISON) --report reports/comparison/$(COMPARISON) --jobs $(or $(JOBS),auto) \
+	  $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RESULTS),--results $(RESULTS))
 
 test: $(INSTALLED)  ## run all tests
 	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
