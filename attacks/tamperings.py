@@ -26,7 +26,7 @@ class Tampering(NamedTuple):
     """Whether SHA256SUMS is written anew afterwards, as whoever can write one file can do it."""
 
 
-def put_in_place(path: Path, data: bytes) -> None:
+def put_in_place(path: Path, data: bytes | bytearray) -> None:
     """Write ``data`` in the place of ``path``, never through a link: what that leads to belongs to the host."""
     path.unlink(missing_ok=True)
     with path.open("xb") as file:
