@@ -26,6 +26,13 @@ CAMPAIGNS: Mapping[str, Campaign] = {
         seconds=120,
         opened="attacks.weights:opened",
     ),
+    "packages": Campaign(
+        "packages that somebody has changed: 396 tamperings by name, and random ones",
+        cases=8_000,
+        short=60,
+        seconds=300,
+        opened="attacks.packages:opened",
+    ),
     "kills": Campaign(
         "SIGKILL at a random moment in every stage, run by itself or by DVC; then the same command again",
         cases=200,
@@ -50,4 +57,6 @@ CAMPAIGNS: Mapping[str, Campaign] = {
         opened="attacks.power_cuts:opened",
         alone=True,
     ),
+    "http": Campaign("the server over HTTP", cases=1000, short=40, seconds=60, opened="attacks.http_server:opened"),
+    "grpc": Campaign("the server over gRPC", cases=1000, short=40, seconds=60, opened="attacks.grpc_server:opened"),
 }

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from torchvision.models.detection import FCOS, RetinaNet
 
 from models.detection.building import build_detector
 from models.detection.detector import Detector
-from models.detection.tail import PostProcessing, Tail
+from models.detection.tail import Tail
+from models.detections import Detections
 from pipeline.core.signature import TensorSpec
 from pipeline.export.onnx.exporter import export_image_network
 from pipeline.tasks.training import ExportParts
@@ -120,13 +122,13 @@ def deployed(name: str, *, turns: int) -> dict[str, float]:
     with torch.no_grad():
         scores = detector.places.rules.scores(detector(image).tensors).flatten()
     threshold = float(scores.sort(descending=True).values[300])
-    post = PostProcessing(score_threshold=threshold, candidates=300)
+    post = Detections(score_threshold=threshold, candidates=300)
     model = torchvisions(detector, score_thresh=threshold).eval()
     calls: dict[str, Callable[[], object]] = {}
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         body = _Body(detector)
         for label, tail, outputs in (
-            ("all places", Tail(detector.places, post._replace(nms="none")), ["boxes", "scores"]),
+            ("all places", Tail(detector.places, replace(post, nms="none")), ["boxes", "scores"]),
             ("boxes", Tail(detector.places, post), ["num", "boxes", "scores", "classes"]),
         ):
             path = Path(folder, f"{len(calls)}.onnx")

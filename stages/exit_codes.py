@@ -6,10 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import ParamSpec
 
-import click
-
 from pipeline.core.errors import BusyError, GateError, LostProcessError, UserError, system_fault
 from pipeline.core.logging_setup import logged
+from stages.output import say
 
 Arguments = ParamSpec("Arguments")
 
@@ -45,6 +44,6 @@ def errors_end_it() -> Iterator[None]:
 
 
 def _stop(error: Exception | str, *, code: int) -> None:
-    for line in str(error).splitlines():
-        click.echo(f"error: {line}", err=True)
+    for line in str(error).split("\n"):
+        say(f"error: {line}", err=True)
     sys.exit(code)

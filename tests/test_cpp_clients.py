@@ -82,6 +82,14 @@ def compiled(source: Path, *options: str, include: Path = STUBS) -> Path:
     return program
 
 
+def run(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program as its users do, whose environment does not say that ONNX Runtime shall send nothing."""
+    outside = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    command = list(map(str, words))
+    variables = outside | options.pop("more", {})
+    return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, **options)
+
+
 def picture(folder: Path, size: tuple[int, int]) -> Path:
     """Write a PPM file of random pixels, bright enough for detections."""
     pixels = np.random.default_rng(size[0]).integers(90, 200, (size[1], size[0], 3), dtype=np.uint8)
@@ -156,7 +164,8 @@ def test_the_client_of_onnx_runtime_says_what_predict_says(package: Package, tmp
     model = tmp_path / "model"
     head = "".join(f"{name} {array.nbytes}\n" for name, array in outputs.items())
     model.write_bytes(head.encode() + b"\n" + b"".join(array.tobytes() for array in outputs.values()))
-    done = subprocess.run([program, model, path], capture_output=True, text=True, check=True)
+    done = run(program, model, path)
+    assert (done.returncode, done.stderr) == (0, "")
     require_same(done.stdout, predicted(package, path))
     assert (tmp_path / "model.input").read_bytes() == as_input(package, pixels)
 
@@ -199,7 +208,7 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
         ((tensorrt, half, good), "TensorRT refused the type that this package has of image"),
     ]
     for words, expected in cases:
-        done = subprocess.run(list(map(str, words)), cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = run(*words, cwd=tmp_path)
         assert done.returncode == 2, words
         assert expected in done.stderr, words
 
@@ -248,10 +257,10 @@ def test_the_client_runs_over_onnx_runtime_itself(package: Package, library: Pat
     program = compiled(source, f"-L{library}", "-lonnxruntime", f"-Wl,-rpath,{library}", include=include)
     for size in SIZES:
         path = picture(tmp_path, size)
-        words = [program, package.files["fp32"], path]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        done = run(program, package.files["fp32"], path, more={"HOME": str(tmp_path / "home")})
         assert done.returncode == 0, done.stderr
         require_same(done.stdout, predicted(package, path), tolerance=2e-5 if size[1] <= size[0] else 5e-3)
+    assert not (tmp_path / "home").exists(), "nothing is kept, such as what ONNX Runtime would send"
 
 
 def test_the_client_compiles_against_tensorrt_itself(package: Package) -> None:

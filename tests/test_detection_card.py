@@ -1,6 +1,7 @@
 """A package of detections as the stage writes it from the records of others, and its model card."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,12 +16,15 @@ from PIL import Image
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_csv, write_json, write_text
+from pipeline.core.likelihood_line import LIKELIHOOD
 from pipeline.evaluation.summary import summarize
 from pipeline.export.samples import write_samples
 from pipeline.export.tensorrt.plan import EngineSettings
 from pipeline.package.provenance import Commit
 from pipeline.package.reader import Package
 from pipeline.package.settings import PackageSettings
+from pipeline.package.signing import NAMESPACE
+from pipeline.package.sums import SUMS
 from pipeline.package.writer import PICTURES, Records, write_package
 from pipeline.runtimes.engine_file import describe_signature
 from pipeline.tasks.gate import Gate
@@ -46,6 +50,10 @@ PARITY = {"max_abs": 1e-4, "spread": None, "difference": None, "agreement": 1.0,
 TENSORS = {"class_logits": {"max_abs": 1e-5, "spread": 2.0, "difference": 5e-6}}
 TENSORS |= {"box_regression": {"max_abs": 1e-5, "spread": 1.0, "difference": 1.3e-5}}
 POINT = {"num_steps": None, "macs": 1_000_000, **SCORES}
+POINTS = [
+    {"num_steps": num_steps, "precision": precision, "bytes": 1, "latency_ms": 1.5, "on_the_front": front, **SCORES}
+    for num_steps, precision, front in [(None, "fp32", True), (None, "fp16", True), (4, "fp32", False)]
+]
 
 
 def manifest(model: Path) -> dict[str, Any]:
@@ -87,8 +95,7 @@ def run_folder(tmp_path: Path) -> Path:
     write_json(root / "artifacts/environment.json", {"inputs": {"package": {"name": NAME, "data": images}}})
     calibration = {"num_steps": None, "reason": "no flow", "num_images": 80, "curve": [POINT]}
     write_json(root / "artifacts/calibration/calibration.json", calibration)
-    point = {"num_steps": None, "precision": "fp32", "bytes": 1, "latency_ms": 1.5, "on_the_front": True, **SCORES}
-    tradeoff = {"points": [point], "plain": None, "num_images": 200, "network": "0", "protocol": "one thread"}
+    tradeoff = {"points": POINTS, "plain": None, "num_images": 200, "network": "0", "protocol": "one thread"}
     write_json(root / "artifacts/tradeoff/tradeoff.json", tradeoff)
     latency = {"latency_ms": {"1": {"p50": 1.5}}}
     evaluation = {"status": "evaluated", "precision": "fp32", **SCORES, "num_images": 200, "parity": PARITY}
@@ -100,13 +107,14 @@ def run_folder(tmp_path: Path) -> Path:
     write_json(root / "artifacts/student/network.json", network)
     for name in PICTURES:
         write_text(root / "artifacts/report/card" / name, name)
+    write_csv(root / "artifacts/report/card" / LIKELIHOOD, ["flow"], [])
     rows = [{"class": name, "ap": "0.7"} for name in CLASSES.names]
     write_csv(root / "artifacts/report/card/classes.csv", ["class", "ap"], rows)
     return root
 
 
-def pack(root: Path) -> Package:
-    """Write the package of the run in ``root``."""
+def pack(root: Path, **settings: Any) -> Package:
+    """Write the package of the run in ``root``; ``settings`` are of the section package."""
     artifacts, reports = root / "artifacts", root / "reports"
     folder = artifacts / "package"
     folder.mkdir()
@@ -121,8 +129,8 @@ def pack(root: Path) -> Package:
         student=reports / "student.json",
         environment=artifacts / "environment.json",
     )
-    settings = PackageSettings(description="A compact detector.", version="1.2.0", licence="mit")
-    write_package(folder, settings, EngineSettings(), records, Commit("c" * 40, ("params.yaml",)))
+    asked = PackageSettings(**{"description": "A compact detector.", "version": "1.2.0", "licence": "mit", **settings})
+    write_package(folder, asked, EngineSettings(), records, Commit("c" * 40, ("params.yaml",)))
     return Package.open(folder)
 
 
@@ -141,6 +149,31 @@ def test_the_card_says_where_the_package_comes_from(run_folder: Path) -> None:
     assert f"- commit: {'c' * 40}, with changes in params.yaml\n" in card
     assert "- images: photos\\_2025 (source coco): 200 in test\n- newest file of the images: 2025-11-30 (UTC)\n" in card
     assert f"- SHA-256 of test: {'0' * 64}\n" in card
+
+
+def test_the_card_tells_what_was_measured_from_what_is_here(run_folder: Path) -> None:
+    card = (pack(run_folder).folder / "README.md").read_text()
+    rows = [line.split(" | ") for line in card.splitlines() if "| 1.500 |" in line]
+    assert [(*row[:2], *row[-2:]) for row in rows] == [
+        ("| -", "fp32", "yes", "`model.onnx` |"),
+        ("| -", "fp16", "yes", " |"),
+        ("| 4", "fp32", "", " |"),
+    ]
+
+
+@pytest.mark.parametrize("key", [None, "~/.ssh/id_ed25519"])
+def test_the_card_says_whether_the_package_is_signed(key: str | None, run_folder: Path) -> None:
+    card = " ".join((pack(run_folder, signing_key=key).folder / "README.md").read_text().split())
+    assert ("It is not signed" in card) == (key is None)
+    command = f"`ssh-keygen -Y verify -f allowed_signers -I NAME -n {NAMESPACE} -s {SUMS}.sig < {SUMS}`"
+    assert (command in card) == (key is not None)
+
+
+def test_names_of_classes_stand_in_the_card_as_they_are(run_folder: Path) -> None:
+    rows = [{"class": "a|b <c> _d_", "ap": "0.7"}]
+    write_csv(run_folder / "artifacts/report/card/classes.csv", ["class", "ap"], rows)
+    card = (pack(run_folder).folder / "README.md").read_text()
+    assert "\n| a\\|b \\<c\\> \\_d\\_ | 0.7 |\n" in card
 
 
 def test_the_card_says_what_boxes_are_and_how_good(run_folder: Path) -> None:
@@ -168,8 +201,13 @@ def test_the_cards_code_gives_boxes_in_the_pixels_of_the_image(run_folder: Path,
     (code,) = re.findall(r"```python\n(.*?)```", (package.folder / "README.md").read_text(), re.DOTALL)
     path = package.folder / "image.png"
     Image.new("RGB", (300, 100), (255, 255, 255)).save(path)
-    done = subprocess.run([sys.executable, "-c", code], cwd=package.folder, capture_output=True, text=True, check=False)
+    home = run_folder / "home"
+    home.mkdir()
+    outside = {name: value for name, value in os.environ.items() if name not in {"ORT_DISABLE_TELEMETRY", "PYTHONPATH"}}
+    command, variables = [sys.executable, "-c", code], {**outside, "HOME": str(home)}
+    done = subprocess.run(command, cwd=package.folder, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert not list(home.iterdir()), "nothing is kept, such as what ONNX Runtime would send"
     lines = [re.fullmatch(r"(.+?) (\d+) ([\d.]+)" + 4 * r" ([\d.]+)", line) for line in done.stdout.splitlines()]
     found = [(line[1], int(line[2]), float(line[3]), [float(line[i]) for i in range(4, 8)]) for line in lines if line]
     words = ["predict", "--package", str(package.folder), "--json", str(path)]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torchvision.ops import batched_nms
 
+from models.detections import Detections
 from pipeline.core.errors import GateError
 from pipeline.tasks.base import Review, Row
 from pipeline.tasks.detection.evaluation import evaluate
@@ -18,7 +19,6 @@ from pipeline.tasks.detection.image_rows import read_rows
 from pipeline.tasks.detection.instances import detected, ground_truth
 from pipeline.tasks.detection.task import TITLES, Detection
 from pipeline.tasks.detection.tiles import MISSED, POOR, RIGHT, WRONG
-from pipeline.tasks.detections import Detections
 from tests.detection_scenes import Scenes, make_scenes
 
 TASK = Detection()

@@ -16,7 +16,7 @@ from models.detection.building import build_detector
 from models.detection.detector import Detector
 from models.detection.detectors import DETECTORS
 from models.detection.one_stage import HeadOutputs
-from models.detection.tail import PostProcessing
+from models.detections import Detections
 from pipeline.training.network_settings import DetectorSettings
 from tests.extensions.detector import ClassesAlone
 
@@ -97,7 +97,7 @@ def test_a_detector_is_one_file_and_one_entry(monkeypatch: pytest.MonkeyPatch) -
     logits, *others = answers.tensors
     sure = logits.detach().clone()
     sure[:, :, 0] = -0.4  # 0.4013
-    found = HeadOutputs((sure, *others), detector.head, detector.places, answers.rules).detect(PostProcessing())
+    found = HeadOutputs((sure, *others), detector.head, detector.places, answers.rules).detect(Detections())
     assert found[0].min() > 0
     torch.testing.assert_close(found[2].amax(dim=1), torch.full((3,), 0.4013), atol=1e-4, rtol=0)
 
@@ -192,7 +192,7 @@ def test_a_detector_of_two_stages_finds_what_torchvisions_finds() -> None:
     model.roi_heads.score_thresh = 0.0  # type: ignore[union-attr]
     with torch.no_grad():
         expected: Sequence[dict[str, Tensor]] = model(list(images))
-        num, boxes, scores, classes = detector(images).detect(PostProcessing(score_threshold=0.0))
+        num, boxes, scores, classes = detector(images).detect(Detections(score_threshold=0.0))
     for i, image in enumerate(expected):
         count = int(num[i])
         assert count == len(image["boxes"]) > 0
@@ -206,7 +206,7 @@ def test_a_detector_of_two_stages_finds_what_torchvisions_finds() -> None:
 def test_a_detector_of_two_stages_finds_in_mixed_precision_what_numpy_can_hold() -> None:
     detector = make("faster_rcnn").eval()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        found = detector(torch.rand(2, 3, 64, 48)).detect(PostProcessing(score_threshold=0.0))
+        found = detector(torch.rand(2, 3, 64, 48)).detect(Detections(score_threshold=0.0))
     assert [tensor.dtype for tensor in found] == [torch.int32, torch.float32, torch.float32, torch.int32]
 
 

@@ -12,12 +12,14 @@ from click.testing import CliRunner, Result
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import sha256, write_json
+from pipeline.core.signature import Signature, TensorSpec
 from pipeline.package.engine_register import list_engine, listed_engines, register_path, require_register
 from pipeline.package.writer import write_sums
-from pipeline.runtimes.engine_file import sidecar
+from pipeline.runtimes.engine_file import describe_signature, sidecar
 from stages.__main__ import main
 from tests.helpers import ROOT, refused
 
+SIGNATURE = Signature(TensorSpec("image", "float32", (3, 8, 8)), (TensorSpec("logits", "float32", (10,)),))
 FOREIGN = "not built on this host, or changed since; delete it, or build it again (build-engine)"
 
 
@@ -32,7 +34,8 @@ def write_engine(package: Path, data: bytes = b"a plan", place: str = "engines/m
     plan.parent.mkdir(parents=True, exist_ok=True)
     plan.write_bytes(data)
     facts = {"plan": plan.name, "plan_sha256": hashlib.sha256(data).hexdigest(), "onnx": "model.onnx"}
-    write_json(sidecar(plan), {**facts, "onnx_sha256": sha256(package / "model.onnx")})
+    facts |= {"precision": "fp32", "onnx_sha256": sha256(package / "model.onnx")}
+    write_json(sidecar(plan), {**facts, "batch": {"min": 1, "opt": 8, "max": 16}, **describe_signature(SIGNATURE)})
     return plan
 
 
@@ -96,6 +99,7 @@ def test_an_engine_in_the_triton_folder_is_judged_by_the_same_list(package: Path
 PROCESS = """
 import sys
 from pathlib import Path
+from pipeline.core.signature import Signature, TensorSpec
 from pipeline.package.engine_register import list_engine
 for plan in sys.argv[1:]:
     list_engine(Path(plan), package="old")
@@ -117,8 +121,8 @@ def test_a_damaged_list_is_named(content: str, package: Path) -> None:
     write_engine(package)
     register_path().parent.mkdir(parents=True)
     register_path().write_text(content, errors="surrogateescape")
-    said = f"{register_path()}: not the list of engines that build-engine writes; delete it, and build engines again"
-    refused(verify(package), said)
+    said = f"{register_path()}: not the list of engines that build-engine writes ("
+    refused(verify(package), said, "delete it, and build engines again")
     with pytest.raises(UserError, match="not the list of engines"):
         require_register()
 

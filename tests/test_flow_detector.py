@@ -11,7 +11,8 @@ from models.detection.building import build_detector
 from models.detection.detector import Detector
 from models.detection.flow_detector import FlowDetector, RefinedDetector, build_flow_detector, build_layered_detector
 from models.detection.one_stage import HeadOutputs
-from models.detection.tail import PostProcessing, Tail
+from models.detection.tail import Tail
+from models.detections import Detections
 from models.meta_encoders import META_ENCODERS
 from pipeline.networks.complexity import macs_of
 from pipeline.networks.saved import build_network
@@ -101,7 +102,7 @@ def test_a_round_of_suppression_is_one_product_and_saved_kinds_are_built() -> No
     detector = build_network(NetworkSpec("detector", PLAIN))
     assert isinstance(detector, Detector)
     body, image = _Tensors(detector).eval(), torch.zeros(1, 3, 32, 32)
-    tail = Tail(detector.places, PostProcessing(candidates=60, rounds=8))
+    tail = Tail(detector.places, Detections(candidates=60, rounds=8, max_detections=60))
     counted = macs_of(body, image)
     whole = ExportParts(body, detector.places.output_names, tail).whole()
     assert macs_of(whole, image) - counted == 8 * 60**2

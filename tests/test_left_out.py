@@ -166,17 +166,17 @@ def test_the_summary_names_the_fastest_file(fp32: float, int8: float, words: str
 @pytest.mark.parametrize(
     ("name", "damage", "words"),
     [
-        ("calibration/calibration.json", {"num_steps": "four"}, "num_steps is 'four'"),
+        ("calibration/calibration.json", {"num_steps": "four"}, "num_steps: got 'four', expected a whole number"),
         ("calibration/calibration.json", {"curve": []}, "num_steps is None, which curve does not have"),
-        ("onnx/manifest.json", {"files": ["model.onnx"]}, "files is ['model.onnx']"),
-        ("onnx/manifest.json", {"left_out": {"fp16": 3}}, "left_out.fp16 is 3"),
-        ("student.json", {"num_parameters": None}, "num_parameters is None"),
-        ("teacher.json", {"warnings": "none"}, "warnings is 'none'"),
+        ("onnx/manifest.json", {"files": ["model.onnx"]}, "files: got ['model.onnx'], expected an object"),
+        ("onnx/manifest.json", {"left_out": {"fp16": 3}}, "left_out.fp16: got 3, expected a text"),
+        ("student.json", {"num_parameters": None}, "num_parameters: got None"),
+        ("teacher.json", {"warnings": "none"}, "warnings: got 'none', expected a list"),
         ("tradeoff/tradeoff.json", {"points": [{}]}, "has no points.0.num_steps"),
         ("onnx_scores.json", {"accuracy": "high"}, "accuracy is 'high', expected a number"),
         ("onnx_scores.json", {"parity": {}}, "has no parity.max_abs"),
-        ("data/data.json", {"classes": "ab"}, "classes is 'ab'"),
-        ("data/data.json", {"resize": "stretched"}, "resize is 'stretched'"),
+        ("data/data.json", {"classes": "ab"}, "classes: got 'ab'"),
+        ("data/data.json", {"resize": "stretched"}, "resize: got 'stretched', expected 'none' or"),
     ],
 )
 def test_a_damaged_record_is_one_line_with_the_stage_to_run_again(

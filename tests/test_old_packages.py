@@ -99,7 +99,16 @@ def test_it_is_served(package: Package, samples: dict[str, np.ndarray]) -> None:
     ]
 
     async def ask() -> list[Any]:
-        limits = Limits(max_batch=8, max_bytes=10**6, max_picture_bytes=10**6, max_queue=4, timeout=10, workers=1)
+        limits = Limits(
+            max_batch=8,
+            max_bytes=10**6,
+            max_picture_bytes=10**6,
+            max_json_bytes=10**6,
+            max_connections=16,
+            max_queue=4,
+            timeout=10,
+            workers=1,
+        )
         service = Service(models, limits, package_facts(package))
         answers = []
         for request in requests:

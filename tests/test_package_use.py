@@ -356,6 +356,8 @@ def test_a_signature_that_is_not_the_files_is_refused(change: dict[str, Any], sa
     taken.update(change)
     manifest.update(image_size=taken["shape"][2:], input=taken["dtype"])
     (package / "manifest.json").write_text(json.dumps(manifest))
+    described = json.loads((package / "preprocessing.json").read_text()) | {"image_size": taken["shape"][2:]}
+    (package / "preprocessing.json").write_text(json.dumps(described))
     write_sums(package)
     for command, words in (("verify", []), ("predict", ["x.png"])):
         refused(run(command, package, *words), "model.onnx: ", said)
@@ -387,21 +389,21 @@ def test_sums_of_files_elsewhere_are_refused(package: Path) -> None:
     ("change", "said"),
     [
         (lambda manifest: manifest.update(task="dreams"), "unknown task 'dreams'; known: classification"),
-        (lambda manifest: manifest.pop("name"), "KeyError('name')"),
+        (lambda manifest: manifest.pop("name"), "has no name"),
         (lambda manifest: manifest.update(files=[]), "not as a package has it"),
         (lambda manifest: manifest["signature"]["input"].update(dtype="float64"), "unknown types"),
         (lambda manifest: manifest["signature"]["input"].update(shape=["batch", 3]), "an input that is no image"),
-        (lambda manifest: manifest["signature"].pop("outputs"), "KeyError('output')"),
+        (lambda manifest: manifest["signature"].pop("outputs"), "expected an object"),
         (lambda manifest: manifest["signature"].update(outputs=[]), "a network has outputs"),
         (lambda manifest: manifest["signature"].update(outputs=2 * manifest["signature"]["outputs"]), "of its own"),
         (lambda manifest: manifest["signature"]["input"].update(shape=["batch", 3, 8, 8.5]), "whole numbers"),
         (lambda manifest: manifest["signature"]["input"].update(shape=["batch", 3, True, 8]), "whole numbers"),
         (lambda manifest: manifest["signature"]["input"].update(shape=["batch", 3, 8, 10**9]), "whole numbers"),
-        (lambda manifest: manifest["signature"]["input"].update(shape=None), "whole numbers"),
-        (lambda manifest: manifest["signature"]["outputs"][0].update(name=3), "needs a name"),
+        (lambda manifest: manifest["signature"]["input"].update(shape=None), "shape: got None, expected a list"),
+        (lambda manifest: manifest["signature"]["outputs"][0].update(name=3), "name: got 3, expected a text"),
         (lambda manifest: manifest["signature"]["outputs"][0].update(name="scores"), "scores float32 [10]; of class"),
         (lambda manifest: manifest["signature"]["outputs"][0].update(dtype="int32"), "logits int32 [10]; of class"),
-        (lambda manifest: manifest.update(image_size=[-8, 8]), "image_size is [-8, 8], and its signature says [8, 8]"),
+        (lambda manifest: manifest.update(image_size=[-8, 8]), "image_size.0: got -8, expected 1 or more"),
         (lambda manifest: manifest["files"].pop("model.onnx"), "fp32 is always among them"),
         (lambda manifest: manifest.update(files={}), "fp32 is always among them"),
     ],

@@ -9,7 +9,7 @@ from torchvision.models import detection
 
 from models.detection.building import build_detector
 from models.detection.published import COCO_IDS, NUM_OUTPUTS, PUBLISHED, own_names
-from models.detection.tail import PostProcessing
+from models.detections import Detections
 from pipeline.training.network_settings import DetectorSettings
 from pipeline.training.teacher_settings import TrainTeacher
 from tests.toy_detectors import TRAINING
@@ -49,7 +49,7 @@ def test_published_weights_give_the_published_answers(name: str) -> None:
             levels = list(model.backbone(normalised).values())
             for one, other in zip(ours.feature_maps(images), levels, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
-            assert ours(images).detect(PostProcessing(score_threshold=0.0))[1].shape == (1, 100, 4)
+            assert ours(images).detect(Detections(score_threshold=0.0))[1].shape == (1, 100, 4)
             return
         expected = answers(model, normalised)
         for tensor, wanted in zip(ours(images).tensors, expected.values(), strict=True):

@@ -18,7 +18,7 @@ import tritonclient.http
 from google.protobuf import json_format
 from tritonclient.utils import InferenceServerException
 
-from tests.serving_fuzz import Target, grpc_case, http_case, send_garbage, send_grpc, send_http
+from attacks.malformed import Target, grpc_case, http_case, send_garbage, send_grpc, send_http
 from tests.serving_helpers import (
     CLASSES,
     CLIENTS,

@@ -1,6 +1,5 @@
 """The list of boxes that a graph of fixed shapes makes, against torchvision's own post-processing and an exact one."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ from models.detection.building import build_detector
 from models.detection.detector import Detector
 from models.detection.places import Places
 from models.detection.rules import Stub
-from models.detection.tail import NO_CLASS, PostProcessing, Tail
+from models.detection.tail import NO_CLASS, Tail
+from models.detections import Detections
 from pipeline.export.onnx.exporter import export_network
 from pipeline.export.tensorrt.operator_support import MAJORS, check_support
 from pipeline.tasks.detection.task import Detection
-from pipeline.tasks.detections import Detections
 
 SIZE, CLASSES = 96, 4
 ONE_STAGE = ("fcos", "retinanet")
@@ -68,7 +67,7 @@ def scenes(places: Places, count: int, seed: int) -> tuple[Tensor, ...]:
     return (logits, regression, centerness) if places.name == "fcos" else (logits, regression)
 
 
-def torchvisions(places: Places, tensors: tuple[Tensor, ...], post: PostProcessing) -> list[dict[str, Tensor]]:
+def torchvisions(places: Places, tensors: tuple[Tensor, ...], post: Detections) -> list[dict[str, Tensor]]:
     """Return what torchvision's own rules find, each level's candidates unlimited."""
     model = {"fcos": FCOS, "retinanet": RetinaNet}[places.name](
         Stub(32), CLASSES, anchor_generator=places.rules.anchor_generator(), head=nn.Identity(),
@@ -85,7 +84,7 @@ def torchvisions(places: Places, tensors: tuple[Tensor, ...], post: PostProcessi
 @pytest.mark.parametrize("seed", [0, 1])
 def test_lists_are_those_of_torchvision(detector: Detector, seed: int) -> None:
     places = detector.places
-    post = PostProcessing(places.entry.score_threshold, places.entry.iou_threshold, candidates=CANDIDATES)
+    post = Detections(places.entry.score_threshold, iou_threshold=places.entry.iou_threshold, candidates=CANDIDATES)
     tail, rounds = Tail(places, post), 0
     for part in range(SCENES // BATCH):
         tensors = scenes(places, BATCH, 100 * seed + part)
@@ -113,14 +112,12 @@ def require_same(found: tuple[Tensor, ...], expected: list[dict[str, Tensor]]) -
 
 def test_what_is_needed_is_what_suffices(detector: Detector) -> None:
     places, tensors = detector.places, scenes(detector.places, 40, 3)
-    needed = Tail(places, PostProcessing()).needed(*tensors)
+    needed = Tail(places, Detections()).needed(*tensors)
     most, rounds = int(needed.candidates.max()), int(needed.rounds.max())
-    enough = Tail(places, PostProcessing(candidates=most, rounds=rounds, max_detections=min(100, most)))(*tensors)
-    plenty = Tail(places, PostProcessing(candidates=2 * most, rounds=rounds + 5, max_detections=min(100, most)))(
-        *tensors
-    )
+    enough = Tail(places, Detections(candidates=most, rounds=rounds, max_detections=min(100, most)))(*tensors)
+    plenty = Tail(places, Detections(candidates=2 * most, rounds=rounds + 5, max_detections=min(100, most)))(*tensors)
     assert all(torch.equal(one, other) for one, other in zip(enough, plenty, strict=True))
-    short = Tail(places, PostProcessing(candidates=most, rounds=rounds - 1, max_detections=min(100, most)))(*tensors)
+    short = Tail(places, Detections(candidates=most, rounds=rounds - 1, max_detections=min(100, most)))(*tensors)
     assert not all(torch.equal(one, other) for one, other in zip(enough, short, strict=True))
     exact = (places.rules.scores(tensors) > places.entry.score_threshold).sum(dim=(1, 2))
     assert torch.equal(needed.candidates, exact)
@@ -128,23 +125,23 @@ def test_what_is_needed_is_what_suffices(detector: Detector) -> None:
 
 def test_without_suppression_all_places_are_returned(detector: Detector) -> None:
     places, tensors = detector.places, scenes(detector.places, 3, 4)
-    boxes, scores = Tail(places, PostProcessing(nms="none"))(*tensors)
+    boxes, scores = Tail(places, Detections(nms="none"))(*tensors)
     assert boxes.shape == (3, len(places), 4)
     assert torch.equal(scores, places.rules.scores(tensors))
     assert 0 <= float(boxes.min()) <= float(boxes.max()) <= SIZE
     best = int(scores[0].amax(dim=1).argmax())
-    found = Tail(places, PostProcessing())(*tensors)
+    found = Tail(places, Detections())(*tensors)
     assert torch.equal(found[1][0, 0], boxes[0, best])
 
 
 def test_few_places_and_half_precision_are_no_exception(detector: Detector) -> None:
     places, tensors = detector.places, scenes(detector.places, 2, 5)
-    everything = Tail(places, PostProcessing(score_threshold=0.9999, candidates=100, max_detections=7))(*tensors)
+    everything = Tail(places, Detections(score_threshold=0.9999, candidates=100, max_detections=7))(*tensors)
     assert everything[0].tolist() == [[0], [0]]
     assert everything[1].shape == (2, 7, 4)
-    rough = Tail(places, PostProcessing())(*(tensor.half() for tensor in tensors))
+    rough = Tail(places, Detections())(*(tensor.half() for tensor in tensors))
     assert rough[1].dtype == torch.float32
-    exact = Tail(places, PostProcessing())(*(tensor.double() for tensor in tensors))
+    exact = Tail(places, Detections())(*(tensor.double() for tensor in tensors))
     assert exact[1].dtype == torch.float64
 
 
@@ -154,7 +151,7 @@ def test_fewer_places_than_detections_leave_rows_of_padding() -> None:
         width=32, num_convs=1, levels=(3,), extra="pool",
     ).places  # fmt: skip
     tensors = tuple(torch.randn(2, len(places), count) for count in (1, 4, 1))
-    tail, signature = Tail(places, PostProcessing()), Detection().signature
+    tail, signature = Tail(places, Detections()), Detection().signature
     expected = signature(image_size=(32, 32), input_dtype="uint8", class_names=["a"]).outputs
     assert len(places) < Detections().max_detections
     for found in (tail(*tensors), tail.eagerly(*tensors)):
@@ -163,7 +160,7 @@ def test_fewer_places_than_detections_leave_rows_of_padding() -> None:
 
 
 def test_an_image_is_answered_alike_in_any_batch(detector: Detector) -> None:
-    tail, tensors = Tail(detector.places, PostProcessing()), scenes(detector.places, 6, 6)
+    tail, tensors = Tail(detector.places, Detections()), scenes(detector.places, 6, 6)
     whole = tail(*tensors)
     for i in range(6):
         alone = tail(*(tensor[i : i + 1] for tensor in tensors))
@@ -173,7 +170,7 @@ def test_an_image_is_answered_alike_in_any_batch(detector: Detector) -> None:
 @pytest.mark.parametrize("nms", ["graph", "none"])
 def test_the_exported_tail_finds_the_same_and_suits_tensorrt(detector: Detector, nms: str, tmp_path: Path) -> None:
     places = detector.places
-    tail, tensors = Tail(places, PostProcessing(candidates=300, nms=nms)).eval(), scenes(places, 5, 7)
+    tail, tensors = Tail(places, Detections(candidates=300, nms=nms)).eval(), scenes(places, 5, 7)
     names = ["num_detections", "detection_boxes", "detection_scores", "detection_classes"]
     names = names if nms == "graph" else ["boxes", "scores"]
     path = tmp_path / "tail.onnx"
@@ -195,7 +192,3 @@ def test_the_exported_tail_finds_the_same_and_suits_tensorrt(detector: Detector,
     assert all(all(shape) for shape in shapes), "nothing but the batch is open"
     for major in MAJORS:
         assert check_support(model, major).accepted, check_support(model, major).reasons
-
-
-def test_the_settings_of_a_package_and_the_tail_have_the_same_defaults() -> None:
-    assert PostProcessing(**asdict(Detections())) == PostProcessing()

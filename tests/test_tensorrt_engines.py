@@ -19,6 +19,7 @@ from pipeline.core import host as this_host
 from pipeline.core.arrays import Outputs
 from pipeline.core.errors import GateError, UserError
 from pipeline.core.files import write_json
+from pipeline.core.signature import Signature, TensorSpec
 from pipeline.export.calibration import Calibration
 from pipeline.export.folder import MANIFEST, read_gate, read_samples
 from pipeline.export.onnx.fp16 import convert_to_half
@@ -295,7 +296,9 @@ def test_score_and_answers_are_gates_too(export: Path) -> None:
     loosest = replace(LOOSE)
     object.__setattr__(loosest, "min_agreement", 0.0)  # what no gate may be
     assert engines.measure_engine(runtime, turned, placed(loosest), plan)["parity"]["agreement"] == 0.0
-    with pytest.raises(GateError, match=r"model.plan, 21 images: 0.00% get the trained network's answer"):
+    with pytest.raises(
+        GateError, match=r"model.plan, 21 images: 21 of 21 images do not get the trained network's answer"
+    ):
         engines.measure_engine(runtime, turned, placed(replace(LOOSE, min_agreement=0.3)), plan)
     labelled = replace(turned, truth={"labels": turned.outputs["logits"].argmax(axis=1)})
     with pytest.raises(GateError, match=r"model.plan, 21 images: accuracy 0.00% lies 100.00% below"):
@@ -397,9 +400,12 @@ def test_gates_that_are_missing_are_named() -> None:
 def test_a_plan_that_was_not_verified_is_not_loaded(tmp_path: Path) -> None:
     plan = tmp_path / "model.plan"
     plan.write_bytes(b"the plan")
-    with pytest.raises(UserError, match=r"model.plan.json: no such file"):
+    with pytest.raises(UserError, match=r"model.plan.json: cannot be read"):
         open_engine(plan)
-    write_json(tmp_path / "model.plan.json", {"plan_sha256": hashlib.sha256(b"the plan").hexdigest()})
+    facts = {"plan": "model.plan", "onnx": "model.onnx", "onnx_sha256": "0", "precision": "fp32"}
+    facts |= {"plan_sha256": hashlib.sha256(b"the plan").hexdigest(), "batch": {"min": 1, "opt": 1, "max": 1}}
+    image, logits = (TensorSpec(name, "float32", (3, 8, 8)) for name in ("image", "logits"))
+    write_json(tmp_path / "model.plan.json", {**facts, **describe_signature(Signature(image, (logits,)))})
     plan.write_bytes(b"another plan")
     with pytest.raises(UserError, match=r"model.plan: its SHA-256 is .*not the engine that was verified here"):
         open_engine(plan)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ..detections import Detections
 from .rules import AllReduce, Rules
-from .tail import PostProcessing, Tail
+from .tail import Tail
 
 if TYPE_CHECKING:
     from .places import Places
@@ -50,7 +51,7 @@ class HeadOutputs:
         tensors = [tensor.to(dtype) for tensor in self.tensors]
         return self.rules.losses(self.head, tensors, self.places, targets, all_reduce)
 
-    def detect(self, post: PostProcessing) -> tuple[Tensor, ...]:
+    def detect(self, post: Detections) -> tuple[Tensor, ...]:
         """Return what is found; see ``models.detection.tail.Tail``."""
         return Tail(self.places, post).eagerly(*self.tensors)
 

@@ -7,11 +7,13 @@ stays drops. After as many steps as the longest chain of candidates that drop ea
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from ..detections import NO_NMS, Detections
 from .places import Places
 
 if TYPE_CHECKING:
@@ -19,21 +21,6 @@ if TYPE_CHECKING:
 
 NO_CLASS = -1
 """Of a row behind the last detection."""
-
-
-class PostProcessing(NamedTuple):
-    """What is reported of all that a detector answers."""
-
-    score_threshold: float | None = None
-    """Boxes that score no more are dropped; None: the detector's own threshold."""
-    iou_threshold: float | None = None
-    """Of boxes of a class that overlap by more the less sure one is dropped; None: the detector's own."""
-    candidates: int = 500
-    """So many of an image are looked at."""
-    rounds: int = 16
-    max_detections: int = 100
-    nms: str = "graph"
-    """``none``: the boxes and scores of all places are returned as they are."""
 
 
 class Needed(NamedTuple):
@@ -53,19 +40,19 @@ class Tail(nn.Module):
     one boxes and scores are 0, classes -1. With ``none`` it returns boxes (B, P, 4) and scores (B, P, num_classes).
 
     Attributes:
-        post: how, all of it known.
+        post: what is returned, all of it known.
     """
 
     anchors: Tensor
 
-    def __init__(self, places: Places, post: PostProcessing) -> None:
+    def __init__(self, places: Places, post: Detections) -> None:
         super().__init__()
-        entry, post = places.entry, PostProcessing(*post)
+        entry = places.entry
         self.rules = cast("OneStageRules", places.rules)
         self.image_size = places.image_size
         self.score_threshold = entry.score_threshold if post.score_threshold is None else post.score_threshold
         self.iou_threshold = entry.iou_threshold if post.iou_threshold is None else post.iou_threshold
-        self.post = post._replace(score_threshold=self.score_threshold, iou_threshold=self.iou_threshold)
+        self.post = replace(post, score_threshold=self.score_threshold, iou_threshold=self.iou_threshold)
         self.register_buffer("anchors", places.anchors, persistent=False)
 
     def forward(
@@ -74,7 +61,7 @@ class Tail(nn.Module):
         """Return what is found of the head's tensors, (B, P, ...) each; named, since an exported graph names them."""
         tensors = [class_logits, box_regression, *([] if centerness is None else [centerness])]
         wide = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
-        if self.post.nms == "none":
+        if self.post.nms == NO_NMS:
             anchors = self.anchors.to(wide[0].dtype).expand(wide[0].shape[0], -1, -1)
             return self._boxes(wide[1], anchors), self.rules.scores(wide)
         boxes, scores, classes = self._candidates(wide, self.post.candidates)
@@ -83,7 +70,7 @@ class Tail(nn.Module):
     @torch.no_grad()
     def eagerly(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return what ``forward`` returns, as fast as the few boxes above the threshold allow; no graph can be so."""
-        if self.post.nms == "none":
+        if self.post.nms == NO_NMS:
             return self(*tensors)  # type: ignore[no-any-return]
         wide = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
         above = int((self.rules.scores(wide) > self.score_threshold).sum(dim=(1, 2)).amax())
@@ -151,8 +138,7 @@ class Tail(nn.Module):
         found = best > 0
         chosen = boxes.gather(1, index[:, :, None].expand(-1, -1, 4)) * found[:, :, None].to(boxes.dtype)
         classes = torch.where(found, classes.gather(1, index), NO_CLASS).to(torch.int32)
-        most = min(self.post.max_detections, self.post.candidates)
-        rows = (_padded(*pair, most) for pair in ((chosen, 0), (best, 0), (classes, NO_CLASS)))
+        rows = (_padded(*pair, self.post.max_detections) for pair in ((chosen, 0), (best, 0), (classes, NO_CLASS)))
         return found.sum(dim=1, keepdim=True).to(torch.int32), *rows
 
 

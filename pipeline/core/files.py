@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.core.durable import make_folder, sync, sync_tree
 from pipeline.core.errors import BusyError, UserError, written_file
+from pipeline.core.strict_json import parse_json
 
 Json = dict[str, Any]
 
@@ -197,14 +198,11 @@ def read_json(path: Path) -> Json:
         UserError: the file is missing or holds no JSON object.
     """
     try:
-        content = json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; run the stage that writes it (dvc repro)") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); run the stage that writes it again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a JSON {type(content).__name__}, expected an object")
-    return content
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; run the stage that writes it again") from error
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

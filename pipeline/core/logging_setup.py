@@ -6,10 +6,20 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 
+from pipeline.core.printable import printable
+
 logger = logging.getLogger(__name__)
 
 NAMED = 20
 """Warnings that are repeated; of more, their number alone."""
+
+
+class _Printable(logging.Formatter):
+    """Lines in which nothing moves a terminal's cursor."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of ``record``."""
+        return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 class _Warnings(logging.Handler):
@@ -34,7 +44,9 @@ def logged() -> Iterator[None]:
 
     They are said again only where other messages have come in between, among which they would be lost.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     warnings = _Warnings()
     logging.getLogger().addHandler(warnings)
     try:

@@ -1,26 +1,25 @@
 """What stages hand to each other in small JSON files: read with its types, so that a damaged file is named at once.
 
-A record says only what its readers need; whatever else a file holds, such as the scores of its task, goes along.
+A record says only what its readers need; whatever else a file holds, such as the scores of its task, goes along. Some
+of them lie in packages too, whose readers have NumPy and no more: see ``pipeline.core.plain``.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing import Annotated, Any, ClassVar, Literal
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, read_json
+from pipeline.core.plain import Part, at_least, count_from, read_plain, shown
 
-NumSteps = Annotated[int, Field(ge=0)] | None
-Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
-
-
-class Part(BaseModel):
-    """A part of a record: each value of its type exactly, more keys allowed."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
+NumSteps = Annotated[int, at_least(0)] | None
+Size = Annotated[list[Annotated[int, at_least(1)]], count_from(2, 2)]
+"""Height and width."""
+Triple = Annotated[list[float], count_from(3, 3)]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Record(Part):
     """The content of a file that a stage wrote."""
 
@@ -28,13 +27,14 @@ class Record(Part):
     """What to run again where the file is damaged."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class DataRecord(Record):
     """data.json: the prepared images."""
 
     written_by = "prepare_data"
     task: str
-    classes: Annotated[list[str], Field(min_length=1)]
-    image_size: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
+    classes: Annotated[list[str], count_from(1)]
+    image_size: Size
     mean: Triple
     std: Triple
     resize: Literal["none", "central_square", "letterbox"]
@@ -42,13 +42,12 @@ class DataRecord(Record):
     class_counts: dict[str, list[int]]
     category_ids: list[int] | None = None
 
-    @model_validator(mode="after")
-    def _an_id_for_each_class(self) -> Self:
+    def __post_init__(self) -> None:
         if self.category_ids is not None and len(set(self.category_ids)) != len(self.classes):
-            raise ValueError(f"category_ids are {self.category_ids}, one of its own for each class is needed")
-        return self
+            raise ValueError(f"category_ids are {shown(self.category_ids)}, one of its own for each class is needed")
 
 
+@dataclass(frozen=True, kw_only=True)
 class DescribedDataRecord(DataRecord):
     """The same, with where the images come from."""
 
@@ -58,6 +57,7 @@ class DescribedDataRecord(DataRecord):
     files_sha256: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
 class StudentNetworkRecord(Record):
     """network.json of the student: how it is made."""
 
@@ -67,6 +67,7 @@ class StudentNetworkRecord(Record):
     num_parameters: int
 
 
+@dataclass(frozen=True, kw_only=True)
 class CurvePoint(Part):
     """A number of steps, and what it costs; its scores are the task's."""
 
@@ -74,6 +75,7 @@ class CurvePoint(Part):
     macs: int
 
 
+@dataclass(frozen=True, kw_only=True)
 class PlainSizeRecord(Part):
     """The size of the student without its flows."""
 
@@ -81,6 +83,7 @@ class PlainSizeRecord(Part):
     macs: int
 
 
+@dataclass(frozen=True, kw_only=True)
 class CalibrationRecord(Record):
     """calibration.json: the number of steps, and those that it was chosen from."""
 
@@ -91,19 +94,19 @@ class CalibrationRecord(Record):
     num_images: int
     curve: list[CurvePoint]
 
-    @model_validator(mode="after")
-    def _chosen_is_among_them(self) -> Self:
+    def __post_init__(self) -> None:
         if self.num_steps not in [point.num_steps for point in self.curve]:
             raise ValueError(f"num_steps is {self.num_steps}, which curve does not have")
-        return self
 
 
+@dataclass(frozen=True, kw_only=True)
 class CheckRecord(Part):
     """What the static check says of a file."""
 
     accepted: bool
 
 
+@dataclass(frozen=True, kw_only=True)
 class Figures(Part):
     """How far a file is from the trained network; its primary score is the task's."""
 
@@ -115,12 +118,14 @@ class Figures(Part):
     """What was counted."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Verification(Part):
     """What was found of a file on the test split."""
 
     test_split: Figures
 
 
+@dataclass(frozen=True, kw_only=True)
 class FileRecord(Part):
     """An ONNX file."""
 
@@ -130,6 +135,7 @@ class FileRecord(Part):
     tensorrt_static_check: dict[str, CheckRecord]
 
 
+@dataclass(frozen=True, kw_only=True)
 class ManifestRecord(Record):
     """manifest.json: the ONNX files."""
 
@@ -140,9 +146,10 @@ class ManifestRecord(Record):
     num_steps: NumSteps
     opset: int
     task: str = ""
-    left_out: dict[str, str] = {}
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
 class StatusRecord(Record):
     """status.json: the engines, or why there are none."""
 
@@ -152,6 +159,7 @@ class StatusRecord(Record):
     engines: dict[str, str]
 
 
+@dataclass(frozen=True, kw_only=True)
 class PointRecord(Part):
     """A point of the trade-off; its score is the task's."""
 
@@ -162,6 +170,7 @@ class PointRecord(Part):
     on_the_front: bool
 
 
+@dataclass(frozen=True, kw_only=True)
 class MissingRecord(Part):
     """A point that could not be had."""
 
@@ -170,26 +179,29 @@ class MissingRecord(Part):
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
 class PlainRecord(Part):
     """The student without its flows."""
 
     bytes: int
     latency_ms: float
-    latency_by_batch_ms: dict[str, float] = {}
+    latency_by_batch_ms: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
 class TradeoffRecord(Record):
     """tradeoff.json: accuracy against latency."""
 
     written_by = "measure_tradeoff"
     points: list[PointRecord]
-    left_out: list[MissingRecord] = []
+    left_out: list[MissingRecord] = field(default_factory=list)
     plain: PlainRecord | None
     num_images: int
     network: str
     protocol: str
 
 
+@dataclass(frozen=True, kw_only=True)
 class TeacherRecord(Record):
     """reports/teacher.json; without a teacher it has none of the figures."""
 
@@ -197,26 +209,29 @@ class TeacherRecord(Record):
     macs: int | None = 0
     num_parameters: int = 0
     started_from: str | None = None
-    warnings: list[str] = []
+    warnings: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True)
 class StudentRecord(Record):
     """reports/student.json."""
 
     written_by = "distill_student"
     num_parameters: int
     started_from: str | None = None
-    warnings: list[str] = []
+    warnings: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Evaluated(Part):
     """What was found of one precision on the test split; its scores are the task's."""
 
     num_images: int
     parity: Figures
-    latency_ms: dict[str, dict[str, float]] = {}
+    latency_ms: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
 class EvaluationRecord(Record):
     """The report of a runtime, or its part that is the same in every run."""
 
@@ -224,14 +239,14 @@ class EvaluationRecord(Record):
     status: Literal["evaluated", "skipped"]
     reason: str = ""
     precision: str = ""
-    precisions: dict[str, Evaluated] = {}
-    warnings: list[str] = []
+    precisions: dict[str, Evaluated] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
-    @model_validator(mode="after")
-    def _has_figures(self) -> Self:
-        if self.status == "evaluated":
-            Evaluated.model_validate(self.model_dump(), strict=True)
-        return self
+    @classmethod
+    def check(cls, content: Mapping[str, Any]) -> None:
+        """Look for figures where there are some."""
+        if content["status"] == "evaluated":
+            read_plain(Evaluated, content)
 
 
 def same_answers(figures: Json) -> str:
@@ -262,12 +277,14 @@ def started_lines(teacher: Json, student: Json) -> list[str]:
     return [f"{network} started from {weights}" for network, weights in found.items() if weights is not None]
 
 
+@dataclass(frozen=True, kw_only=True)
 class InputsRecord(Part):
     """What the probe found of the user's files."""
 
     teacher: Literal["needed", "not needed"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class ProbedInputs(Record):
     """environment.json, for those who read of the inputs."""
 
@@ -275,6 +292,7 @@ class ProbedInputs(Record):
     inputs: InputsRecord
 
 
+@dataclass(frozen=True, kw_only=True)
 class ImagesRecord(Part):
     """What the probe found of the images, for those who ask where a model comes from."""
 
@@ -283,6 +301,7 @@ class ImagesRecord(Part):
     carried_by: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
 class PackageFactsRecord(Part):
     """What the probe found for the package."""
 
@@ -290,12 +309,14 @@ class PackageFactsRecord(Part):
     data: ImagesRecord
 
 
+@dataclass(frozen=True, kw_only=True)
 class PackageInputs(Part):
     """The part of the inputs that the package is made of."""
 
     package: PackageFactsRecord
 
 
+@dataclass(frozen=True, kw_only=True)
 class ProbedPackage(Record):
     """environment.json, for the package."""
 
@@ -303,6 +324,7 @@ class ProbedPackage(Record):
     inputs: PackageInputs
 
 
+@dataclass(frozen=True, kw_only=True)
 class HostRecord(Part):
     """What a host can build."""
 
@@ -310,6 +332,7 @@ class HostRecord(Part):
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
 class ProbedHost(Record):
     """environment.json, for those who read of this host."""
 
@@ -328,27 +351,11 @@ def read_record(path: Path, record: type[Record], *numbers: str) -> Json:
     """
     content = read_json(path)
     try:
-        record.model_validate(content)
+        read_plain(record, content)
         for name in numbers:
             if isinstance(content.get(name), bool) or not isinstance(content.get(name), int | float):
-                raise ValueError(f"{name} is {content.get(name)!r}, expected a number")  # noqa: TRY004, TRY301  (as of the record)
-    except ValidationError as error:
-        raise UserError(f"{path}: {fault(error)}; {_again(record)}") from error
+                raise ValueError(f"{name} is {shown(content.get(name))}, expected a number")  # noqa: TRY004, TRY301  (as of the record)
     except ValueError as error:
-        raise UserError(f"{path}: {error}; {_again(record)}") from error
+        again = f"damaged, or of another version: run {record.written_by} again (dvc repro)"
+        raise UserError(f"{path}: {error}; {again}") from error
     return content
-
-
-def _again(record: type[Record]) -> str:
-    return f"damaged, or of another version: run {record.written_by} again (dvc repro)"
-
-
-def fault(error: ValidationError) -> str:
-    """Return the first of the faults of ``error``: the key, what it is, and what is expected."""
-    first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
-    if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
-    if first["type"] == "missing":
-        return f"has no {key}"
-    return f"{key} is {first['input']!r}; {first['msg'][:1].lower()}{first['msg'][1:]}"

@@ -1,7 +1,9 @@
 """What a deployed network takes and returns."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from pipeline.core.plain import Part, read_plain, shown
 
 LARGEST = 2**24
 """No size of an input or output, in any network that this is for, comes near."""
@@ -39,15 +41,23 @@ def image_input(image_size: tuple[int, int], dtype: str) -> TensorSpec:
     return TensorSpec("image", dtype, (3, *image_size))
 
 
-def read_tensor_spec(content: Mapping[str, Any]) -> TensorSpec:
+@dataclass(frozen=True, kw_only=True)
+class _Described(Part):
+    """What ``TensorSpec.describe`` writes."""
+
+    name: str
+    dtype: str
+    shape: list[Any]
+
+
+def read_tensor_spec(content: object) -> TensorSpec:
     """Return what ``TensorSpec.describe`` wrote.
 
     Raises:
-        KeyError, TypeError, ValueError: it did not write ``content``.
+        ValueError: it did not write ``content``.
     """
-    name, dtype, shape = content["name"], content["dtype"], content["shape"]
-    sizes = shape[1:] if isinstance(shape, list) else [0]
-    is_named = isinstance(name, str) and name and isinstance(dtype, str)
-    if not is_named or not all(type(size) is int and 0 < size < LARGEST for size in sizes):
-        raise ValueError(f"an input or output needs a name, a type and a shape of whole numbers, got {content!r}")
-    return TensorSpec(name, dtype, tuple(sizes))
+    given = read_plain(_Described, content)
+    sizes = given.shape[1:] or [0]
+    if not given.name or not all(type(size) is int and 0 < size < LARGEST for size in sizes):
+        raise ValueError(f"an input or output needs a name, a type and a shape of whole numbers, got {shown(content)}")
+    return TensorSpec(given.name, given.dtype, tuple(sizes))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.core.table import Entry, Table
-from pipeline.core.files import read_json
 from pipeline.core.records import ManifestRecord, StatusRecord, read_record
 from pipeline.export.folder import MANIFEST, fp32_first
 
@@ -98,7 +97,7 @@ def _tensorrt() -> Open:
             return str(status["reason"])
 
         def opener(sidecar: str) -> Callable[[], Runtime]:
-            return lambda: open_engine(folder / read_json(folder / sidecar)["plan"])
+            return lambda: open_engine(folder / sidecar.removesuffix(".json"))
 
         return fp32_first({precision: opener(sidecar) for precision, sidecar in status["engines"].items()})
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, user_error
 from pipeline.core.files import Json
 from pipeline.core.plain import read_plain
 from pipeline.core.tensor_file import read_tensors
@@ -33,7 +33,9 @@ def read_samples(folder: Path, manifest: Json) -> Reference:
         task = exported_task(manifest)
         truth = {name: tensors.pop(name) for name in task.truth_names} if task.scored_on_samples else {}
         return Reference(task, tensors.pop("images"), truth, tensors)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except UserError:
+        raise
+    except (KeyError, ValueError) as error:
         raise UserError(f"{path}: missing or damaged ({error}); fetch the package again") from error
 
 
@@ -46,24 +48,24 @@ def read_gate(manifest: Json, precision: str, *, gpu_kernels: bool) -> Gate:
     Raises:
         UserError: ``manifest`` does not say it.
     """
-    try:
-        gate = read_plain(Gate, _as_today(manifest["gates"][precision], precision))
-    except ValueError as error:
-        raise UserError(f"{MANIFEST}: gates of {precision}: {error}; export or fetch it again") from error
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{MANIFEST}: has no gates of {precision} ({error!r}); export or fetch it again") from error
+    given = manifest["gates"].get(precision)
+    if given is None:
+        raise UserError(f"{MANIFEST}: has no gates of {precision}; export or fetch it again")
+    with user_error(f"{MANIFEST}: gates of {precision}", advice="export or fetch it again"):
+        gate = read_plain(Gate, _as_today(given, precision))
     return gate.for_gpu_kernels() if gpu_kernels and precision == FP32 else gate
 
 
 def _as_today(gate: Json, precision: str) -> Json:
-    """Return a gate by the names of today; raises KeyError, TypeError or ValueError where it is none.
+    """Return a gate by the names of today; raises ValueError where it is none.
 
     The gates of earlier versions bound differences by absolute values; today's bound of the precision stands for them.
     """
     if "max_abs_diff" not in gate:
         return gate
     bound = None if gate["max_abs_diff"] is None else PRECISIONS[precision].gate.max_difference
-    return {"max_difference": bound, "min_agreement": gate["min_top1_agreement"], "max_drop": gate["max_drop"]}
+    renamed = {"min_agreement": gate.get("min_top1_agreement"), "max_drop": gate.get("max_drop")}
+    return {"max_difference": bound, **renamed}
 
 
 def fp32_first(by_precision: Mapping[str, Value]) -> dict[str, Value]:

@@ -1,12 +1,11 @@
 """What a package says of itself: its name, version and licence, where it comes from, and which files it has."""
 
-from pipeline.core.files import Json, sha256
+from pipeline.core.files import Json
+from pipeline.core.plain_file import sum_of_plain_file
 from pipeline.core.printable import printable
 from pipeline.core.text_table import counted
-from pipeline.export.folder import MANIFEST
-from pipeline.package.description import read_texts, understood
 from pipeline.package.reader import Package
-from pipeline.package.sums import SUMS
+from pipeline.package.sums import LARGEST_LIST, SUMS
 
 Rows = list[tuple[str, str]]
 
@@ -20,30 +19,24 @@ BEFORE = {"name": None, "version": None, "licence": None, "commit": None, "chang
 
 
 def about_package(package: Package) -> Json:
-    """Return all that ``package`` says of itself, as JSON has it; None stands for what it does not state.
-
-    Raises:
-        UserError: its manifest makes no sense.
-    """
+    """Return all that ``package`` says of itself, as JSON has it; None stands for what it does not state."""
     manifest = package.manifest
-    with understood(package.folder / MANIFEST):
-        stated = {**BEFORE, "name": package.name, **manifest.get("about", {})}
-        origin_rows(stated)
-        files = {
-            precision: {"file": path.name, "bytes": int(manifest["files"][path.name]["bytes"])}
-            for precision, path in package.files.items()
-        }
-        return stated | {
-            "task": package.task.name,
-            "num_classes": len(package.class_names),
-            "input": package.signature.input.describe(),
-            "outputs": [output.describe() for output in package.signature.outputs],
-            "num_steps": manifest["num_steps"],
-            "files": files,
-            "left_out": dict(package.left_out),
-            "warnings": package.warnings,
-            "sha256sums_sha256": sha256(package.folder / SUMS),
-        }
+    stated = {**BEFORE, "name": package.name, **manifest.get("about", {})}
+    files = {
+        precision: {"file": path.name, "bytes": manifest["files"][path.name]["bytes"]}
+        for precision, path in package.files.items()
+    }
+    return stated | {
+        "task": package.task.name,
+        "num_classes": len(package.class_names),
+        "input": package.signature.input.describe(),
+        "outputs": [output.describe() for output in package.signature.outputs],
+        "num_steps": manifest["num_steps"],
+        "files": files,
+        "left_out": dict(package.left_out),
+        "warnings": package.warnings,
+        "sha256sums_sha256": sum_of_plain_file(package.folder / SUMS, most=LARGEST_LIST),
+    }
 
 
 def about_rows(about: Json) -> Rows:
@@ -66,22 +59,18 @@ def about_rows(about: Json) -> Rows:
 
 
 def origin_rows(stated: Json) -> Rows:
-    """Return version, licence, commit and images of what a manifest states under ``about``.
-
-    Raises:
-        KeyError, TypeError, ValueError: it makes no sense.
-    """
+    """Return version, licence, commit and images of what a manifest states under ``about``."""
     rows = [(name, _text(stated[name])) for name in ("version", "licence")]
     commit = _text(stated["commit"])
     if stated["changed_files"] is not None:
-        changed = read_texts(stated["changed_files"])
+        changed = stated["changed_files"]
         more = f" and {len(changed) - NAMED:,} more" if len(changed) > NAMED else ""
         commit += f", with changes in {', '.join(changed[:NAMED])}{more}" if changed else ", without changes"
     rows.append(("commit", commit))
     data = stated["data"]
     if data is None:
         return [*rows, ("images", NOT_STATED)]
-    numbers = counted({f"in {name}": int(count) for name, count in data["num_images"].items()})
+    numbers = counted({f"in {name}": count for name, count in data["num_images"].items()})
     rows.append(("images", f"{_text(data['name'])} (source {_text(data['source'])}): {numbers}"))
     if data["newest_file"] is not None:
         rows.append(("newest file of the images", f"{_text(data['newest_file'])} (UTC)"))
@@ -93,10 +82,5 @@ def origin_rows(stated: Json) -> Rows:
     return rows
 
 
-def _text(value: object) -> str:
-    """Return a text of the manifest; raises TypeError where ``value`` is none."""
-    if value is None:
-        return NOT_STATED
-    if not isinstance(value, str):
-        raise TypeError(f"a text is needed, got {value!r}")
-    return value
+def _text(value: str | None) -> str:
+    return NOT_STATED if value is None else value

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import UserError
-from pipeline.core.files import Json, read_json
-from pipeline.core.plain import read_plain
+from pipeline.core.errors import UserError, user_error
+from pipeline.core.files import Json
 from pipeline.export.tensorrt.engines import build_engine
-from pipeline.export.tensorrt.plan import EnginePlan, EngineSettings
+from pipeline.export.tensorrt.plan import EnginePlan
 from pipeline.package.engine_register import list_engine, require_register
-from pipeline.package.reader import ENGINE_SETTINGS, Package
+from pipeline.package.reader import Package
+from pipeline.package.schema import ENGINE_SETTINGS, read_described, read_settings
 from pipeline.package.verify import ENGINES
 from pipeline.tasks.base import Task
 
@@ -54,22 +54,12 @@ def plan_engine(package: Package, precision: str, overrides: Mapping[str, Any]) 
     Raises:
         UserError: the package has no file of ``precision``, it or the settings are damaged, or a setting is wrong.
     """
-    onnx, settings = package.verified([package.file(precision).name, ENGINE_SETTINGS])
-    return EnginePlan(onnx, precision, package.signature, _read_settings(settings, overrides))
-
-
-def _read_settings(path: Path, overrides: Mapping[str, Any]) -> EngineSettings:
-    """Return the settings in the JSON file ``path`` with ``overrides``.
-
-    Raises:
-        UserError: a setting is unknown or not allowed.
-    """
-    content = read_json(path)
-    content.pop("precisions", None)  # of packages of version 0.1, which say there what their stage built
-    try:
-        return read_plain(EngineSettings, content | dict(overrides))
-    except ValueError as error:
-        raise UserError(f"{path} with the options given: {error}") from error
+    (onnx,) = package.verified([package.file(precision).name])
+    path = package.folder / ENGINE_SETTINGS
+    content = read_described(package.folder, ENGINE_SETTINGS, package.sums)
+    with user_error(f"{path} with the options given"):
+        settings = read_settings(content, overrides)
+    return EnginePlan(onnx, precision, package.signature, settings)
 
 
 def engine_table(about: Json, task: Task) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.package.description import CLASS_NAMES_FILE
 from pipeline.package.reader import Package
+from pipeline.package.schema import CLASS_NAMES_FILE
 
 
 def what_outputs_mean(package: Package) -> str:

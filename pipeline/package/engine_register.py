@@ -4,19 +4,40 @@ An engine can carry code that runs on the host, and a package may come with engi
 are from. So what a package says counts for nothing: an engine is trusted where this list has its sum.
 """
 
-import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from pipeline.core.errors import UserError, readable_file
+from pipeline.core.errors import UserError
 from pipeline.core.files import Json, exclusive, sha256, write_json
-from pipeline.runtimes.engine_file import sidecar
+from pipeline.core.plain import Part, read_plain
+from pipeline.core.plain_file import read_plain_file, sum_of_plain_file
+from pipeline.core.printable import printable
+from pipeline.core.strict_json import parse_json
+from pipeline.runtimes.engine_file import LARGEST as LARGEST_SIDECAR
+from pipeline.runtimes.engine_file import LARGEST_PLAN, read_sidecar, sidecar
 
-KEY = "engines"
-NEEDED = {"onnx", "onnx_sha256", "sidecar_sha256"}
+LARGEST = 2**26
+"""Bytes of the list."""
 AGAIN = "delete it, or build it again (build-engine)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Part):
+    """What the list says of an engine."""
+
+    onnx: str
+    onnx_sha256: str
+    sidecar_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Register(Part):
+    """The list: an entry for each engine, by its SHA-256."""
+
+    engines: dict[str, Entry]
 
 
 def register_path() -> Path:
@@ -40,17 +61,17 @@ def listed_engines() -> dict[str, Json]:
         UserError: the list cannot be read, or is damaged.
     """
     path = register_path()
+    if not path.exists() and not path.is_symlink():
+        return {}
+    data = read_plain_file(path, most=LARGEST, links=True)
     try:
-        with readable_file(path):
-            content = json.loads(path.read_bytes() if path.exists() else '{"engines": {}}')
-        engines: dict[str, Json] = content[KEY]
-        is_whole = all(set(entry) >= NEEDED for entry in engines.values())
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError):
-        is_whole = False
-    if not is_whole:
-        raise UserError(f"{path}: not the list of engines that build-engine writes; delete it, and build engines again")
+        content = parse_json(data)
+        read_plain(Register, content)
+    except ValueError as error:
+        raise UserError(
+            f"{path}: not the list of engines that build-engine writes ({error}); delete it, and build engines again"
+        ) from error
+    engines: dict[str, Json] = content["engines"]
     return engines
 
 
@@ -77,7 +98,7 @@ def list_engine(plan: Path, *, package: str) -> None:
     Args:
         package: the name of the package that it was built from.
     """
-    about = json.loads(sidecar(plan).read_bytes())
+    about = read_sidecar(plan)
     entry = {
         "package": package,
         "plan": str(plan.resolve()),
@@ -89,7 +110,7 @@ def list_engine(plan: Path, *, package: str) -> None:
     path = register_path()
     _make_folder(path)
     with exclusive(path, wait=True):
-        write_json(path, {KEY: {**listed_engines(), about["plan_sha256"]: entry}})
+        write_json(path, {"engines": {**listed_engines(), about["plan_sha256"]: entry}})
 
 
 def _make_folder(path: Path) -> None:
@@ -97,26 +118,25 @@ def _make_folder(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def engine_fault(plan: Path, sums: Mapping[str, str], listed: Mapping[str, Json]) -> str | None:
+def engine_fault(plan: Path, sums: Mapping[str, str], listed: Mapping[str, Json], *, needs_sidecar: bool) -> str | None:
     """Return a line on what speaks against the engine in the file ``plan`` of a package; None: it was built here.
 
     Args:
         sums: those of the package's own files.
         listed: what ``listed_engines`` returns.
+        needs_sidecar: its sidecar must lie beside it as it was.
     """
-    entry = listed.get(sha256(plan))
-    if entry is None:
-        return f"{plan}: not built on this host, or changed since; {AGAIN}"
-    if sums.get(entry["onnx"]) != entry["onnx_sha256"]:
-        return f"{plan}: built from another {entry['onnx']} than this package's; {AGAIN}"
-    return None
-
-
-def sidecar_fault(plan: Path, listed: Mapping[str, Json]) -> str | None:
-    """Return a line on what speaks against the sidecar of ``plan``, which is in the list; None: it is as it was."""
-    path = sidecar(plan)
-    if not path.is_file():
-        return f"{path}: missing; build the engine again (build-engine)"
-    if sha256(path) != listed[sha256(plan)]["sidecar_sha256"]:
-        return f"{path}: changed since build-engine wrote it; build the engine again (build-engine)"
+    shown, beside = printable(plan), sidecar(plan)
+    try:
+        entry = listed.get(sum_of_plain_file(plan, most=LARGEST_PLAN))
+        if entry is None:
+            return f"{shown}: not built on this host, or changed since; {AGAIN}"
+        if sums.get(entry["onnx"]) != entry["onnx_sha256"]:
+            return f"{shown}: built from another {printable(entry['onnx'])} than this package's; {AGAIN}"
+        if needs_sidecar and not beside.is_file():
+            return f"{printable(beside)}: missing; build the engine again (build-engine)"
+        if needs_sidecar and sum_of_plain_file(beside, most=LARGEST_SIDECAR) != entry["sidecar_sha256"]:
+            return f"{printable(beside)}: changed since build-engine wrote it; build the engine again (build-engine)"
+    except UserError as error:
+        return str(error)
     return None

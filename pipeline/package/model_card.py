@@ -55,6 +55,9 @@ Keep pictures, results and Python environments out of this folder: `verify` refu
 
 ```python
 import json
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it is loaded: from 1.31 on it sends events to its maker
 
 import numpy as np
 import onnxruntime
@@ -72,8 +75,10 @@ $usage
 ```
 
 Normalisation is inside the graph.$outputs
-`sha256sum -c SHA256SUMS` tells whether the package is whole. `samples.safetensors` holds test images with the outputs
-that the trained network gives them. `triton` has configurations for NVIDIA Triton, from which
+`sha256sum -c SHA256SUMS` tells whether the package is whole. $signed
+
+`samples.safetensors` holds test images with the outputs that the trained network gives them.
+`triton` has configurations for NVIDIA Triton, from which
 `python fmkt.pyz triton-repository --out ../models` puts a model repository together.
 
 ## Ask a server
@@ -103,13 +108,13 @@ $classes
 
 ## Accuracy and latency
 
-Each number of steps in each precision: $primary on the test images, and the median latency of a call. Points marked are
-those that no other beats in both.
+Each number of steps in each precision: $primary on the test images, and the median latency of a call. Those of
+the Pareto front are beaten in both by no other. The last column has the file of a point that is in this package.
 
 ![$primary against latency](tradeoff.svg)
 
-| steps | precision | $primary | bytes | latency, ms | |
-|---|---|---:|---:|---:|---|
+| steps | precision | $primary | bytes | latency, ms | Pareto front | file |
+|---|---|---:|---:|---:|---|---|
 $points
 
 Protocol: $protocol. Latency differs from host to host.
@@ -130,6 +135,11 @@ Method: Shao, Shen, Gong, Chen, Dai, "Precise Knowledge Transfer via Flow Matchi
 """
 
 
+SIGNED = """\
+Its sums are signed; before you run anything of it,
+`ssh-keygen -Y verify -f allowed_signers -I NAME -n fmkt-package -s SHA256SUMS.sig < SHA256SUMS` tells whether by a
+signer whom you trust: `allowed_signers` is your own file, with a line for each name and its public key."""
+NOT_SIGNED = "It is not signed: sums that agree do not tell who made it."
 LISTED_CLASSES = 20
 """Classes that the card lists."""
 
@@ -150,6 +160,7 @@ class Facts(NamedTuple):
     """Figures of each class on the test split, the worst class first."""
     likelihood: Sequence[Row]
     """What theorem 3.1 says of the steps that deploy; empty where nothing that deploys is compared with a teacher."""
+    is_signed: bool
 
 
 def model_card(package: Package, facts: Facts) -> str:
@@ -187,8 +198,9 @@ def model_card(package: Package, facts: Facts) -> str:
         pixels=PIXELS[package.input_dtype],
         usage=task.card_usage(),
         outputs=what_outputs_mean(package),
+        signed=SIGNED if facts.is_signed else NOT_SIGNED,
         clients=client_rows(task),
-        points="\n".join(_point_row(point, task) for point in facts.tradeoff["points"]),
+        points="\n".join(_point_row(point, package) for point in facts.tradeoff["points"]),
         protocol=facts.tradeoff["protocol"],
         steps=_steps_table(calibration["curve"], task),
         version=manifest["about"]["version"],
@@ -246,16 +258,22 @@ def _classes_title(classes: Sequence[Row], num_images: int) -> str:
 def _class_table(classes: Sequence[Row]) -> str:
     columns = list(classes[0])
     rows = [columns, ["---", *["---:"] * (len(columns) - 1)]]
-    rows += [[row[column].replace("|", r"\|") for column in columns] for row in classes]
+    rows += [[_plain(row[column]) for column in columns] for row in classes]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _point_row(point: Json, task: Task) -> str:
-    mark = "marked" if point["on_the_front"] else ""
-    return (
-        f"| {_steps(point)} | {point['precision']} | {point[task.primary]:.2%} | {point['bytes']:,} | "
-        f"{point['latency_ms']:.3f} | {mark} |"
-    )
+def _point_row(point: Json, package: Package) -> str:
+    file = package.files.get(point["precision"]) if point["num_steps"] == package.manifest["num_steps"] else None
+    cells = [
+        _steps(point),
+        point["precision"],
+        f"{point[package.task.primary]:.2%}",
+        f"{point['bytes']:,}",
+        f"{point['latency_ms']:.3f}",
+        "yes" if point["on_the_front"] else "",
+        "" if file is None else f"`{file.name}`",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def _steps(point: Json) -> str:
@@ -280,4 +298,4 @@ def _versions(metadata: Mapping[str, str]) -> list[str]:
 
 def _plain(text: str) -> str:
     """Return ``text``, in which the user's folders and files may be named, so that Markdown shows it as it is."""
-    return re.sub(r"([\\`*_<>\[\]])", r"\\\1", printable(text))
+    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", printable(text))

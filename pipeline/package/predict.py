@@ -7,25 +7,10 @@ import numpy as np
 from pipeline.core.errors import UserError
 from pipeline.package.pictures import ImageFile, Picture, read_picture
 from pipeline.package.reader import Package
-from pipeline.package.verify import require_signature
 from pipeline.runtimes.base import Runtime, predict
-from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Prediction, Task
 
 BATCH = 32
-
-
-def open_runtime(package: Package, precision: str, *, provider: str, num_threads: int) -> OnnxRuntime:
-    """Return a session over the file of ``precision``, which must be as its sum says.
-
-    Raises:
-        UserError: the package has no such file, it is damaged or another than the package says, or the provider is not
-            available here.
-    """
-    (path,) = package.verified([package.file(precision).name])
-    runtime = OnnxRuntime(path, provider=provider, num_threads=num_threads)
-    require_signature(package.signature, runtime, path)
-    return runtime
 
 
 def predict_files(

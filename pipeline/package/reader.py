@@ -3,30 +3,33 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from pipeline.core.arrays import is_finite
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json
+from pipeline.core.plain import read_plain, shown
 from pipeline.core.signature import Signature
 from pipeline.export.folder import MANIFEST, SAMPLES, fp32_first, read_gate, read_samples
 from pipeline.export.precisions import FP32
-from pipeline.package.description import (
+from pipeline.package.schema import (
     CLASS_NAMES_FILE,
     PREPROCESSING_FILE,
-    read_classes,
-    read_description,
-    read_texts,
-    understood,
+    SCHEMA,
+    ClassTable,
+    PackageManifest,
+    as_described,
+    read_described,
 )
-from pipeline.package.sums import AGAIN, damaged_files, read_sums, say_again
+from pipeline.package.sums import AGAIN, damaged_files, place_of, read_sums, say_again
 from pipeline.runtimes.engine_file import read_signature
 from pipeline.tasks.base import Classes, Task
 from pipeline.tasks.gate import PlacedGate
 from pipeline.tasks.table import exported_task
 from pipeline.tasks.verification import Reference
 
-ENGINE_SETTINGS = "engine.json"
-"""The settings with which ``build-engine`` builds, unless it is told otherwise."""
+NEEDED = (MANIFEST, CLASS_NAMES_FILE)
+"""JSON files that every package has; the others are read where it has them."""
 DTYPES = {"float32", "uint8", "int32"}
 """The types of inputs and outputs that every runtime and the server know."""
 REMEDY = "this is not what was trained: take another precision or provider, or fetch the package again"
@@ -48,23 +51,22 @@ class Package:
     """From each file's name, relative to the folder, to its SHA-256."""
 
     @classmethod
-    def open(cls, folder: Path) -> "Package":
+    def open(cls, folder: Path, sums: Mapping[str, str] | None = None) -> "Package":
         """Return the package in ``folder``; the files that describe it are read, and must be as their sums say.
+
+        Args:
+            sums: what its list says, where that has been read; None: it is read.
 
         Raises:
             UserError: ``folder`` is no package, or its description is damaged; then a line names each damaged file.
         """
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; give that of a package (dvc repro writes artifacts/package)")
-        if not (folder / MANIFEST).is_file():
-            raise UserError(f"{folder / MANIFEST}: no such file, so {folder} is no package; {AGAIN}")
-        sums = read_sums(folder)
-        manifest, classes = (read_description(folder, name, sums) for name in (MANIFEST, CLASS_NAMES_FILE))
-        with understood(folder / CLASS_NAMES_FILE):
-            found = read_classes(classes)
-        with understood(folder / MANIFEST):
-            package = _described(folder, manifest, found, sums)
-        _require_preprocessing(package)
+        require_package(folder)
+        sums = read_sums(folder) if sums is None else sums
+        described = {name: read_described(folder, name, sums) for name in SCHEMA if name in {*NEEDED, *sums}}
+        classes = read_plain(ClassTable, described[CLASS_NAMES_FILE]).classes()
+        with as_described(folder / MANIFEST):
+            package = _described(folder, described[MANIFEST], classes, sums)
+        _require_preprocessing(package, described.get(PREPROCESSING_FILE, {}))
         return package
 
     @property
@@ -92,12 +94,15 @@ class Package:
         """
         (path,) = self.verified([SAMPLES])
         samples = read_samples(self.folder, self.manifest)
-        found = {"images": samples.pixels.shape, **{name: array.shape for name, array in samples.outputs.items()}}
+        arrays = {"images": samples.pixels, **samples.outputs}
+        found = {name: (str(array.dtype), *array.shape) for name, array in arrays.items()}
         signature, count = self.signature, len(samples)
-        expected = {"images": (count, *signature.input.shape)}
-        expected |= {output.name: (count, *output.shape) for output in signature.outputs}
-        if not count or found != expected or samples.pixels.dtype != "uint8":
-            raise UserError(f"{path}: holds {found}, expected at least one image, and {expected}; {AGAIN}")
+        expected = {"images": ("uint8", count, *signature.input.shape)}
+        expected |= {output.name: (output.dtype, count, *output.shape) for output in signature.outputs}
+        if not count or found != expected:
+            raise UserError(f"{path}: holds {shown(found)}, expected at least one image, and {expected}; {AGAIN}")
+        if not all(map(is_finite, arrays.values())):
+            raise UserError(f"{path}: its numbers are not all finite; {AGAIN}")
         try:
             self.task.require_answers(samples.outputs, self.class_names)
             if samples.truth:
@@ -105,11 +110,6 @@ class Package:
         except ValueError as error:
             raise UserError(f"{path}: {error}; {AGAIN}") from error
         return samples
-
-    @property
-    def has_samples(self) -> bool:
-        """Whether the package says that it has samples."""
-        return SAMPLES in self.sums
 
     @property
     def warnings(self) -> list[str]:
@@ -162,33 +162,39 @@ class Package:
         return PlacedGate(gate, f"{MANIFEST}: gates.{precision}", REMEDY)
 
 
-def _require_preprocessing(package: Package) -> None:
+def require_package(folder: Path) -> None:
+    """Raise UserError where ``folder`` holds no package."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give that of a package (dvc repro writes artifacts/package)")
+    if place_of(folder, MANIFEST) is None:
+        raise UserError(f"{folder / MANIFEST}: no such file, so {folder} is no package; {AGAIN}")
+
+
+def _require_preprocessing(package: Package, content: Json) -> None:
     """Raise UserError where preprocessing.json says of images what this version does not do for their task."""
     needed = package.task.preprocessing()
-    if not needed:
+    if not needed and not content:
         return
     path = package.folder / PREPROCESSING_FILE
-    content = read_description(package.folder, PREPROCESSING_FILE, package.sums)
     for key, value in {**needed, "image_size": list(package.image_size)}.items():
         if content.get(key) != value:
-            raise UserError(f"{path}: {key} is {content.get(key)!r}, expected {value!r}; {AGAIN}")
+            raise UserError(f"{path}: {key} is {shown(content.get(key))}, expected {value!r}; {AGAIN}")
 
 
 def _described(folder: Path, manifest: Json, classes: Classes, sums: Mapping[str, str]) -> Package:
-    """Return the package that ``manifest`` describes; raises what a wrong manifest leads to."""
+    """Return the package that ``manifest`` describes; raises ValueError where it makes no sense."""
+    given = read_plain(PackageManifest, manifest)
     task = exported_task(manifest)
-    signature = _signature(manifest, task, classes.names)
+    signature = _signature(given, task, classes.names)
     task.require_signature(signature, classes.names)
-    files = {entry["precision"]: folder / PurePosixPath(name).name for name, entry in manifest["files"].items()}
-    if not isinstance(manifest["name"], str):
-        raise TypeError(f"its name is {manifest['name']!r}, expected a text")
-    if FP32 not in files or not all(isinstance(precision, str) for precision in files):
+    files = {entry.precision: folder / name for name, entry in given.files.items()}
+    if FP32 not in files:
         raise ValueError(f"it has files of the precisions {list(files)}; {FP32} is always among them")
-    read_texts(manifest.get("warnings", []))
-    read_texts([word for item in manifest.get("left_out", {}).items() for word in item])
+    for precision in files:
+        read_gate(manifest, precision, gpu_kernels=False)
     return Package(
         folder=folder,
-        name=manifest["name"],
+        name=given.name,
         task=task,
         classes=classes,
         signature=signature,
@@ -198,17 +204,18 @@ def _described(folder: Path, manifest: Json, classes: Classes, sums: Mapping[str
     )
 
 
-def _signature(manifest: Json, task: Task, class_names: tuple[str, ...]) -> Signature:
+def _signature(manifest: PackageManifest, task: Task, class_names: tuple[str, ...]) -> Signature:
     """Return what the network takes and returns; packages of version 0.1 do not say it, it follows from their task."""
-    if "signature" in manifest:
-        found = read_signature(manifest["signature"])
+    if manifest.signature is not None:
+        found = read_signature(manifest.signature)
     else:
-        height, width = manifest["image_size"]
-        found = task.signature(image_size=(height, width), input_dtype=manifest["input"], class_names=class_names)
+        height, width = manifest.image_size
+        found = task.signature(image_size=(height, width), input_dtype=manifest.input, class_names=class_names)
     unknown = {spec.dtype for spec in (found.input, *found.outputs)} - DTYPES
     if unknown or len(found.input.shape) != 3:
         raise ValueError(f"its signature has unknown types or an input that is no image: {found}")
+    said = {"image_size": manifest.image_size, "input": manifest.input}
     for key, value in {"image_size": list(found.input.shape[1:]), "input": found.input.dtype}.items():
-        if manifest[key] != value:
-            raise ValueError(f"{key} is {manifest[key]!r}, and its signature says {value!r}")
+        if said[key] != value:
+            raise ValueError(f"{key} is {shown(said[key])}, and its signature says {value!r}")
     return found

@@ -9,10 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.core.errors import UserError, readable_file
+from pipeline.core.errors import UserError
 from pipeline.core.files import write_bytes
 from pipeline.core.printable import printable
-from pipeline.package.sums import AGAIN, SIGNATURE, SUMS
+from pipeline.package.sums import AGAIN, SIGNATURE, SUMS, place_of
 
 NAMESPACE = "fmkt-package"
 """What the signature is for; one that was made for a commit or a mail does not count."""
@@ -76,26 +76,25 @@ def _signature_of(data: bytes, key: Path) -> bytes:
     return result.stdout
 
 
-def check_signature(folder: Path, signers: Path, identity: str | None) -> Signer:
+def check_signature(folder: Path, data: bytes, signers: Path, identity: str | None) -> Signer:
     """Return who signed the package in ``folder``.
 
     Args:
+        data: its list of sums.
         signers: the keys that are trusted, as ssh-keygen's ALLOWED SIGNERS has them.
         identity: the name there whose key it must be; None: any of them.
 
     Raises:
         UserError: the package has no signature, it is not of these sums, or by none of the signers.
     """
-    signature, sums = folder / SIGNATURE, folder / SUMS
+    signature = folder / SIGNATURE
     if not signers.is_file():
         raise UserError(f"--allowed-signers: {printable(signers)} is no plain file; give one as ssh-keygen reads it")
-    if not signature.is_file():
+    if place_of(folder, SIGNATURE) is None:
         raise UserError(
             f"{signature}: missing, so nobody has signed this package; fetch one that is signed, or leave "
             "--allowed-signers out"
         )
-    with readable_file(sums):
-        data = sums.read_bytes()
     known = ("-n", NAMESPACE, "-s", str(signature))
     found = _keygen("-Y", "check-novalidate", *known, data=data)
     key = re.search(rb"^Good .* signature with (\S+) key (\S+)", found.stdout)

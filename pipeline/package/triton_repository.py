@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.core.errors import UserError
-from pipeline.core.files import Json, read_json, replaced_folder
+from pipeline.core.files import Json, replaced_folder
 from pipeline.export.precisions import FP32
-from pipeline.package.engine_register import engine_fault, listed_engines, sidecar_fault
+from pipeline.package.engine_register import engine_fault, listed_engines
 from pipeline.package.reader import Package
 from pipeline.package.verify import ENGINES
-from pipeline.runtimes.engine_file import sidecar
+from pipeline.runtimes.engine_file import read_sidecar
 
 TRITON = "triton"
 """Folder of the configurations in a package."""
@@ -171,11 +171,11 @@ def built_engines(package: Package) -> dict[str, tuple[Path, Json]]:
     listed = listed_engines() if plans else {}
     found = {}
     for plan in plans:
-        fault = engine_fault(plan, package.sums, listed) or sidecar_fault(plan, listed)
+        fault = engine_fault(plan, package.sums, listed, needs_sidecar=True)
         if fault is not None:
             raise UserError(fault)
-        about = read_json(sidecar(plan))
-        found[str(about["precision"])] = plan, about
+        about = read_sidecar(plan)
+        found[about["precision"]] = plan, about
     return found
 
 
@@ -194,17 +194,16 @@ def _engine(package: Package, wanted: str | None, config: Path) -> Path | None:
     if wanted is None and len(engines) > 1:
         raise UserError(f"engines of several precisions were built here: {known}; say with --engine which one it is")
     path, about = engines[wanted or next(iter(engines))]
-    _require_batches(path, about.get("batch"), config)
+    _require_batches(path, about["batch"], config)
     return path
 
 
-def _require_batches(plan: Path, batch: object, config: Path) -> None:
+def _require_batches(plan: Path, batch: Mapping[str, int], config: Path) -> None:
     """Raise UserError where ``config`` promises batches, from 1 on, that the engine in ``plan`` does not take."""
     found = re.search(r"^\s*max_batch_size\s*:\s*(\d+)", config.read_text(encoding="utf-8"), re.MULTILINE)
     most = 0 if found is None else int(found[1])
-    numbers: Mapping[str, object] = batch if isinstance(batch, dict) else {}
-    smallest, largest = numbers.get("min"), numbers.get("max")
-    if not isinstance(smallest, int) or not isinstance(largest, int) or smallest > 1 or largest < most:
+    smallest, largest = batch["min"], batch["max"]
+    if smallest > 1 or largest < most:
         raise UserError(
             f"{plan}: takes batches of {smallest} to {largest}, but {config} promises 1 to {most}; build it again "
             f"with build-engine --min-batch 1 --max-batch {most}, or leave it out with --no-gpu"

@@ -27,11 +27,17 @@ from pipeline.export.folder import MANIFEST, SAMPLES
 from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.export.tensorrt.plan import EngineSettings
 from pipeline.package.clients import write_clients
-from pipeline.package.description import CATEGORY_IDS_KEY, CLASS_NAMES_FILE, CLASS_NAMES_KEY, PREPROCESSING_FILE
 from pipeline.package.model_card import Facts, model_card
 from pipeline.package.provenance import Commit, describe
-from pipeline.package.reader import ENGINE_SETTINGS, Package
+from pipeline.package.reader import Package
 from pipeline.package.requirements import REQUIREMENTS
+from pipeline.package.schema import (
+    CATEGORY_IDS_KEY,
+    CLASS_NAMES_FILE,
+    CLASS_NAMES_KEY,
+    ENGINE_SETTINGS,
+    PREPROCESSING_FILE,
+)
 from pipeline.package.settings import PackageSettings
 from pipeline.package.sums import SIGNATURE, SUMS
 from pipeline.package.triton_config import check_triton_configs, write_triton_configs
@@ -127,6 +133,7 @@ def write_package(
         tradeoff,
         read_csv(records.report / "card/classes.csv"),
         read_csv(records.report / "card" / LIKELIHOOD),
+        is_signed=settings.signing_key is not None,
     )
     write_text(folder / "README.md", model_card(package, shown))
     write_clients(package)

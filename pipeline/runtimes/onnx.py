@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.core.table import choose
 from pipeline.core.arrays import Outputs
 from pipeline.core.errors import GateError, UserError
+from pipeline.core.printable import printable
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,10 @@ NEEDS = {
     "cuda": "an NVIDIA GPU with its driver, CUDA 13 and cuDNN 9 (pip install onnxruntime-gpu, not onnxruntime)",
     "tensorrt": "an NVIDIA GPU with its driver, CUDA 13 and TensorRT 10 (ONNX Runtime 1.31 cannot load TensorRT 11)",
 }
+ERROR, FATAL = 3, 4
+"""Of what ONNX Runtime prints by itself: what went wrong is in its exceptions, and names of a file are not escaped."""
+LONGEST_REASON = 400
+"""Characters of what it says."""
 INPUT_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 
@@ -48,15 +53,20 @@ class OnnxRuntime:
         self.path = path
         with _speaking_of(path, UserError, "load"):
             self.session = onnxruntime.InferenceSession(
-                str(path), _options(num_threads, optimize=optimize, spinning=spinning), providers=[name]
+                str(path),
+                _options(num_threads, optimize=optimize, spinning=spinning, quiet=provider == "cpu"),
+                providers=[name],
+                enable_fallback=0,  # of ONNX Runtime's own, which prints and tries again
             )
         used = self.session.get_providers()[0]
         if used != name:
             raise UserError(f"--provider: got {provider!r}, but ONNX Runtime fell back to {used}; {_needs(provider)}")
         self.num_threads = num_threads
-        (entry,) = self.session.get_inputs()
-        self.input_name: str = entry.name
-        self.input_dtype = INPUT_TYPES[entry.type]
+        taken = [(entry.name, INPUT_TYPES.get(entry.type, entry.type)) for entry in self.session.get_inputs()]
+        if len(taken) != 1:
+            raise UserError(f"{path}: takes {len(taken)} inputs, expected one; export or fetch it again")
+        self.input_name: str
+        ((self.input_name, self.input_dtype),) = taken
         self.output_names = [output.name for output in self.session.get_outputs()]
 
     def infer(self, images: NDArray[Any]) -> Outputs:
@@ -91,8 +101,9 @@ def _needs(provider: str) -> str:
     return f"it needs {NEEDS[provider]}; available here: {', '.join(available_providers())}"
 
 
-def _options(num_threads: int, *, optimize: bool, spinning: bool) -> Any:
+def _options(num_threads: int, *, optimize: bool, spinning: bool, quiet: bool) -> Any:
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL if quiet else ERROR  # on a GPU they say why a provider cannot be had
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
     level = onnxruntime.GraphOptimizationLevel
@@ -106,8 +117,6 @@ def _speaking_of(path: Path, kind: type[Exception], verb: str) -> Iterator[None]
     """Turn an error of ONNX Runtime, while it is to ``verb`` the file ``path``, into one of ``kind``."""
     try:
         yield
-    except Exception as error:  # its exceptions share no public base class
-        if type(error).__module__.startswith("onnxruntime"):
-            reason = " ".join(str(error).split())
-            raise kind(f"{path}: ONNX Runtime cannot {verb} it ({reason}); export or fetch it again") from error
-        raise
+    except Exception as error:  # its exceptions share no base class, and of damaged files it raises Python's own too
+        reason = printable(" ".join(str(error).split()))[:LONGEST_REASON]
+        raise kind(f"{path}: ONNX Runtime cannot {verb} it ({reason}); export or fetch it again") from error

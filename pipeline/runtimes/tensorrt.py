@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs, concatenate, first_rows
 from pipeline.core.errors import GateError, UserError
-from pipeline.core.files import Json, read_json
+from pipeline.core.files import Json
 from pipeline.core.signature import Signature
-from pipeline.runtimes.engine_file import read_signature, sidecar
+from pipeline.runtimes.engine_file import read_sidecar, read_signature, sidecar
 
 DTYPES = {"float32": "FLOAT", "int32": "INT32", "uint8": "UINT8"}
 """From each type of an input or output to TensorRT's name of it."""
@@ -72,7 +72,7 @@ def open_engine(plan: Path) -> TensorrtRuntime:
     Raises:
         UserError: a file is missing, the engine is not the one that was verified, or TensorRT cannot load it here.
     """
-    description = read_json(sidecar(plan))
+    description = read_sidecar(plan, links=True)
     try:
         data = plan.read_bytes()
     except OSError as error:

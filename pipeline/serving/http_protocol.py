@@ -219,10 +219,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINED:
             self._fault = 429, f"more than {PIPELINED} requests wait on this connection, which is the limit"
             raise ValueError(self._fault)
+        super().on_headers_complete()
         self._in_head = False
         self._idle_bytes = 0
         self.guard.works(self)
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""

@@ -1,6 +1,5 @@
 """The models of a package, loaded, checked and warmed up before the first request."""
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +10,9 @@ from numpy.typing import NDArray
 from pipeline.core.arrays import Outputs
 from pipeline.core.errors import UserError
 from pipeline.data.decoding import MAX_MEGAPIXELS
+from pipeline.package.proof import open_runtime, verify_samples
 from pipeline.package.reader import Package
-from pipeline.package.verify import require_signature, verify_samples
-from pipeline.runtimes.onnx import OnnxRuntime
+from pipeline.runtimes.provider import PROOF_SECONDS
 from pipeline.serving.pictures import PictureReader
 from pipeline.serving.statistics import Statistics
 from pipeline.serving.tensors import TensorSpec, require_finite, served
@@ -21,9 +20,6 @@ from pipeline.tasks.base import Classes, Placement, Prediction, Task
 
 VERSION = "1"
 PLATFORM = "onnxruntime_onnx"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-RESERVED = "stats"
-"""A path of the protocol stands where this model's would: /v2/models/stats."""
 
 
 class Run(NamedTuple):
@@ -116,11 +112,8 @@ class ServedModel:
 
 def package_facts(package: Package) -> dict[str, str]:
     """Return name, version and commit of ``package``, as far as it states them; earlier ones state the name alone."""
-    stated = package.manifest.get("about")
-    about = stated if isinstance(stated, dict) else {}
-    return {"name": package.name} | {
-        key: about[key] for key in ("version", "commit") if isinstance(about.get(key), str)
-    }
+    about = package.manifest.get("about", {})
+    return {"name": package.name} | {key: about[key] for key in ("version", "commit") if about.get(key) is not None}
 
 
 def load_models(
@@ -130,25 +123,27 @@ def load_models(
     provider: str,
     num_threads: int,
     max_megapixels: float = MAX_MEGAPIXELS,
+    seconds: float = PROOF_SECONDS,
 ) -> list[ServedModel]:
     """Return a model for each of ``precisions``: the first has the package's name, others have theirs appended.
 
     Args:
         max_megapixels: largest number of pixels of a picture, in millions.
+        seconds: that each file may take to be loaded and proved; the process ends where one takes longer.
 
     Raises:
         UserError: a file is missing, damaged or tampered with, or is no model of this package.
         GateError: a file does not give the package's outputs of its sample images on this host.
     """
-    if not NAME.fullmatch(package.name) or package.name == RESERVED:
-        raise UserError(f"{package.folder}: the name {package.name!r} cannot be part of a URL; set package.name")
     if len(set(precisions)) != len(precisions):
         raise UserError(f"--precision: got {', '.join(precisions)}; name each one once")
-    files = package.verified(package.file(precision).name for precision in precisions)
+    package.verified(package.file(precision).name for precision in precisions)
     pictures = PictureReader(package.image_size, package.task.resize, package.input_dtype, max_megapixels)
     models: list[ServedModel] = []
-    for precision, file in zip(precisions, files, strict=True):
-        runtime = OnnxRuntime(file, provider=provider, num_threads=num_threads, spinning=False)
+    for precision in precisions:
+        runtime = open_runtime(  # its run is the one that takes longest
+            package, precision, provider=provider, num_threads=num_threads, spinning=False, seconds=seconds
+        )
         model = ServedModel(
             name=f"{package.name}-{precision}" if models else package.name,
             input=served(package.signature.input),
@@ -160,8 +155,6 @@ def load_models(
             description=runtime.describe(),
             on_gpu=provider != "cpu",
         )
-        require_signature(package.signature, runtime, file)  # its run is the one that takes longest
-        if package.has_samples:
-            verify_samples(package, precision, runtime, gpu_kernels=model.on_gpu)
+        verify_samples(package, precision, runtime, gpu_kernels=model.on_gpu, seconds=seconds)
         models.append(model)
     return models

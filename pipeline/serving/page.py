@@ -32,7 +32,7 @@ SCRIPT = """
 'use strict';
 const LONGEST = 1600;  // pixels of a side of the canvas
 const at = id => document.getElementById(id);
-let turn = 0, last = null;
+let turn = 0, last = null, token = '';
 
 function say(text, bad) {
   at('said').textContent = text;
@@ -110,7 +110,12 @@ async function ask(file) {
   say(`${file.name}: asking ...`);
   const began = performance.now();
   try {
-    const answered = await fetch(path, {method: 'POST', body: file});
+    const headers = token ? {Authorization: 'Bearer ' + token} : {};
+    const answered = await fetch(path, {method: 'POST', body: file, headers});
+    if (answered.status === 401) {
+      token = prompt('This server asks for a token:') || '';
+      if (token) return ask(file);
+    }
     const text = await answered.text(), ms = Math.round(performance.now() - began);
     const answer = JSON.parse(text);
     const bitmap = answered.ok ? await createImageBitmap(file).catch(() => null) : null;

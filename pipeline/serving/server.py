@@ -55,6 +55,8 @@ class Settings:
     precisions: Sequence[str]
     provider: str
     num_threads: int
+    proof_seconds: float
+    """That a file may take to be loaded and proved."""
     host: str
     http_port: int
     grpc_port: int
@@ -126,6 +128,7 @@ def run_server(settings: Settings) -> None:
             settings.precisions,
             provider=settings.provider,
             num_threads=settings.num_threads,
+            seconds=settings.proof_seconds,
             max_megapixels=settings.max_megapixels,
         )
         guard = ConnectionGuard(limits.max_connections)

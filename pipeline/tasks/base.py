@@ -22,9 +22,9 @@ from pipeline.tasks.parity import Parity, Scale
 if TYPE_CHECKING:
     from typing import Self
 
+    from models.detections import Detections
     from pipeline.data.decoding import Resize
     from pipeline.data.splits import ImageSet
-    from pipeline.tasks.detections import Detections
     from pipeline.tasks.training import TaskTraining
 
 Scores = Mapping[str, float]

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.detections import Detections
 from pipeline.core.errors import UserError
 from pipeline.core.signature import Signature
 from pipeline.data.dataset import DataInfo, Split, read_info, read_split
 from pipeline.tasks.base import Task
-from pipeline.tasks.detections import Detections
 from pipeline.tasks.table import get_task
 from pipeline.tasks.training import TaskTraining
 

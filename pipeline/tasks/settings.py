@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from models.detections import MAX_CANDIDATES, MAX_ROUNDS, Detections
 from pipeline.core.settings import Count, Section, knob, rare
-from pipeline.tasks.detections import MAX_CANDIDATES, Detections
 
 Threshold = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
@@ -30,7 +30,7 @@ class DetectionSettings(Section):
         Detections.candidates,
         "so many of the surest boxes of an image are looked at; checked on the calibration images",
     )
-    rounds: Count = rare(
+    rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS)] = rare(
         Detections.rounds, "rounds in which overlapping boxes are dropped; checked on the calibration images"
     )
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.core.table import Entry, Table
-from pipeline.core.plain import read_plain
-from pipeline.tasks.detections import Detections
+from models.detections import Detections
+from pipeline.core.plain import read_plain, shown
 
 if TYPE_CHECKING:
     from pipeline.tasks.base import Task
@@ -89,13 +89,15 @@ def exported_task(manifest: Mapping[str, Any]) -> Task:
     """Return the task of the files that ``manifest`` describes, as it was set when they were exported.
 
     Raises:
-        KeyError, TypeError, ValueError: the manifest names an unknown task, says of outputs what this version does not
+        ValueError: the manifest names an unknown task, says of outputs what this version does not
             know, or is damaged.
     """
     task = get_task(manifest.get("task", DEFAULT))
-    settings = {key: manifest[key] for key in task.output_facts()}.get(DETECTIONS, {})
+    settings = manifest.get(DETECTIONS, {}) if DETECTIONS in task.output_facts() else {}
     task = task.configured(read_plain(Detections, settings), {})
     for key, fact in task.output_facts().items():
+        if key not in manifest:
+            raise ValueError(f"has no {key}")
         if manifest[key] != fact:
-            raise ValueError(f"{key} is {manifest[key]!r}, expected {fact!r}")
+            raise ValueError(f"{key} is {shown(manifest[key])}, expected {fact!r}")
     return task

@@ -117,8 +117,8 @@ def require_agreement(found: Parity, what: str, gate: PlacedGate, *, answer: str
     required, count = gate.gate.min_agreement, found.total
     others, most = round(count * (1 - found.agreement)), most_exceptions(count, 1 - required)
     if others > most:
-        differ = f"{found.agreement:.2%} get {answer}, {others} of {count} another"
-        allowed = f"are {most} of so few {found.counted}, by chance, where {required:.2%} must get it"
+        differ = f"{others} of {count} {found.counted} do not get {answer}"
+        allowed = f"are {most}: {required:.2%} must get it, within chance"
         raise GateError(gate.refusal(f"{what}: {differ}", allowed, "min_agreement"))
 
 

@@ -7,6 +7,7 @@ import click
 
 from stages.commands.options import package_option
 from stages.exit_codes import exit_codes
+from stages.output import say
 
 
 @click.command()
@@ -20,8 +21,8 @@ def about(package: Path, *, as_json: bool) -> None:
 
     found = about_package(Package.open(package))
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        say(json.dumps(found, indent=2))
         return
     rows = about_rows(found)
     width = max(len(title) for title, _ in rows)
-    click.echo("\n".join(f"{title:{width}}  {value}" for title, value in rows))
+    say("\n".join(f"{title:{width}}  {value}" for title, value in rows))

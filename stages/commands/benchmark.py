@@ -8,6 +8,7 @@ from pipeline.core.errors import require_extra
 from pipeline.runtimes.provider import PROVIDER_NAMES
 from stages.commands.options import package_option
 from stages.exit_codes import exit_codes
+from stages.output import say
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
@@ -46,7 +47,7 @@ def benchmark(
     """Time each file of the package, in turns, at each batch size and provider."""
     from pipeline.export.precisions import FP32
     from pipeline.package.benchmark import fastest_lines, latency_table, measure_latency
-    from pipeline.package.predict import open_runtime
+    from pipeline.package.proof import open_runtime
     from pipeline.package.reader import Package
     from pipeline.runtimes.base import Runtime
     from pipeline.runtimes.latency import describe_protocol
@@ -74,6 +75,6 @@ def benchmark(
         warmup=warmup,
         iterations=iterations,
     )
-    click.echo(latency_table(timings, baseline=baseline))
-    click.echo(f"{num_threads} CPU thread(s), all in turns; {describe_protocol(warmup=warmup, iterations=iterations)}")
-    click.echo("\n".join(fastest_lines(timings, files, plain=f"{FP32}, {providers[0]}")))
+    say(latency_table(timings, baseline=baseline))
+    say(f"{num_threads} CPU thread(s), all in turns; {describe_protocol(warmup=warmup, iterations=iterations)}")
+    say("\n".join(fastest_lines(timings, files, plain=f"{FP32}, {providers[0]}")))

@@ -12,6 +12,7 @@ from pipeline.export.tensorrt.plan import HARDWARE
 from pipeline.package.requirements import ENGINE_FILE
 from stages.commands.options import package_option
 from stages.exit_codes import exit_codes
+from stages.output import say
 
 COUNT = click.IntRange(min=1)
 OVERRIDES = [
@@ -73,4 +74,4 @@ def build_engine(package: Path, precision: str, out: Path | None, cache: Path, *
     opened = Package.open(package)
     given = {name: value for name, value in overrides.items() if value is not None}
     about = build_from_package(opened, precision, host=probe_tensorrt(), out=out, overrides=given, cache=cache)
-    click.echo(engine_table(about, opened.task))
+    say(engine_table(about, opened.task))

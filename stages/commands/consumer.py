@@ -12,6 +12,7 @@ from stages.commands.predict import predict
 from stages.commands.serve import serve
 from stages.commands.triton_repository import triton_repository
 from stages.commands.verify import verify
+from stages.output import say
 
 COMMANDS = (about, benchmark, build_engine, predict, serve, triton_repository, verify)
 OWN = frozenset({"models", "pipeline", "stages"})
@@ -33,5 +34,5 @@ def run() -> None:
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] in OWN:
             raise
-        click.echo(f"error: the Python package {error.name} is not installed; pip install -r {EDGE_FILE}", err=True)
+        say(f"error: the Python package {error.name} is not installed; pip install -r {EDGE_FILE}", err=True)
         sys.exit(2)

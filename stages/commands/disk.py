@@ -6,6 +6,7 @@ import click
 
 from pipeline.core.durable import settle as settle_project
 from stages.exit_codes import exit_codes
+from stages.output import say
 
 
 @click.command()
@@ -15,7 +16,7 @@ def repair() -> None:
     from pipeline.preflight.repair import repair as repaired
 
     for line in repaired(Path()):
-        click.echo(f"repaired: {line}", err=True)
+        say(f"repaired: {line}", err=True)
 
 
 @click.command()

@@ -6,6 +6,7 @@ import click
 
 from stages.common import params_option
 from stages.exit_codes import exit_codes
+from stages.output import say
 
 
 @click.command()
@@ -44,5 +45,5 @@ def estimate(params_path: Path, data: Path) -> None:
             ]
         )
     rows.append(["both" if len(rows) > 1 else "all", "", "", "", tqdm.format_interval(total), ""])
-    click.echo("\n".join(aligned(["training", "images", "steps", "ms a step", "h:mm:ss", "peak GiB so far"], rows)))
-    click.echo("the other stages take a minute or two more, longer with many test images or large networks")
+    say("\n".join(aligned(["training", "images", "steps", "ms a step", "h:mm:ss", "peak GiB so far"], rows)))
+    say("the other stages take a minute or two more, longer with many test images or large networks")

@@ -6,6 +6,7 @@ import click
 
 from pipeline.core.printable import printable
 from stages.exit_codes import exit_codes
+from stages.output import say
 
 
 @click.command("inspect-weights")
@@ -21,16 +22,16 @@ def inspect_weights(file: Path) -> None:
 
     checkpoint = read_checkpoint(file)
     for line in describe_content(checkpoint):
-        click.echo(line)
+        say(line)
     if not checkpoint.state_dicts:
-        click.echo("no named tensors: nothing here can be taken as weights")
+        say("no named tensors: nothing here can be taken as weights")
         return
     found = False
     for fitting in fitting_backbones(checkpoint):
-        click.echo("")
+        say("")
         for line in describe_fitting(fitting, checkpoint):
-            click.echo(line)
+            say(line)
         found = True
     if not found:
         names = list(checkpoint.state_dicts[0].tensors)
-        click.echo(f"fits none of the known backbones; its names: {', '.join(map(printable, names[:5]))} ...")
+        say(f"fits none of the known backbones; its names: {', '.join(map(printable, names[:5]))} ...")

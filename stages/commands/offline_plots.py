@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from stages.exit_codes import exit_codes
+from stages.output import say
 
 
 @click.command("offline-plots")
@@ -22,4 +23,4 @@ def offline_plots(out: Path) -> None:
     from pipeline.report.plots_template import plots_template
 
     write_text(out, plots_template())
-    click.echo(f"written to {out}; dvc config --local plots.html_template plots.html tells DVC of .dvc/plots.html")
+    say(f"written to {out}; dvc config --local plots.html_template plots.html tells DVC of .dvc/plots.html")

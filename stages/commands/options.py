@@ -1,6 +1,7 @@
 """Options that several commands take; no stage loads them."""
 
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import click
 
 import stages
-from pipeline.runtimes.provider import PROVIDER_NAMES
+from pipeline.runtimes.provider import PROOF_SECONDS, PROVIDER_NAMES
 
 
 class FiniteRange(click.FloatRange):
@@ -39,8 +40,19 @@ def package_option(function: Callable[..., None]) -> Callable[..., None]:
     )(function)
 
 
+def proof_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--proof-seconds``, the end of a file that loads or computes without one."""
+    return click.option(
+        "--proof-seconds",
+        type=FiniteRange(min=0, min_open=True, max=threading.TIMEOUT_MAX),
+        default=PROOF_SECONDS,
+        show_default=True,
+        help="Seconds that a file of the package may take to load, and to be proved on images.",
+    )(function)
+
+
 def session_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add ``--provider`` and ``--num-threads`` of an ONNX Runtime session."""
+    """Add ``--provider``, ``--num-threads`` and ``--proof-seconds`` of an ONNX Runtime session."""
     threads = click.option(
         "--num-threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads of an inference."
     )
@@ -51,4 +63,4 @@ def session_options(function: Callable[..., None]) -> Callable[..., None]:
         show_default=True,
         help="What of ONNX Runtime computes; no other takes its place.",
     )
-    return provider(threads(function))
+    return provider(threads(proof_option(function)))

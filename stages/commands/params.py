@@ -4,6 +4,7 @@ import click
 
 from pipeline.core.errors import require_extra
 from stages.exit_codes import exit_codes
+from stages.output import say
 
 
 @click.command()
@@ -14,4 +15,4 @@ def params(key: str | None) -> None:
     with require_extra("make install"):
         from pipeline.params.rendering import explain, overview
 
-    click.echo(overview() if key is None else explain(key))
+    say(overview() if key is None else explain(key))

@@ -17,6 +17,7 @@ from pipeline.core.files import csv_cell
 from pipeline.core.printable import printable
 from stages.commands.options import FiniteRange, package_option, session_options
 from stages.exit_codes import exit_codes
+from stages.output import say
 
 if TYPE_CHECKING:
     from pipeline.tasks.base import Prediction, Task
@@ -35,6 +36,7 @@ class Options:
     precision: str
     provider: str
     num_threads: int
+    proof_seconds: float
     top: int | None
     min_score: float | None
     as_json: bool
@@ -72,7 +74,8 @@ def predict(**options: Any) -> None:
     """Print what the package's network sees on IMAGES: files, folders and archives of such, as soon as it is known."""
     from pipeline.package.drawn import DrawnImages, required_painter
     from pipeline.package.pictures import image_files
-    from pipeline.package.predict import open_runtime, predict_files, require_min_score
+    from pipeline.package.predict import predict_files, require_min_score
+    from pipeline.package.proof import open_runtime
     from pipeline.package.reader import Package
 
     given = Options(**options)
@@ -84,7 +87,13 @@ def predict(**options: Any) -> None:
     task = opened.task
     require_min_score(task, given.min_score)
     painter = None if given.drawn is None else required_painter(task)
-    runtime = open_runtime(opened, given.precision, provider=given.provider, num_threads=given.num_threads)
+    runtime = open_runtime(
+        opened,
+        given.precision,
+        provider=given.provider,
+        num_threads=given.num_threads,
+        seconds=given.proof_seconds,
+    )
     failures, num_without = [], 0
     with image_files([Path(image) for image in given.images]) as files, contextlib.ExitStack() as stack:
         copies = None if given.drawn is None or painter is None else DrawnImages(given.drawn, painter, files)
@@ -134,11 +143,11 @@ def _writing(out: Path | None, task: "Task", *, as_json: bool) -> "Iterator[Writ
 
 
 def _print_json(found: "Prediction") -> None:
-    click.echo(json.dumps({"image": found.image, **found.found}))
+    say(json.dumps({"image": found.image, **found.found}))
 
 
 def _print_text(found: "Prediction") -> None:
-    click.echo(f"{printable(found.image)}: {found.text}")
+    say(printable(f"{found.image}: {found.text}"))
 
 
 def _with_progress(

@@ -7,6 +7,7 @@ import click
 from pipeline.core.errors import require_extra
 from stages.common import params_option
 from stages.exit_codes import exit_codes
+from stages.output import say
 
 
 @click.command()
@@ -23,13 +24,13 @@ def preset(name: str | None, params_path: Path) -> None:
         presets = list_presets(PRESETS)
         width = max(map(len, presets), default=0)
         for known, title in presets.items():
-            click.echo(f"{known:{width}}  {title}")
+            say(f"{known:{width}}  {title}")
         return
     kept = apply_preset(PRESETS, name, params_path)
     if kept is not None:
-        click.echo(f"your edited {params_path} is kept as {kept}", err=True)
+        say(f"your edited {params_path} is kept as {kept}", err=True)
     data = load_preset(PRESETS, name).prepare_data
     step = "run: dvc repro"
     if not SOURCES[data.source].is_one_set:
         step = "run it on your images: dvc exp run -S prepare_data.root=/path/to/images -S package.name=my-model"
-    click.echo(f"{params_path} now holds the preset {name}; {step}", err=True)
+    say(f"{params_path} now holds the preset {name}; {step}", err=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from stages.exit_codes import exit_codes
+from stages.output import say
 
 
 @click.command()
@@ -13,4 +14,4 @@ def summary() -> None:
     """Print what the last run brought: accuracy, size, parity and latency of each runtime and file."""
     from pipeline.evaluation.summary import summarize
 
-    click.echo(summarize(Path()))
+    say(summarize(Path()))

@@ -6,6 +6,7 @@ import click
 
 from stages.commands.options import package_option
 from stages.exit_codes import exit_codes
+from stages.output import say
 
 
 @click.command("triton-repository")
@@ -29,9 +30,9 @@ def triton_repository(package: Path, out: Path, engine: str | None, *, copy: boo
         [model.name, model.source.relative_to(package).as_posix(), "linked" if model.linked else "copied"]
         for model in found.models
     ]
-    click.echo("\n".join(aligned(["model", "file of the package", "how"], rows)))
+    say("\n".join(aligned(["model", "file of the package", "how"], rows)))
     for name, reason in found.left_out.items():
-        click.echo(f"left out: {name}: {reason}")
+        say(f"left out: {name}: {reason}")
     if not copy and not all(model.linked for model in found.models):
-        click.echo(f"copied, since links between {package} and {out} are not possible")
-    click.echo(f"tritonserver --model-repository={out.resolve()}")
+        say(f"copied, since links between {package} and {out} are not possible")
+    say(f"tritonserver --model-repository={out.resolve()}")

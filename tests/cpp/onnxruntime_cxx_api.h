@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <stdexcept>
@@ -16,7 +17,9 @@ enum ONNXTensorElementDataType { ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT = 1, ONNX_T
 
 namespace Ort {
 struct Env {
-    Env(OrtLoggingLevel, const char *) {}
+    Env(OrtLoggingLevel, const char *) {
+        if (!std::getenv("ORT_DISABLE_TELEMETRY")) throw std::runtime_error("events are sent");
+    }
 };
 struct SessionOptions {};
 struct RunOptions {};

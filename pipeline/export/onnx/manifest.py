@@ -63,10 +63,7 @@ def _left_out(precision: str, error: GateError, settings: ExportOnnx) -> str:
             f"{error}; export_onnx.required demands {precision}: where training warned, mend that first{others}"
         ) from error
     logger.warning(
-        "%s; %s is left out: where it is not needed, take it out of export_onnx.precisions and of "
-        "export_tensorrt.precisions",
-        error,
-        precision,
+        "%s; %s is left out: where it is not needed, take it out of export_onnx.precisions", error, precision
     )
     return str(error)
 

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 
 #include "answer.hpp"
@@ -19,6 +20,7 @@ int main(int argc, char **argv) try {
         return 2;
     }
     Input input = prepare(read_ppm(argv[2]));
+    setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // before there is an Env: from 1.31 on it sends events to its maker
     Ort::Env env(ORT_LOGGING_LEVEL_WARNING, "client");
     Ort::Session session(env, argv[1], Ort::SessionOptions{});  // keep it: opening costs more than many pictures
 

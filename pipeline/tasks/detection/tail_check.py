@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from models.core.calling import as_tuple
+from models.detections import MAX_CANDIDATES, MAX_ROUNDS, NO_NMS, Detections
 from pipeline.core.arrays import Pixels
 from pipeline.core.errors import UserError
 from pipeline.runtimes.base import to_input
-from pipeline.tasks.detections import MAX_CANDIDATES, Detections
 from pipeline.tasks.training import ExportParts
 
 BATCH = 8
@@ -31,7 +31,7 @@ def require_enough(parts: ExportParts, pixels: Pixels, detections: Detections) -
     Raises:
         UserError: it does; names each setting to raise and the number that the images need, a line for each.
     """
-    if detections.nms == "none":
+    if detections.nms == NO_NMS:
         return
     candidates, rounds = _needed(parts, pixels)
     where = f"of {len(pixels)} calibration images"
@@ -45,9 +45,12 @@ def require_enough(parts: ExportParts, pixels: Pixels, detections: Detections) -
             "a network that has learned little finds so many, so train it longer where its AP is low"
         )
     if rounds > detections.rounds:
+        more = f"set {rounds} or more"
+        if rounds > MAX_ROUNDS:
+            more = f"{MAX_ROUNDS} is the most, so raise detections.score_threshold or detections.iou_threshold"
         faults.append(
             f"detections.rounds: got {detections.rounds}, but on an image {where} boxes are dropped for {rounds} "
-            f"rounds: set {rounds} or more"
+            f"rounds: {more}"
         )
     if faults:
         raise UserError("\n".join(faults))

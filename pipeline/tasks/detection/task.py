@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.detections import IN_GRAPH, NO_NMS, Detections
 from pipeline.core.arrays import Outputs, Truth
 from pipeline.core.errors import GateError, user_error
 from pipeline.core.signature import Signature, TensorSpec, image_input
@@ -40,7 +41,6 @@ from pipeline.tasks.detection.instances import (
 )
 from pipeline.tasks.detection.suppression import ALL_BOXES, ALL_SCORES, Suppression, suppress
 from pipeline.tasks.detection.truth_check import require_truth
-from pipeline.tasks.detections import Detections
 from pipeline.tasks.parity import Parity, Scale
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Detection(Task):
     def signature(self, *, image_size: tuple[int, int], input_dtype: str, class_names: Sequence[str]) -> Signature:
         """Return the input ``image`` and four outputs; two, where the network drops no overlapping boxes."""
         settings = self.detections
-        if settings.nms == "none":
+        if settings.nms == NO_NMS:
             places = self._count_places()
             outputs = (
                 TensorSpec(ALL_BOXES, "float32", (places, 4)),
@@ -191,7 +191,7 @@ class Detection(Task):
         settings = self.detections
         if settings.score_threshold is None or settings.iou_threshold is None:
             raise ValueError("detections: score_threshold and iou_threshold of a finished file are numbers")
-        if settings.nms == "graph":
+        if settings.nms == IN_GRAPH:
             super().require_signature(signature, class_names)
             return
         shapes = {output.name: output.shape for output in signature.outputs}
@@ -207,7 +207,7 @@ class Detection(Task):
     @property
     def least_score(self) -> float:
         """Return the threshold of the graph's suppression; 0 where the outputs hold all boxes."""
-        return 0.0 if self.detections.nms == "none" else self._from_score
+        return 0.0 if self.detections.nms == NO_NMS else self._from_score
 
     @property
     def _from_score(self) -> float:
@@ -261,7 +261,7 @@ class Detection(Task):
 
     def card_usage(self) -> str:
         """Return how boxes come back into the pixels of the image."""
-        return card.USAGE_WITHOUT_NMS if self.detections.nms == "none" else card.USAGE
+        return card.USAGE_WITHOUT_NMS if self.detections.nms == NO_NMS else card.USAGE
 
     def output_facts(self) -> Mapping[str, Any]:
         """Return how boxes are given and chosen."""

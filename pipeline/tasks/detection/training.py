@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 from models.detection.building import Choices, build_detector
 from models.detection.places import Places
 from models.detection.published import PUBLISHED, Published
-from models.detection.tail import PostProcessing, Tail
+from models.detection.tail import Tail
+from models.detections import NO_NMS, Detections
 from pipeline.core.arrays import Outputs, Pixels, concatenate
 from pipeline.core.distributed import all_gather_objects, all_reduce_sum, local_shard
 from pipeline.data.batch import Batch, Mix, Targets
@@ -26,7 +26,6 @@ from pipeline.tasks.detection.instances import BOXES, CLASSES, COUNT, SCORES
 from pipeline.tasks.detection.suppression import ALL_BOXES, ALL_SCORES
 from pipeline.tasks.detection.tail_check import require_enough
 from pipeline.tasks.detection.targets import BoxTargets
-from pipeline.tasks.detections import Detections
 from pipeline.tasks.training import (
     ExportParts,
     NetworkChoice,
@@ -114,7 +113,6 @@ class DetectionTraining(TaskTraining):
     def __init__(self, task: Task, detections: Detections) -> None:
         self.task = task
         self.detections = detections
-        self.post = PostProcessing(**asdict(detections))
 
     def read_targets(self, tensors: Mapping[str, Tensor]) -> Targets:
         """Return the objects."""
@@ -165,14 +163,14 @@ class DetectionTraining(TaskTraining):
 
     def outputs(self, predicted: Predicted) -> Outputs:
         """Return what is found, or, where the network drops nothing, boxes and scores of all places."""
-        found = predicted.detect(self.post)
-        names = FOUND if self.post.nms == "graph" else ALL_PLACES
+        found = predicted.detect(self.detections)
+        names = ALL_PLACES if self.detections.nms == NO_NMS else FOUND
         return {name: tensor.detach().cpu().numpy() for name, tensor in zip(names, found, strict=True)}
 
     def export_parts(self, network: nn.Module) -> ExportParts:
         """Return the network up to its head's tensors, and from those to what is found."""
         places = next(module for module in network.modules() if isinstance(module, Places))
-        return ExportParts(_HeadTensors(network), places.output_names, Tail(places, self.post))
+        return ExportParts(_HeadTensors(network), places.output_names, Tail(places, self.detections))
 
     def check_export(self, network: nn.Module, pixels: Pixels) -> None:
         """Check that the graph looks at enough candidates, in enough rounds, for all that ``pixels`` hold."""

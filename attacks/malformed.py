@@ -46,6 +46,7 @@ class Target(NamedTuple):
     max_bytes: int
 
     def image(self, rng: Rng) -> np.ndarray[Any, Any]:
+        """Return an image of its size."""
         return np.random.default_rng(rng.getrandbits(32)).random((1, *self.shape), np.float32)
 
 

@@ -1,9 +1,11 @@
-"""What a deployed detector answers: from the scores of its places to a list of boxes."""
+"""What is reported of all that a detector finds; needs no PyTorch, since who has a package reads it too."""
 
 from dataclasses import dataclass
 
 MAX_CANDIDATES = 3840
 """TensorRT's TopK takes no more."""
+MAX_ROUNDS = 256
+"""Each is unrolled into the graph, and chains of boxes that drop each other are short."""
 IN_GRAPH, NO_NMS = NMS = ("graph", "none")
 
 
@@ -37,10 +39,10 @@ class Detections:
             raise ValueError(f"nms: got {self.nms!r}, expected {' or '.join(NMS)}")
         if not 1 <= self.candidates <= MAX_CANDIDATES:
             raise ValueError(f"candidates: got {self.candidates}, expected 1 to {MAX_CANDIDATES}")
-        if min(self.rounds, self.max_detections) < 1:
-            raise ValueError(
-                f"rounds and max_detections: got {self.rounds} and {self.max_detections}, expected 1 or more"
-            )
+        if not 1 <= self.rounds <= MAX_ROUNDS:
+            raise ValueError(f"rounds: got {self.rounds}, expected 1 to {MAX_ROUNDS}")
+        if self.max_detections < 1:
+            raise ValueError(f"max_detections: got {self.max_detections}, expected 1 or more")
         if self.max_detections > self.candidates:
             raise ValueError(
                 f"max_detections: got {self.max_detections}, more than the {self.candidates} candidates; lower it, or "

@@ -1,0 +1,363 @@
+"""A server that is abused answers on: bounds of connections, heads, bodies, calls and log, a token, a certificate."""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from pipeline.core.errors import UserError
+from pipeline.serving.access import Access, load_certificate, read_token
+from pipeline.serving.json_text import BRIEF, MAX_DEPTH, MAX_PARTS, read_document
+from pipeline.serving.sockets import enough_descriptors
+from pipeline.serving.tensors import InputTensor, TensorSpec, read_batch
+from stages.commands.serve import serve
+from tests.helpers import ROOT, refused
+from tests.serving_helpers import (
+    CLIENTS,
+    COMMAND,
+    NAME,
+    SIZE,
+    ServerProcess,
+    make_package,
+    random_images,
+    right_logits,
+    serving,
+)
+
+TOKEN = "correct-horse-battery-staple"  # noqa: S105
+INFER = f"/v2/models/{NAME}/infer"
+HEALTH = "/grpc.health.v1.Health/Check"
+SERVING = b"\x08\x01"
+CONNECTIONS = 8
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_package(tmp_path_factory.mktemp("served") / "package")
+
+
+@pytest.fixture(scope="module")
+def server(package: Path) -> Iterator[ServerProcess]:
+    options = (
+        "--max-connections",
+        str(CONNECTIONS),
+        "--max-queue",
+        "2",
+        "--workers",
+        "1",
+        "--max-json-bytes",
+        "200000",
+    )
+    with serving(package, *options, "--max-bytes", "5000000") as running:
+        yield running
+
+
+def connected(server: ServerProcess) -> socket.socket:
+    host, _, port = server.http.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def answered(connection: socket.socket) -> bytes:
+    """Return all that comes until the server closes."""
+    parts = []
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def document(values: Any) -> bytes:
+    entry = {"name": "image", "datatype": "FP32", "shape": [1, 3, SIZE, SIZE], "data": values}
+    return json.dumps({"inputs": [entry]}).encode()
+
+
+def test_silent_connections_give_way_to_whoever_speaks(server: ServerProcess) -> None:
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(connected(server)) for _ in range(3 * CONNECTIONS)]
+        for connection in silent[::2]:
+            connection.sendall(b"GET /v2 HTTP/1.1\r\nX")
+        for _ in range(CONNECTIONS):
+            assert server.ask("/v2/health/ready") == (200, {"ready": True})
+        assert server.ask(INFER, document(random_images(1).ravel().tolist()))[0] == 200
+        assert answered(silent[0]) == b"", "closed"
+    metrics = server.ask("/metrics")[1].decode()
+    assert float(metrics.partition("\nfmkt_displaced_connections ")[2].split()[0]) >= 2 * CONNECTIONS
+
+
+@pytest.mark.parametrize("piece", [b"X: " + b"a" * 5000, b"X: y\r\n" * 500])
+def test_a_head_has_an_end(server: ServerProcess, piece: bytes) -> None:
+    with connected(server) as connection:
+        connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: a\r\n" + piece)
+        for _ in range(10):
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(piece)
+        assert answered(connection).startswith(b"HTTP/1.1 431 ")
+
+
+def test_few_requests_may_be_sent_ahead_and_those_that_were_taken_are_answered(server: ServerProcess) -> None:
+    with connected(server) as connection:
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
+        answer = answered(connection)
+    assert 1 <= answer.count(b"HTTP/1.1 200 ") < 100
+    assert answer.count(b"HTTP/1.1 429 ") == 1
+    assert answer.rindex(b"HTTP/1.1 429 ") > answer.rindex(b"HTTP/1.1 200 ")
+
+
+def test_an_ordinary_client_reads_why_a_large_body_is_refused(server: ServerProcess) -> None:
+    status, answer = server.ask(INFER, bytes(4_000_000))
+    assert (status, "200000 bytes of JSON" in answer["error"]) == (413, True)
+    status, answer = server.ask("/v2/models/nothing/infer", bytes(4_000_000))
+    assert (status, "no such model" in answer["error"]) == (404, True)
+
+
+def test_silent_calls_hold_up_neither_health_nor_inference(server: ServerProcess) -> None:
+    ending = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        ending.wait(30)
+        yield from ()
+
+    path = "/inference.GRPCInferenceService/ModelInfer"
+    with grpc.insecure_channel(server.grpc) as channel:
+        calls = [channel.stream_unary(path).future(nothing()) for _ in range(20)]
+        while not all(call.done() for call in calls[:-3]):  # what waits no longer was refused, the queue is full
+            assert channel.unary_unary(HEALTH)(b"", timeout=20) == SERVING
+        with grpc.insecure_channel(server.grpc, [("grpc.use_local_subchannel_pool", 1)]) as other:
+            assert other.unary_unary(HEALTH)(b"", timeout=20) == SERVING
+        while server.ask(INFER, document(random_images(1).ravel().tolist()))[0] != 200:
+            assert not all(call.done() for call in calls), "one of those that said nothing had to give way"
+        ending.set()
+        codes = {call.code() for call in calls}
+    assert codes <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INVALID_ARGUMENT}
+    with grpc.insecure_channel(server.grpc) as channel:
+        stream = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
+        assert next(iter(stream)) == SERVING
+        stream.cancel()
+        with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
+            channel.unary_unary(HEALTH)(b"\n\x01x", timeout=20)
+
+
+@pytest.mark.parametrize(
+    "values", [list(range(30_000)), [0.5, 3] * 10_000, [[1.5, -2] * 20] * 500, [[], [1], [1.0] * 9]]
+)
+def test_long_json_is_read_as_short_json_is(values: list[Any]) -> None:
+    content = {"inputs": [{"shape": [1, 2], "data": values, "name": 'a "[1,2]" \\'}], "pad": "[" * 40 + "x" * BRIEF}
+    found = read_document(json.dumps(content).encode())
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [plain(each) for each in value]
+        return value.values.tolist() if hasattr(value, "kinds") else value
+
+    assert plain(found) == content
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "", "1,", "nul", "-", "01", "[", "]", "1]", '"', "{"])
+def test_long_json_has_the_faults_of_short_json(word: str) -> None:
+    for place in (0, 4000, 9999):
+        values = ["0.25"] * 10_000
+        values[place] = word
+        with pytest.raises(ValueError, match=r"."):
+            read_document(f'{{"inputs": [{{"data": [{",".join(values)}]}}]}}'.encode())
+    with pytest.raises(ValueError, match="NaN is no JSON number"):
+        read_document(f'{{"inputs": [{",".join(["0.25"] * 20_000)}], "a": NaN}}'.encode())
+
+
+def test_json_has_bounds() -> None:
+    deep = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+    assert read_document(deep)
+    with pytest.raises(ValueError, match=f"more than {MAX_DEPTH} deep"):
+        read_document(b"[" + deep + b"]")
+    assert read_document(b'["' + b"[" * 500 + b'"]') == ["[" * 500]
+    with pytest.raises(ValueError, match=f"more than {MAX_PARTS} lists"):
+        read_document(b"[" + b"[]," * MAX_PARTS + b"1]")
+
+
+def test_long_json_becomes_the_same_batch() -> None:
+    images = random_images(200)
+    spec = TensorSpec("image", "FP32", (3, SIZE, SIZE))
+    for values in (images.ravel().tolist(), images.tolist()):
+        data = read_document(json.dumps({"data": values}).encode())["data"]
+        batch = read_batch(InputTensor("image", "FP32", images.shape, data), spec, 500)
+        np.testing.assert_array_equal(batch, images)
+
+
+def test_a_log_that_nobody_reads_stops_nothing(package: Path) -> None:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+    reading, writing = os.pipe()
+    command = [sys.executable, "-c", COMMAND, "--package", str(package), "--http-port", str(port), "--grpc-port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=ROOT, stderr=writing, stdout=subprocess.DEVNULL, env=environment)
+    os.close(writing)
+    try:
+        ready = b""
+        while b'"ready"' not in ready:
+            ready += os.read(reading, 4096)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        body = document(random_images(1).ravel().tolist())
+        for number in range(6000):
+            connection.request("POST", INFER, body if number % 1000 == 0 else b"{}")
+            assert connection.getresponse().read()
+        connection.request("GET", "/metrics")
+        metrics = connection.getresponse().read().decode()
+        assert float(metrics.partition("\nfmkt_dropped_log_lines ")[2].split()[0]) > 0
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reading)
+
+
+def test_who_has_no_token_gets_health_alone(package: Path, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    body, images = document(random_images(1).ravel().tolist()), random_images(1)
+    with serving(package, "--host", "0.0.0.0", "--token-file", str(file)) as server:  # noqa: S104
+        places = {name: f"127.0.0.1:{getattr(server, name).rpartition(':')[2]}" for name in CLIENTS}
+        server.http, server.grpc = places["http"], places["grpc"]
+        assert not server.events("exposed")
+        for path in ("/v2/health/live", "/v2/health/ready", "/"):
+            assert server.ask(path)[0] == 200
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": TOKEN},
+            {"Authorization": f"Basic {TOKEN}"},
+        ):
+            for path, content in (("/v2", None), ("/metrics", None), (INFER, body), ("/predict", b"x")):
+                status, answer = server.ask(path, content, headers)
+                assert (status, "Authorization: Bearer TOKEN" in answer["error"]) == (401, True)
+        connection = http.client.HTTPConnection(server.http, timeout=20)
+        connection.request("GET", "/v2")
+        assert connection.getresponse().headers["www-authenticate"] == "Bearer"
+        connection.close()
+        right = {"authorization": f"Bearer {TOKEN}"}
+        assert server.ask(INFER, body, right)[0] == 200
+        tensor = CLIENTS["grpc"].InferInput("image", images.shape, "FP32")
+        tensor.set_data_from_numpy(images)
+        with CLIENTS["grpc"].InferenceServerClient(server.grpc) as client:
+            assert client.is_server_live()
+            assert client.is_server_ready()
+            with pytest.raises(Exception, match="UNAUTHENTICATED"):
+                client.infer(NAME, [tensor])
+            with pytest.raises(Exception, match="UNAUTHENTICATED"):
+                client.get_server_metadata(headers={"authorization": "Bearer wrong"})
+            found = client.infer(NAME, [tensor], headers=right).as_numpy("logits")
+        np.testing.assert_allclose(found, right_logits(images), atol=1e-3)
+        with grpc.insecure_channel(server.grpc) as channel:
+            assert channel.unary_unary(HEALTH)(b"", timeout=20) == SERVING
+        assert TOKEN not in "".join(server.lines)
+
+
+def test_tokens(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    assert read_token(None, {}) is None
+    assert read_token(None, {"FMKT_TOKEN": TOKEN}) == TOKEN
+    for content in ("", "short", "with spaces in the middle of it", "ü" * 20, "x" * 513):
+        file.write_text(content)
+        with pytest.raises(UserError, match=r"--token-file .*no token; expected are 16 to 512"):
+            read_token(file, {})
+    with pytest.raises(UserError, match="both given"):
+        read_token(file, {"FMKT_TOKEN": TOKEN})
+    with pytest.raises(UserError, match="cannot be read"):
+        read_token(tmp_path / "nothing", {})
+    assert Access(TOKEN).allows(f"bearer  {TOKEN} ".encode())
+    assert not Access(TOKEN).allows(f"Bearer {TOKEN[:-1]}".encode())
+
+
+def make_certificate(folder: Path, name: str, *options: str) -> tuple[Path, Path]:
+    openssl = shutil.which("openssl") or pytest.skip("openssl is not here")
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", *(options or ("-nodes",)), "-subj", "/CN=localhost"]
+    command += [
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        "-days",
+        "2",
+        "-keyout",
+        key,
+        "-out",
+        certificate,
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
+def test_both_transports_are_encrypted(package: Path, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path, "one")
+    images = random_images(1)
+    with serving(package, "--tls-certificate", str(certificate), "--tls-key", str(key)) as server:
+        with contextlib.closing(socket.create_connection(("127.0.0.1", int(server.http.split(":")[1])))) as silent:
+            context = ssl.create_default_context(cafile=str(certificate))
+            connection = http.client.HTTPSConnection(server.http, timeout=20, context=context)
+            for _ in range(2):
+                connection.request("POST", INFER, document(images.ravel().tolist()))
+                answer = connection.getresponse()
+                values = json.loads(answer.read())["outputs"][0]["data"]
+                np.testing.assert_allclose(values, right_logits(images)[0], atol=1e-3)
+            connection.close()
+            assert silent.fileno()
+        with pytest.raises((OSError, http.client.HTTPException)):
+            server.ask("/v2/health/live")
+        trusted = grpc.ssl_channel_credentials(certificate.read_bytes())
+        with grpc.secure_channel(server.grpc, trusted) as channel:
+            assert channel.unary_unary(HEALTH)(b"", timeout=20) == SERVING
+        assert server.stop() == 0
+
+
+def test_certificates_that_are_none(package: Path, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path, "one")
+    _, other = make_certificate(tmp_path, "two")
+    _, locked = make_certificate(tmp_path, "three", "-passout", "pass:secret")
+    (tmp_path / "empty").touch()
+    assert load_certificate(None, None) is None
+    for given, why in [
+        ((certificate, None), "--tls-key: not given"),
+        ((None, key), "--tls-certificate: not given"),
+        ((certificate, other), "is not that of the certificate"),
+        ((certificate, locked), "asks for a password"),
+        ((certificate, tmp_path / "empty"), "--tls-key"),
+        ((tmp_path / "empty", key), "no certificate in PEM form"),
+        ((tmp_path / "nothing", key), "cannot be read"),
+    ]:
+        with pytest.raises(UserError, match=why) as caught:
+            load_certificate(*given)
+        assert "\n" not in str(caught.value)
+    refused(CliRunner().invoke(serve, ["--package", str(package), "--tls-certificate", str(certificate)]), "--tls-key")
+
+
+@pytest.mark.parametrize("option", ["--timeout", "--grace", "--drain-seconds", "--max-megapixels"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+def test_times_are_numbers(option: str, value: str) -> None:
+    done = CliRunner().invoke(serve, [option, value])
+    assert (done.exit_code, f"Invalid value for '{option}'" in done.output) == (2, True)
+
+
+def test_connections_fit_the_limit_on_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr("resource.setrlimit", lambda _, pair: limits.append(pair))
+    monkeypatch.setattr("resource.getrlimit", lambda _: (256, 256))
+    assert enough_descriptors(512) == 96
+    monkeypatch.setattr("resource.getrlimit", lambda _: (256, 10_000))
+    assert enough_descriptors(512) == 512
+    assert limits == [(256, 256), (1088, 10_000)]
