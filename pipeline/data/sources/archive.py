@@ -1,5 +1,7 @@
 """A directory, or an archive unpacked for as long as it is read."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import shutil
@@ -10,12 +12,15 @@ import zlib
 from collections.abc import Iterator
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
-from typing import IO, Self
+from typing import IO, TYPE_CHECKING
 
 from pipeline.core.durable import project_root
 from pipeline.core.errors import UserError, readable_file
 from pipeline.core.printable import printable
 from pipeline.core.scratch import UNPACKED, scratch_folder
+
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.11; a package's fmkt.pyz brings this module to 3.10
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
 AN_ARCHIVE = f"an archive ({', '.join(SUFFIXES)})"
