@@ -1,9 +1,10 @@
 """The house: imports point downwards, between files and between rooms, and optional libraries stay in their rooms."""
 
 import ast
+import re
 import sys
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -128,9 +129,18 @@ def test_stages_never_import_each_other(name: str) -> None:
         "stages/common.py",
         "stages/declared.py",
         "stages/exit_codes.py",
+        "stages/output.py",
         "stages/commands/__init__.py",
         "stages/commands/options.py",
     }
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("stages/")])
+def test_what_is_printed_has_its_control_characters_escaped(name: str) -> None:
+    text = Path(__file__).parents[1].joinpath(name).read_text()
+    assert name == "stages/output.py" or not re.search(r"\b(click\.s?echo\w*|print)\(", text), (
+        "stages.output.say prints"
+    )
 
 
 def test_no_circle_between_files() -> None:

@@ -399,9 +399,12 @@ def test_gates_that_are_missing_are_named() -> None:
 def test_a_plan_that_was_not_verified_is_not_loaded(tmp_path: Path) -> None:
     plan = tmp_path / "model.plan"
     plan.write_bytes(b"the plan")
-    with pytest.raises(UserError, match=r"model.plan.json: no such file"):
+    with pytest.raises(UserError, match=r"model.plan.json: cannot be read"):
         open_engine(plan)
-    write_json(tmp_path / "model.plan.json", {"plan_sha256": hashlib.sha256(b"the plan").hexdigest()})
+    facts = {"plan": "model.plan", "onnx": "model.onnx", "onnx_sha256": "0", "precision": "fp32"}
+    facts |= {"plan_sha256": hashlib.sha256(b"the plan").hexdigest(), "batch": {"min": 1, "opt": 1, "max": 1}}
+    image, logits = (TensorSpec(name, "float32", (3, 8, 8)) for name in ("image", "logits"))
+    write_json(tmp_path / "model.plan.json", {**facts, **describe_signature(Signature(image, (logits,)))})
     plan.write_bytes(b"another plan")
     with pytest.raises(UserError, match=r"model.plan: its SHA-256 is .*not the engine that was verified here"):
         open_engine(plan)

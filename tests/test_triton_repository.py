@@ -17,6 +17,7 @@ from pipeline.package.engine_register import list_engine
 from pipeline.package.reader import Package
 from pipeline.package.triton_config import write_triton_configs
 from pipeline.package.writer import write_sums
+from pipeline.runtimes.engine_file import describe_signature
 from stages.__main__ import main
 from tests import detection_package
 from tests.helpers import ROOT, refused
@@ -52,7 +53,8 @@ def add_engine(package: Path, of: str = "fp32", **about: Any) -> Path:
     plan = package / "engines" / name
     plan.parent.mkdir(exist_ok=True)
     plan.write_bytes(f"an engine of {of}".encode())
-    facts = {"precision": of, "plan_sha256": sha256(plan), "onnx": onnx.name, "onnx_sha256": sha256(onnx)}
+    facts = {"precision": of, "plan": name, "plan_sha256": sha256(plan), "onnx": onnx.name, "onnx_sha256": sha256(onnx)}
+    facts |= describe_signature(Package.open(package).signature)
     write_json(plan.with_name(f"{name}.json"), facts | {"batch": BATCH} | about)
     list_engine(plan, package=NAME)
     return plan
@@ -139,9 +141,11 @@ def test_of_several_engines_one_is_chosen(package: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("about", "words"),
     [
-        ({"batch": {"min": 2, "max": 32}}, "model.plan: takes batches of 2 to 32, but "),
-        ({"batch": {"min": 1, "max": 16}}, "promises 1 to 32; build it again with build-engine --min-batch 1 "),
-        ({"batch": None}, "model.plan: takes batches of None to None"),
+        ({"batch": {"min": 2, "opt": 8, "max": 32}}, "model.plan: takes batches of 2 to 32, but "),
+        (
+            {"batch": {"min": 1, "opt": 8, "max": 16}},
+            "promises 1 to 32; build it again with build-engine --min-batch 1 ",
+        ),
         ({"onnx_sha256": "0"}, "model.plan: built from another model.onnx than this package's; delete it"),
         ({"onnx": "model.int4.onnx"}, "model.plan: built from another model.int4.onnx than this package's; delete it"),
     ],

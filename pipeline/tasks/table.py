@@ -96,6 +96,8 @@ def exported_task(manifest: Mapping[str, Any]) -> Task:
     settings = manifest.get(DETECTIONS, {}) if DETECTIONS in task.output_facts() else {}
     task = task.configured(read_plain(Detections, settings), {})
     for key, fact in task.output_facts().items():
-        if manifest.get(key) != fact:
-            raise ValueError(f"{key} is {shown(manifest.get(key))}, expected {fact!r}")
+        if key not in manifest:
+            raise ValueError(f"has no {key}")
+        if manifest[key] != fact:
+            raise ValueError(f"{key} is {shown(manifest[key])}, expected {fact!r}")
     return task
