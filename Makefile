@@ -17,8 +17,12 @@ export LOGNAME ?= user
 export USER ?= user
 endif
 
+# What is built of sources is built by the setuptools of the lock, which is therefore installed first.
+PIP := $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --disable-pip-version-check
+LOCKED := $(PIP) --require-hashes --requirement
+
 .DEFAULT_GOAL := help
-.PHONY: help install repro trusted summary compare test test-fast attack lint format types check tables lock clean distclean
+.PHONY: help install repro trusted summary compare test test-fast attack lint format types check tables lock sbom clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,8 +35,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1), needed is 3.11 or later; e.g. make PYTHON=python3.12" >&2; exit 2; }
 	@echo "creating $(VENV); the first time this downloads about 3 GB"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --disable-pip-version-check --editable .
+	@{ awk '/^[^ ]/ {found = /^setuptools==/} found' requirements.lock | $(LOCKED) /dev/stdin && $(LOCKED) requirements.lock; } || { \
+	  echo "error: the packages of requirements.lock are not installed, for the reason above; docs/install.md says what" \
+	    "to do without a network, where a hash differs, and with another Python" >&2; exit 2; }
+	@$(PIP) --editable .
 	@$(BIN)/python -m stages offline-plots && $(BIN)/dvc config --quiet --local plots.html_template plots.html
 	@touch $@
 	@echo "created $(VENV); to use it in this shell: source $(BIN)/activate"
@@ -51,9 +57,10 @@ summary: $(INSTALLED)  ## print the result of the last run
 	@python -m stages summary
 
 COMPARISON ?= digits
-compare: $(INSTALLED)  ## train methods and seeds against each other: COMPARISON=digits, JOBS=2
+compare: $(INSTALLED)  ## train methods and seeds against each other: COMPARISON=digits, JOBS=auto, MINUTES=60, RESULTS=folder
 	@python -m stages compare benchmarks/comparisons/$(COMPARISON).yaml \
-	  --out artifacts/comparison/$(COMPARISON) --report reports/comparison/$(COMPARISON) --jobs $(or $(JOBS),2)
+	  --out artifacts/comparison/$(COMPARISON) --report reports/comparison/$(COMPARISON) --jobs $(or $(JOBS),auto) \
+	  $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RESULTS),--results $(RESULTS))
 
 test: $(INSTALLED)  ## run all tests
 	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -80,10 +87,14 @@ check: lint types test  ## lint, types and test
 tables: $(INSTALLED)  ## rewrite the tables in the documentation from the code
 	@python -m tests.documented_tables
 
-lock: $(INSTALLED)  ## resolve requirements.lock anew from pyproject.toml
-	@python -m pip install --quiet --disable-pip-version-check uv
-	@uv pip compile pyproject.toml --extra dev --extra serve --extra timm --universal --no-header --no-annotate \
-	  --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+lock:  ## resolve requirements.lock anew from pyproject.toml, with the hashes of all files of each release
+	@$(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@.cache/uv/bin/uv pip compile pyproject.toml --extra dev --extra serve --extra timm --universal --generate-hashes \
+	  --quiet --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+	@echo "requirements.lock is resolved; make install tables installs it and lists its licences"
+
+sbom: $(INSTALLED)  ## write what is installed, with hashes and licences, as a CycloneDX document: sbom.cdx.json
+	@python -m deploy.sbom sbom.cdx.json
 
 clean:  ## remove caches and rendered plots; results stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache dvc_plots

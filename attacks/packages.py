@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from attacks.campaign import Attack, NotHereError, Outcome
-from attacks.tamperings import ENDLESS, Tampering, tamperings, write_sums_again
+from attacks.tamperings import ENDLESS, Tampering, put_in_place, tamperings, write_sums_again
 from pipeline.core.errors import BusyError, GateError, UserError
 from stages.__main__ import main
 from tests.bench import Bench
@@ -284,6 +284,7 @@ Way = Callable[[Path, random.Random], object]
 
 
 def _files(package: Path) -> list[Path]:
+    """Return the plain files of ``package``: what links lead to is the host's, and neither read nor written here."""
     return sorted(path for path in package.rglob("*") if path.is_file() and not path.is_symlink())
 
 
@@ -296,37 +297,39 @@ def _flip(package: Path, rng: random.Random) -> None:
     data = bytearray(path.read_bytes())
     for _ in range(rng.choice((1, 1, 2, 8)) if data else 0):
         data[rng.randrange(min(len(data), rng.choice((300, 10**9))))] ^= 1 << rng.randrange(8)
-    path.write_bytes(data)
+    put_in_place(path, data)
 
 
 def _cut(package: Path, rng: random.Random) -> None:
     path = rng.choice(_files(package))
     data = path.read_bytes()
-    path.write_bytes(data[: rng.randrange(len(data) + 1)])
+    put_in_place(path, data[: rng.randrange(len(data) + 1)])
 
 
 def _insert(package: Path, rng: random.Random) -> None:
     path = rng.choice(_files(package))
     data, place = path.read_bytes(), rng.randrange(10**9)
     place %= len(data) + 1
-    path.write_bytes(data[:place] + rng.randbytes(rng.choice((1, 8, 4096))) + data[place:])
+    put_in_place(path, data[:place] + rng.randbytes(rng.choice((1, 8, 4096))) + data[place:])
 
 
 def _flip_network(package: Path, rng: random.Random) -> None:
-    path = rng.choice(sorted(package.glob("*.onnx")))
+    path = rng.choice([path for path in _files(package) if path.suffix == ".onnx"] or _files(package))
     data = bytearray(path.read_bytes())
     for _ in range(rng.choice((1, 1, 3))):
         place = rng.randrange(len(data))
         data[place : place + rng.choice((1, 1, 4))] = rng.randbytes(rng.choice((0, 1, 1, 4)))
-    path.write_bytes(data)
+    put_in_place(path, data)
 
 
 def _flip_samples(package: Path, rng: random.Random) -> None:
     path = package / "samples.safetensors"
+    if path not in _files(package):  # of several random changes
+        return
     data = bytearray(path.read_bytes())
     for _ in range(rng.choice((1, 1, 3))):
         data[rng.randrange(min(len(data), rng.choice((8, 400, 10**9))))] = rng.randrange(256)
-    path.write_bytes(data)
+    put_in_place(path, data)
 
 
 def _edit(package: Path, rng: random.Random) -> None:
@@ -347,7 +350,7 @@ def _edit(package: Path, rng: random.Random) -> None:
         holder[key] = json.loads(json.dumps(other[its]))
     else:
         holder[key] = rng.choice(HOSTILE)
-    path.write_text(json.dumps(content))
+    put_in_place(path, (json.dumps(content)).encode())
 
 
 def _places(content: Any) -> Iterator[tuple[Any, Any]]:
@@ -366,14 +369,14 @@ def _add_key(package: Path, rng: random.Random) -> None:
     if found and keys:
         place = rng.choice(found) + 1
         added = f'"{rng.choice(keys)}": {json.dumps(rng.choice(HOSTILE))}, '
-        path.write_text(text[:place] + added + text[place:])
+        put_in_place(path, (text[:place] + added + text[place:]).encode())
 
 
 def _swap(package: Path, rng: random.Random) -> None:
     one, other = (rng.choice(_files(package)) for _ in range(2))
     held = one.read_bytes()
-    one.write_bytes(other.read_bytes())
-    other.write_bytes(held)
+    put_in_place(one, other.read_bytes())
+    put_in_place(other, held)
 
 
 def _rename(package: Path, rng: random.Random) -> None:
@@ -383,7 +386,7 @@ def _rename(package: Path, rng: random.Random) -> None:
 
 def _link(package: Path, rng: random.Random) -> None:
     path = rng.choice(_files(package))
-    target = rng.choice((path.name, "/dev/zero", "/etc/passwd", "/proc/self/mem", "..", "README.md", "/nowhere"))
+    target = rng.choice((path.name, "/dev/zero", "/proc/self/mem", "..", "../images", "README.md", "nowhere"))
     path.unlink()
     path.symlink_to(target)
 
@@ -399,11 +402,13 @@ def _strange(package: Path, rng: random.Random) -> None:
     if rng.random() < 0.3:
         os.mkfifo(path)
     else:
-        path.write_bytes(rng.randbytes(rng.choice((0, 10))))
+        put_in_place(path, rng.randbytes(rng.choice((0, 10))))
 
 
 def _sums(package: Path, rng: random.Random) -> None:
     path = package / "SHA256SUMS"
+    if path not in _files(package):  # of several random changes
+        return
     lines = path.read_text().splitlines(keepends=True)
     way = rng.randrange(5)
     place = rng.randrange(len(lines) or 1)
@@ -417,7 +422,7 @@ def _sums(package: Path, rng: random.Random) -> None:
         lines.insert(place, f"{'0' * 64}  {rng.choice(['/dev/zero', '../x', 'x', 'a//b', './x', 'engines/'])}\n")
     else:
         lines[place : place + 1] = ["".join(rng.sample(line, len(line))) for line in lines[place : place + 1]]
-    path.write_text("".join(lines))
+    put_in_place(path, ("".join(lines)).encode())
 
 
 WAYS: Mapping[str, Way] = {

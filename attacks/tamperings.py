@@ -26,6 +26,13 @@ class Tampering(NamedTuple):
     """Whether SHA256SUMS is written anew afterwards, as whoever can write one file can do it."""
 
 
+def put_in_place(path: Path, data: bytes | bytearray) -> None:
+    """Write ``data`` in the place of ``path``, never through a link: what that leads to belongs to the host."""
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
+        file.write(data)
+
+
 def write_sums_again(package: Path) -> None:
     """List what lies in ``package`` now; a signature is not touched."""
     paths = sorted(path for path in package.rglob("*") if path.is_file() and not path.is_symlink())
@@ -34,7 +41,7 @@ def write_sums_again(package: Path) -> None:
         for path in paths
         if path.name not in {"SHA256SUMS", "SHA256SUMS.sig"}
     ]
-    (package / "SHA256SUMS").write_text("".join(lines))
+    put_in_place(package / "SHA256SUMS", "".join(lines).encode())
 
 
 def tamperings(untouched: Path) -> Mapping[str, Tampering]:

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 
 from models.detection.building import build_detector
-from models.detection.detections import Detections
 from models.detection.detector import Detector
 from models.detection.tail import Tail
+from models.detections import Detections
 from pipeline.core.signature import TensorSpec
 from pipeline.export.onnx.exporter import export_image_network
 from pipeline.tasks.training import ExportParts

@@ -38,6 +38,7 @@ from pipeline.core.torch_setup import derive_seed
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.dataset import ImageIndex
 from pipeline.data.file_list import FileList
+from pipeline.data.image_bytes import State
 from pipeline.data.index_readers import SquareReader
 from pipeline.data.random_crops import random_box
 from pipeline.data.reading import Fit
@@ -113,7 +114,8 @@ def plain_epochs(root: Path, decoder: str, config: dict[str, Any]) -> Epoch:
 
 
 def our_epochs(root: Path, config: dict[str, Any]) -> Epoch:
-    files = FileList.of(root, [Path(path) for path, _ in ImageFolder(root).samples])
+    images = [Path(path) for path, _ in ImageFolder(root).samples]
+    files = FileList.of(root, {image: State.of(image.read_bytes()) for image in images})
     index = ImageIndex(files, ClassTargets(torch.zeros(len(files), dtype=torch.int64)), Fit((config["size"],) * 2))
     augmentation = Augmentation(crop_padding=0, horizontal_flip=False, color_jitter=0.0)
     batches = StreamedBatches(

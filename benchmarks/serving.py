@@ -40,11 +40,14 @@ from models.deploy import with_num_steps
 from models.students import build_flow_student
 from pipeline.core.signature import image_input
 from pipeline.export.onnx.exporter import export_image_network
+from pipeline.export.samples import write_samples
 from pipeline.package.pictures import decode_picture
 from pipeline.package.reader import Package
-from pipeline.runtimes.base import to_input
+from pipeline.runtimes.base import predict, to_input
+from pipeline.runtimes.latency import random_pixels
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Classes
+from pipeline.tasks.verification import Reference
 from tests.serving_helpers import CLASSIFICATION, CLIENTS, ServerProcess, serving, write_package
 
 CLASSES, SIZE, STEPS = 100, 32, 4
@@ -79,6 +82,10 @@ def make_package(folder: Path) -> Path:
     export_image_network(network, path, image_input((SIZE, SIZE), "float32"), [OUTPUT], opset=20, metadata={})
     names = [str(i) for i in range(CLASSES)]
     signature = CLASSIFICATION.signature(image_size=(SIZE, SIZE), input_dtype="float32", class_names=names)
+    pixels = random_pixels(8, (SIZE, SIZE))
+    outputs = predict(OnnxRuntime(path), pixels, len(pixels))
+    truth = {"labels": outputs[OUTPUT].argmax(axis=1)}
+    write_samples(folder, Reference(CLASSIFICATION, pixels, truth, outputs))
     return write_package(folder, files={"fp32": path.name}, classes=Classes(tuple(names)), signature=signature)
 
 

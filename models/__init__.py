@@ -6,7 +6,8 @@ What a training loop of one's own needs is offered here, and imported when it is
 from them: ``integrate`` (Euler steps), ``schedules`` and ``meta_encoders`` (the tables), ``flow``, ``losses``,
 ``transfer_losses`` (what a batch costs by each method), ``classifier``, ``students``; ``factory`` builds by name,
 ``meta_encoder`` is what all encoders have in common, ``global_batch_norm`` serves training in several processes;
-``folding`` and ``deploy`` give the forms in which a student ships. It imports PyTorch and torchvision only.
+``folding`` and ``deploy`` give the forms in which a student ships; ``detections`` says what is reported of boxes. It
+imports PyTorch and torchvision only.
 """
 
 from importlib import import_module
@@ -72,13 +73,14 @@ __all__ = [
     "step_cross_entropy",
 ]
 
+if not TYPE_CHECKING:  # a type checker would take any name to be there
 
-def __getattr__(name: str) -> Any:
-    """Import what is offered by ``name`` as it is asked for: PyTorch is not needed to read a table."""
-    for module, names in _PLACES.items():
-        if name in names:
-            return getattr(import_module(f".{module}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """Import what is offered by ``name`` as it is asked for: PyTorch is not needed to read a table."""
+        for module, names in _PLACES.items():
+            if name in names:
+                return getattr(import_module(f".{module}", __name__), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

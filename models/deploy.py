@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .core.numbers import positive, size_of
 from .flow import FixedFlow, FlowTransfer, at_each_step
 from .folding import CollapsedFlow, FoldedFlow, is_collapsible, is_foldable
 from .integrate import Trajectory
@@ -143,8 +144,12 @@ def fold(flow: FlowTransfer, num_steps: int, feature_size: Sequence[int]) -> Fix
         feature_size: (H, W) of the features.
 
     Raises:
-        ValueError: ``num_steps`` is less than 1.
+        ValueError: ``num_steps`` is less than 1, ``feature_size`` no pair, or the velocity of the flow no meta-encoder.
     """
+    if not isinstance(flow.velocity, MetaEncoder):
+        got = type(flow.velocity).__name__
+        raise ValueError(f"flow: got a velocity that is a {got}; give a flow of build_flow, with a meta-encoder")  # noqa: TRY004
+    num_steps, feature_size = positive("num_steps", num_steps), size_of("feature_size", feature_size)
     if num_steps <= MAX_COLLAPSED_STEPS and is_collapsible(flow):
         return collapse_flow(flow, num_steps, feature_size)
     return folded(flow, num_steps) if is_foldable(flow) else UnrolledFlow(flow, num_steps)

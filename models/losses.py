@@ -108,7 +108,13 @@ def mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def step_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Return the mean cross-entropy of logits (..., B, C), each leading entry with the same ``labels``, int64 (B,)."""
+    """Return the mean cross-entropy of logits (..., B, C), each leading entry with the same ``labels``, int64 (B,).
+
+    Raises:
+        ValueError: the labels have another shape.
+    """
+    if labels.shape != logits.shape[-2:-1]:
+        raise ValueError(f"labels: got the shape {tuple(labels.shape)}; give ({logits.shape[-2]},), one for each image")
     wanted = labels.expand(logits.shape[:-1]).reshape(-1)
     return functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), wanted, label_smoothing=label_smoothing)
 

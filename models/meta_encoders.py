@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+from .core.numbers import positive
 from .core.table import Entry, Table
 
 if TYPE_CHECKING:
@@ -100,13 +101,13 @@ def build_meta_encoder(
             fan-out (He et al. 2015), 2.45 times as wide as PyTorch's own where both fans are alike.
 
     Raises:
-        ValueError: a name is unknown; the message lists the known ones.
+        ValueError: a name is unknown, where the message lists the known ones; or the width is less than 1.
     """
     from .meta_encoder import MetaEncoder
 
     if initial_weights not in get_args(InitialWeights):
         raise ValueError(f"initial_weights: got {initial_weights!r}; give {' or '.join(get_args(InitialWeights))}")
-    body = META_ENCODERS[name].load()(width or channels)
+    body = META_ENCODERS[name].load()(channels if width is None else positive("width", width))
     encoder = MetaEncoder(channels, body, width=width, time_scale=time_scale, velocity_norm=velocity_norm)
     if initial_weights == "fan_out":
         encoder.initialize_by_fan_out()

@@ -1,7 +1,7 @@
 """What a batch costs by each method: the losses to put into a training loop, on a student's features.
 
 A logit-based loss holds the flow and its classifier, which are the student's head: train them with the backbone, and
-deploy them by ``models.deploy.fold``. None of them holds a teacher: what it answered is an argument.
+deploy them by ``fold``. None of them holds a teacher: what it answered is an argument.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.calling import call
+from .core.numbers import is_count, positive, size_of
 from .flow import FlowTransfer, at_each_step, build_flow, build_logit_flow
 from .integrate import Trajectory
 from .layers.shape_transform import FeatureTransform
@@ -18,7 +19,7 @@ from .losses import FEATURE_LOSSES, LOGIT_LOSSES, find_loss, step_cross_entropy
 from .step_sampler import StepSampler
 
 LossChoice = str | Callable[..., Tensor]
-"""The name of a loss, or a function; see ``models.losses.find_loss``."""
+"""The name of a loss, or a function; see ``find_loss``."""
 
 
 class TransferOutput(NamedTuple):
@@ -39,7 +40,7 @@ class LogitFlowLoss(nn.Module):
 
     Args:
         channels: of the student's last feature map; with ``num_classes`` and ``flow_options`` (meta_encoder, schedule,
-            width, time_scale; see ``models.flow.build_flow``) a flow is built. None: it is given.
+            width, time_scale, predicts, initial_weights; see ``build_flow``) a flow is built. None: it is given.
         num_classes: of teacher and student.
         flow: from features (B, C, H, W) to logits.
         loss: L: kd, dkd, dist, mse, or a function of student's and teacher's logits.
@@ -74,14 +75,12 @@ class LogitFlowLoss(nn.Module):
             flow = build_logit_flow(**sizes, **options)
         elif channels is not None or num_classes is not None or flow_options:
             raise ValueError("flow: got one, and channels, num_classes or options to build another; give either")
-        if not 0 <= pair_ratio <= 1:
-            raise ValueError(f"pair_ratio: got {pair_ratio}; give a share from 0 to 1")
         self.flow = flow
         self.loss = find_loss(loss, LOGIT_LOSSES)
         self.label_loss = label_loss
         self.weight = weight
         self.steps = sampler_of(num_steps, num_steps_warmup)
-        self.pair_ratio = pair_ratio
+        self.pair_ratio = share("pair_ratio", pair_ratio)
 
     def set_epoch(self, epoch: int) -> None:
         """Take note that ``epoch``, counted from 0, begins: what warms up needs to know."""
@@ -93,10 +92,7 @@ class LogitFlowLoss(nn.Module):
         Raises:
             ValueError: the features have another shape.
         """
-        velocity = self.flow.velocity
-        channels = getattr(velocity, "channels", None)
-        if features.dim() != 4 or (channels is not None and features.shape[1] != channels):
-            raise ValueError(f"features: got the shape {tuple(features.shape)}; give (B, {channels or 'C'}, H, W)")
+        require_features(features, self.flow)
         return self.flow.step_outputs(features, self.steps.draw())
 
     def flow_parts(self, outputs: Tensor, teacher_logits: Tensor, labels: Any) -> dict[str, Tensor]:
@@ -157,7 +153,7 @@ class ThetaTransferLoss(LogitFlowLoss):
     Args:
         head: Theta, from features (B, C, H, W) to logits (B, num_classes); None: tied, the flow's own classifier, of
             which this is the loss at no step: the same weights then answer with any number of steps, 0 included. A
-            tied flow starts as one that does not move, by ``models.flow.start_at_rest``.
+            tied flow starts as one that does not move, by ``start_at_rest``.
         target: what the head learns from.
         theta_weight: w_theta.
         reaches_backbone: whether the head's gradient goes on into the features.
@@ -203,6 +199,7 @@ class ThetaTransferLoss(LogitFlowLoss):
         """Return the cost of flow and head; the logits of the result are the head's. Arguments as of FM-KT."""
         outputs = self.step_logits(features)
         logits = call(self.head, features if self.reaches_backbone else features.detach())
+        require_like(outputs[0], logits, "head", "returned")
         averaged = outputs.mean(dim=0).detach()
         targets = {"flow": [averaged], "teacher": [teacher_logits], "both": [averaged, teacher_logits]}[self.target]
         transfer = torch.stack([self.loss(logits, target, labels) for target in targets]).mean()
@@ -236,7 +233,7 @@ class FeatureTransferLoss(nn.Module):
         num_steps: N in training; of several each call draws one.
         num_steps_warmup: epochs by which the larger N wait; see ``StepSampler``.
         pair_ratio: see ``paired``.
-        flow_options: meta_encoder, schedule, width, time_scale; see ``models.flow.build_flow``.
+        flow_options: meta_encoder, schedule, width, time_scale, predicts, initial_weights; see ``build_flow``.
 
     Raises:
         ValueError: an argument is out of range, or a name unknown.
@@ -259,11 +256,11 @@ class FeatureTransferLoss(nn.Module):
         own, theirs = positive("channels", channels), positive("teacher_channels", teacher_channels)
         options = {"schedule": "rectified", "meta_encoder": "conv", "time_scale": 1.0, **flow_options}
         self.flow = build_flow(channels=own, transform=nn.Identity(), **options)
-        self.transform = FeatureTransform(own, theirs, teacher_size)
+        self.transform = FeatureTransform(own, theirs, size_of("teacher_size", teacher_size))
         self.loss = find_loss(loss, FEATURE_LOSSES)
         self.weight = weight
         self.steps = sampler_of(num_steps, num_steps_warmup)
-        self.pair_ratio = pair_ratio
+        self.pair_ratio = share("pair_ratio", pair_ratio)
 
     def set_epoch(self, epoch: int) -> None:
         """Take note that ``epoch``, counted from 0, begins: what warms up needs to know."""
@@ -278,9 +275,12 @@ class FeatureTransferLoss(nn.Module):
             num_steps: where several feature maps of a student are to take as many; None: as drawn.
 
         Raises:
-            ValueError: the teacher's features have another shape than was said.
+            ValueError: the features, or the teacher's, have another shape than was said; or ``num_steps`` is less than
+                1.
         """
-        trajectory = self.flow.trajectory(features, num_steps or self.steps.draw())
+        require_features(features, self.flow)
+        count = self.steps.draw() if num_steps is None else positive("num_steps", num_steps)
+        trajectory = self.flow.trajectory(features, count)
         outputs = at_each_step(self.transform, trajectory.estimates)
         require_like(outputs[0], teacher_features, "teacher_features")
         total = self.weight * self.loss(outputs, paired([teacher_features], self.pair_ratio)[0], None)
@@ -301,28 +301,37 @@ def paired(targets: Sequence[Tensor], ratio: float) -> Sequence[Tensor]:
     return [target[rows] for target in targets]
 
 
-def require_like(output: Tensor, target: Tensor, name: str) -> None:
+def require_features(features: Tensor, flow: FlowTransfer) -> None:
+    """Raise ValueError where ``features`` are no feature maps (B, C, H, W) of the channels that ``flow`` takes."""
+    channels = getattr(flow.velocity, "channels", None)
+    if features.dim() != 4 or (channels is not None and features.shape[1] != channels):
+        raise ValueError(f"features: got the shape {tuple(features.shape)}; give (B, {channels or 'C'}, H, W)")
+
+
+def require_like(output: Tensor, target: Tensor, name: str, came: str = "got") -> None:
     """Raise ValueError, with the ``name`` of the argument, where ``target`` is not shaped like the student's output."""
     if output.shape != target.shape:
-        raise ValueError(f"{name}: got the shape {tuple(target.shape)}; the student's is {tuple(output.shape)}")
+        raise ValueError(f"{name}: {came} the shape {tuple(target.shape)}; the student's is {tuple(output.shape)}")
 
 
 def sampler_of(num_steps: int | Sequence[int] | StepSampler, warmup_epochs: int) -> StepSampler:
     """Return what draws from ``num_steps``.
 
     Raises:
-        ValueError: one of them is less than 1.
+        ValueError: one of them is less than 1, or ``warmup_epochs`` less than 0.
     """
     if isinstance(num_steps, StepSampler):
         return num_steps
-    choices = [num_steps] if isinstance(num_steps, int) else list(num_steps)
-    if not choices or min(choices) < 1:
-        raise ValueError(f"num_steps: got {num_steps}; give numbers of at least 1")
+    choices = list(num_steps) if isinstance(num_steps, Sequence) else [num_steps]
+    if not choices or not all(is_count(choice) for choice in choices):
+        raise ValueError(f"num_steps: got {num_steps}; give a number of at least 1, or several")
+    if warmup_epochs < 0:
+        raise ValueError(f"num_steps_warmup: got {warmup_epochs}; give a number of epochs, 0 for none")
     return StepSampler(choices, warmup_epochs)
 
 
-def positive(name: str, number: int | None) -> int:
-    """Return ``number``, the argument called ``name``; raises ValueError where it is none of at least 1."""
-    if number is None or number < 1:
-        raise ValueError(f"{name}: got {number}; give a number of at least 1")
-    return number
+def share(name: str, value: float) -> float:
+    """Return ``value``, the argument called ``name``; raises ValueError where it is no share from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: got {value}; give a share from 0 to 1")
+    return value

@@ -68,6 +68,7 @@ PATHS = {
         "steps": "steps.csv",
         "by_num_steps": "flow_by_num_steps.csv",
         "likelihood": "likelihood.csv",
+        "ensemble": "ensemble.csv",
     },
     "export_onnx": {"data": "data", "student": "student", "calibration": "calibration", "out": "onnx"},
     "measure_tradeoff": {"data": "data", "student": "student", "out": "tradeoff"},

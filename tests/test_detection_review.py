@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision.ops import batched_nms
 
-from models.detection.detections import Detections
+from models.detections import Detections
 from pipeline.core.errors import GateError
 from pipeline.tasks.base import Review, Row
 from pipeline.tasks.detection.evaluation import evaluate

@@ -14,8 +14,8 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from models.deploy import with_num_steps
-from models.detection.detections import Detections
 from models.detection.tail import Tail
+from models.detections import Detections
 from models.losses import pkd_loss
 from pipeline.core.errors import UserError
 from pipeline.data.packed_batches import ordered_batches
@@ -384,7 +384,7 @@ def test_what_is_found_in_training_is_what_the_graph_finds(threshold: float) -> 
     network = make_teacher().eval()
     with torch.no_grad():
         predicted: Any = network(make_batch().images)
-    for post in (Detections(threshold), Detections(threshold, candidates=50, max_detections=80, rounds=2)):
+    for post in (Detections(threshold), Detections(threshold, candidates=50, max_detections=30, rounds=2)):
         graph = Tail(predicted.places, post)(*predicted.tensors)
         for own, of_graph in zip(predicted.detect(post), graph, strict=True):
             assert torch.equal(own, of_graph)

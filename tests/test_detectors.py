@@ -13,10 +13,10 @@ from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.ops import MultiScaleRoIAlign
 
 from models.detection.building import build_detector
-from models.detection.detections import Detections
 from models.detection.detector import Detector
 from models.detection.detectors import DETECTORS
 from models.detection.one_stage import HeadOutputs
+from models.detections import Detections
 from pipeline.training.network_settings import DetectorSettings
 from tests.extensions.detector import ClassesAlone
 

@@ -8,11 +8,11 @@ from torch import nn
 
 from models.deploy import SampledNetwork
 from models.detection.building import build_detector
-from models.detection.detections import Detections
 from models.detection.detector import Detector
 from models.detection.flow_detector import FlowDetector, RefinedDetector, build_flow_detector, build_layered_detector
 from models.detection.one_stage import HeadOutputs
 from models.detection.tail import Tail
+from models.detections import Detections
 from models.meta_encoders import META_ENCODERS
 from pipeline.networks.complexity import macs_of
 from pipeline.networks.saved import build_network

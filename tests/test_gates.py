@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import GateError
+from pipeline.core.plain import read_plain
 from pipeline.tasks.classification.task import Classification
 from pipeline.tasks.gate import Gate, PlacedGate
 from pipeline.tasks.parity import Parity, output_scale
@@ -30,6 +31,11 @@ class Answers:
 
     def describe(self) -> str:
         return "answers"
+
+
+def test_a_bound_that_no_number_holds_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^max_drop: got a number beyond the largest"):
+        read_plain(Gate, {"max_drop": 10**400})
 
 
 def network(count: int, *, size: float = 10.0, classes: int = 5) -> np.ndarray:

@@ -270,18 +270,33 @@ def test_stages_train_on_an_index_and_name_a_file_that_is_gone(
     refused(bench.teach({**changes, "base.seed": 1}), file, "cannot be read")
 
 
-def test_a_file_that_changed_after_it_was_listed_ends_the_training(
-    images: Path, prepare: Prepare, tmp_path: Path
-) -> None:
+def test_a_file_that_holds_something_else_ends_the_training(images: Path, prepare: Prepare, tmp_path: Path) -> None:
+    """Also where its size and its time are as before."""
     prepare(images, **INDEX)
     drawn = batches(tmp_path / "out")
     list(drawn.epoch(0))
+    file = images / files_of(index_of(tmp_path / "out"))[3]
+    before, content = file.stat(), file.read_bytes()
+    file.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(UserError, match=rf"{file.name}: has changed since prepare_data has read it; run that again"):
+        list(drawn.epoch(1))
+    prepare(images, unreadable="skip", **INDEX)
+    assert list(batches(tmp_path / "out").epoch(1))
+    file.write_bytes(content + b"more")
+    with pytest.raises(UserError, match=rf"{file.name}: has changed since"):
+        list(batches(tmp_path / "out").epoch(1))
+
+
+def test_copies_and_touched_files_are_the_same_index(images: Path, prepare: Prepare, tmp_path: Path) -> None:
+    """No training runs again for times, which every copy has others of."""
+    prepare(images, **INDEX)
+    index = (tmp_path / "out/train.index.safetensors").read_bytes()
     for file in images.rglob("*.jpg"):
         os.utime(file, (0, 0))
-    with pytest.raises(UserError, match=r"\.jpg: has changed since prepare_data has read it; run prepare_data again"):
-        list(drawn.epoch(1))
-    prepare(images, **INDEX)
     assert len(list(batches(tmp_path / "out").epoch(1))) == 4
+    prepare(images, **INDEX)
+    assert (tmp_path / "out/train.index.safetensors").read_bytes() == index
 
 
 def test_processes_live_as_long_as_the_batches_and_go_on_after_an_epoch_that_was_left(
@@ -348,6 +363,7 @@ import numpy as np, torch
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.dataset import ImageIndex
 from pipeline.data.file_list import FileList
+from pipeline.data.image_bytes import State
 from pipeline.data.index_readers import SquareReader
 from pipeline.data.reading import Fit
 from pipeline.data.streamed_batches import StreamedBatches
@@ -361,9 +377,10 @@ def held():
 root, count = Path(sys.argv[1]), int(sys.argv[2])
 (root / "n01440764").mkdir(exist_ok=True)
 (root / "n01440764/n01440764_00000001.JPEG").write_bytes(Path(sys.argv[3]).read_bytes())
-one = FileList.of(root, [root / "n01440764/n01440764_00000001.JPEG"])
+file = root / "n01440764/n01440764_00000001.JPEG"
+one = FileList.of(root, {file: State.of(file.read_bytes())})
 files = FileList(one.root, np.tile(one.paths, count), np.arange(1, count + 1) * len(one.paths),
-                 np.tile(one.sizes, count), np.tile(one.times, count))
+                 np.tile(one.sizes, count), np.tile(one.sums, count))
 index = ImageIndex(files, ClassTargets(torch.zeros(count, dtype=torch.int64)), Fit((8, 8)))
 batches = StreamedBatches(index, batch_size=64, device=torch.device("cpu"), num_workers=2,
                           read=SquareReader(index, (0.5, 1.0)),

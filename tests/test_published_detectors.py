@@ -8,8 +8,8 @@ from torch import Tensor
 from torchvision.models import detection
 
 from models.detection.building import build_detector
-from models.detection.detections import Detections
 from models.detection.published import COCO_IDS, NUM_OUTPUTS, PUBLISHED, own_names
+from models.detections import Detections
 from pipeline.training.network_settings import DetectorSettings
 from pipeline.training.teacher_settings import TrainTeacher
 from tests.toy_detectors import TRAINING

@@ -16,7 +16,8 @@ from tests.helpers import ROOT, default_params
 README = (ROOT / "README.md").read_text()
 PARAMS = YAML(typ="safe").load(default_params())
 DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "SECURITY.md", "models/README.md")]
+DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
 CODE = re.findall(r"`([^`\n]+)`", README)
 BLOCKS = [block.replace("\\\n", " ") for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)]
 COMMANDS = [line for block in BLOCKS for line in block.splitlines()]

@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -207,15 +209,17 @@ def test_a_host_without_ssh_keygen_is_noticed_before_anything_runs(
 
 
 @pytest.fixture
-def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def agent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Start an ssh-agent for this test."""
-    socket = tmp_path / "agent"
-    with subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL) as process:
-        monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
-        while not socket.exists():
-            assert process.poll() is None
-        yield
-        process.terminate()
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a socket's path has 107 bytes at most
+        socket = Path(folder, "agent")
+        with subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL) as process:
+            monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+            while not socket.exists():
+                assert process.poll() is None
+                time.sleep(0.01)
+            yield
+            process.terminate()
 
 
 @pytest.mark.usefixtures("agent")
@@ -233,6 +237,7 @@ def test_a_public_key_signs_where_the_agent_has_its_private_one(
     refused(probed(public, params_file), "does not sign", "needs its private one there")
 
 
+@pytest.mark.skipif(shutil.which("script") is None, reason="needs script, of util-linux")
 def test_nobody_is_asked_for_a_passphrase(tmp_path: Path) -> None:
     """Neither at a terminal nor by a window: a chain at night would wait for it."""
     key = make_key(tmp_path / "secret", words="open sesame")

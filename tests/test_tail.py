@@ -14,11 +14,11 @@ from torchvision.models.detection._utils import BoxCoder, BoxLinearCoder
 from torchvision.ops import box_iou
 
 from models.detection.building import build_detector
-from models.detection.detections import Detections
 from models.detection.detector import Detector
 from models.detection.places import Places
 from models.detection.rules import Stub
 from models.detection.tail import NO_CLASS, Tail
+from models.detections import Detections
 from pipeline.export.onnx.exporter import export_network
 from pipeline.export.tensorrt.operator_support import MAJORS, check_support
 from pipeline.tasks.detection.task import Detection

@@ -19,6 +19,7 @@ from pipeline.core import host as this_host
 from pipeline.core.arrays import Outputs
 from pipeline.core.errors import GateError, UserError
 from pipeline.core.files import write_json
+from pipeline.core.signature import Signature, TensorSpec
 from pipeline.export.calibration import Calibration
 from pipeline.export.folder import MANIFEST, read_gate, read_samples
 from pipeline.export.onnx.fp16 import convert_to_half

@@ -29,3 +29,16 @@ def test_a_gpu_becomes_current_by_its_index(name: str, index: int, monkeypatch: 
 
 def test_a_cpu_has_no_index() -> None:
     assert set_up_torch("x", Base(device="cpu", num_threads=None)) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("cores", "environment", "threads"), [(2, None, 2), (8, None, 3), (2, "3", 3)])
+def test_all_cores_are_those_of_a_containers_quota(
+    cores: int, environment: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.core.torch_setup.num_cores", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    torch.set_num_threads(3)
+    set_up_torch("x", Base(device="cpu", num_threads=None))
+    assert torch.get_num_threads() == threads

@@ -1,6 +1,7 @@
 """The commands on a package as one file, in environments of their own: nothing of the checkout is there."""
 
 import ast
+import itertools
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -17,9 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 from PIL import Image
 
-from pipeline.package.requirements import EDGE_FILE, REQUIREMENTS, SERVE_FILE
+from pipeline.package.requirements import EDGE_FILE, ENGINE_FILE, REQUIREMENTS, SERVE_FILE
 from pipeline.package.signing import sign_package
 from pipeline.package.zipapp import ARCHIVE, write_zipapp
 from pipeline.preflight.code import PROJECT
@@ -210,6 +213,25 @@ def _imported(node: ast.AST, *, inside: bool) -> Iterator[tuple[str, set[str]]]:
             yield str(child.module), {alias.name for alias in child.names}
         elif inside or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _imported(child, inside=inside)
+
+
+def oldest(line: str) -> tuple[str, str]:
+    """Return the name of what the requirement ``line`` asks for, and the oldest version that it takes."""
+    needed = Requirement(line)
+    (version,) = (one.version for one in needed.specifier if one.operator == ">=")
+    return needed.name, version
+
+
+def test_a_package_asks_for_the_versions_that_the_project_asks_for() -> None:
+    """But for what a device needs: its oldest versions are older, and are tried above."""
+    with Path("pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    extras = project["optional-dependencies"]
+    known = {oldest(line) for line in itertools.chain(project["dependencies"], *extras.values())}
+    for name in (SERVE_FILE, ENGINE_FILE):
+        asked = {oldest(line) for line in REQUIREMENTS[name].splitlines() if line[0] not in "#-"}
+        assert asked <= known, name
+        assert name != SERVE_FILE or {oldest(line) for line in extras["serve"]} <= asked
 
 
 def test_a_python_that_is_too_old_is_told_so(package: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .detections import Detections
+from ..detections import Detections
 from .rules import AllReduce, Rules
 from .tail import Tail
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from .detections import NO_NMS, Detections
+from ..detections import NO_NMS, Detections
 from .places import Places
 
 if TYPE_CHECKING:

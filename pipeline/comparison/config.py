@@ -2,7 +2,9 @@
 
 import copy
 import io
+import itertools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -16,6 +18,8 @@ from pipeline.params.presets import PRESETS, load_preset
 Changes = dict[str, Any]
 """From dotted key to value, e.g. ``distill_student.method: metric``."""
 Seed = Annotated[int, Field(ge=0), Strict()]
+STUDENT = "distill_student."
+"""How the keys begin that methods may change: all share data and teacher."""
 
 
 class Comparison(BaseModel):
@@ -35,6 +39,14 @@ class Comparison(BaseModel):
     """The method from which gains are counted."""
     methods: Annotated[dict[str, Changes], Field(min_length=1)]
     """From a method's name in the table to its own changes."""
+    differences: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
+    """Pairs of methods: a second table says by how much the first of each exceeds the second."""
+    tune: dict[str, Annotated[list[Any], Field(min_length=2)]] = {}
+    """From a key to the values of which each method gets the one that is best on the calibration split."""
+    tune_seeds: list[Seed] = []
+    """The seeds of the runs that choose it, none of which is in the table."""
+    tune_methods: list[str] | None = None
+    """The methods whose values are chosen; None: those of all."""
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
@@ -47,19 +59,74 @@ class Comparison(BaseModel):
             raise ValueError(f"methods: got {', '.join(self.methods)}; names must differ in their letters and digits")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: got {self.seeds}; give each once")
-        foreign = [
-            key for changes in self.methods.values() for key in changes if not key.startswith("distill_student.")
-        ]
-        if foreign:
-            raise ValueError(
-                f"methods: got {foreign[0]}; a method changes distill_student alone, so that all share data and teacher"
-            )
+        for name, keys in (("methods", itertools.chain(*self.methods.values())), ("tune", self.tune)):
+            foreign = [key for key in keys if not key.startswith(STUDENT)]
+            if foreign:
+                raise ValueError(
+                    f"{name}: got {foreign[0]}; a method changes distill_student alone, so that all share data and "
+                    "teacher"
+                )
         return self
+
+    @model_validator(mode="after")
+    def _differences_are_of_methods(self) -> Self:
+        for first, second in self.differences:
+            self._require_methods("differences", [first, second])
+            if first == second:
+                raise ValueError(f"differences: got [{first}, {second}]; give two methods")
+        return self
+
+    @model_validator(mode="after")
+    def _tuning_is_apart(self) -> Self:
+        if not self.tune:
+            if self.tune_seeds or self.tune_methods:
+                raise ValueError(
+                    "tune: missing, so that tune_seeds and tune_methods mean nothing; give keys and values"
+                )
+            return self
+        if not self.tune_seeds or set(self.tune_seeds) & set(self.seeds):
+            raise ValueError(
+                f"tune_seeds: got {self.tune_seeds}; give at least one, and none of {self.seeds}, which the table shows"
+            )
+        self._require_methods("tune_methods", self.tune_methods or [])
+        for name in self.tuned_methods:
+            own = sorted(self.tune.keys() & self.methods[name].keys())
+            if own:
+                raise ValueError(
+                    f"methods: {name} sets {own[0]}, which is tuned; take it out there, or name the others in "
+                    "tune_methods"
+                )
+        for key, values in self.tune.items():
+            if any(values.count(value) > 1 for value in values):
+                raise ValueError(f"tune: {key} is {values}; give each value once")
+        return self
+
+    def _require_methods(self, key: str, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self.methods:
+                raise ValueError(f"{key}: got {name!r}, which is none of the methods {', '.join(self.methods)}")
+
+    @property
+    def tuned_methods(self) -> list[str]:
+        """Return the methods whose values are chosen, in the order of the table."""
+        if not self.tune:
+            return []
+        return [name for name in self.methods if self.tune_methods is None or name in self.tune_methods]
+
+    @property
+    def tried_values(self) -> list[Changes]:
+        """Return each combination of the values of ``tune``."""
+        return [dict(zip(self.tune, values, strict=True)) for values in itertools.product(*self.tune.values())]
 
 
 def folder_name(method: str) -> str:
     """Return the name of ``method`` in lower case, with one hyphen for whatever is no letter, digit or underscore."""
     return re.sub(r"\W+", "-", method.lower()).strip("-")
+
+
+def described(changes: Changes) -> str:
+    """Return ``changes`` of the student in words: "loss: kd, training.epochs: 30"."""
+    return ", ".join(f"{key.removeprefix(STUDENT)}: {value}" for key, value in changes.items())
 
 
 def load_comparison(path: Path) -> Comparison:

@@ -1,21 +1,24 @@
 """The runs of a comparison: folders, parameters and the stage commands of each."""
 
+import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.comparison.config import Changes, Comparison, changed_params, folder_name
+from pipeline.comparison.config import Changes, Comparison, changed_params, described, folder_name
 from pipeline.core.files import Json, read_json, write_json, write_text
-from pipeline.params.schema import load_params
+from pipeline.params.schema import Params, load_params
 from pipeline.preflight.checks import earlier_inputs
 from pipeline.preflight.code import PROJECT, CodeReader
 from pipeline.preflight.network_checks import check_networks
 from pipeline.preflight.stage_table import PROBE, STAGES, StageEntry, command_line
 from pipeline.preflight.weights import check_given_weights
 
+RUN = ("prepare_data", "train_teacher", "distill_student", "calibrate_steps", "evaluate", "trace_flow")
+"""The stages that a comparison runs."""
 Command = list[str]
 """A stage's module and its arguments."""
 
@@ -45,33 +48,57 @@ class Run:
         """Return the file that is written when all commands have succeeded."""
         return self.folder / "done.json"
 
-    def fingerprint(self) -> str:
+    @property
+    def settings(self) -> Params:
+        """Return its parameters."""
+        return _loaded(self.params, self.params.read_text(encoding="utf-8"))
+
+    def stages(self) -> list[StageEntry]:
+        """Return the stages that its commands run."""
+        return [STAGES[command[0].rpartition(".")[2]] for command in self.commands]
+
+    def parameters(self) -> Json:
+        """Return the parameters on which its stages depend, by the keys that they declare."""
+        keys = [key for stage in self.stages() for key in stage.params]
+        return _values(self.settings.model_dump(mode="json"), keys)
+
+    def facts(self) -> Json:
+        """Return what was found of the user's files on which its stages depend, by the keys that they declare."""
+        keys = [key for stage in self.stages() for key in stage.facts]
+        return _values(read_json(self.environment), keys) if keys else {}
+
+    def fingerprint(self, code: Mapping[str, str] | None = None) -> str:
         """Return a text that changes with whatever decides what the commands write.
 
         These are the commands, the parameters, facts and code on which their stages depend, and the run whose data and
         teacher they use.
+
+        Args:
+            code: from each stage to the digest of its code; None: that of the code as it is now.
         """
-        stages = [_stage(command) for command in self.commands]
-        code = CodeReader(PROJECT)
+        digests = code_digests() if code is None else code
         known = {
             "commands": self.commands,
-            "params": _values(load_params(self.params).model_dump(mode="json"), [k for s in stages for k in s.params]),
-            "code": {stage.name: code.digest(stage) for stage in stages},
+            "params": self.parameters(),
+            "code": {stage.name: digests[stage.name] for stage in self.stages()},
         }
-        facts = [key for stage in stages for key in stage.facts]
+        facts = self.facts()
         if facts:
-            known["facts"] = _values(read_json(self.environment), facts)
+            known["facts"] = facts
         if self.shared is not None:
             known["shared"] = read_json(self.shared / "done.json")["fingerprint"]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
-    def is_done(self) -> bool:
+    def is_done(self, code: Mapping[str, str] | None = None) -> bool:
         """Return whether the commands have succeeded with what they need now, and what they wrote is still there."""
         paths = [Path(value) for command in self.commands for _, value in _options(command)]
-        return (
-            all(path.exists() for path in (self.done_file, *paths))
-            and read_json(self.done_file).get("fingerprint") == self.fingerprint()
-        )
+        return all(path.exists() for path in (self.done_file, *paths)) and read_json(self.done_file).get(
+            "fingerprint"
+        ) == self.fingerprint(code)
+
+    def seconds(self) -> float:
+        """Return how long it took, once it is done."""
+        return float(read_json(self.done_file)["seconds"])
 
     def mark_done(self, fingerprint: str, seconds: float) -> None:
         """Note that the commands have succeeded in ``seconds``; ``fingerprint`` is that from before they started."""
@@ -84,6 +111,21 @@ class Trial(Run):
 
     method: str
     seed: int
+    values: Changes = field(default_factory=dict)
+    """What is tuned, and what it is set to here."""
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether the test split is seen: not by a run that only tunes."""
+        return "evaluate" in [stage.name for stage in self.stages()]
+
+    def needs_teacher(self) -> bool:
+        """Return whether its method learns from a teacher."""
+        return self.settings.distill_student.needs_teacher
+
+    def wanted(self) -> Json:
+        """Return all on which its result depends but code, data and teacher."""
+        return self.parameters() | self.facts()
 
     def report(self, name: str) -> Json:
         """Return the JSON report ``name`` of this trial."""
@@ -116,7 +158,8 @@ def teacher_run(comparison: Comparison, out: Path) -> Run:
 def _method_with_teacher(comparison: Comparison, folder: Path) -> Changes:
     """Return the changes of the first method that needs a teacher, or of the last where none does."""
     for changes in comparison.methods.values():
-        if load_params(_write_params(comparison, folder, changes)).distill_student.needs_teacher:
+        path = _write_params(comparison, folder, changes)
+        if _loaded(path, path.read_text(encoding="utf-8")).distill_student.needs_teacher:
             break
     return changes
 
@@ -126,16 +169,48 @@ def probe_command(run: Run) -> Command:
     return command_line(PROBE, {"out": run.environment, "code": run.folder / "code.json"}, run.params)
 
 
-def trials(comparison: Comparison, out: Path) -> list[Trial]:
+def trials(
+    comparison: Comparison,
+    out: Path,
+    chosen: Mapping[str, Changes] | None = None,
+    *,
+    seeds: Sequence[int] | None = None,
+) -> list[Trial]:
     """Return the trials, all methods of a seed before the next seed; writes parameters and facts of each.
+
+    Args:
+        chosen: from a method to the values that were chosen for it; None: nothing is tuned.
+        seeds: which; None: all of the comparison.
 
     Raises:
         UserError: the parameters of a method are wrong; nothing has run then.
     """
-    found = [_trial(comparison, out, method, seed) for seed in comparison.seeds for method in comparison.methods]
+    return _checked(
+        [
+            _trial(comparison, out, method, seed, (chosen or {}).get(method, {}))
+            for seed in (comparison.seeds if seeds is None else seeds)
+            for method in comparison.methods
+        ]
+    )
+
+
+def tuning_trials(comparison: Comparison, out: Path) -> list[Trial]:
+    """Return the runs that choose the values of each method on the calibration split; as ``trials``."""
+    return _checked(
+        [
+            _trial(comparison, out, method, seed, values, tunes=True)
+            for seed in comparison.tune_seeds
+            for method in comparison.tuned_methods
+            for values in comparison.tried_values
+        ]
+    )
+
+
+def _checked(found: list[Trial]) -> list[Trial]:
+    """Return ``found``, whose networks and given weights are there; writes the facts of each."""
     checked: dict[str, Json] = {}
     for trial in found:
-        params = load_params(trial.params)
+        params = trial.settings
         earlier = checked.get(trial.method) or earlier_inputs(trial.environment)
         facts = check_networks(params, earlier=earlier) | check_given_weights(params, earlier=earlier)
         checked[trial.method] = facts
@@ -143,9 +218,14 @@ def trials(comparison: Comparison, out: Path) -> list[Trial]:
     return found
 
 
-def _trial(comparison: Comparison, out: Path, method: str, seed: int) -> Trial:
-    folder, shared = out / "trials" / f"{folder_name(method)}-{seed}", out / "teacher"
-    params = _write_params(comparison, folder, comparison.methods[method] | {"base.seed": seed})
+def _trial(comparison: Comparison, out: Path, method: str, seed: int, values: Changes, *, tunes: bool = False) -> Trial:
+    """Return the run of ``method`` with ``values``; one that ``tunes`` ends where the test split would be seen."""
+    name, shared = folder_name(method), out / "teacher"
+    said = f"{method}, {described(values)}" if tunes else method
+    if tunes:
+        name += f"-{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]}"
+    folder = out / ("tuning" if tunes else "trials") / f"{name}-{seed}"
+    params = _write_params(comparison, folder, comparison.methods[method] | values | {"base.seed": seed})
     data, teacher = shared / "data", shared / "teacher"
     student, calibration = folder / "student", folder / "calibration"
     distill_student = {
@@ -178,6 +258,7 @@ def _trial(comparison: Comparison, out: Path, method: str, seed: int) -> Trial:
         "steps": folder / "flow_steps.csv",
         "by_num_steps": folder / "flow_by_num_steps.csv",
         "likelihood": folder / "likelihood.csv",
+        "ensemble": folder / "ensemble.csv",
     }
     commands = [
         command_line("distill_student", distill_student, params),
@@ -185,8 +266,15 @@ def _trial(comparison: Comparison, out: Path, method: str, seed: int) -> Trial:
         command_line("evaluate", evaluate, params, runtime="torch"),
         command_line("trace_flow", trace_flow, params),
     ]
-    name = f"{method}, seed {seed}"
-    return Trial(name=name, folder=folder, commands=commands, shared=shared, method=method, seed=seed)
+    return Trial(
+        name=f"{said}, seed {seed}",
+        folder=folder,
+        commands=commands[:2] if tunes else commands,
+        shared=shared,
+        method=method,
+        seed=seed,
+        values=values,
+    )
 
 
 def _write_params(comparison: Comparison, folder: Path, changes: Changes) -> Path:
@@ -195,13 +283,19 @@ def _write_params(comparison: Comparison, folder: Path, changes: Changes) -> Pat
     text = changed_params(comparison, changes)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
-    load_params(path)
+    _loaded(path, text)
     return path
 
 
-def _stage(command: Command) -> StageEntry:
-    """Return the stage that ``command`` runs."""
-    return STAGES[command[0].rpartition(".")[2]]
+@functools.cache
+def _loaded(path: Path, text: str) -> Params:  # noqa: ARG001  (a changed text is read anew)
+    return load_params(path)
+
+
+def code_digests() -> dict[str, str]:
+    """Return the digest of the code of each stage that a comparison runs, as it is now."""
+    code = CodeReader(PROJECT)
+    return {name: code.digest(STAGES[name]) for name in RUN}
 
 
 def _values(content: Json, keys: Sequence[str]) -> Json:
@@ -223,4 +317,5 @@ def _options(command: Command) -> list[tuple[str, str]]:
 
 def unfinished(runs: Sequence[Run]) -> list[Run]:
     """Return the runs whose result is missing, or was made from other parameters, data, teacher or code."""
-    return [run for run in runs if not run.is_done()]
+    code = code_digests()
+    return [run for run in runs if not run.is_done(code)]

@@ -1,41 +1,75 @@
-"""What a comparison leaves behind: tables, plots, and the protocol beside them."""
+"""What a comparison leaves behind: tables, plots, and the protocol beside them, all from the results that are kept."""
 
-import os
-import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
-import torchvision
-
-from pipeline.comparison.config import Comparison
+from pipeline.comparison.config import Changes, Comparison, described
 from pipeline.comparison.plan import Run, Trial
 from pipeline.comparison.plots import plot_all
-from pipeline.comparison.table import COLUMNS, markdown, summarize_methods, trial_rows
-from pipeline.core.files import Json, read_json, write_csv, write_text
-from pipeline.params.schema import load_params
+from pipeline.comparison.results import Result, Teaching, origins
+from pipeline.comparison.table import (
+    COLUMNS,
+    DIFFERENCE_COLUMNS,
+    chance_of_a_verdict,
+    difference_rows,
+    differences_markdown,
+    markdown,
+    summarize_methods,
+    trial_rows,
+)
+from pipeline.comparison.tuning import COLUMNS as TUNING_COLUMNS
+from pipeline.comparison.tuning import Tried, tuning_rows
+from pipeline.core.files import write_csv, write_text
 from pipeline.tasks.base import Task
-from pipeline.tasks.table import DEFAULT, get_task
+from pipeline.tasks.table import get_task
 from pipeline.training.settings import Optimizer, Training
 
 
-def write_report(comparison: Comparison, teacher: Run, trials: Sequence[Trial], folder: Path, command: str) -> str:
-    """Write table.csv, trials.csv, the plots and README.md into ``folder``; return the table as Markdown.
+class Findings(NamedTuple):
+    """What a comparison has found."""
 
-    ``trials`` are finished; ``command`` is what made them.
+    teaching: Teaching
+    results: list[Result]
+    """Of the trials, all methods of each seed."""
+    tuning: list[Result]
+    """Of the runs that tuned."""
+    tried: Mapping[str, Sequence[Tried]]
+    chosen: Mapping[str, Changes]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Return the seeds that are finished, in their order."""
+        return list(dict.fromkeys(result.seed for result in self.results))
+
+
+def write_report(
+    comparison: Comparison, teacher: Run, trials: Sequence[Trial], found: Findings, folder: Path, command: str
+) -> str:
+    """Write tables, plots and README.md into ``folder``; return the tables as Markdown.
+
+    ``trials`` are all that are wanted; ``command`` is what made them.
     """
-    data = read_json(teacher.folder / "data" / "data.json")
-    task = get_task(data.get("task", DEFAULT))
-    rows = trial_rows(trials, task.primary)
+    task = get_task(found.teaching.task)
+    rows = trial_rows(found.results, task.primary)
     methods = summarize_methods(rows, comparison.baseline)
     write_csv(folder / "trials.csv", list(rows[0]), rows)
     write_csv(folder / "table.csv", COLUMNS, methods)
-    plots = plot_all(folder, trials, rows, comparison.title, primary=task.primary, score=task.primary_title)
-    table = markdown(methods, comparison.baseline, task.primary_title)
+    texts = [markdown(methods, comparison.baseline, task.primary_title)]
+    if comparison.differences:
+        gaps = difference_rows(rows, comparison.differences)
+        write_csv(folder / "differences.csv", DIFFERENCE_COLUMNS, gaps)
+        texts.append(differences_markdown(gaps))
+    if found.tuning:
+        write_csv(folder / "tuning.csv", TUNING_COLUMNS, tuning_rows(found.tuning, found.chosen, task.primary))
+    if len(found.seeds) < len(comparison.seeds):
+        texts.append(f"{len(found.seeds)} of {len(comparison.seeds)} seeds are finished; the same command goes on.")
+    plots = plot_all(folder, found.results, rows, comparison.title, primary=task.primary, score=task.primary_title)
+    text = "\n\n".join(texts)
     pictures = "\n\n".join(f"![{path.stem}]({path.name})" for path in plots)
-    protocol = _protocol(comparison, teacher, trials, task, data["sizes"], command)
-    write_text(folder / "README.md", f"# {comparison.title}\n\n{table}\n\n{protocol}\n{pictures}\n")
-    return table
+    protocol = _protocol(comparison, teacher, trials, found, task, command)
+    write_text(folder / "README.md", f"# {comparison.title}\n\n{text}\n\n{protocol}\n{pictures}\n")
+    return text
 
 
 PROTOCOL = """\
@@ -47,47 +81,73 @@ Made by `{command}`.
 - Seeds {seeds} (initial weights, order and augmentation of the images). {training}
 {methods}
 - Scores are those of the last epoch on the test split, which nothing was chosen on. Where there are steps, K is the
-  one calibrated on the held-out images.
-- `std` is the sample standard deviation over the seeds; gains are paired by seed. Multiply-adds are those of the
-  deployed network for one image; seconds are those of a whole run on a machine shared with other runs.
-- torch {torch}, torchvision {torchvision}, Python {python}, {hardware}.
+  one calibrated on the held-out images; epochs.svg shows the score on those.
+{tuning}- `std` is the sample standard deviation over the seeds; gains and differences are paired by seed, with their
+  standard error. {verdicts}
+- Multiply-adds are those of the deployed network for one image; seconds are those of a whole run on a machine shared
+  with other runs.
+- {origins}
 """
 
 
 def _protocol(
-    comparison: Comparison, teacher: Run, trials: Sequence[Trial], task: Task, sizes: Json, command: str
+    comparison: Comparison, teacher: Run, trials: Sequence[Trial], found: Findings, task: Task, command: str
 ) -> str:
-    params = load_params(teacher.params)
-    students = {trial.method: load_params(trial.params).distill_student for trial in trials}
+    params, sizes = teacher.settings, found.teaching.sizes
+    students = {trial.method: trial.settings.distill_student for trial in trials}
     trainings = {method: describe_training(student.training) for method, student in students.items()}
     same = len(set(trainings.values())) == 1
-    changes = {
-        name: ", ".join(f"{key.removeprefix('distill_student.')}: {value}" for key, value in changed.items())
-        for name, changed in comparison.methods.items()
-    }
-    lines = [f"  - {name}: {text or 'no changes'}" for name, text in changes.items()]
+    lines = [f"  - {name}: {described(changes) or 'no changes'}" for name, changes in comparison.methods.items()]
     if not same:
-        lines = [f"{line}; trained for {trainings[name]}" for line, name in zip(lines, changes, strict=True)]
+        lines = [f"{line}; trained for {trainings[name]}" for line, name in zip(lines, students, strict=True)]
     return PROTOCOL.format(
         command=command,
         source=params.prepare_data.source,
         point=100 / sizes["test"],
-        teacher=_teacher(params.train_teacher.backbone, read_json(teacher.folder / "teacher.json"), task),
+        teacher=_teacher(params.train_teacher.backbone, found.teaching.score, task),
         student=", ".join(dict.fromkeys(student.backbone for student in students.values())),
         training=f"Every method: {next(iter(trainings.values()))}." if same else "The methods:",
         methods="\n".join(lines),
-        seeds=", ".join(map(str, comparison.seeds)),
-        torch=torch.__version__,
-        torchvision=torchvision.__version__,
-        python=platform.python_version(),
-        hardware=_hardware(),
+        seeds=", ".join(map(str, found.seeds)),
+        tuning=_tuning(comparison, found, task),
+        verdicts=_verdicts(len(found.seeds)),
+        origins=_origins([*found.results, *found.tuning]),
         **sizes,
     )
 
 
-def _teacher(backbone: str, report: Json, task: Task) -> str:
-    score = report.get(f"test_{task.primary}")
+def _teacher(backbone: str, score: float | None, task: Task) -> str:
     return "none" if score is None else f"{backbone}, {task.primary_title} {score:.2%} on test"
+
+
+def _tuning(comparison: Comparison, found: Findings, task: Task) -> str:
+    """Return which values were chosen for whom, by what; empty where nothing is tuned."""
+    if not found.tried:
+        return ""
+    seeds = ", ".join(map(str, comparison.tune_seeds))
+    where = f"on the held-out images, with the seeds {seeds}, which the table does not show"
+    lines = [f"- Tuned {where}; {task.primary_title} there:"]
+    for method, tries in found.tried.items():
+        scores = "; ".join(f"{described(one.values)}: {one.score:.2%}" for one in tries)
+        lines.append(f"  - {method}: **{described(found.chosen[method])}** ({scores})")
+    return "\n".join(lines) + "\n"
+
+
+def _verdicts(count: int) -> str:
+    """Return what the verdicts of ``count`` seeds are worth."""
+    if count < 2:
+        return "One seed shows no gain and no loss."
+    return (
+        "A verdict is given beyond two standard errors: where there is no difference, chance alone gives one in "
+        f"{chance_of_a_verdict(count):.0%} of all rows with {count} seeds."
+    )
+
+
+def _origins(results: Sequence[Result]) -> str:
+    found = origins(results)
+    if len(found) == 1:
+        return f"All runs: {next(iter(found))}."
+    return "The runs come from different places:\n" + "\n".join(f"  - {n} of them: {one}" for one, n in found.items())
 
 
 def describe_training(training: Training) -> str:
@@ -108,9 +168,3 @@ def _optimizer(optimizer: Optimizer) -> str:
         own = f"momentum {optimizer.momentum:g}{' (Nesterov)' if optimizer.nesterov else ''}"
     name = {"adamw": "AdamW", "sgd": "SGD"}[optimizer.name]
     return f"{name} at {optimizer.learning_rate:g}, {own}, weight decay {optimizer.weight_decay:g}"
-
-
-def _hardware() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})"

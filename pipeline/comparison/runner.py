@@ -1,28 +1,30 @@
-"""Run what is unfinished, several runs side by side; what has succeeded is not run again."""
+"""Runs in processes of their own, several side by side."""
 
 import json
 import logging
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from pipeline.comparison.plan import Command, Run, unfinished
+from pipeline.comparison.plan import Command, Run
 from pipeline.core.errors import GateError
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
+R = TypeVar("R", bound=Run)
 LOG = "log.txt"
 
 
 @dataclass
-class Running:
+class Running(Generic[R]):
     """A run at work."""
 
-    run: Run
+    run: R
     process: subprocess.Popen[bytes]
     fingerprint: str
     """That of the run before it started: what changes meanwhile is not in its result."""
@@ -32,22 +34,29 @@ class Running:
         """Return how long it has been at work."""
         return time.perf_counter() - self.started
 
+    def stop(self) -> None:
+        """End it; what it has trained so far is kept in its checkpoints."""
+        self.process.terminate()
+        self.process.wait()
 
-def run_all(runs: Sequence[Run], *, jobs: int) -> None:
+
+def run_all(runs: Sequence[R], *, jobs: int, on_done: Callable[[R], None] = lambda _: None) -> None:
     """Bring all ``runs`` to their end, at most ``jobs`` at a time; interrupted or failed ones can be run again.
+
+    Args:
+        on_done: called with each that has succeeded, as soon as it has.
 
     Raises:
         GateError: some failed; names their logs. The others have run to their end.
     """
-    waiting = unfinished(runs)
-    logger.info("%d of %d runs are done already", len(runs) - len(waiting), len(runs))
+    waiting = list(runs)
     total, done, failed = len(waiting), 0, list[Run]()
     started = time.perf_counter()
-    at_work: list[Running] = []
+    at_work: list[Running[R]] = []
     try:
         while waiting or at_work:
             while waiting and len(at_work) < jobs:
-                at_work.append(_start(waiting.pop(0)))
+                at_work.append(start_run(waiting.pop(0)))
                 logger.info("%s: started; its log is %s", at_work[-1].run.name, at_work[-1].run.folder / LOG)
             time.sleep(POLL_SECONDS)
             for item in [item for item in at_work if item.process.poll() is not None]:
@@ -55,10 +64,11 @@ def run_all(runs: Sequence[Run], *, jobs: int) -> None:
                 done += 1
                 left = (time.perf_counter() - started) / done * (total - done)
                 logger.info("%s, %d of %d, about %.0f s left", _end(item, failed), done, total, left)
+                if item.run not in failed:
+                    on_done(item.run)
     finally:
         for item in at_work:
-            item.process.terminate()
-            item.process.wait()
+            item.stop()
     if failed:
         logs = ", ".join(str(run.folder / LOG) for run in failed)
         raise GateError(f"{len(failed)} of {total} runs failed; see {logs}, then run the same command again")
@@ -69,7 +79,8 @@ def run_command(command: Command) -> int:
     return subprocess.run([sys.executable, "-m", *command], check=False).returncode  # noqa: S603
 
 
-def _start(run: Run) -> Running:
+def start_run(run: R) -> Running[R]:
+    """Start ``run`` in a process of its own."""
     run.folder.mkdir(parents=True, exist_ok=True)
     run.done_file.unlink(missing_ok=True)
     fingerprint = run.fingerprint()
@@ -87,7 +98,7 @@ def _start(run: Run) -> Running:
     return Running(run, process, fingerprint)
 
 
-def _end(item: Running, failed: list[Run]) -> str:
+def _end(item: Running[R], failed: list[Run]) -> str:
     """Take note of a run that ended; return one line about it."""
     if item.process.returncode == 0:
         item.run.mark_done(item.fingerprint, item.seconds())

@@ -1,65 +1,125 @@
-"""The result of a comparison as a table: each method's mean over its seeds, and its gain over the baseline."""
+"""The result of a comparison as tables: each method's mean over its seeds, paired differences, and what they show."""
 
+import math
 import statistics
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from pipeline.comparison.plan import Trial
-from pipeline.core.files import Json
+from scipy.special import stdtr
 
-COLUMNS = ("method", "score", "std", "n", "gain", "gain_std", "num_steps", "macs", "parameters", "train_seconds")
+from pipeline.comparison.config import described
+from pipeline.comparison.results import Result
+from pipeline.tasks.significance import STANDARD_ERRORS
+
+COLUMNS = (
+    "method", "score", "std", "n", "gain", "gain_error", "verdict", "tuned", "num_steps", "macs", "parameters",
+    "train_seconds",
+)  # fmt: skip
+DIFFERENCE_COLUMNS = ("first", "second", "difference", "error", "n", "verdict")
+GAINS, LOSES, CHANCE, ONE_SEED = "gains", "loses", "within chance", "one seed"
 Row = dict[str, Any]
 
 
-def trial_rows(trials: Sequence[Trial], primary: str) -> list[Row]:
+class Difference(NamedTuple):
+    """A mean of differences that are paired by seed."""
+
+    mean: float
+    error: float | None
+    """Its standard error; None of one seed."""
+    n: int
+
+    @property
+    def verdict(self) -> str:
+        """Return what it shows: nothing of one seed, and nothing within two standard errors."""
+        if self.error is None:
+            return ONE_SEED
+        if abs(self.mean) <= STANDARD_ERRORS * self.error:
+            return CHANCE
+        return GAINS if self.mean > 0 else LOSES
+
+    def __str__(self) -> str:
+        """Return it in points for a table."""
+        return f"{100 * self.mean:+.2f}" + ("" if self.error is None else f" ± {100 * self.error:.2f}")
+
+
+def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Difference:
+    """Return by how much the scores ``first`` exceed ``second``, both by seed, over the seeds that both have."""
+    gaps = [first[seed] - second[seed] for seed in first if seed in second]
+    error = statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else None
+    return Difference(statistics.fmean(gaps), error, len(gaps))
+
+
+def chance_of_a_verdict(n: int) -> float:
+    """Return how often ``n`` >= 2 seeds would show a gain or a loss where there is none, were differences normal."""
+    return 2 * float(stdtr(n - 1, -STANDARD_ERRORS))
+
+
+def scores_by_seed(rows: Sequence[Row], method: str) -> dict[int, float]:
+    """Return the scores of ``method`` by seed."""
+    return {row["seed"]: row["score"] for row in rows if row["method"] == method}
+
+
+def trial_rows(results: Sequence[Result], primary: str) -> list[Row]:
     """Return a row for each finished trial: its score on the test split at the calibrated steps, and what it costs.
 
     Args:
         primary: the score that decides, e.g. ``accuracy``.
     """
-    return [_trial_row(trial, primary) for trial in trials]
+    return [_trial_row(result, result.scores[primary]) for result in results if result.scores is not None]
 
 
-def _trial_row(trial: Trial, primary: str) -> Row:
-    calibration: Json = trial.report("calibration/calibration.json")
-    chosen = next(p for p in calibration["curve"] if p["num_steps"] == calibration["num_steps"])
+def _trial_row(result: Result, score: float) -> Row:
     return {
-        "method": trial.method,
-        "seed": trial.seed,
-        "score": trial.report("scores.json")[primary],
-        "num_steps": calibration["num_steps"],
-        "macs": chosen["macs"],
-        "parameters": trial.report("student/network.json")["num_parameters"],
-        "train_seconds": trial.report("done.json")["seconds"],
+        "method": result.method,
+        "seed": result.seed,
+        "score": score,
+        "tuned": described(result.values),
+        "num_steps": result.calibration["num_steps"],
+        "macs": result.curve_point()["macs"],
+        "parameters": result.num_parameters,
+        "train_seconds": result.seconds,
     }
 
 
 def summarize_methods(rows: Sequence[Row], baseline: str) -> list[Row]:
     """Return a row (see ``COLUMNS``) for each method, in the order of their first trials.
 
-    ``score`` and ``gain`` are means over the seeds, ``std`` and ``gain_std`` sample standard deviations (n - 1; None
-    for one seed). A gain is that over the baseline with the same seed. ``macs`` is the mean, since K may differ.
+    ``score`` is a mean over the seeds and ``std`` its sample standard deviation (n - 1; None for one seed); ``gain`` is
+    paired with the baseline by seed, ``gain_error`` its standard error. ``macs`` is the mean, since K may differ.
     """
-    base = {row["seed"]: row["score"] for row in rows if row["method"] == baseline}
+    base = scores_by_seed(rows, baseline)
     found = []
     for method in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == method]
-        gains = [row["score"] - base[row["seed"]] for row in own]
+        scores = scores_by_seed(rows, method)
+        gain = paired(scores, base)
         steps = sorted({row["num_steps"] for row in own if row["num_steps"] is not None})
         found.append(
             {
                 "method": method,
-                "score": statistics.fmean(row["score"] for row in own),
-                "std": _std([row["score"] for row in own]),
+                "score": statistics.fmean(scores.values()),
+                "std": statistics.stdev(scores.values()) if len(scores) > 1 else None,
                 "n": len(own),
-                "gain": statistics.fmean(gains),
-                "gain_std": _std(gains),
+                "gain": gain.mean,
+                "gain_error": gain.error,
+                "verdict": "" if method == baseline else gain.verdict,
+                "tuned": own[0]["tuned"],
                 "num_steps": " ".join(map(str, steps)),
                 "macs": round(statistics.fmean(row["macs"] for row in own)),
                 "parameters": own[0]["parameters"],
                 "train_seconds": statistics.fmean(row["train_seconds"] for row in own),
             }
         )
+    return found
+
+
+def difference_rows(rows: Sequence[Row], pairs: Sequence[Sequence[str]]) -> list[Row]:
+    """Return a row (see ``DIFFERENCE_COLUMNS``) for each of ``pairs`` of methods: the first less the second."""
+    found = []
+    for first, second in pairs:
+        gap = paired(scores_by_seed(rows, first), scores_by_seed(rows, second))
+        values = {"difference": gap.mean, "error": gap.error, "n": gap.n, "verdict": gap.verdict}
+        found.append({"first": first, "second": second, **values})
     return found
 
 
@@ -70,31 +130,58 @@ def markdown(rows: Sequence[Row], baseline: str, score: str) -> str:
         f"{score}, %",
         "std",
         "n",
-        f"gain over {baseline}",
+        f"gain over {baseline} ± standard error",
+        "verdict",
+        "tuned",
         "K",
         "multiply-adds",
         "parameters",
         "s per run",
     ]
+    lines = [
+        [
+            row["method"],
+            f"{100 * row['score']:.2f}",
+            "" if row["std"] is None else f"{100 * row['std']:.2f}",
+            str(row["n"]),
+            "" if row["method"] == baseline else str(Difference(row["gain"], row["gain_error"], row["n"])),
+            row["verdict"],
+            row["tuned"],
+            row["num_steps"],
+            f"{row['macs']:,}",
+            f"{row['parameters']:,}",
+            f"{row['train_seconds']:.0f}",
+        ]
+        for row in rows
+    ]
+    if not any(row["tuned"] for row in rows):
+        at = header.index("tuned")
+        header, lines = _without(header, at), [_without(line, at) for line in lines]
+    return _table(header, lines)
+
+
+def _without(cells: list[str], at: int) -> list[str]:
+    return cells[:at] + cells[at + 1 :]
+
+
+def differences_markdown(rows: Sequence[Row]) -> str:
+    """Return the table of differences as Markdown, in points."""
+    lines = [
+        [
+            f"{row['first']} - {row['second']}",
+            str(Difference(row["difference"], row["error"], row["n"])),
+            str(row["n"]),
+            row["verdict"],
+        ]
+        for row in rows
+    ]
+    return _table(["difference", "points ± standard error", "n", "verdict"], lines)
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a table as Markdown, its first column to the left, the others to the right."""
+    rules = ["---"] + ["---:"] * (len(header) - 1)
     escaped = "\\|"
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
-    for row in rows:
-        spread = "" if row["gain_std"] is None else f" ± {100 * row['gain_std']:.2f}"
-        lines.append(
-            [
-                row["method"],
-                f"{100 * row['score']:.2f}",
-                "" if row["std"] is None else f"{100 * row['std']:.2f}",
-                str(row["n"]),
-                f"{100 * row['gain']:+.2f}{spread}",
-                row["num_steps"],
-                f"{row['macs']:,}",
-                f"{row['parameters']:,}",
-                f"{row['train_seconds']:.0f}",
-            ]
-        )
-    return "\n".join(f"| {' | '.join(cell.replace('|', escaped) for cell in line)} |" for line in lines)
-
-
-def _std(values: Sequence[float]) -> float | None:
-    return statistics.stdev(values) if len(values) > 1 else None
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', escaped) for cell in line)} |" for line in (header, rules, *lines)
+    )

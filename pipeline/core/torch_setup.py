@@ -9,6 +9,7 @@ import torch
 
 from pipeline.core.distributed import local_world_size, was_launched
 from pipeline.core.errors import UserError
+from pipeline.core.processes import num_cores
 from pipeline.core.settings import Base
 
 
@@ -29,8 +30,9 @@ def seed_everything(seed: int, *names: object) -> None:
 def set_up_torch(stage: str, settings: Base) -> torch.device:
     """Seed everything for ``stage``, choose kernels and threads, and return the device to work on.
 
-    ``settings.num_threads`` None leaves PyTorch its own choice. Results differ in their last bits between thread
-    counts, so the count belongs to what makes a run reproducible.
+    ``settings.num_threads`` None means all cores that this process may use; in a container with a quota PyTorch itself
+    would count those of the host, and its threads would wait for each other. OMP_NUM_THREADS is obeyed. Results differ
+    in their last bits between thread counts, so the count belongs to what makes a run reproducible.
 
     Raises:
         UserError: CUDA is asked for and not available.
@@ -38,6 +40,8 @@ def set_up_torch(stage: str, settings: Base) -> torch.device:
     deterministic = settings.deterministic
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), num_cores()))
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = not deterministic

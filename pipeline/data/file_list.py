@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Truth
-from pipeline.core.errors import readable_file
 from pipeline.core.printable import printable
-from pipeline.data.image_bytes import Facts, read_image_bytes
+from pipeline.data.image_bytes import State, read_image_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +23,7 @@ PREFIX = "truth."
 
 @dataclass(frozen=True)
 class FileList:
-    """Files below a root, and what they were like when they were listed.
+    """Files below a root, and what they held when they were read.
 
     Names are one array of bytes: a list of strings would take a hundred bytes more for each, and processes that count
     references to them would copy it page by page.
@@ -37,26 +36,18 @@ class FileList:
     """Where the name of each file ends in ``paths``."""
     sizes: NDArray[np.int64]
     """Bytes of each file."""
-    times: NDArray[np.int64]
-    """When each was last written, in ns since 1970."""
+    sums: NDArray[np.int64]
+    """CRC-32 of what each holds."""
 
-    COLUMNS: ClassVar = ("paths", "ends", "sizes", "times")
+    COLUMNS: ClassVar = ("paths", "ends", "sizes", "sums")
 
     @classmethod
-    def of(cls, root: Path, files: Sequence[Path]) -> FileList:
-        """Return the list of ``files`` below ``root`` as they are now.
-
-        Raises:
-            UserError: one cannot be read.
-        """
-        names = [os.fsencode(file.relative_to(root)) for file in files]
-        facts = np.empty((2, len(files)), dtype=np.int64)
-        for position, file in enumerate(files):
-            with readable_file(file):
-                found = file.stat()
-            facts[:, position] = found.st_size, found.st_mtime_ns
+    def of(cls, root: Path, states: Mapping[Path, State]) -> FileList:
+        """Return the list of files below ``root``, each with the state in which it was read."""
+        names = [os.fsencode(file.relative_to(root)) for file in states]
+        facts = np.array([*states.values()], dtype=np.int64).reshape(-1, len(State._fields))
         ends = np.cumsum([len(name) for name in names], dtype=np.int64)
-        return cls(str(root), np.frombuffer(b"".join(names), dtype=np.uint8), ends, facts[0], facts[1])
+        return cls(str(root), np.frombuffer(b"".join(names), dtype=np.uint8), ends, *facts.T.copy())
 
     def with_truth(self, truth: Truth) -> dict[str, NDArray[np.generic]]:
         """Return these arrays and those of ``truth`` by the names that they have in a file.
@@ -89,8 +80,8 @@ class FileList:
         """Return path and content of the file at ``position``.
 
         Raises:
-            UserError: it cannot be read, or is no longer as it was when it was listed; names it.
+            UserError: it cannot be read, or no longer holds what it did; names it.
         """
         path = os.path.join(self.root, self.name(position))  # noqa: PTH118  (a Path takes longer than the reading)
         name = printable(path)
-        return name, read_image_bytes(path, name, known=Facts(int(self.sizes[position]), int(self.times[position])))
+        return name, read_image_bytes(path, name, known=State(int(self.sizes[position]), int(self.sums[position])))

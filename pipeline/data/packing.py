@@ -19,7 +19,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import Json, sha256, write_json, write_text
 from pipeline.data.decoding import Resize
 from pipeline.data.file_list import FileList
-from pipeline.data.image_bytes import read_image_bytes
+from pipeline.data.image_bytes import State, read_image_bytes
 from pipeline.data.letterbox import PADDING
 from pipeline.data.original_sizes import original_sizes
 from pipeline.data.reading import Fit, Image
@@ -202,14 +202,17 @@ class _SplitWriter:
         root, path = Path(self.settings.root), self.folder / f"{name}.index.safetensors"
         digest = hashlib.sha256()
         kept = _Kept(split)
+        states: dict[Path, State] = {}
         stride = max(1, len(split.categories) // SAMPLED)
         for position, image in self._read(name, split):
             kept.add(position, image)
-            digest.update(read_image_bytes(split.files[position], split.names[position]))
+            content = read_image_bytes(split.files[position], split.names[position])
+            digest.update(content)
+            states[split.files[position]] = State.of(content)
             if statistics is not None and position % stride == 0:
                 statistics.add(image)
         facts = _with_objects(name, kept.facts())
-        files = FileList.of(root, [split.files[position] for position in kept.positions])
+        files = FileList.of(root, states)
         about = json.dumps({"max_megapixels": self.settings.max_megapixels, "root": str(root)})
         tensors = files.with_truth(self.encode_truth(split, kept.positions, self.size))
         save_file(tensors, path, {"about": about})  # one text: safetensors writes several in an order of chance

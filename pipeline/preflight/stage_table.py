@@ -202,6 +202,12 @@ STAGES = Table(
                 Kind.OUTPUT,
                 "reports/likelihood.csv",
             ),
+            PathOption(
+                "--ensemble",
+                "CSV to write: what each step, or head, knows alone, and all together.",
+                Kind.OUTPUT,
+                "reports/ensemble.csv",
+            ),
         ),
         params=("base", "calibrate_steps.candidates", "detections"),
         never_loads=(*_REVIEWS_OF_TASKS, _DRAWING_OF_TASKS),

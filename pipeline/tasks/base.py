@@ -22,7 +22,7 @@ from pipeline.tasks.parity import Parity, Scale
 if TYPE_CHECKING:
     from typing import Self
 
-    from models.detection.detections import Detections
+    from models.detections import Detections
     from pipeline.data.decoding import Resize
     from pipeline.data.splits import ImageSet
     from pipeline.tasks.training import TaskTraining

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.detection.detections import Detections
+from models.detections import Detections
 from pipeline.core.errors import UserError
 from pipeline.core.signature import Signature
 from pipeline.data.dataset import DataInfo, Split, read_info, read_split

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from models.detection.detections import MAX_CANDIDATES, MAX_ROUNDS, Detections
+from models.detections import MAX_CANDIDATES, MAX_ROUNDS, Detections
 from pipeline.core.settings import Count, Section, knob, rare
 
 Threshold = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.core.table import Entry, Table
-from models.detection.detections import Detections
+from models.detections import Detections
 from pipeline.core.plain import read_plain, shown
 
 if TYPE_CHECKING:

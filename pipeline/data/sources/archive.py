@@ -20,7 +20,7 @@ from pipeline.core.printable import printable
 from pipeline.core.scratch import UNPACKED, scratch_folder
 
 if TYPE_CHECKING:
-    from typing import Self  # Python 3.11; a package's fmkt.pyz brings this module to 3.10
+    from typing import Self
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
 AN_ARCHIVE = f"an archive ({', '.join(SUFFIXES)})"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from models.detection.detections import Detections
+from models.detections import Detections
 
 BOXES = {"class_base": 0, "format": "xyxy", "space": "pixels of the network's input"}
 """Boxes are x1 y1 x2 y2; the first class is 0, and -1 fills lists up."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.core.calling import as_tuple
-from models.detection.detections import MAX_CANDIDATES, MAX_ROUNDS, NO_NMS, Detections
+from models.detections import MAX_CANDIDATES, MAX_ROUNDS, NO_NMS, Detections
 from pipeline.core.arrays import Pixels
 from pipeline.core.errors import UserError
 from pipeline.runtimes.base import to_input

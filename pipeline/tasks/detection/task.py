@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.detection.detections import IN_GRAPH, NO_NMS, Detections
+from models.detections import IN_GRAPH, NO_NMS, Detections
 from pipeline.core.arrays import Outputs, Truth
 from pipeline.core.errors import GateError, user_error
 from pipeline.core.signature import Signature, TensorSpec, image_input

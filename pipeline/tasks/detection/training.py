@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from models.detection.building import Choices, build_detector
-from models.detection.detections import NO_NMS, Detections
 from models.detection.places import Places
 from models.detection.published import PUBLISHED, Published
 from models.detection.tail import Tail
+from models.detections import NO_NMS, Detections
 from pipeline.core.arrays import Outputs, Pixels, concatenate
 from pipeline.core.distributed import all_gather_objects, all_reduce_sum, local_shard
 from pipeline.data.batch import Batch, Mix, Targets

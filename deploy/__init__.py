@@ -1,0 +1,1 @@
+"""Containers, manifests, and what says of what an installation consists."""

@@ -1,0 +1,24 @@
+"""What an argument may be that counts something."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def is_count(number: Any) -> bool:
+    """Return whether ``number`` is a whole number of at least 1."""
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
+
+
+def positive(name: str, number: int | None) -> int:
+    """Return ``number``, the argument called ``name``; raises ValueError where it is none of at least 1."""
+    if not is_count(number):
+        raise ValueError(f"{name}: got {number}; give a number of at least 1")
+    assert number is not None
+    return number
+
+
+def size_of(name: str, size: Sequence[int]) -> tuple[int, int]:
+    """Return ``size``, the argument called ``name``, as (H, W); raises ValueError where it is no such pair."""
+    if len(size) != 2 or not all(is_count(length) for length in size):
+        raise ValueError(f"{name}: got {tuple(size)}; give height and width, numbers of at least 1")
+    return size[0], size[1]

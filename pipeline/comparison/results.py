@@ -1,0 +1,267 @@
+"""What a comparison keeps of each finished run: one small JSON file without weights, which can be committed.
+
+The report is made from these alone. A later comparison, on another host too, goes on from them: a run is not made again
+whose parameters, data and teacher are the same. Its code may have been other; the report says so.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.comparison.config import Changes
+from pipeline.comparison.plan import Run, Trial, code_digests
+from pipeline.core.errors import UserError
+from pipeline.core.files import Json, read_csv, read_json, sha256, write_json
+from pipeline.core.records import DescribedDataRecord, read_record
+from pipeline.networks.spec import WEIGHTS
+from pipeline.package.provenance import read_commit
+from pipeline.params.loading import fault_lines
+from pipeline.params.schema import Params
+from pipeline.preflight.code import PACKAGES, PROJECT
+
+TEACHER = "teacher.json"
+"""The file of what all runs share, beside theirs."""
+TABLES = ("flow_by_num_steps", "flow_steps", "likelihood", "ensemble", "history")
+"""The CSV files that go along, by their names."""
+VERSIONS = ("numpy", "torch", "torchvision")
+Row = dict[str, str]
+
+
+class Kept(BaseModel):
+    """What is kept as JSON."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return what the file ``path`` holds.
+
+        Raises:
+            UserError: it is missing, or not as a comparison writes it.
+        """
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            line = fault_lines(error.errors(), cls)[0]
+            raise UserError(f"{path}: {line}; take it out of the folder, and its run is made again") from error
+
+    def write(self, path: Path) -> None:
+        """Write it as ``path``."""
+        write_json(path, self.model_dump(mode="json"))
+
+
+class Origin(Kept):
+    """Where and by which code a run was made."""
+
+    commit: str | None
+    """None: it is not known; with "+" where code differed from it."""
+    code: dict[str, str]
+    """From each stage of a comparison to the digest of its code."""
+    versions: dict[str, str]
+    hardware: str
+
+    def __str__(self) -> str:
+        """Return it for a protocol."""
+        digest = hashlib.sha256(json.dumps(self.code, sort_keys=True).encode()).hexdigest()[:8]
+        commit = f", commit {self.commit}" if self.commit else ""
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        return f"code {digest}{commit}; {versions}; {self.hardware}"
+
+
+class Teaching(Kept):
+    """The data and the teacher that all runs share."""
+
+    parameters: Json
+    """Those that made them, by dotted key."""
+    data: str
+    """A digest of the images and their labels."""
+    teacher: str | None
+    """A digest of the weights; None: there is no teacher."""
+    task: str
+    sizes: dict[str, int]
+    score: float | None
+    """The teacher's on the test split."""
+
+    def same_parameters(self, wanted: Json) -> bool:
+        """Return whether these were made with the parameters ``wanted``."""
+        return same_parameters(self.parameters, wanted)
+
+
+class Result(Kept):
+    """What is kept of a finished run."""
+
+    method: str
+    seed: int
+    values: Changes
+    """What was tuned, and what it was set to; empty where nothing is."""
+    parameters: Json
+    """All that its stages depend on, by dotted key, and what was found of the user's files."""
+    data: str
+    teacher: str | None
+    """A digest of the weights; None: the method learns from no teacher."""
+    origin: Origin
+    seconds: float
+    num_parameters: int
+    calibration: Json
+    scores: Json | None
+    """On the test split; None of a run that only tunes, which never sees it."""
+    tables: dict[str, list[Row]]
+
+    def curve_point(self) -> Json:
+        """Return the point of the calibrated number of steps on the curve over the calibration split."""
+        found: Json = next(p for p in self.calibration["curve"] if p["num_steps"] == self.calibration["num_steps"])
+        return found
+
+
+def same_parameters(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Return whether ``kept`` parameters are those ``wanted``; one that did not exist then must have its default."""
+    known = all(key in kept or value == defaults().get(key, _NOTHING) for key, value in wanted.items())
+    return known and all(key in wanted and wanted[key] == value for key, value in kept.items())
+
+
+_NOTHING = object()
+
+
+@functools.cache
+def defaults() -> Json:
+    """Return the default of each parameter by its dotted key."""
+    return flat(Params().model_dump(mode="json"))
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> Json:
+    """Return the values in ``content`` by their dotted keys."""
+    found: Json = {}
+    for name, value in content.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+    return found
+
+
+def read_teaching(run: Run) -> Teaching:
+    """Return what is to be known of the finished ``run`` of data and teacher."""
+    data = read_record(run.folder / "data" / "data.json", DescribedDataRecord)
+    task, sizes = data["task"], data["sizes"]
+    images = dict(data["sha256"])
+    if data.get("files_sha256") is not None:  # an index lists paths; what the files hold says more
+        images["train.index.safetensors"] = data["files_sha256"]
+    known = [images, data["classes"], data["image_size"]]
+    weights = run.folder / "teacher" / WEIGHTS
+    report = read_json(run.folder / "teacher.json")
+    scores = [value for key, value in report.items() if key == f"test_{_primary(task)}"]
+    return Teaching(
+        parameters=flat(run.parameters()),
+        data=hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest(),
+        teacher=sha256(weights) if weights.exists() else None,
+        task=task,
+        sizes=sizes,
+        score=scores[0] if scores else None,
+    )
+
+
+def _primary(task: str) -> str:
+    from pipeline.tasks.table import get_task
+
+    return get_task(task).primary
+
+
+def read_result(trial: Trial, teaching: Teaching) -> Result:
+    """Return what is to be kept of ``trial``, which has finished."""
+    evaluated = trial.folder / "scores.json"
+    return Result(
+        method=trial.method,
+        seed=trial.seed,
+        values=trial.values,
+        parameters=flat(trial.wanted()),
+        data=teaching.data,
+        teacher=teaching.teacher if trial.needs_teacher() else None,
+        origin=origin(),
+        seconds=trial.seconds(),
+        num_parameters=trial.report("student/network.json")["num_parameters"],
+        calibration=trial.report("calibration/calibration.json"),
+        scores=read_json(evaluated) if trial.is_evaluated else None,
+        tables={name: read_csv(path) for name in TABLES if (path := trial.folder / f"{name}.csv").exists()},
+    )
+
+
+def origin() -> Origin:
+    """Return where and by which code runs are made here and now."""
+    versions = {name: importlib.metadata.version(name) for name in VERSIONS}
+    return Origin(
+        commit=_commit(),
+        code=code_digests(),
+        versions={"Python": platform.python_version()} | versions,
+        hardware=_hardware(),
+    )
+
+
+@functools.cache
+def _commit() -> str | None:
+    found = read_commit(PROJECT)
+    changed = any(name.startswith(tuple(f"{package}/" for package in PACKAGES)) for name in found.changed)
+    return None if found.sha is None else f"{found.sha[:12]}{'+' if changed else ''}"
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+
+
+class Store:
+    """The results in ``folder``; none are kept without one.
+
+    Args:
+        same_code: whether those of other code do not count.
+    """
+
+    def __init__(self, folder: Path | None, *, same_code: bool = False) -> None:
+        self.folder = folder
+        self.code = code_digests() if same_code else None
+        """What the code of results must be; None: it may be any."""
+        paths = sorted(folder.glob("*.json")) if folder is not None else []
+        self.teaching = next((Teaching.read(path) for path in paths if path.name == TEACHER), None)
+        self.results = [Result.read(path) for path in paths if path.name != TEACHER]
+
+    def find(self, trial: Trial, teaching: Teaching) -> Result | None:
+        """Return the result of ``trial`` under the data and teacher of ``teaching``, by the names that it has now."""
+        wanted, teacher = flat(trial.wanted()), teaching.teacher if trial.needs_teacher() else None
+        stages = [stage.name for stage in trial.stages()]
+        for result in self.results:
+            if (
+                (result.data, result.teacher, result.scores is not None) == (teaching.data, teacher, trial.is_evaluated)
+                and same_parameters(result.parameters, wanted)
+                and (self.code is None or all(result.origin.code.get(s) == self.code[s] for s in stages))
+            ):
+                return result.model_copy(update={"method": trial.method, "values": trial.values})
+        return None
+
+    def keep(self, trial: Trial, result: Result) -> None:
+        """Keep ``result`` of ``trial``."""
+        self.results.append(result)
+        if self.folder is not None:
+            result.write(self.folder / f"{trial.folder.name}.json")
+
+    def keep_teaching(self, teaching: Teaching) -> None:
+        """Keep what the results share."""
+        if self.folder is not None and teaching != self.teaching:
+            teaching.write(self.folder / TEACHER)
+        self.teaching = teaching
+
+
+def origins(results: Iterable[Result]) -> dict[str, int]:
+    """Return from each origin in words to how many of ``results`` come from there, the most frequent first."""
+    found = [str(result.origin) for result in results]
+    return dict(sorted(((one, found.count(one)) for one in set(found)), key=lambda pair: (-pair[1], pair[0])))
+
+
+def tuning_runs(results: Sequence[Result], method: str, values: Changes) -> list[Result]:
+    """Return those of ``results`` that tried ``values`` with ``method``."""
+    return [result for result in results if result.method == method and result.values == values]

@@ -1,0 +1,337 @@
+"""A comparison that finds out: paired verdicts, tuned values, a budget, results to go on from, runs side by side."""
+
+import json
+import re
+import shutil
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from ruamel.yaml import YAML
+from scipy.stats import t as student
+
+from pipeline.comparison import command, results, side_by_side
+from pipeline.comparison.command import Study
+from pipeline.comparison.config import load_comparison
+from pipeline.comparison.plan import Run, Trial
+from pipeline.comparison.report import Findings
+from pipeline.comparison.results import Store, Teaching, flat, same_parameters
+from pipeline.comparison.side_by_side import Trying, by_trying, choose_jobs, try_out
+from pipeline.comparison.table import chance_of_a_verdict, difference_rows, differences_markdown, paired
+from pipeline.core.files import read_csv, read_json, write_json
+from pipeline.core.processes import num_cores
+from stages.__main__ import main
+from tests.helpers import ROOT, TINY, refused, write_params
+
+RATE, HEADS = "distill_student.training.optimizer.learning_rate", "distill_student.layers.num_heads"
+NONE = {"distill_student.method": "none"}
+META = {"distill_student.method": "metric_meta", HEADS: 2}
+RATES = [0.01, 0.1]
+USUAL = {
+    "title": "T",
+    "params": "params.yaml",
+    "changes": {},
+    "seeds": [0, 1],
+    "baseline": "none",
+    "methods": {"none": NONE, "meta": META},
+    "differences": [["meta", "none"]],
+    "tune": {RATE: RATES},
+    "tune_seeds": [7],
+    "tune_methods": ["meta"],
+}
+
+
+def describe(**content: Any) -> Path:
+    path = Path("comparison.yaml")
+    YAML().dump({key: value for key, value in (USUAL | content).items() if value is not ...}, path)
+    return path
+
+
+def compare(*options: str, out: str = "runs", **content: Any) -> Result:
+    describe(**content)
+    words = ["compare", "comparison.yaml", "--out", out, "--report", "report", "--results", "kept", *options]
+    return CliRunner().invoke(main, words)
+
+
+def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.chdir(folder)
+    patch.setenv("PYTHONPATH", str(ROOT))
+    epochs = {"train_teacher.training.epochs": 2, "distill_student.training.epochs": 2}
+    write_params(folder / "params.yaml", {**TINY, **epochs})
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(tmp_path, monkeypatch)
+
+
+def test_a_verdict_needs_two_standard_errors_and_two_seeds() -> None:
+    def verdict(*gaps: float) -> str:
+        return paired(dict(enumerate(gaps)), dict.fromkeys(range(len(gaps)), 0.0)).verdict
+
+    assert verdict(0.5) == "one seed"
+    # mean 2, sample standard deviation 1, n = 4: four standard errors
+    assert (verdict(0.01, 0.02, 0.03), verdict(-0.01, -0.02, -0.03)) == ("gains", "loses")
+    assert verdict(0.0, 0.02, 0.04) == "within chance"  # mean 2, error 2 / sqrt(3): 1.7 standard errors
+    assert (verdict(0.25, 0.75), verdict(0.25, 0.5)) == ("within chance", "gains")  # exactly 2, and 3
+    assert (verdict(0.0, 0.0), verdict(0.5, 0.5)) == ("within chance", "gains")
+
+
+def test_differences_are_those_of_common_seeds_with_their_standard_error() -> None:
+    scores = {"a|b": {1: 0.5, 2: 0.7, 3: 0.6}, "c": {2: 0.6, 3: 0.3, 4: 0.9}}
+    rows = [{"method": name, "seed": s, "score": x} for name, own in scores.items() for s, x in own.items()]
+    [row] = difference_rows(rows, [["a|b", "c"]])
+    gaps = [0.7 - 0.6, 0.6 - 0.3]
+    assert (row["difference"], row["n"]) == (pytest.approx(statistics.mean(gaps)), 2)
+    assert row["error"] == pytest.approx(statistics.stdev(gaps) / 2**0.5)
+    assert differences_markdown([row]).splitlines()[2] == r"| a\|b - c | +20.00 ± 10.00 | 2 | within chance |"
+
+
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_the_chance_of_a_verdict_is_that_of_students_distribution(n: int) -> None:
+    assert chance_of_a_verdict(n) == pytest.approx(2 * student.sf(2, n - 1))
+
+
+def test_parameters_are_the_same_where_those_that_came_later_have_their_defaults() -> None:
+    assert same_parameters({"base.seed": 3}, {"base.seed": 3, "base.device": "auto"})
+    assert not same_parameters({"base.seed": 3}, {"base.seed": 3, "base.device": "cuda:1"})
+    assert not same_parameters({"base.seed": 3}, {"base.seed": 4})
+    assert not same_parameters({"base.seed": 3, "base.gone": 1}, {"base.seed": 3})
+    assert flat({"a": {"b": {}, "c": [1]}, "d": None}) == {"a.b": {}, "a.c": [1], "d": None}
+
+
+TEACHING = Teaching(parameters={}, data="d", teacher="t", task="classification", sizes={}, score=0.9)
+MINUTES = {("none", 0): 4.0, ("none", 1): 4.0, ("none", 2): 4.0, ("meta", 0): 6.0, ("meta", 1): 6.0, ("meta", 2): 6.0}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let trainings take the minutes of ``MINUTES``, 5 where they tune, without running; return the seconds so far."""
+    now, took = [0.0], dict[Path, float]()
+    origin = results.origin()
+
+    def run_all(runs: list[Trial], *, jobs: int, on_done: Any = lambda _: None) -> None:
+        for run in [run for run in runs if isinstance(run, Trial)]:
+            took[run.folder] = 60 * (MINUTES[run.method, run.seed] if run.is_evaluated else 5)
+            now[0] += took[run.folder] / jobs
+            on_done(run)
+
+    def read_result(run: Trial, teaching: Teaching) -> results.Result:
+        rate = run.settings.distill_student.training.optimizer.learning_rate
+        return results.Result(
+            method=run.method,
+            seed=run.seed,
+            values=run.values,
+            parameters=flat(run.wanted()),
+            data=teaching.data,
+            teacher=teaching.teacher if run.needs_teacher() else None,
+            origin=origin,
+            seconds=1,
+            num_parameters=1,
+            calibration={"num_steps": None, "curve": [{"num_steps": None, "accuracy": 1 - abs(rate - 0.09)}]},
+            scores={"accuracy": 0.5} if run.is_evaluated else None,
+            tables={},
+        )
+
+    def taught(run: Run) -> Teaching:
+        return TEACHING.model_copy(update={"parameters": flat(run.parameters())})
+
+    monkeypatch.setattr(command.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(command, "run_all", run_all)
+    monkeypatch.setattr(command, "read_result", read_result)
+    monkeypatch.setattr(command, "run_command", lambda _: 0)
+    monkeypatch.setattr(command, "unfinished", lambda runs: runs)
+    monkeypatch.setattr(command, "read_teaching", taught)
+    monkeypatch.setattr(Trial, "is_done", lambda run, _=None: run.folder in took)
+    monkeypatch.setattr(Trial, "seconds", lambda run: took[run.folder])
+    return now
+
+
+def study(minutes: float | None, jobs: int = 1, **content: Any) -> Study:
+    comparison = load_comparison(describe(**{"seeds": [0, 1, 2], **content}))
+    deadline = None if minutes is None else command.time.monotonic() + 60 * minutes
+    return Study(comparison, Path("runs"), Store(Path("kept")), jobs=jobs, deadline=deadline)
+
+
+def test_a_budget_ends_on_whole_seeds_and_the_next_call_goes_on(clock: list[float]) -> None:
+    """Both runs that tune take 5 minutes each, a seed 4 and 6."""
+    began = study(9)
+    assert began.run() == "Nothing to report yet: no seed is finished; the same command goes on.", (
+        "9 < the 10 of tuning"
+    )
+    assert clock[0] == 600, "the first group is begun whatever it takes"
+    found = study(25).run()
+    assert isinstance(found, Findings)
+    assert (found.seeds, clock[0] / 60) == ([0, 1], 30), "the third would end after 30 of 25 minutes"
+    assert found.chosen == {"meta": {RATE: 0.1}}
+    assert {tuple(one.values.values()): one.score for one in found.tried["meta"]} == pytest.approx(
+        {(0.01,): 0.92, (0.1,): 0.99}
+    )
+    assert {result.values.get(RATE) for result in found.results if result.method == "meta"} == {0.1}
+    assert study(3).run().seeds == [0, 1], "3 minutes are none for a seed"
+    assert study(None).run().seeds == [0, 1, 2]
+    assert study(None).kept().seeds == [0, 1, 2], "from the kept files alone"
+
+
+def test_side_by_side_a_seed_takes_less(clock: list[float]) -> None:
+    study(None, seeds=[0]).run()
+    started = clock[0]
+    assert study(7, jobs=2).run().seeds == [0, 1], "the longest takes 6, both together 5"
+    assert clock[0] - started == 300
+
+
+def test_results_count_under_their_own_data_teacher_and_parameters_alone(clock: list[float]) -> None:
+    first = study(None)
+    first.run()
+    store = Store(Path("kept"))
+    for trial in (*first.tuning, *first.trials):
+        assert store.find(trial, TEACHING) is not None
+        assert store.find(trial, TEACHING.model_copy(update={"data": "other"})) is None
+        other = store.find(trial, TEACHING.model_copy(update={"teacher": "other"}))
+        assert (other is None) == (trial.method == "meta"), "none learns from no teacher"
+    assert {result.scores for result in store.results if result.values and result.seed == 7} == {None}
+    spent = clock[0]
+    renamed = study(None, methods={"labels": NONE, "meta": META}, baseline="labels", differences=[])
+    assert {result.method for result in renamed.run().results} == {"labels", "meta"}
+    assert clock[0] == spent, "another name is no other run"
+    study(None, methods={"none": NONE, "meta": META | {HEADS: 3}}).kept()
+    assert Store(Path("kept"), same_code=True).find(first.trials[0], TEACHING) is not None
+    path = Path("kept/none-0.json")
+    edited = read_json(path)
+    write_json(path, edited | {"origin": edited["origin"] | {"code": edited["origin"]["code"] | {"evaluate": "other"}}})
+    assert Store(Path("kept"), same_code=True).find(first.trials[0], TEACHING) is None
+    assert Store(Path("kept")).find(first.trials[0], TEACHING) is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{}", "kept/none-0.json: method: missing"),
+        ("[", "kept/none-0.json: not valid JSON"),
+        (json.dumps({"colour": 1}), "kept/none-0.json: "),
+    ],
+)
+def test_a_damaged_result_is_refused_by_its_name(content: str, words: str) -> None:
+    Path("kept").mkdir()
+    Path("kept/none-0.json").write_text(content)
+    refused(compare(), words)
+
+
+def test_trainings_side_by_side_are_doubled_as_long_as_they_fit_and_gain() -> None:
+    asked: list[int] = []
+
+    def host(speeds: dict[int, float], memory: int = 10) -> Any:
+        def tried(jobs: int) -> Trying:
+            asked.append(jobs)
+            return Trying(speeds[jobs], memory * jobs)
+
+        return tried
+
+    rising = {1: 1.0, 2: 1.9, 4: 3.0, 8: 3.1}
+    assert by_trying(host(rising), limit=64, free=1000) == 4, "8 are hardly faster than 4"
+    assert asked == [1, 2, 4, 8]
+    assert by_trying(host(rising), limit=64, free=35) == 2, "three fit into nine tenths"
+    assert by_trying(host(rising), limit=3, free=1000) == 2
+    assert by_trying(host({1: 1.0, 2: 0.0}), limit=64, free=1000) == 1, "one of two has failed"
+    assert by_trying(host(rising), limit=64, free=5) == 1
+
+
+def test_on_cpus_the_threads_of_a_training_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_by_side, "num_cores", lambda: 8)
+
+    def jobs(threads: int | None) -> int:
+        changes = {"base.device": "cpu", "base.num_threads": threads}
+        return choose_jobs(Study(load_comparison(describe(changes=changes)), Path("runs"), Store(None)).trials)
+
+    assert [jobs(threads) for threads in (1, 2, 3, 16, None)] == [8, 4, 2, 1, 1]
+    assert choose_jobs([]) == 1
+    assert num_cores() >= 1
+
+
+@pytest.mark.parametrize("jobs", ["0", "many", "-1"])
+def test_other_numbers_of_runs_are_refused(jobs: str) -> None:
+    result = compare("--jobs", jobs)
+    assert (result.exit_code, "give a number of runs, at least 1, or auto" in result.output) == (2, True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a folder in which a comparison with tuned values has run."""
+    with pytest.MonkeyPatch.context() as patch:
+        enter(tmp_path_factory.mktemp("finished"), patch)
+        result = compare("--jobs", "auto")
+        assert result.exit_code == 0, result.output
+        yield Path.cwd()
+
+
+@pytest.fixture
+def copied(finished: Path) -> None:
+    """Work in a copy of the finished comparison."""
+    shutil.copytree(finished, Path.cwd(), dirs_exist_ok=True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("copied")
+def test_the_report_comes_from_the_kept_results_alone(finished: Path) -> None:
+    shutil.rmtree("runs")
+    shutil.rmtree("report")
+    result = compare("--jobs", "auto")
+    assert result.exit_code == 0, result.output
+    assert not Path("runs/teacher/data").exists(), "nothing had to be prepared"
+    for path in (finished / "report").iterdir():
+        assert Path("report", path.name).read_bytes() == path.read_bytes()
+    assert {path.name for path in Path("report").glob("*.csv")} == {
+        "trials.csv", "table.csv", "differences.csv", "tuning.csv"
+    }  # fmt: skip
+    [gap] = read_csv(Path("report/differences.csv"))
+    scores = {(r["method"], r["seed"]): float(r["score"]) for r in read_csv(Path("report/trials.csv"))}
+    gaps = [scores["meta", seed] - scores["none", seed] for seed in "01"]
+    assert float(gap["difference"]) == pytest.approx(statistics.mean(gaps), abs=3e-6)
+    tuning = read_csv(Path("report/tuning.csv"))
+    assert [(row["method"], row["seed"]) for row in tuning] == [("meta", "7")] * 2
+    best = max(tuning, key=lambda row: float(row["calib_score"]))
+    assert best["chosen"] == "1"
+    text = Path("report/README.md").read_text()
+    assert f"- meta: **{best['values']}** (" in text
+    assert f"| {best['values']} |" in text
+    assert "All runs: code " in text
+    assert "chance alone gives one in 30% of all rows with 2 seeds" in text
+    kept = [json.loads(path.read_text()) for path in Path("kept").glob("meta-*-7.json")]
+    assert {one["scores"] for one in kept} == {None}, "no run that tunes has seen the test split"
+    assert sum(path.stat().st_size for path in Path("kept").iterdir()) < 100_000
+    [members] = [one["tables"]["ensemble"] for one in [read_json(Path("kept/meta-0.json"))]]
+    assert [row["member"] for row in members] == ["1", "2", "mean", "best"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("copied")
+def test_another_host_goes_on_and_the_protocol_says_where_runs_come_from() -> None:
+    path = Path("kept/none-0.json")
+    edited = read_json(path)
+    write_json(path, edited | {"origin": edited["origin"] | {"commit": "0123456789ab", "hardware": "another host"}})
+    result = compare(out="elsewhere", seeds=[0, 1, 2])
+    assert result.exit_code == 0, result.output
+    started = re.findall(r"([a-z].*): started; its log", result.output)
+    assert started == ["teacher", "none, seed 2", "meta, seed 2"]
+    text = Path("report/README.md").read_text()
+    assert "- The runs come from different places:\n  - 7 of them: code " in text
+    assert "  - 1 of them: code " in text
+    assert "commit 0123456789ab; " in text
+    assert "another host" in text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("copied")
+def test_what_is_tried_side_by_side_is_timed_and_stopped_and_goes_on() -> None:
+    epochs = {"distill_student.training.epochs": 1_000_000}
+    made = Study(load_comparison(describe(changes=epochs, seeds=[4, 5])), Path("runs"), Store(None))
+    trials = [trial for trial in made.trials if trial.method == "none"]
+    found = try_out(trials, torch.device("cpu"))
+    assert found.speed > 0
+    assert found.memory == 0
+    assert [trial.done_file.exists() for trial in trials] == [False] * len(trials)
+    assert list(Path(".checkpoints/distill_student").glob("*/epoch-*")), "what was trained is kept"
