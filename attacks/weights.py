@@ -382,7 +382,7 @@ def odd_tensors(rng: random.Random) -> Made:
     )
     changed: dict[Any, object] = {**good, name: rng.choice(others)()}
     if rng.random() < 0.3:
-        changed[rng.choice(("", "\0", "a\nb", "x" * 10_000, 7, None, (1,), "fc", "a\x1b[2J", "\udc80"))] = value
+        changed[rng.choice(("", "\0", "a\nb", "x" * 10_000, 7, None, (1,), "fc", "a\x1b[2J", "\udc80"))] = value.clone()
     nested: object = changed
     for _ in range(rng.choice((0, 0, 1, 2, 40))):
         nested = {rng.choice(("state_dict", "model", "a\x1b[1m", "x.y")): nested}

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.core.durable import FINISHED
 from pipeline.data.decoding import central_square, decode_image
 from pipeline.preflight.code import NOT_COUNTED, PACKAGES, CodeReader
 from pipeline.preflight.stage_table import PROBE, STAGES
@@ -486,9 +487,9 @@ def kill_dvc_in(twin: Project, stage: str) -> None:
         while (left := trainers(twin.root)) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not left, "a trainer outlives DVC"
-        if list(twin.root.glob(states)):
+        if list(twin.root.glob(states)) and not list(twin.root.glob(f".checkpoints/{stage}/*/{FINISHED}")):
             return
-        for folder in (f"artifacts/{stage.rpartition('_')[2]}", ".dvc/cache"):
+        for folder in (".checkpoints", f"artifacts/{stage.rpartition('_')[2]}", ".dvc/cache"):
             shutil.rmtree(twin.root / folder, ignore_errors=True)
     pytest.fail(f"{stage} left no state")
 

@@ -172,9 +172,11 @@ def test_a_folder_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monke
     with replaced_folder(tmp_path / "new/out") as folder:
         (folder / "sub").mkdir()
         (folder / "sub/a").write_text("by whatever library")
+        write_text(folder / "sub/b", "by this project")
+        assert [event for event in events if event[0] == "sync"] == [("sync", str(tmp_path))], "each but once"
     work = tmp_path / "new/.out.partial"
     moment = events.index(("rename", str(work)))
-    assert {("sync", str(work / name)) for name in ("", "sub", "sub/a")} <= set(events[:moment])
+    assert {("sync", str(work / name)) for name in ("", "sub", "sub/a", "sub/b")} <= set(events[:moment])
     assert ("sync", str(tmp_path)) in events[:moment], "its parent is new as well"
     assert events[moment + 1 :] == [("sync", str(work.parent))]
     events.clear()

@@ -236,6 +236,38 @@ def test_a_head_of_other_classes_is_refused_or_made_anew(tmp_path: Path) -> None
     assert lines[-1].endswith("head.linear.weight, head.linear.bias: not in the file: made anew")
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_of_eight_bits_are_taken(dtype: torch.dtype, tmp_path: Path) -> None:
+    state = {name: x.to(dtype) if x.is_floating_point() else x for name, x in published().items()}
+    torch.save(state, tmp_path / "w.pth")
+    load_weights(target := network(), read_weights(tmp_path / "w.pth"))
+    assert all(value.isfinite().all() for value in target.state_dict().values())
+
+
+def test_numbers_that_no_float32_has_are_not_finite(tmp_path: Path) -> None:
+    torch.save(published() | {"fc.bias": torch.tensor([1e300, 0, 0], dtype=torch.float64)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w.pth: fc.bias is not finite"):
+        load_weights(network(), read_weights(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_compressed_member_is_refused(kind: int, tmp_path: Path) -> None:
+    torch.save(published(), tmp_path / "w.pth")
+    with zipfile.ZipFile(tmp_path / "w.pth") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "packed.pth", "w", kind) as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+        item = next(item for item in archive.infolist() if item.filename.endswith("data.pkl"))
+    content = bytearray((tmp_path / "packed.pth").read_bytes())
+    for start in (5, 20, item.compress_size // 2):
+        place = item.header_offset + 30 + len(item.filename) + start
+        content[place : place + 8] = b"\xff\x00\xff\x00\xff\x00\xff\x00"
+    (tmp_path / "packed.pth").write_bytes(content)
+    with pytest.raises(UserError, match=r"packed.pth: (no readable weights|cannot be read \(Invalid data stream)"):
+        read_weights(tmp_path / "packed.pth")
+
+
 def test_a_number_in_the_place_of_a_heads_weights_is_one_of_another_shape(tmp_path: Path) -> None:
     torch.save(published() | {"fc.bias": torch.tensor(0.5)}, tmp_path / "w.pth")
     lines = load_weights(network(), read_weights(tmp_path / "w.pth"), new_head=True)

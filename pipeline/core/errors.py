@@ -62,7 +62,9 @@ def readable_file(place: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{printable(error.filename or place)}: cannot be read ({error.strerror})") from error
+        raise UserError(
+            f"{printable(error.filename or place)}: cannot be read ({error.strerror or printable(error)})"
+        ) from error
 
 
 @contextlib.contextmanager

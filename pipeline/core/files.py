@@ -20,6 +20,9 @@ from pipeline.core.strict_json import parse_json
 
 Json = dict[str, Any]
 
+_SYNCED_AT_THEIR_END: set[Path] = set()
+"""Folders that are not in their place yet; what this process writes in them is brought to the disk when they are."""
+
 
 @contextlib.contextmanager
 def replaced_folder(target: Path) -> Iterator[Path]:
@@ -39,7 +42,8 @@ def replaced_folder(target: Path) -> Iterator[Path]:
         try:
             with written_file(target, work=work):
                 work.mkdir()
-                yield work
+                with _synced_at_its_end(work):
+                    yield work
                 _keep_to_umask(work)
                 sync_tree(work)
                 if target.exists():
@@ -73,6 +77,15 @@ def _put_back_or_remove(target: Path) -> None:
         old.rename(target)
     for leftover in (work, old):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _synced_at_its_end(folder: Path) -> Iterator[None]:
+    _SYNCED_AT_THEIR_END.add(folder)
+    try:
+        yield
+    finally:
+        _SYNCED_AT_THEIR_END.discard(folder)
 
 
 def _keep_to_umask(folder: Path) -> None:
@@ -126,14 +139,17 @@ def write_bytes(path: Path, data: bytes) -> None:
     work = path.with_name(begins + secrets.token_hex(4))
     try:
         with written_file(path, work=work):
+            is_synced_later = any(path.is_relative_to(folder) for folder in _SYNCED_AT_THEIR_END)
             with work.open("xb") as file:
                 with contextlib.suppress(OSError):  # without locks nothing is ever taken for a leftover
                     fcntl.flock(file, fcntl.LOCK_EX)
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if not is_synced_later:
+                    os.fsync(file.fileno())
                 work.replace(path)
-            sync(path.parent)
+            if not is_synced_later:
+                sync(path.parent)
     finally:
         with contextlib.suppress(OSError):  # what it was stopped by is said, not what hinders to clear up
             work.unlink()

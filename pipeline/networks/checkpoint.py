@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from pipeline.core.damage import DAMAGED_ZIP
 from pipeline.core.errors import UserError, readable_file
 from pipeline.core.printable import printable
 from pipeline.networks.file_kinds import FileKind, file_kind, unreadable
@@ -23,19 +23,7 @@ from pipeline.networks.stand_ins import StandIn, read_with_stand_ins
 DEEPEST = 5
 """Containers within each other that are looked into."""
 Fact = str | int | float | bool
-_DAMAGED = (
-    SafetensorError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    EOFError,
-    AssertionError,
-    OverflowError,
-)
+_DAMAGED = (*DAMAGED_ZIP, SafetensorError, pickle.UnpicklingError, TypeError, AttributeError, AssertionError)
 """What libraries raise at a file that is not as it should be."""
 _SCALAR = "multiarray.scalar"
 _ARRAY = "multiarray._reconstruct"

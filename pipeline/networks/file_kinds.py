@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+from pipeline.core.damage import DAMAGED_ZIP
 from pipeline.core.errors import UserError, readable_file
 from pipeline.core.printable import printable
 
@@ -79,7 +80,7 @@ def _zip_kind(path: Path) -> FileKind:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except DAMAGED_ZIP as error:
         raise unreadable(path, f"a zip archive that is damaged or cut off: {printable(error)}") from error
     unpacked = sum(member.file_size for member in members)
     if unpacked > max(SMALL, MAX_UNPACKED * path.stat().st_size):

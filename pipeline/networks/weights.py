@@ -222,14 +222,14 @@ def load_state(network: nn.Module, weights: Mapping[str, Tensor], source: object
 
 
 def require_numbers(tensors: Mapping[str, Tensor], source: object) -> None:
-    """Raise UserError at the first of ``tensors`` from ``source`` that does not hold real, finite numbers."""
+    """Raise UserError at the first of ``tensors`` from ``source`` that does not hold numbers, finite in float32."""
     for name, value in tensors.items():
         if not _is_plain(value):
             raise UserError(
                 f"{printable(source)}: {printable(name)} is no plain tensor of numbers (but on the device meta, "
                 "sparse, quantized, complex or repeated); save the state dict of the trained network in float32"
             )
-        if not bool(value.isfinite().all()):
+        if value.is_floating_point() and not bool(value.float().isfinite().all()):  # float32 is what networks have
             raise UserError(
                 f"{printable(source)}: {printable(name)} is not finite; its training diverged, give other weights"
             )

@@ -10,7 +10,7 @@ import click
 from pipeline.core.errors import require_extra
 from pipeline.package.requirements import SERVE_FILE
 from pipeline.serving.access import VARIABLE
-from stages.commands.options import FiniteRange, package_option, proof_option, session_options
+from stages.commands.options import FiniteRange, package_option, session_options
 from stages.exit_codes import exit_codes
 
 POSITIVE = click.IntRange(min=1)
@@ -30,7 +30,6 @@ def _end_at_once(number: int, _: object) -> NoReturn:
 @click.option("--http-port", type=PORT, default=8000, show_default=True, help="HTTP, and /metrics; 0: any.")
 @click.option("--grpc-port", type=PORT, default=8001, show_default=True, help="gRPC; 0: any.")
 @session_options
-@proof_option
 @click.option("--workers", type=POSITIVE, help="Inferences at a time.  [default: as many as the CPUs allow]")
 @click.option("--max-batch", type=POSITIVE, default=32, show_default=True, help="Images in a request.")
 @click.option("--max-bytes", type=POSITIVE, help="Bytes of a request.  [default: a full batch as JSON, or a picture]")

@@ -8,12 +8,11 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
-from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
+from pipeline.core.damage import DAMAGED_ZIP
 from pipeline.core.durable import project_root
 from pipeline.core.errors import UserError, readable_file
 from pipeline.core.printable import printable
@@ -24,14 +23,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
 AN_ARCHIVE = f"an archive ({', '.join(SUFFIXES)})"
-DAMAGE = (
-    *(tarfile.TarError, zipfile.BadZipFile, EOFError, LZMAError, zlib.error, OSError),
-    *(RuntimeError, ValueError, ArithmeticError, LookupError),
-)
-"""What the standard library raises at damaged, encrypted (RuntimeError) or oddly compressed archives.
-
-Numbers and offsets in a damaged archive are anything, so the last line is what reading by them may raise.
-"""
+DAMAGE = (*DAMAGED_ZIP, tarfile.TarError, OSError)
 ZIP_HEAD = b"PK"
 ZIP_FOLDER = 0x10
 """The attribute by which Windows marks folders."""
