@@ -1,13 +1,18 @@
 """The bytes of an image file, read without trust in what lies at its path."""
 
+from __future__ import annotations
+
 import os
 import stat
 import zlib
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.core.errors import UserError, readable_file
 from pipeline.data.image_kinds import HEAD, image_format
+
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.11; a package's fmkt.pyz brings this module to 3.10
 
 LARGEST = 2**30
 """Bytes of an image file; those of 80 megapixels with three colours of 16 bits have half of that."""
