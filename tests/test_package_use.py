@@ -609,4 +609,8 @@ def test_a_signed_package_is_the_same_but_for_its_signature(bench: Bench, tmp_pa
         for root in (bench.folder / "package", tmp_path / "signed")
     )
     assert signed.pop("SHA256SUMS.sig").startswith(b"-----BEGIN SSH SIGNATURE-----")
+    cards = [files.pop("README.md") for files in (plain, signed)]
+    assert b"Its sums are signed" in cards[1]
+    assert b"It is not signed" in cards[0]
+    assert plain.pop("SHA256SUMS") != signed.pop("SHA256SUMS"), "it has the sum of the card"
     assert signed == plain

@@ -397,7 +397,7 @@ def test_a_damaged_record_is_named(bench: Bench) -> None:
     tradeoff = bench.folder / "tradeoff/tradeoff.json"
     before = tradeoff.read_text()
     tradeoff.write_text(json.dumps(json.loads(before) | {"num_images": None}))
-    assert f"error: {tradeoff}: num_images is None" in bench.report({}).output
+    assert f"error: {tradeoff}: num_images: got None, expected a whole number" in bench.report({}).output
     tradeoff.write_text(before)
     assert (bench.folder / "report/report.html").exists(), "the earlier report stays"
 

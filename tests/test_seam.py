@@ -51,8 +51,10 @@ OF_CLASSIFICATION = (
     "pipeline/distillation/criteria.py",
     "pipeline/distillation/criterion.py",
     "pipeline/distillation/logit_objectives.py",
+    "pipeline/evaluation/ensemble.py",
 )
-"""The task itself, the losses of classification, and the task that finds classes in places."""
+"""The task itself, the losses of classification, what ensembles of logits know, and the task that finds classes in
+places."""
 OF_OTHERS = {
     "pipeline/comparison/plots.py": {"label="},  # matplotlib's
     "pipeline/report/charts.py": {"label="},  # matplotlib's
@@ -62,7 +64,9 @@ OF_OTHERS = {
     "pipeline/data/sources/yolo_layout.py": {"'labels'"},  # a folder of YOLO's data sets
     "pipeline/data/sources/other_format.py": {"'labels'"},  # the same
     "pipeline/package/clients.py": {"'labels'", "labels="},  # key of labels.json, and a word of templates
-    "pipeline/package/description.py": {"'labels'"},  # a key of labels.json, as packages have had it from the first
+    "pipeline/package/schema.py": {"'labels'", ".labels", "labels"},  # a key of labels.json
+    "pipeline/distillation/traced_flows.py": {"'logits'"},  # the name of a flow at the end, in tables
+    "pipeline/serving/grpc_health.py": {"label="},  # protobuf's
 }
 """Names that other libraries and formats chose, by the files that need them."""
 

@@ -107,6 +107,10 @@ LONG = {"labels": ["a" * 2000 + str(number) for number in range(10)]}
     ("change", "said"),
     [
         (edit("manifest.json", name="stats"), "name: got 'stats', expected another"),
+        *[
+            (edit("manifest.json", name=name), f"name: got {name!r}, expected at most")
+            for name in ("a/b", "", "-a", "a b")
+        ],
         (edit("manifest.json", name="\x1b[2J"), "name: got '\\x1b[2J', expected at most 200 letters"),
         (edit("manifest.json", num_steps=-1), "num_steps: got -1, expected 0 or more"),
         (

@@ -132,25 +132,25 @@ def _ensemble(results: Sequence[Result], rows: Sequence[Row], title: str, y_titl
 def _members(results: Sequence[Result], rows: Sequence[Row], title: str, y_title: str) -> Figure:
     """Of each ensemble its members, their mean and the best alone, beside methods that are none (figure 5)."""
     figure, axes = new_figure(f"{title}\nmembers of ensembles, at the largest number of steps", y_title)
-    labels: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
     names = _methods(results)
     for position, method in enumerate(names):
         own = [result for result in results if result.method == method]
         tables = [{row["member"]: row for row in one.tables["ensemble"]} for one in own if one.tables.get("ensemble")]
         if not tables:
             mean = statistics.fmean(100 * row["score"] for row in rows if row["method"] == method)
-            labels["not an ensemble"] = axes.hlines(mean, position - 0.3, position + 0.3, color="tab:gray", linewidth=3)
+            shown["not an ensemble"] = axes.hlines(mean, position - 0.3, position + 0.3, color="tab:gray", linewidth=3)
             continue
         found = {name: statistics.fmean(100 * float(table[name]["accuracy"]) for table in tables) for name in tables[0]}
         mean, best = found.pop("mean"), found.pop("best")
         places = [position - 0.25 + 0.5 * i / max(len(found) - 1, 1) for i in range(len(found))]
-        [labels["each step, or head, alone"]] = axes.plot(places, [*found.values()], "o", color="tab:orange")
-        labels["their mean"] = axes.hlines(mean, position - 0.3, position + 0.3, color="tab:blue", linewidth=3)
-        [labels["the best alone, chosen on the calibration split"]] = axes.plot(
+        [shown["each step, or head, alone"]] = axes.plot(places, [*found.values()], "o", color="tab:orange")
+        shown["their mean"] = axes.hlines(mean, position - 0.3, position + 0.3, color="tab:blue", linewidth=3)
+        [shown["the best alone, chosen on the calibration split"]] = axes.plot(
             [position], [best], "D", color="tab:green", markerfacecolor="none"
         )
     _name_places(axes, [_label(name, rows) if name not in _plain(results) else name for name in names])
-    axes.legend([*labels.values()], [*labels], fontsize="small")
+    axes.legend([*shown.values()], [*shown], fontsize="small")
     return figure
 
 

@@ -105,7 +105,8 @@ def choose_widths(spec: NetworkSpec, image_size: tuple[int, int], wanted: int | 
 
 def _widest_within(spec: NetworkSpec, image_size: tuple[int, int]) -> list[int | None]:
     plain, places = _places(spec, image_size)
-    flow = {name: spec.arguments[name] for name in ("schedule", "meta_encoder", "time_scale", "predicts")}
+    names = ("schedule", "meta_encoder", "time_scale", "predicts")
+    flow = {name: spec.arguments[name] for name in names if name in spec.arguments}
     spare = {steps: (most - 1) * plain / len(places) for steps, most in ALLOWED.items()}
 
     def fits(place: Place, width: int | None) -> bool:
