@@ -21,7 +21,8 @@ ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "requirements.lock"
 SPECIFICATION = "1.6"
 """Of CycloneDX."""
-OWN_NAME = "fmkt"
+OWN_NAMES = ("fmkt-pipeline", "fmkt")
+"""Of the clone's two distributions, which are no components: they are what is described."""
 LONGEST_LICENCE = 100
 """Characters; some packages have the whole text where its name should be."""
 NOT_STATED: Mapping[str, str] = {
@@ -121,7 +122,7 @@ def described(document: dict[str, Any], pins: Sequence[Pin]) -> dict[str, Any]:
     A component has as many sums as its release has files: one for each system and Python.
     """
     by_release = {(pin.name, pin.version): pin for pin in pins}
-    components = [one for one in document["components"] if one["name"] != OWN_NAME]  # that is what is described
+    components = [one for one in document["components"] if one["name"] not in OWN_NAMES]
     for component in components:
         pin = by_release.get((canonicalize_name(component["name"]), component["version"]))
         if pin is None:  # pip, and what users have installed beside
