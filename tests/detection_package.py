@@ -46,6 +46,8 @@ FACTS = {
 }
 PLACE_SCORES = np.array([[0.02, 0.05, 1.0], [0.75, 0.05, 0.02], [0.02, 0.5, 0.05]], np.float32)
 """Of each box and class."""
+PLACES = np.concatenate([BOXES[:COUNT] + shift for shift in (0, 0.5, 1)]).astype(np.float32)
+PLACE_SHARES = np.concatenate([part * PLACE_SCORES for part in (1, 0.9, 0.8)]).astype(np.float32)
 IMAGE = TensorSpec("image", "float32", (3, HEIGHT, WIDTH))
 SIGNATURE_WITHOUT_NMS = Signature(
     IMAGE, (TensorSpec("boxes", "float32", (3 * COUNT, 4)), TensorSpec("scores", "float32", (3 * COUNT, 3)))
@@ -97,8 +99,8 @@ def make_model_without_nms(path: Path) -> None:
     """Write a network that gives all places: each of the boxes three times, a little apart and less sure."""
     constants: Constants = {
         "axes": np.array([1, 2, 3], np.int64),
-        "places": np.concatenate([BOXES[:COUNT] + shift for shift in (0, 0.5, 1)])[None].astype(np.float32),
-        "shares": np.concatenate([part * PLACE_SCORES for part in (1, 0.9, 0.8)])[None].astype(np.float32),
+        "places": PLACES[None],
+        "shares": PLACE_SHARES[None],
         "ones": np.array([1, 1], np.int64),
     }
     nodes = [
@@ -142,6 +144,10 @@ def make_package_without_nms(folder: Path) -> Path:
     make_model_without_nms(folder / "model.onnx")
     facts = {**FACTS, "detections": {**DETECTIONS, "nms": "none"}}
     task = exported_task({"task": "detection", **facts})
+    pixels = pictures(4)
+    brightness = (pixels / np.float32(255)).mean(axis=(1, 2, 3))[:, None, None]
+    outputs = {"boxes": np.repeat(PLACES[None], 4, axis=0), "scores": (brightness * PLACE_SHARES).astype(np.float32)}
+    write_samples(folder, Reference(task, pixels, {}, outputs))
     files = {"fp32": "model.onnx"}
     return write_package(folder, files=files, classes=CLASSES, signature=SIGNATURE_WITHOUT_NMS, task=task, **facts)
 

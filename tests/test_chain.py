@@ -179,7 +179,7 @@ def test_the_documented_files_are_there(project: Project) -> None:
     assert calibration["num_steps"] in {1, 2}
     assert set(calibration["plain"]) == {"num_parameters", "macs"}
     scores = {"accuracy", "accuracy_standard_error", "nll", "ece"}
-    assert [set(point) for point in calibration["curve"]] == [{"num_steps", *scores, "macs"}] * 2
+    assert [set(point) for point in calibration["curve"]] == [{"num_steps", *scores, "bound", "macs"}] * 2
     report = project.json("reports/evaluation/onnx.json")
     assert set(report["parity"]) == {"max_abs", "spread", "difference", "agreement", "total", "counted"}
     assert (report["parity"]["total"], report["parity"]["counted"]) == (report["num_images"], "images")

@@ -104,7 +104,7 @@ def test_under_dvc_the_last_state_stays_until_a_stage_reads_the_outputs(
         return len(list(tmp_path.glob(".checkpoints/*/*/epoch-*")))
 
     assert left() == 2
-    for stage, kept in (("calibrate_steps", 2), ("distill_student", 1)):
+    for stage, kept in (("prepare_data", 2), ("distill_student", 1)):
         ran = []
 
         @stage_options(stage)

@@ -212,7 +212,7 @@ def test_the_headline_figures_are_few_and_those_of_the_records(bench: Bench) -> 
         "student": bench.json("torch.json")["accuracy"],
         "teacher": bench.json("teacher.json")["test_accuracy"],
         "K": manifest["num_steps"],
-        "teacher_nll_bits": float(deployed["bound_bits"]),
+        "nll_bits": float(deployed["bound_bits"]),
         "params": bench.json("student.json")["num_parameters"],
         "macs_ratio": pytest.approx(own["macs"] / calibration["plain"]["macs"], abs=1e-3),
         "bytes": (bench.folder / "onnx/model.onnx").stat().st_size,

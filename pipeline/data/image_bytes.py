@@ -4,7 +4,7 @@ import os
 import stat
 import zlib
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from pipeline.core.errors import UserError, readable_file
 from pipeline.data.image_kinds import HEAD, image_format
@@ -25,7 +25,7 @@ class State(NamedTuple):
     """CRC-32 of what it holds: a sixtieth of the time that decoding takes."""
 
     @classmethod
-    def of(cls, data: bytes) -> Self:
+    def of(cls, data: bytes) -> "State":
         """Return the state of a file that holds ``data``."""
         return cls(len(data), zlib.crc32(data))
 

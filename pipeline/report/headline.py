@@ -10,7 +10,7 @@ def headline(results: Results) -> Json:
 
     ``macs_ratio`` is how many times the plain student's multiply-adds it takes; None where it is the plain student.
 
-    ``teacher_nll_bits`` bounds the negative log-likelihood of what the teacher says, in bits per dimension (theorem
+    ``nll_bits`` bounds the negative log-likelihood of what the teacher says, in bits per dimension (theorem
     3.1); None where no flow that deploys is compared with a teacher.
 
     Names are short, since DVC makes columns of them.
@@ -28,7 +28,7 @@ def headline(results: Results) -> Json:
         "student": results.trained[primary],
         "teacher": results.teacher_score,
         "K": num_steps,
-        "teacher_nll_bits": None if likelihood is None else float(likelihood["bound_bits"]),
+        "nll_bits": None if likelihood is None else float(likelihood["bound_bits"]),
         "params": results.student["num_parameters"],
         "macs_ratio": None if plain is None else round(chosen["macs"] / plain["macs"], 3),
         "bytes": results.manifest["files"][name]["bytes"],
