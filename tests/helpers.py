@@ -96,6 +96,7 @@ def make_archive(images: Path, kind: str) -> Path:
             for file in sorted(images.rglob("*"), reverse=True):
                 archive.write(file, file.relative_to(images))
     else:
-        with tarfile.open(path, f"w:{kind.lower().rpartition('.')[2]}" if "." in kind else "w") as archive:
+        mode: Any = f"w:{kind.lower().rpartition('.')[2]}" if "." in kind else "w"
+        with tarfile.open(path, mode) as archive:
             archive.add(images, "some/where" if kind.startswith("nested") else ".")
     return path
