@@ -298,7 +298,7 @@ def test_changed_parameters_rerun_what_depends_on_them(
     assert set(project.repro("--dry")) == {"probe_environment"} | expected
 
 
-WIDTH = 120
+WIDTH = 132
 """Columns of a terminal."""
 GALLERIES = "artifacts/report/galleries"
 
