@@ -14,6 +14,7 @@ from attacks.table import CAMPAIGNS
 from attacks.workers import outcomes
 from pipeline.core.printable import printable
 from pipeline.core.text_table import aligned
+from stages.commands.options import FiniteRange
 
 SHOWN = 10
 """Cases of a campaign that broke something: that many are printed, the ledger has all."""
@@ -24,7 +25,7 @@ SHOWN = 10
 @click.option("--seed", default=0, show_default=True, help="Of the cases; another one makes others.")
 @click.option("--cases", type=click.IntRange(min=1), help="Of each campaign; without it, as many as its table says.")
 @click.option("--short", is_flag=True, help="As many cases as the tests try.")
-@click.option("--minutes", type=click.FloatRange(min=0), help="Begin no case after so long; call again to go on.")
+@click.option("--minutes", type=FiniteRange(min=0), help="Begin no case after so long; call again to go on.")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Cases at a time.")
 @click.option("--only", type=int, help="Try this case alone, and do not keep what becomes of it.")
 @click.option("--ledgers", type=click.Path(path_type=Path), default=Path(".attacks"), show_default=True)

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,45 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
-from pipeline.params.presets import render_preset
 from pipeline.preflight.stage_table import STAGES, Kind, PathOption, command_line
+from tests.helpers import TINY, copy_project
 
-ROOT = Path(__file__).parent.parent
-COPIED = (
-    "models",
-    "pipeline",
-    "stages",
-    "presets",
-    "dvc.yaml",
-    ".dvcignore",
-    ".gitignore",
-    ".dvc/config",
-    ".dvc/.gitignore",
-    ".dvc/plots",
-)
-SMALL: Mapping[str, Any] = {
-    "base.num_threads": 1,
-    "prepare_data.max_train_images": 300,
-    "train_teacher.backbone": "resnet8",
-    "train_teacher.training.epochs": 6,
-    "train_teacher.training.batch_size": 32,
-    "train_teacher.training.schedule.warmup_epochs": 0,
-    "distill_student.allow_larger": True,
-    "distill_student.training.epochs": 6,
-    "distill_student.training.batch_size": 32,
-    "distill_student.training.schedule.warmup_epochs": 0,
-    "calibrate_steps.candidates": [1, 2],
-    "export_onnx.precisions": ["fp32", "int8-cpu"],
-    "export_onnx.gates.int8-cpu.min_agreement": 0.8,
-    "export_onnx.gates.int8-cpu.max_drop": 0.1,
-    "export_tensorrt.precisions": ["fp32"],
-    "measure_tradeoff.precisions": ["fp32"],
-    "measure_tradeoff.iterations": 10,
-    "evaluate.latency_iterations": 10,
-}
-"""Changes to the default parameters."""
 COMPARED = (
     "artifacts/data",
     "artifacts/teacher",
@@ -88,22 +51,7 @@ class Chain:
     @classmethod
     def made(cls, root: Path) -> "Chain":
         """Return a new one, in which nothing has run."""
-        for name in COPIED:
-            source, target = ROOT / name, root / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copyfile(source, target)
-        yaml = YAML()
-        params = yaml.load(render_preset(ROOT / "presets", "digits"))
-        for key, value in SMALL.items():
-            *sections, last = key.split(".")
-            section = params
-            for name in sections:
-                section = section[name]
-            section[last] = value
-        yaml.dump(params, root / "params.yaml")
+        copy_project(root, TINY)
         chain = cls(root)
         for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "start"]):
             code, output = chain.call("git", *words)

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,7 +149,7 @@ def judge(target: Target, package: Path, kind: str, tampering: Tampering, *, rea
     if any(answer.code for answer in said):
         words = " | ".join(answer.err.strip() for answer in said if answer.code)
         return Outcome(kind, "broke", f"verify calls it intact, and: {words}")
-    if same_answers(answers_of(said[1], said[3]), target.answers):
+    if answers_of(said[1], said[3]) == target.answers:
         return Outcome(kind, "harmless")
     signed = in_process(["verify", "--package", str(package), "--allowed-signers", str(target.signers), *PROOF])
     fault = fault_of(signed)
@@ -171,14 +172,8 @@ def read_answers(target: Target, package: Path, run: Callable[[Sequence[str]], S
 def answers_of(about: Said, seen: Said) -> Answers:
     """Return the answers among what two commands printed."""
     content = json.loads(about.out)
-    for own in ("sha256sums_sha256",):
-        content.pop(own)
+    del content["sha256sums_sha256"]  # which every change changes
     return Answers(content, [json.loads(line) for line in seen.out.splitlines()])
-
-
-def same_answers(found: Answers, right: Answers) -> bool:
-    """Return whether a package says and gives the same, whatever its files are."""
-    return found == right
 
 
 def fault_of(said: Said) -> str:
@@ -207,14 +202,8 @@ def in_process(words: Sequence[str]) -> Said:
     """Run a command of ``fmkt`` here; what it raises is a traceback."""
     done = CliRunner().invoke(main, list(words))
     if done.exception is not None and not isinstance(done.exception, SystemExit):
-        return Said(-1, done.stdout, _traceback(done.exc_info))
+        return Said(-1, done.stdout, "".join(traceback.format_exception(done.exception)))
     return Said(done.exit_code, done.stdout, done.stderr)
-
-
-def _traceback(found: Any) -> str:
-    import traceback
-
-    return "".join(traceback.format_exception(*found))
 
 
 def in_a_process(words: Sequence[str]) -> Said:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .deploy import fold
     from .flow import FlowTransfer, build_flow, build_logit_flow, start_at_rest
     from .integrate import Trajectory, euler
+    from .likelihood import categorical_figures, flow_log_likelihood, gaussian_figures
     from .losses import dist_loss, dkd_loss, kd_loss, mse_loss, pkd_loss, step_cross_entropy
     from .meta_encoders import META_ENCODERS, build_meta_encoder
     from .schedules import SCHEDULES, get_schedule
@@ -33,6 +34,7 @@ _PLACES = {
     "deploy": ("fold",),
     "flow": ("FlowTransfer", "build_flow", "build_logit_flow", "start_at_rest"),
     "integrate": ("Trajectory", "euler"),
+    "likelihood": ("categorical_figures", "flow_log_likelihood", "gaussian_figures"),
     "losses": ("dist_loss", "dkd_loss", "kd_loss", "mse_loss", "pkd_loss", "step_cross_entropy"),
     "meta_encoders": ("META_ENCODERS", "build_meta_encoder"),
     "schedules": ("SCHEDULES", "get_schedule"),
@@ -60,10 +62,13 @@ __all__ = [
     "build_flow",
     "build_logit_flow",
     "build_meta_encoder",
+    "categorical_figures",
     "dist_loss",
     "dkd_loss",
     "euler",
+    "flow_log_likelihood",
     "fold",
+    "gaussian_figures",
     "get_schedule",
     "kd_loss",
     "mse_loss",

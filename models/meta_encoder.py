@@ -53,14 +53,6 @@ class MetaEncoder(nn.Module):
         """Whether the body has a width of its own."""
         return isinstance(self.project_in, nn.Conv2d)
 
-    def initialize_by_fan_out(self) -> None:
-        """Draw the weights of all convolutions from a normal distribution of variance 2 / fan-out; biases become 0."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
     @property
     def last_layer(self) -> nn.Module:
         """The layer that the velocity leaves."""

@@ -103,6 +103,7 @@ def build_meta_encoder(
     Raises:
         ValueError: a name is unknown, where the message lists the known ones; or the width is less than 1.
     """
+    from .layers.initialization import normal_by_fan_out
     from .meta_encoder import MetaEncoder
 
     if initial_weights not in get_args(InitialWeights):
@@ -110,5 +111,5 @@ def build_meta_encoder(
     body = META_ENCODERS[name].load()(channels if width is None else positive("width", width))
     encoder = MetaEncoder(channels, body, width=width, time_scale=time_scale, velocity_norm=velocity_norm)
     if initial_weights == "fan_out":
-        encoder.initialize_by_fan_out()
+        normal_by_fan_out(encoder)
     return encoder

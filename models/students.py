@@ -77,7 +77,8 @@ class FlowStudent(SampledStudent):
 
     def forward(self, images: Tensor, num_steps: int) -> Tensor:
         """Return the mean over the steps of their logits (B, num_classes); of no step the classifier's."""
-        return call(self.flow, self.features(images), num_steps) if num_steps else call(self.without_flows(), images)
+        features = self.features(images)
+        return call(self.flow, features, num_steps) if num_steps else call(self.flow.transform, features)
 
     def step_logits(self, images: Tensor, num_steps: int) -> Tensor:
         """Return the logits (num_steps, B, num_classes) that each step estimates."""

@@ -14,7 +14,7 @@ from pipeline.core.torch_setup import set_up_torch
 from pipeline.distillation.frozen_teacher import load_frozen_teacher
 from pipeline.distillation.traced_flows import traced_flows
 from pipeline.evaluation.calibration_file import CALIBRATION
-from pipeline.evaluation.calibration_settings import CalibrateSteps
+from pipeline.evaluation.calibration_settings import CalibrateSteps, criterion_fault
 from pipeline.evaluation.likelihood import FlowLikelihood, fitted_bound, trivial_bound
 from pipeline.evaluation.step_calibration import StepCalibration, by_bound, by_score, choose_steps
 from pipeline.networks.saved import load_adapter, load_network
@@ -37,6 +37,10 @@ def main(params_path: Path, data: Path, teacher: Path, student: Path, out: Path,
     device = set_up_torch("calibrate_steps", base)
     detections = load_declared("calibrate_steps", params_path, "detections", DetectionSettings).plain()
     network, about = load_network(student)
+    frozen = load_frozen_teacher(teacher, about, device)
+    fault = criterion_fault(settings.criterion, about["method"], has_teacher=frozen is not None)
+    if fault is not None:
+        raise UserError(fault)
     prepared = open_data(data, detections, about["arguments"])
     task, split = prepared.task, prepared.split("calib")
     networks = with_each_num_steps(network, settings.candidates)
@@ -44,17 +48,11 @@ def main(params_path: Path, data: Path, teacher: Path, student: Path, out: Path,
     points = [calibration.measure(network) for network in networks]
     decider = by_score(task.primary, settings.tolerance, in_words=task.primary_in_words)
     flows = traced_flows(network, load_adapter(student))
-    frozen = load_frozen_teacher(teacher, about, device)
     if points[0].num_steps is not None and flows is not None and frozen is not None:
         noise = FlowLikelihood(flows, frozen, task.batch_size, device).fit(split, [point.steps for point in points])
         points = [point._replace(bound=fitted_bound(noise, point.steps)) for point in points]
         if settings.criterion == "bound":
             decider = by_bound(trivial_bound(noise), points, settings.tolerance)
-    elif settings.criterion == "bound" and points[0].num_steps is not None:
-        raise UserError(
-            f"calibrate_steps.criterion: got bound, but method {about['method']!r} has no teacher to be likely of; set "
-            "it to score"
-        )
     latency = [calibration.measure_latency(network.smallest_form(prepared.info.image_size)) for network in networks]
     plain = calibration.measure_plain(networks[0])
     choice = choose_steps(points, decider, latency_ms=latency, max_latency_ms=settings.max_latency_ms)

@@ -36,6 +36,10 @@ def errors_end_it() -> Iterator[None]:
         _stop(error, code=2)
     except (BusyError, GateError, LostProcessError) as error:
         _stop(error, code=1)
+    except KeyboardInterrupt:
+        _stop(
+            "interrupted; the same command begins again, a training after the last epoch that it has finished", code=1
+        )
     except OSError as error:
         fault = system_fault(error)
         if fault is None:

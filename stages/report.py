@@ -1,5 +1,6 @@
 """Put together what people look at after a run."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -14,21 +15,10 @@ from stages.exit_codes import exit_codes
 @click.command()
 @stage_options("report")
 @exit_codes
-def main(
-    params_path: Path,  # noqa: ARG001  (of every stage; nothing here can be set)
-    out: Path,
-    metrics: Path,
-    mistakes: Path,
-    classes: Path,
-    confusion: Path,
-    precision_recall: Path,
-    score_by_epoch: Path,
-    score_by_steps: Path,
-    **records: Path,
-) -> None:
+def main(params_path: Path, out: Path, **paths: Path) -> None:  # noqa: ARG001  (nothing here can be set)
     """Write headline figures, tables, plots, galleries and a page that holds them."""
-    results = Results(Records(**records))
-    tables = Tables(metrics, mistakes, classes, confusion, precision_recall, score_by_epoch, score_by_steps)
+    tables = Tables(**{table.name: paths.pop(table.name) for table in fields(Tables)})
+    results = Results(Records(**paths))
     with replaced_folder(out) as folder:
         write_report(results, folder, tables)
 

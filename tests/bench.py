@@ -97,6 +97,7 @@ PATHS = {
         "precision_recall": "precision_recall.csv",
         "score_by_epoch": "score_by_epoch.csv",
         "score_by_steps": "score_by_steps.csv",
+        "likelihood_by_steps": "likelihood_by_steps.csv",
     },
     "package": {
         "onnx": "onnx",

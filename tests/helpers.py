@@ -2,8 +2,10 @@
 
 import functools
 import io
+import shutil
 import tarfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +43,30 @@ TINY = {
 SPLIT_LAYOUT = {"train/cat": 12, "train/dog": 14, "test/cat": 3, "test/dog": 4}
 
 
+PROJECT = ("models", "pipeline", "stages", "presets", "dvc.yaml", ".dvcignore", ".gitignore")
+PROJECT += (".dvc/config", ".dvc/.gitignore", ".dvc/plots")
+"""Files and folders of this repository with which a chain runs."""
+
+
+def copy_project(root: Path, changes: Mapping[str, Any]) -> None:
+    """Copy what a chain runs with into ``root``, beside the default parameters with ``changes``."""
+    for name in PROJECT:
+        source, target = ROOT / name, root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    write_params(root / "params.yaml", changes)
+
+
 @functools.cache
 def default_params() -> str:
     """Return the text of a fresh clone's parameters file, whatever the working one holds."""
     return render_preset(ROOT / "presets", DEFAULT)
 
 
-def write_params(path: Path, changes: dict[str, Any], base: Path | None = None) -> Path:
+def write_params(path: Path, changes: Mapping[str, Any], base: Path | None = None) -> Path:
     """Write the parameters in ``base``, or the default ones, with ``changes`` (dotted key to value) to ``path``."""
     yaml = YAML()
     content = yaml.load(base.read_text() if base else default_params())

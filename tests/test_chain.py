@@ -22,12 +22,10 @@ from pipeline.core.durable import FINISHED
 from pipeline.data.decoding import central_square, decode_image
 from pipeline.preflight.code import NOT_COUNTED, PACKAGES, CodeReader
 from pipeline.preflight.stage_table import PROBE, STAGES
-from tests.helpers import ROOT, TINY, fill_folder, image_bytes, write_params
+from tests.helpers import TINY, copy_project, fill_folder, image_bytes, write_params
 
 pytestmark = pytest.mark.slow
 
-PROJECT = ["models", "pipeline", "stages", "presets", "dvc.yaml"]
-PROJECT += [".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitignore"]
 ALL_STAGES = ["probe_environment", "prepare_data", "train_teacher", "distill_student", "calibrate_steps"]
 EVALUATIONS = ["evaluate@torch", "evaluate@onnx", "evaluate@tensorrt"]
 ALL_STAGES += ["trace_flow", "export_onnx", "measure_tradeoff", "export_tensorrt", *EVALUATIONS, "report", "package"]
@@ -49,14 +47,7 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in PROJECT:
-            source, target = ROOT / name, root / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copyfile(source, target)
-        write_params(root / "params.yaml", TINY)
+        copy_project(root, TINY)
         self.call("git", "init", "--quiet")
         self.commit("start")
 

@@ -115,6 +115,12 @@ def test_a_server_that_does_not_answer_is_said_in_a_line(package: Package, serve
         assert "Traceback" not in nobody.stderr
 
 
+def test_an_address_with_a_scheme_is_refused(package: Package) -> None:
+    done = ask(package, "--url", "http://localhost:8000")
+    assert done.returncode == 2
+    assert "--url: got http://localhost:8000; give host and port alone, such as localhost:8000" in done.stderr
+
+
 def test_what_is_no_picture_is_said_in_a_line(package: Package) -> None:
     (package.folder / "text.png").write_text("no picture")
     (package.folder / "cut.png").write_bytes((package.folder / "image.png").read_bytes()[:200])

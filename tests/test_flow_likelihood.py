@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.layers.shape_transform import FeatureTransform
+from pipeline.core.likelihood_line import likelihood_of
 from pipeline.distillation.frozen_teacher import FrozenTeacher, load_frozen_teacher
 from pipeline.distillation.traced_flows import traced_flows
 from pipeline.evaluation.likelihood import FlowLikelihood, fitted_bound, trivial_bound
@@ -150,3 +151,19 @@ def test_without_a_teacher_there_is_no_bound(bench: Bench) -> None:
     result = bench.calibrate(changed({"distill_student.method": "ofm_kt", "calibrate_steps.criterion": "bound"}))
     assert result.exit_code == 2
     assert "calibrate_steps.criterion: got bound, but method 'ofm_kt' has no teacher" in result.output
+
+
+@pytest.mark.parametrize("pairs", [[[3, 3]], [[2, 2], [3, 3]]])
+def test_people_see_the_figures_over_all_flows(bench: Bench, pairs: list[list[int]]) -> None:
+    run(bench, {**FEATURES, "distill_student.feature_pairs": pairs})
+    rows = table(bench.folder / "likelihood.csv")
+    assert len(rows) == len(pairs) * len(STEPS)
+    for num_steps in STEPS:
+        mine = [row for row in rows if row["num_steps"] == str(num_steps)]
+        whole = likelihood_of(rows, num_steps)
+        assert whole is not None
+        for key in ("bound", "mixture", "ensemble", "diversity", "trivial", "dims"):
+            assert float(whole[key]) == pytest.approx(sum(float(row[key]) for row in mine), rel=1e-5)
+        bits = sum(float(row["bound"]) for row in mine) / math.log(2) / sum(int(row["dims"]) for row in mine)
+        assert float(whole["bound_bits"]) == pytest.approx(bits, rel=1e-5)
+    assert likelihood_of(rows, 7) is None

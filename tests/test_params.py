@@ -536,6 +536,14 @@ def test_precisions_steps_and_gates_that_cannot_be_meant_are_refused(
     assert line in refusal(params_file(changes))
 
 
+@pytest.mark.parametrize("method", ["none", "ofm_kt"])
+def test_a_bound_cannot_choose_where_there_is_no_teacher(method: str, params_file: WriteParams) -> None:
+    said = refusal(params_file({"distill_student.method": method, "calibrate_steps.criterion": "bound"}))
+    assert said.count("\n") == 0
+    assert f"calibrate_steps.criterion: got bound, but method '{method}' has no teacher" in said
+    assert said.endswith("set it to score")
+
+
 class ToySettings(Section):
     """Settings of a criterion that does not exist."""
 

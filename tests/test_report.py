@@ -230,6 +230,12 @@ def test_classes_and_confusion_count_every_image(bench: Bench) -> None:
     assert sum(int(row["images"]) for row in pairs if row["truth"] != row["prediction"]) == len(mistakes)
 
 
+def test_each_number_of_steps_has_its_figures_of_the_theorem(bench: Bench) -> None:
+    keys = ("num_steps", "bound", "mixture", "ensemble")
+    whole = [{key: row[key] for key in keys} for row in table(bench, "likelihood.csv")]
+    assert table(bench, "likelihood_by_steps.csv") == whole
+
+
 def test_each_number_of_steps_has_its_score_on_both_splits(bench: Bench) -> None:
     rows = table(bench, "score_by_steps.csv")
     curve = bench.json("calibration/calibration.json")["curve"]

@@ -54,14 +54,6 @@ class Backbone(nn.Module):
         """Run the stages as they are from here on."""
         self._compiled = None
 
-    def initialize_convolutions(self) -> None:
-        """Draw the weights of convolutions after He et al. 2015, scaled by their fan-out; biases become 0."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
     @property
     def channels(self) -> int:
         """Return the channels of the last feature map."""

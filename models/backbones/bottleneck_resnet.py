@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..core.calling import call
+from ..layers.initialization import normal_by_fan_out
 from .backbone import Backbone, Stage
 
 STEM = 64
@@ -64,7 +65,7 @@ class BottleneckResNet(Backbone):
         self.layer3 = _stage(512, 256, blocks[2], stride=2)
         self.layer4 = _stage(1024, 512, blocks[3], stride=2)
         self.widths = (256, 512, 1024, 2048)
-        self.initialize_convolutions()
+        normal_by_fan_out(self)
 
     def eager_stages(self) -> Sequence[Stage]:
         """Return stem with layer1, layer2, layer3 and layer4."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..core.calling import call
+from ..layers.initialization import normal_by_fan_out
 from .backbone import Backbone, Stage
 
 GROUPS = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
@@ -66,7 +67,7 @@ class CifarMobileNetV2(Backbone):
             self.blocks.append(_group(before, channels[number], blocks, stride, expansion if number else 1))
         self.conv2 = _convolution(channels[-1], last, 1, stride=1)
         self.widths = (channels[1], channels[2], channels[4], last)
-        self.initialize_convolutions()
+        normal_by_fan_out(self)
 
     def eager_stages(self) -> Sequence[Stage]:
         """Return stem with groups 0 and 1, group 2, groups 3 and 4, and groups 5 and 6 with the last convolution."""

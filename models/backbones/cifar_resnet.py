@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..core.calling import call
+from ..layers.initialization import normal_by_fan_out
 from .backbone import Backbone, Stage
 
 
@@ -57,7 +58,7 @@ class CifarResNet(Backbone):
         self.layer2 = _stage(widths[1], widths[2], blocks, stride=2)
         self.layer3 = _stage(widths[2], widths[3], blocks, stride=2)
         self.widths = widths[1:]
-        self.initialize_convolutions()
+        normal_by_fan_out(self)
 
     def eager_stages(self) -> Sequence[Stage]:
         """Return stem with layer1, layer2 and layer3."""

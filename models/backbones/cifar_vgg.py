@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..core.calling import call
+from ..layers.initialization import normal_by_fan_out
 from .backbone import Backbone, Stage
 
 
@@ -36,7 +37,7 @@ class CifarVgg(Backbone):
             _block(ends[index], block, pooled=index not in unpooled) for index, block in enumerate(blocks)
         )
         self.widths = (*ends[1:-2], ends[-1])
-        self.initialize_convolutions()
+        normal_by_fan_out(self)
 
     def eager_stages(self) -> Sequence[Stage]:
         """Return each block with the pooling before it, the last two together."""

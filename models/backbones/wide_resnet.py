@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..core.calling import call
+from ..layers.initialization import normal_by_fan_out
 from .backbone import Backbone, Stage
 
 
@@ -58,7 +59,7 @@ class WideResNet(Backbone):
         self.bn1 = nn.BatchNorm2d(widths[3])
         self.relu = nn.ReLU(inplace=True)
         self.widths = (widths[1], widths[2], widths[3])
-        self.initialize_convolutions()
+        normal_by_fan_out(self)
 
     def eager_stages(self) -> Sequence[Stage]:
         """Return stem with layer1, layer2, and layer3 with the last normalisation and activation."""

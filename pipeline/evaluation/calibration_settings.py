@@ -7,6 +7,16 @@ from pipeline.core.settings import Counts, NonNegative, Positive, Section, knob
 Criterion = Literal["score", "bound"]
 
 
+def criterion_fault(criterion: Criterion, method: str, *, has_teacher: bool) -> str | None:
+    """Return why ``criterion`` cannot decide about students of ``method``; None where it can."""
+    if criterion == "bound" and not has_teacher:
+        return (
+            f"calibrate_steps.criterion: got bound, but method {method!r} has no teacher to be likely of; set it to "
+            "score"
+        )
+    return None
+
+
 class CalibrateSteps(Section):
     """How the number of sampling steps is chosen."""
 

@@ -19,6 +19,7 @@ from pipeline.data.dataset import Split
 from pipeline.data.packed_batches import ordered_batches
 from pipeline.distillation.frozen_teacher import FrozenTeacher
 from pipeline.distillation.traced_flows import TracedFlows
+from pipeline.evaluation.likelihood import MIN_VARIANCE
 from pipeline.tasks.classification.targets import class_targets
 
 Row = dict[str, Any]
@@ -133,8 +134,4 @@ def _variance(members: Members, teacher: FrozenTeacher, split: Split, batch_size
             dims = max(logits.shape[-1] - 1, 1)
             yield float(squared_errors(centred(target), centred(logits)).mean(dim=0).sum()) / (dims * len(split))
 
-    return max(sum(distances()), TINY)
-
-
-TINY = 1e-12
-"""The smallest variance: that of members which say what the teacher says."""
+    return max(sum(distances()), MIN_VARIANCE)

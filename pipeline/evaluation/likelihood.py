@@ -74,7 +74,7 @@ class FlowLikelihood:
                 errors[name, num_steps] = errors.get((name, num_steps), 0.0) + spent
         return {
             name: noise._replace(
-                variance={k: max(errors[name, k] / (len(split) * noise.dims), TINY) for k in candidates}
+                variance={k: max(errors[name, k] / (len(split) * noise.dims), MIN_VARIANCE) for k in candidates}
             )
             for name, noise in fitted.items()
         }
@@ -136,8 +136,8 @@ class FlowLikelihood:
                 yield name, at_each_step(transform, trajectory.estimates)
 
 
-TINY = 1e-12
-"""The smallest variance: that of a student which says what its teacher says."""
+MIN_VARIANCE = 1e-12
+"""Of noise that is fitted: what remains of it where a student says what its teacher says."""
 
 
 def _fitted(mean: Tensor, squares: Tensor) -> Noise:
@@ -147,9 +147,9 @@ def _fitted(mean: Tensor, squares: Tensor) -> Noise:
     else:
         centre = mean.mean(dim=(1, 2), keepdim=True)  # (C, 1, 1)
         spread = squares.mean(dim=(1, 2), keepdim=True) - centre.square()
-        scale, dims = spread.clamp(min=TINY).sqrt(), mean.numel()
+        scale, dims = spread.clamp(min=MIN_VARIANCE).sqrt(), mean.numel()
     trivial = float(((squares - mean.square()) / scale.square()).sum()) / dims
-    return Noise(mean / scale, scale, dims, {}, max(trivial, TINY))
+    return Noise(mean / scale, scale, dims, {}, max(trivial, MIN_VARIANCE))
 
 
 def _figures(target: Tensor, steps: Tensor, noise: Noise, num_steps: int) -> dict[str, Tensor]:

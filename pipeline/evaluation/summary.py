@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, read_csv
-from pipeline.core.likelihood_line import likelihood_line
+from pipeline.core.likelihood_line import likelihood_line, likelihood_of
 from pipeline.core.records import (
     CalibrationRecord,
     EvaluationRecord,
@@ -65,8 +65,8 @@ def summarize(root: Path) -> str:
     lines = [f"method {network['method']}, backbone {network['backbone']}", *started_lines(teacher, student)]
     if calibration["num_steps"] is not None:
         lines.append(f"sampling steps K = {calibration['num_steps']}: {calibration['reason']}")
-        likely = read_csv(root / "reports/likelihood.csv")
-        lines += [likelihood_line(row) for row in likely if row["num_steps"] == str(calibration["num_steps"])][:1]
+        likely = likelihood_of(read_csv(root / "reports/likelihood.csv"), calibration["num_steps"])
+        lines += [likelihood_line(likely)] if likely else []
     lines += ["", *aligned(header, rows), ""]
     lines += [*_files(manifest, runs[ONNX], task), ""]
     if tradeoff["plain"] is not None and calibration.get("plain") is not None:

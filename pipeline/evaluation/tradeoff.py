@@ -137,6 +137,7 @@ def measure_tradeoff(
             runtimes.append(OnnxRuntime(plain, num_threads=settings.num_threads, spinning=False))
         height, width = test.pixels.shape[2:]
         pixels = random_pixels(settings.batch_size, (height, width))
+        logger.info("timing %d files in turns, %d calls of each", len(runtimes), settings.warmup + settings.iterations)
         seconds = time_in_turns(runtimes, pixels, warmup=settings.warmup, iterations=settings.iterations)
         medians = [percentiles(spent)["p50"] for spent in seconds]
         timed = [point._replace(latency_ms=median) for point, median in zip(found.points, medians, strict=False)]

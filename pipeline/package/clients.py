@@ -84,9 +84,11 @@ parser = argparse.ArgumentParser(description="Ask a server what is on an image."
 parser.add_argument("image")
 parser.add_argument("--grpc", action="store_true", help="speak gRPC, not HTTP")
 parser.add_argument("--file", action="store_true", help="send the file as it is; the server decodes it (not Triton)")
-parser.add_argument("--url", help="default: localhost:8000, with --grpc localhost:8001")
+parser.add_argument("--url", metavar="HOST:PORT", help="default: localhost:8000, with --grpc localhost:8001")
 parser.add_argument("--model", default=$name)
 given = parser.parse_args()
+if "://" in (given.url or ""):
+    parser.error(f"--url: got {given.url}; give host and port alone, such as localhost:8000")
 try:
     import numpy as np
     from PIL import Image, ImageOps

@@ -9,7 +9,7 @@ from pipeline.core.settings import Base, Section, knob
 from pipeline.data.sources.settings import PrepareData
 from pipeline.data.sources.table import SOURCES
 from pipeline.distillation.settings import DistillStudent
-from pipeline.evaluation.calibration_settings import CalibrateSteps
+from pipeline.evaluation.calibration_settings import CalibrateSteps, criterion_fault
 from pipeline.evaluation.settings import Evaluate, MeasureTradeoff
 from pipeline.export.settings import ExportOnnx
 from pipeline.export.tensorrt.settings import ExportTensorrt
@@ -47,6 +47,14 @@ class Params(Section):
                     f"{name}.batch_size: got {training.batch_size}, which execution.num_processes = "
                     f"{self.execution.num_processes} cannot share equally; give a multiple of it"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _criterion_can_decide(self) -> Self:
+        student = self.distill_student
+        fault = criterion_fault(self.calibrate_steps.criterion, student.method, has_teacher=student.needs_teacher)
+        if fault is not None:
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")

@@ -358,6 +358,12 @@ STAGES = Table(
                 Kind.REPORT,
                 "reports/score_by_steps.csv",
             ),
+            PathOption(
+                "--likelihood-by-steps",
+                "CSV to write: theorem 3.1 for each number of steps, over all flows.",
+                Kind.REPORT,
+                "reports/likelihood_by_steps.csv",
+            ),
         ),
         never_loads=(_MAKING_OF_PRECISIONS, *_NETWORKS_OF_TASKS),
     ),

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, read_csv
+from pipeline.core.likelihood_line import likelihood_of, over_flows
 from pipeline.core.records import (
     CalibrationRecord,
     DataRecord,
@@ -117,15 +118,13 @@ class Results:
 
     @cached_property
     def likelihood(self) -> list[Row]:
-        """Return a row for each number of steps, of the first flow; none where nothing is compared with a teacher."""
-        rows = read_csv(self.records.likelihood)
-        return [row for row in rows if row["flow"] == rows[0]["flow"]]
+        """Return a row for each number of steps, over all flows; none where nothing is compared with a teacher."""
+        return over_flows(read_csv(self.records.likelihood))
 
     @property
     def deployed_likelihood(self) -> Row | None:
         """Return the row of the number of steps that deploys; None where there is none."""
-        steps = str(self.calibration["num_steps"])
-        return next((row for row in self.likelihood if row["num_steps"] == steps), None)
+        return likelihood_of(self.likelihood, self.calibration["num_steps"])
 
     @cached_property
     def histories(self) -> dict[str, list[Row]]:

@@ -46,6 +46,7 @@ class Tables:
     precision_recall: Path
     score_by_epoch: Path
     score_by_steps: Path
+    likelihood_by_steps: Path
 
 
 def write_report(results: Results, folder: Path, tables: Tables) -> None:
@@ -74,6 +75,8 @@ def _write_tables(results: Results, tables: Tables) -> None:
     write_csv(tables.precision_recall, CurvePoint._fields, _points(review.precision_recall))
     write_csv(tables.score_by_epoch, ["curve", "epoch", "score"], _score_by_epoch(results))
     write_csv(tables.score_by_steps, ["num_steps", "calib", "test"], _score_by_steps(results))
+    likely = [{key: row[key] for key in ("num_steps", *LIKELIHOODS)} for row in results.likelihood]
+    write_csv(tables.likelihood_by_steps, ["num_steps", *LIKELIHOODS], likely)
 
 
 def _pairs(confusion: Confusion) -> Iterator[Row]:

@@ -8,6 +8,8 @@ import threading
 from collections import deque
 from datetime import datetime, timezone
 
+from pipeline.core.printable import printable
+
 MAX_LINES = 5000
 """Lines that may wait to be written."""
 TOGETHER = 200
@@ -44,7 +46,7 @@ class TextFormatter(JsonFormatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of ``record``."""
         moment, level, event, *fields = self.entry(record).items()
-        words = [str(moment[1]), str(level[1]), str(event[1]).replace("\n", " ")]
+        words = [str(moment[1]), str(level[1]), printable(event[1])]
         return " ".join(words + [f"{key}={json.dumps(value, default=str)}" for key, value in fields])
 
 

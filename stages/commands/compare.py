@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.core.errors import require_extra
+from stages.commands.options import FiniteRange
 from stages.common import path_option
 from stages.exit_codes import exit_codes
 from stages.output import say
@@ -38,7 +39,7 @@ def _jobs(_context: click.Context, _option: click.Parameter, value: str) -> int 
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="Begin no seed that would not end within this time; the next call goes on.",
 )
 @click.option("--same-code", is_flag=True, help="Run again what --results has of other code.")
