@@ -25,7 +25,7 @@ from pipeline.preflight import code
 from pipeline.training.settings import Training
 from stages import probe_environment
 from stages.__main__ import main
-from tests.helpers import ROOT, TINY, refused, write_params
+from tests.helpers import ROOT, TINY, fill_folder, refused, write_params
 
 ARGUMENTS = ["compare", "comparison.yaml", "--out", "runs", "--report", "report", "--jobs"]
 NONE, FM_KT = {"distill_student.method": "none"}, {"distill_student.method": "fm_kt"}
@@ -316,3 +316,13 @@ def test_a_stage_may_fork_while_the_worker_listens_for_its_end(tmp_path: Path) -
         process.stdin.write(b'[["forks"]]\n')
         process.stdin.flush()
         assert process.wait(40) == 0
+
+
+def test_ones_own_images_are_compared_without_a_name_for_a_package(tmp_path: Path) -> None:
+    fill_folder(tmp_path / "photos", {"cat": 12, "dog": 12})
+    changes = {"prepare_data.source": "imagefolder", "prepare_data.root": "photos", "prepare_data.test_fraction": 0.25}
+    describe(changes=changes)
+    folder = trials(load_comparison(Path("comparison.yaml")), Path("runs"))[0].folder
+    paths = ["--params", str(folder / "params.yaml"), "--out", "environment.json", "--code", "code.json"]
+    result = CliRunner().invoke(probe_environment.main, paths)
+    assert result.exit_code == 0, result.output

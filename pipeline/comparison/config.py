@@ -168,6 +168,9 @@ def changed_params(comparison: Comparison, changes: Changes) -> str:
             known = f"; its section has {', '.join(map(str, target))}" if isinstance(target, dict) else ""
             raise UserError(f"{key}: no such parameter in {base}{known}")
         target[last] = copy.deepcopy(value)  # an anchor stands for one value behind several keys
+    package = content.get("package")
+    if isinstance(package, dict) and package.get("name", "") is None:
+        package["name"] = "compared"  # nothing is packaged here, and the probe asks for the name of one's own images
     buffer = io.StringIO()
     YAML().dump(content, buffer)
     return buffer.getvalue()
