@@ -24,6 +24,7 @@ PAUSE = 0.0005
 SHORT = 16
 """Elements below which a list stays one, such as a shape."""
 
+Text = bytes | bytearray
 _TOKEN = re.compile(rb'[ \t\r\n]+|[^"\[\]{}]+|"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 _SPACE = b" \t\r\n"
 _OPENING, _CLOSING, _OTHERS = b"[{", b"]}", b'{}"'
@@ -45,7 +46,7 @@ class Numbers(NamedTuple):
     """Empty where the elements are no numbers."""
 
 
-def read_document(content: bytes) -> Any:
+def read_document(content: Text) -> Any:
     """Return what JSON says; NaN and infinity, which Python would take, are no JSON.
 
     In a long text, lists of ``SHORT`` numbers and more become `Numbers`.
@@ -63,14 +64,14 @@ def read_document(content: bytes) -> Any:
     return _read_in_pieces(content)
 
 
-def _loads(text: bytes, parse_constant: Callable[[str], Any]) -> Any:
+def _loads(text: Text, parse_constant: Callable[[str], Any]) -> Any:
     try:
         return json.loads(text, parse_constant=parse_constant)
     except RecursionError as error:
         raise ValueError(str(error)) from error
 
 
-def _require_shallow(text: bytes) -> None:
+def _require_shallow(text: Text) -> None:
     depth = 0
     for token in _TOKEN.finditer(text):
         first = text[token.start()]
@@ -82,7 +83,7 @@ def _require_shallow(text: bytes) -> None:
             depth -= 1
 
 
-def _read_in_pieces(text: bytes) -> Any:
+def _read_in_pieces(text: Text) -> Any:
     """Parse ``text`` without its lists of numbers, then put these, parsed on their own, where they were.
 
     In the text that is left, NaN stands for each: it is no JSON, so that no other can be there.
@@ -105,10 +106,10 @@ def _read_in_pieces(text: bytes) -> Any:
             _refuse_constant(name)
         return numbers
 
-    return _loads(bytes(frame), next_list)
+    return _loads(frame, next_list)
 
 
-def _lists(text: bytes) -> Iterator[tuple[int, int]]:
+def _lists(text: Text) -> Iterator[tuple[int, int]]:
     """Yield where lists that hold neither texts nor lists nor objects begin and end."""
     opened, holds_more = -1, False
     for token in _TOKEN.finditer(text):
@@ -125,7 +126,7 @@ def _lists(text: bytes) -> Iterator[tuple[int, int]]:
             holds_more = True
 
 
-def _read_numbers(text: bytes, start: int, stop: int) -> Numbers | list[Any]:
+def _read_numbers(text: Text, start: int, stop: int) -> Numbers | list[Any]:
     kinds: set[type] = set()
     arrays: list[NDArray[Any]] = []
     while start <= stop:

@@ -41,7 +41,7 @@ LAST_BYTES = 1
 """Seconds for answers that are written already to leave."""
 VALUE = 24
 """Bytes that a float takes as JSON text at most, with what parts it from the next."""
-MIN_JSON = 2**22
+MIN_JSON = 2**21
 """Bytes of JSON that a request may have on any server, unless an option says otherwise."""
 ENVELOPE = 65536
 """Bytes of a request beside its images."""
@@ -67,7 +67,7 @@ class Settings:
     max_megapixels: float
     """Of a picture, in millions of pixels."""
     max_json_bytes: int | None
-    """None: what one image takes as JSON text, or 4 MiB."""
+    """None: what one image takes as JSON text, or 2 MiB."""
     max_connections: int
     max_queue: int
     timeout: float

@@ -34,7 +34,7 @@ PROTOCOL = "2"
 CLASSIFICATION = "classification"
 """The extension for models one of whose outputs has a value for each class."""
 EXTENSIONS = ["binary_tensor_data", CLASSIFICATION, "model_configuration", "model_repository", "statistics"]
-SILENCE = 1.0
+SILENCE = 0.3
 """Seconds for which a request may pause on its way here while others want its place."""
 LOGGED_ID = 128
 """Characters of a request's id that the log repeats."""

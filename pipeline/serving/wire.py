@@ -62,7 +62,7 @@ def too_much_json(max_bytes: int) -> RefusalError:
     )
 
 
-def read_json(text: bytes | bytearray | memoryview, max_bytes: int) -> dict[str, Any]:
+def read_json(text: bytes | bytearray, max_bytes: int) -> dict[str, Any]:
     """Return the JSON object in ``text``, as `read_document` reads it.
 
     Raises:
@@ -71,7 +71,7 @@ def read_json(text: bytes | bytearray | memoryview, max_bytes: int) -> dict[str,
     if len(text) > max_bytes:
         raise too_much_json(max_bytes)
     try:
-        document = read_document(bytes(text))
+        document = read_document(text)
     except ValueError as error:
         raise invalid(f"not valid JSON: {error}") from error
     if not isinstance(document, dict):
@@ -88,7 +88,7 @@ def read_request(
         RefusalError: it is not what the protocol says.
     """
     end = json_size(len(body), header_length)
-    document = read_json(memoryview(body)[:end], max_json_bytes)
+    document = read_json(body if end == len(body) else body[:end], max_json_bytes)
     parameters = _get(document, "parameters", dict, {}, "request")
     binary = _get(parameters, "binary_data_output", bool, False, "request parameters")  # noqa: FBT003
     tensors = _Binary(memoryview(body)[end:])

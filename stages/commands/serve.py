@@ -44,7 +44,7 @@ def _end_at_once(number: int, _: object) -> NoReturn:
     help="Millions of pixels of a picture; each takes up to 16 bytes of a worker.",
 )
 @click.option(
-    "--max-json-bytes", type=POSITIVE, help="Bytes of a request's JSON.  [default: one image as JSON, or 4 MiB]"
+    "--max-json-bytes", type=POSITIVE, help="Bytes of a request's JSON.  [default: one image as JSON, or 2 MiB]"
 )
 @click.option("--max-connections", type=POSITIVE, default=512, show_default=True, help="Of each transport.")
 @click.option("--max-queue", type=click.IntRange(min=0), default=64, show_default=True, help="Requests that may wait.")
