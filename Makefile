@@ -22,7 +22,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --dis
 LOCKED := $(PIP) --require-hashes --requirement
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro trusted summary compare test test-fast attack lint format types check tables lock sbom clean distclean
+.PHONY: help install repro trusted summary compare test test-fast attack lint format types check tables figures lock sbom clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -86,6 +86,9 @@ check: lint types test  ## lint, types and test
 
 tables: $(INSTALLED)  ## rewrite the tables in the documentation from the code
 	@python -m tests.documented_tables
+
+figures: $(INSTALLED)  ## draw the figures of the documentation from the committed results
+	@python benchmarks/figures.py
 
 lock:  ## resolve requirements.lock anew from pyproject.toml, with the hashes of all files of each release
 	@$(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet --disable-pip-version-check uv

@@ -83,7 +83,7 @@ def main(*, iterations: int, output: Path) -> None:
             runtimes[name] = OnnxRuntime(path)
         seconds = time_in_turns([*runtimes.values()], random_pixels(1, SIZE), warmup=WARMUP, iterations=iterations)
     found = {
-        "protocol": f"ONNX Runtime fp32, one thread; {describe_protocol(warmup=WARMUP, iterations=iterations)}; in turns",
+        "protocol": f"ONNX Runtime fp32, one thread, in turns; {describe_protocol(warmup=WARMUP, iterations=iterations)}",
         "networks": {
             name: {"macs": macs[name], "p50_ms": percentiles(spent)["p50"]}
             for name, spent in zip(runtimes, seconds, strict=True)
