@@ -92,7 +92,7 @@ figures: $(INSTALLED)  ## draw the figures of the documentation from the committ
 
 lock:  ## resolve requirements.lock anew from pyproject.toml, with the hashes of all files of each release
 	@$(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@.cache/uv/bin/uv pip compile pyproject.toml --extra dev --extra serve --extra timm --universal --generate-hashes \
+	@.cache/uv/bin/uv pip compile pyproject.toml --extra dev --extra docs --extra serve --extra timm --universal --generate-hashes \
 	  --quiet --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
 	@echo "requirements.lock is resolved; make install tables installs it and lists its licences"
 

@@ -82,8 +82,9 @@ def main(*, iterations: int, output: Path) -> None:
             export_image_network(form, path, image_input(SIZE, "float32"), ["logits"], opset=20, metadata={})
             runtimes[name] = OnnxRuntime(path)
         seconds = time_in_turns([*runtimes.values()], random_pixels(1, SIZE), warmup=WARMUP, iterations=iterations)
+    protocol = describe_protocol(warmup=WARMUP, iterations=iterations)
     found = {
-        "protocol": f"ONNX Runtime fp32, one thread, in turns; {describe_protocol(warmup=WARMUP, iterations=iterations)}",
+        "protocol": f"ONNX Runtime fp32, one thread, in turns; {protocol}",
         "networks": {
             name: {"macs": macs[name], "p50_ms": percentiles(spent)["p50"]}
             for name, spent in zip(runtimes, seconds, strict=True)
