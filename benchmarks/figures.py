@@ -21,9 +21,12 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pipeline.preflight.stage_table import STAGES
+from pipeline.report.tradeoff_plot import plot_tradeoff
+from pipeline.tasks.table import get_task
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks/results/cifar10-subset"
+RUN = ROOT / "benchmarks/results/first-run"
 ASSETS = ROOT / "docs/assets"
 
 
@@ -329,6 +332,15 @@ def main(*, output: Path) -> None:
             with rc_context({**style, "svg.hashsalt": path.stem, "font.size": 9}):
                 draw(theme).savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
             click.echo(path)
+    click.echo(draw_run(output / "first-run-tradeoff.svg"))
+
+
+def draw_run(path: Path) -> Path:
+    """Draw the plot of a first run as the run itself does, and return ``path``."""
+    tradeoff = json.loads((RUN / "tradeoff.json").read_text())
+    found = re.search(r"^top-1 accuracy +([\d.]+)%", (RUN / "summary.txt").read_text(), re.MULTILINE)
+    plot_tradeoff(tradeoff, float(found[1]) / 100 if found else None, get_task("classification"), path)
+    return path
 
 
 if __name__ == "__main__":

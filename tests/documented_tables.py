@@ -22,6 +22,7 @@ from pipeline.evaluation.runtimes import RUNTIMES
 from pipeline.export.precisions import PRECISIONS
 from pipeline.preflight.stage_table import STAGES
 from pipeline.tasks.table import TASKS
+from tests.documented_reference import REFERENCE
 from tests.measured_backbones import MEASURED
 from tests.measured_results import MEASURED_RESULTS, renumbered
 
@@ -44,6 +45,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     **{name: table.markdown for name, table in TABLES.items()},
     **MEASURED,
     **MEASURED_RESULTS,
+    **REFERENCE,
     "licences": licences_table,
 }
 """From the name of a block to what writes it."""
