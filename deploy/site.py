@@ -1,10 +1,11 @@
 """The documentation site: ``make docs`` builds it out of the repository's documents, offline and strictly.
 
 Documents are written for whoever reads them in the repository. Here they are copied to where the site has them, with
-their links rewritten, and Zensical makes pages of them; the API is read from the docstrings of ``models``. Anything that
-it warns of is an error, as is a link that leads to nothing, or to what is no page.
+their links rewritten, and Zensical makes pages of them; the API is read from the docstrings of ``models``. What it
+warns of is an error, and so is a link that leads to nothing, or to what is no page.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -31,8 +32,11 @@ ELSEWHERE: Mapping[str, str] = {
 """Where the site has documents that do not lie in docs, or are called otherwise there."""
 RESULTS = "benchmarks/results/"
 """Below it lie documents and figures of results, which the site has below ``results``."""
-LINK = re.compile(r"(?P<before>\]\(|(?:src|srcset|href)=\")(?P<target>[^)\s\"#]*)(?P<anchor>#[^)\s\"]*)?(?=[)\"])")
-FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(
+    r"^```.*?^```|`[^`\n]+`|"  # code, which is left as it is
+    r"(?P<before>\]\(|(?:src|srcset|href)=\")(?P<target>[^)\s\"#]*)(?P<anchor>#[^)\s\"]*)?(?=[)\"])",
+    re.DOTALL | re.MULTILINE,
+)
 NAV: list[Any] = [
     {"Home": "index.md"},
     {
@@ -170,8 +174,10 @@ def place_of(path: Path) -> str:
     """Return where the site has the file ``path`` of the repository.
 
     Raises:
-        ValueError: the site has no place for it.
+        ValueError: there is no such file, or the site has no place for it.
     """
+    if not path.is_file():
+        raise ValueError("there is no such file")
     name = path.relative_to(ROOT).as_posix()
     if name in ELSEWHERE:
         return ELSEWHERE[name]
@@ -192,30 +198,19 @@ def stage(folder: Path) -> list[str]:
     target = folder / "docs"
     shutil.copytree(ROOT / "docs/assets", target / "assets")
     for path, place in documents().items():
-        text = _outside_fences(path.read_text(encoding="utf-8"), lambda part, path=path, place=place: LINK.sub(
-            lambda found: _relinked(found, path, place, target), part
-        ))
+        links = functools.partial(_relinked, document=path, place=place, target=target)
+        text = LINK.sub(links, path.read_text(encoding="utf-8"))
         (target / place).parent.mkdir(parents=True, exist_ok=True)
         (target / place).write_text(text, encoding="utf-8")
     return list(documents().values())
 
 
-def _outside_fences(text: str, change: Any) -> str:
-    parts, end = [], 0
-    for fence in FENCE.finditer(text):
-        parts += [change(text[end : fence.start()]), fence[0]]
-        end = fence.end()
-    return "".join([*parts, change(text[end:])])
-
-
-def _relinked(found: re.Match[str], document: Path, place: str, target: Path) -> str:
+def _relinked(found: re.Match[str], *, document: Path, place: str, target: Path) -> str:
     to, anchor = found["target"], found["anchor"] or ""
-    if not to or re.match(r"[a-z]+:", to):
+    if not to or not found["before"] or re.match(r"[a-z]+:", to):
         return found[0]
     path = (document.parent / to).resolve()
     try:
-        if not path.is_file():
-            raise ValueError("there is no such file")
         there = place_of(path)
     except ValueError as error:
         raise ValueError(f"{document.relative_to(ROOT)}: the link {to}: {error}") from error

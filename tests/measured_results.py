@@ -1,8 +1,8 @@
 """Measured figures in the documentation, from the results under benchmarks/results.
 
-A table is a block, as those of ``tests/documented_tables.py``. A single number has its place beside it, in a comment that
-no reader of the page sees: ``72.64<!-- = cifar10-subset/table.csv; fm_kt (dist); accuracy; .2% -->`` is the file, the
-keys on the way (of a CSV file the first column's value and the column), and how the number is written: a format of
+A table is a block, as those of ``tests/documented_tables.py``. A single number has its place beside it, in a comment
+that no reader of the page sees, as ``72.64<!-- = cifar10-subset/table.csv; fm_kt (dist); accuracy; .2% -->``: the file,
+the keys on the way (of a CSV file the first column's value and the column), and how the number is written: a format of
 Python, with ``M`` after it in millions, without the percent sign. A key ``A - B`` stands for the difference of two.
 """
 
@@ -103,7 +103,9 @@ def comparison(name: str, score: str, title: str, digits: int) -> str:
 def headline() -> str:
     """Return accuracy and latency of the teacher and of what matters of the comparison on CIFAR-10."""
     networks = json_of("cifar10-subset/latency.json")["networks"]
-    (teacher,) = re.findall(r"^- Teacher: \w+, ([\d.]+)% on test", (RESULTS / "cifar10-subset/README.md").read_text(), re.M)
+    (teacher,) = re.findall(
+        r"^- Teacher: \w+, ([\d.]+)% on test", (RESULTS / "cifar10-subset/README.md").read_text(), re.M
+    )
     shown = {
         "none": ("student, labels alone (`none`)", ("plain",)),
         "dkd": ("student, DKD (`metric`)", ("plain",)),

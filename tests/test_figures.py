@@ -1,6 +1,5 @@
 """The figures of the documentation are what the committed results give."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,12 +26,11 @@ def test_the_committed_figures_are_those_of_the_committed_results(drawn: Path) -
 
 
 def test_each_figure_is_there_for_light_and_dark_pages(drawn: Path) -> None:
-    names = {path.stem.rpartition("-")[0] for path in drawn.iterdir()}
-    assert {path.stem for path in drawn.iterdir()} == {
-        f"{name}-{theme}" for name in names for theme in ("light", "dark")
-    }
+    names = {path.stem.removesuffix("-light") for path in drawn.glob("*-light.svg")}
+    assert names == {path.stem.removesuffix("-dark") for path in drawn.glob("*-dark.svg")}
+    assert {"overview", "method", "tradeoff", "chain"} <= names
 
 
-def test_a_figure_says_neither_when_nor_by_what_it_was_drawn(drawn: Path) -> None:
+def test_a_figure_does_not_say_when_it_was_drawn(drawn: Path) -> None:
     for path in drawn.iterdir():
-        assert not re.search(r"dc:date|<dc:creator>|Matplotlib v", path.read_text()), path.name
+        assert "<dc:date>" not in path.read_text(), path.name

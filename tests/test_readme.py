@@ -13,21 +13,36 @@ from pipeline.params.presets import list_presets
 from stages.__main__ import main
 from tests.helpers import ROOT, default_params
 
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
 PARAMS = YAML(typ="safe").load(default_params())
 DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
-DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "SECURITY.md", "models/README.md")]
-DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
-CODE = re.findall(r"`([^`\n]+)`", README)
-BLOCKS = [block.replace("\\\n", " ") for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)]
-COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
-COMMANDS = [part.strip() for line in COMMANDS for part in line.split("#")[0].split("&&") if part.strip()]
-COMMANDS += [
-    code
-    for code in CODE
-    if code.split()[0] in {"make", "dvc", "fmkt", "python", "gto", "pip", "source", "git", ".venv/bin/pre-commit"}
-    and " " in code
-]
+DOCUMENTS = [README, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "models/README.md"))]
+DOCUMENTS += [ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OF_ITS_TIME = ("CHANGELOG.md", "docs/decisions/")
+"""Documents whose commands were right when they were written."""
+PROGRAMS = {"make", "dvc", "fmkt", "python", "gto", "pip", "source", "git", ".venv/bin/pre-commit"}
+
+
+def commands_of(document: Path) -> list[str]:
+    """Return the commands of the document's bash blocks, and those in its text; what is not to be checked is text."""
+    text = document.read_text()
+    blocks = [block.replace("\\\n", " ") for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)]
+    lines = [line for block in blocks for line in block.splitlines()]
+    parts = [part.strip() for line in lines for part in line.split(" #")[0].split("&&")]
+    codes = [code for code in re.findall(r"`([^`\n]+)`", text) if code.split()[0] in PROGRAMS and " " in code]
+    usages = re.compile(r"\[OPTIONS\]|fmkt\.pyz|\.\.\.$")  # of the reference, and of the program in a package
+    return [
+        command
+        for command in [*parts, *codes]
+        if command and not command.startswith("#") and not usages.search(command)
+    ]
+
+
+def is_of_its_time(document: Path) -> bool:
+    return document.relative_to(ROOT).as_posix().startswith(OF_ITS_TIME)
+
+
+COMMANDS = sorted({c for document in DOCUMENTS if not is_of_its_time(document) for c in commands_of(document)})
 
 
 def generated() -> set[str]:
@@ -66,6 +81,13 @@ def test_parameters_exist(document: Path) -> None:
 
 def test_commands_are_named() -> None:
     assert len(COMMANDS) > 15
+    assert {"make repro", "make test"} <= set(commands_of(README)), "a person, and what runs the tests, look there"
+
+
+def test_the_front_page_is_short_and_shows_a_picture() -> None:
+    text = README.read_text()
+    assert text.count("\n") <= 120
+    assert text.count("<picture>") == 1
 
 
 def check_own_command(words: list[str]) -> None:
@@ -75,8 +97,8 @@ def check_own_command(words: list[str]) -> None:
     assert run.exit_code == 0
     assert all(word in run.output for word in arguments if word.startswith("--"))
     if command == "preset":
-        assert set(arguments) <= set(list_presets(ROOT / "presets"))
-    if command == "params" and arguments:
+        assert set(arguments) - {"NAME"} <= set(list_presets(ROOT / "presets"))
+    if command == "params" and len(arguments) > 1:
         assert CliRunner().invoke(main, words).exit_code == 0
 
 
@@ -101,19 +123,22 @@ def test_commands_exist(command: str) -> None:
     else:
         known = {
             "git": ["add", "commit", "checkout", "config"],
-            "pip": ["install"],
+            "pip": ["install", "download"],
             ".venv/bin/pre-commit": ["install"],
         }
         assert words[1] in known[words[0]], command
 
 
 def test_every_stage_and_no_other_stands_in_the_table() -> None:
-    table = README[README.index("| stage | does") : README.index("A stage ends with 0")]
+    text = (ROOT / "docs/reference/stages.md").read_text()
+    table = text[text.index("| stage | does") : text.index("A stage ends with 0")]
     assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == list(DVC["stages"])
 
 
-def test_the_artifact_that_the_readme_fetches_is_declared() -> None:
-    assert re.search(r"dvc artifacts get \S+ ([\w-]+)", README).group(1) in DVC["artifacts"]  # type: ignore[union-attr]
+def test_the_artifact_that_is_fetched_is_declared() -> None:
+    fetched = re.findall(r"dvc artifacts get \S+ ([\w-]+)", (ROOT / "docs/how-to/versions.md").read_text())
+    assert fetched
+    assert set(fetched) <= set(DVC["artifacts"])
 
 
 def test_every_decision_is_listed() -> None:
@@ -126,6 +151,13 @@ def test_make_help_lists_every_target() -> None:
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert [line.split()[0] for line in listed.splitlines()] == targets
+
+
+def test_the_output_that_the_readme_shows_was_printed() -> None:
+    (block,) = re.findall(r"```text\n( {9}.*?)```", README.read_text(), re.DOTALL)
+    printed = (ROOT / "benchmarks/results/first-run/summary.txt").read_text().splitlines()
+    assert len(block.splitlines()) == 5
+    assert set(block.splitlines()) <= set(printed)
 
 
 def test_the_continuous_check_runs_what_the_readme_says() -> None:
