@@ -138,7 +138,7 @@ SETTINGS: Mapping[str, Any] = {
                             "heading_level": 3,
                             "merge_init_into_class": True,
                             "separate_signature": True,
-                            "show_bases": False,
+                            "show_bases": True,
                             "show_root_heading": True,
                             "show_signature_annotations": True,
                             "show_source": False,

@@ -153,6 +153,15 @@ def test_make_help_lists_every_target() -> None:
     assert [line.split()[0] for line in listed.splitlines()] == targets
 
 
+def test_what_has_not_run_is_said_in_one_place() -> None:
+    said = re.compile(
+        r"(has|have|had) (not|never) (been )?(run|tried|tested|built)|not (been )?run here|[Nn]ot run:|[Nn]ot tried"
+    )
+    for document in DOCUMENTS:
+        if not is_of_its_time(document) and document.name != "what-was-run.md":
+            assert not said.search(" ".join(document.read_text().split())), f"{document}: docs/what-was-run.md says it"
+
+
 def test_the_output_that_the_readme_shows_was_printed() -> None:
     (block,) = re.findall(r"```text\n( {9}.*?)```", README.read_text(), re.DOTALL)
     printed = (ROOT / "benchmarks/results/first-run/summary.txt").read_text().splitlines()
