@@ -50,5 +50,5 @@ def errors_end_it() -> Iterator[None]:
 
 def _stop(error: Exception | str, *, code: int) -> None:
     for line in str(error).split("\n"):
-        say(without_its_middle(f"error: {printable(line)}"), err=True)
+        say(without_its_middle(f"error: {printable(line)}"), err=True, fg="red")
     sys.exit(code)
