@@ -50,11 +50,13 @@ def _takes(key: Parameter) -> str:
 
 
 def documented_commands() -> str:
-    """Return a section for each command of ``fmkt``, as its help says it."""
+    """Return each command of ``fmkt`` as its help says it, under the titles of ``fmkt --help``."""
     parts = []
-    for name, command in sorted(main.commands.items()):
-        context = click.Context(command, info_name=f"fmkt {name}")
-        parts += [f"## fmkt {name}", "\n".join(_help(command, context))]
+    for title, commands in main.sections.items():
+        parts.append(f"## {title}")
+        for command in commands:
+            context = click.Context(command, info_name=f"fmkt {command.name}")
+            parts += [f"### fmkt {command.name}", "\n".join(_help(command, context))]
     return "\n\n".join(parts)
 
 
