@@ -57,6 +57,19 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert all(target.startswith("https://") or (document.parent / target).exists() for target in targets)
 
 
+def slug(heading: str) -> str:
+    """Return the anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_anchors_are_headings(document: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", document.read_text()):
+        text = (document.parent / target if target else document).read_text()
+        headings = re.findall(r"^#+ (.*)", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+        assert anchor in {slug(heading) for heading in headings}, f"{target}#{anchor}"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 def test_paths_exist_or_are_written_by_the_pipeline(document: Path) -> None:
     outs = generated()
@@ -171,3 +184,20 @@ def test_the_output_that_the_readme_shows_was_printed() -> None:
 
 def test_the_continuous_check_runs_what_the_readme_says() -> None:
     assert "make lint types test" in (ROOT / ".ci/run").read_text()
+    workflow = YAML(typ="safe").load((ROOT / ".github/workflows/ci.yml").read_text())
+    runs = [step["run"] for step in workflow["jobs"]["check"]["steps"] if "run" in step]
+    assert runs == ["bash .ci/run", "make docs"]
+
+
+@pytest.mark.parametrize("form", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.stem)
+def test_a_form_has_what_is_asked_of_one(form: Path) -> None:
+    """As GitHub documents forms: a form with a fault in it is not offered, without a word."""
+    content = YAML(typ="safe").load(form.read_text())
+    if form.stem == "config":
+        assert content == {"blank_issues_enabled": False}
+        return
+    assert content.keys() == {"name", "description", "body"}
+    asked = [field for field in content["body"] if field["type"] != "markdown"]
+    assert {field["type"] for field in asked} == {"textarea"}
+    assert len({field["id"] for field in asked}) == len(asked) == len({f["attributes"]["label"] for f in asked})
+    assert any(field.get("validations", {}).get("required") for field in asked)
