@@ -65,7 +65,8 @@ def _help(command: click.Command, context: click.Context) -> Iterator[str]:
     yield f"`fmkt {command.name} {usage}`"
     yield ""
     yield _prose(inspect.cleandoc(command.help or ""))
-    records = [record for option in command.get_params(context) if (record := option.get_help_record(context))]
+    options = [parameter for parameter in command.get_params(context) if isinstance(parameter, click.Option)]
+    records = [record for option in options if (record := option.get_help_record(context))]
     yield ""
     yield "| option | |"
     yield "|---|---|"
