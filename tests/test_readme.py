@@ -1,5 +1,6 @@
 """Every path, command, parameter and preset that the documents name exists."""
 
+import functools
 import re
 import shlex
 import subprocess
@@ -103,6 +104,11 @@ def test_the_front_page_is_short_and_shows_a_picture() -> None:
     assert text.count("<picture>") == 1
 
 
+@functools.cache
+def help_of(*command: str) -> str:
+    return subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+
+
 def check_own_command(words: list[str]) -> None:
     """Assert that the command and its options are there, and a preset or parameter that it names."""
     command, *arguments = [word for word in words if word != "--help"] or [""]
@@ -129,8 +135,8 @@ def test_commands_exist(command: str) -> None:
     elif words[0] in {"dvc", "gto"}:
         subcommand = [word for word in words[1:3] if re.fullmatch("[a-z]+", word)]
         options = [word for word in words if word.startswith("-")]
-        text = subprocess.run([words[0], *subcommand, "--help"], capture_output=True, text=True, check=True).stdout
-        assert all(option in text for option in options)
+        known = help_of(words[0], *subcommand)
+        assert all(option in known for option in options)
     elif words[0] == "source":
         assert words[1] == ".venv/bin/activate"
     else:
