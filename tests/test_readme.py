@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from pipeline.params.presets import list_presets
 from stages.__main__ import main
 from tests.helpers import ROOT, default_params
+from tests.measured_results import RESULTS, measured
 
 README = ROOT / "README.md"
 PARAMS = YAML(typ="safe").load(default_params())
@@ -30,6 +31,9 @@ def commands_of(document: Path) -> list[str]:
     blocks = [block.replace("\\\n", " ") for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)]
     lines = [line for block in blocks for line in block.splitlines()]
     parts = [part.strip() for line in lines for part in line.split(" #")[0].split("&&")]
+    texts = [line for block in re.findall(r"```text\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    own = [re.search(r"(?:^|/|&& )(?:python fmkt\.pyz|fmkt) ([a-z-]+( .*)?)$", line.split(" #")[0]) for line in texts]
+    parts += [f"fmkt {re.sub(r'[][]', '', found[1])}" for found in own if found]
     codes = [code for code in re.findall(r"`([^`\n]+)`", text) if code.split()[0] in PROGRAMS and " " in code]
     usages = re.compile(r"\[OPTIONS\]|fmkt\.pyz|\.\.\.$")  # of the reference, and of the program in a package
     return [
@@ -102,6 +106,10 @@ def test_the_front_page_is_short_and_shows_a_picture() -> None:
     text = README.read_text()
     assert text.count("\n") <= 120
     assert text.count("<picture>") == 1
+    shown = re.findall(r"(\d+\.\d)%", text[text.index("<img alt=") : text.index("</picture>")])
+    students = [measured(f"cifar10-subset/table.csv; {method}; accuracy; .1%") for method in ("none", "fm_kt (dist)")]
+    (teacher,) = re.findall(r"Teacher: \w+, ([\d.]+)%", (RESULTS / "cifar10-subset/README.md").read_text())
+    assert shown == [*students, f"{float(teacher):.1f}"]
 
 
 @functools.cache
