@@ -480,11 +480,12 @@ def test_what_the_chosen_method_and_criterion_need() -> None:
     assert plain.needs_teacher
     assert plain.needs_feature_map
     assert plain.teacher_pairs == []
-    assert plain.criterion_settings is not None
-    assert plain.criterion_settings.model_dump() == {"beta": 2.0, "gamma": 2.0, "temperature": 1.0}
+    chosen = plain.settings_of(plain.loss)
+    assert chosen is not None
+    assert chosen.model_dump() == {"beta": 2.0, "gamma": 2.0, "temperature": 1.0}
     features = DistillStudent(transfer="features", loss="pkd")
     assert features.teacher_pairs == [[2, 2], [3, 3]]
-    assert features.criterion_settings is None
+    assert features.settings_of(features.loss) is None
     alone = DistillStudent(method="none", transfer="features")  # no criterion is used, so none has to fit
     assert not alone.needs_teacher
     assert alone.teacher_pairs == []

@@ -15,6 +15,10 @@ from pipeline.networks.saved import NETWORK_KINDS, load_network
 from pipeline.tasks.training import Predicted
 
 
+OUTPUTS = 0
+"""Among the teacher's feature maps, which are counted from 1: what it answers."""
+
+
 @runtime_checkable
 class HasStages(Protocol):
     """A network whose feature maps can be transferred."""
@@ -52,7 +56,8 @@ class FrozenTeacher(nn.Module):
 
     Args:
         network: from images (B, 3, H, W) to outputs (B, ...).
-        stages: the stages, counted from 1, whose feature maps are transferred; empty: the outputs are.
+        stages: the stages, counted from 1, whose feature maps are transferred, and ``OUTPUTS`` behind them where the
+            outputs are too; empty: these alone.
     """
 
     num_views: int | None = None
@@ -70,11 +75,15 @@ class FrozenTeacher(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the targets X_T: a feature map (B, C, H, W) for each stage, or the outputs (B, ...) alone."""
+        """Return the targets X_T: a feature map (B, C, H, W) for each stage, and the outputs (B, ...), as asked for."""
         with torch.inference_mode():
-            maps = with_stages(self.network).feature_maps(images) if self.stages else [call(self.network, images)]
-        chosen = [maps[stage - 1] for stage in self.stages] or maps
+            chosen = self._through_maps(images) if self.stages else [call(self.network, images)]
         return [target.clone() for target in chosen]  # what is cloned out here may take part in a student's gradient
+
+    def _through_maps(self, images: Tensor) -> list[Tensor]:
+        network = with_stages(self.network)
+        maps = network.feature_maps(images)
+        return [network.from_maps(maps) if stage == OUTPUTS else maps[stage - 1] for stage in self.stages]
 
     def targets(self, batch: Batch) -> list[Tensor]:
         """Return the targets X_T of a batch of training."""

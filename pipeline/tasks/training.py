@@ -117,12 +117,17 @@ class NetworkChoice(Protocol):
 
 
 class StudentKinds(NamedTuple):
-    """The kinds of network, names of ``pipeline.networks.saved.NETWORK_KINDS``, that students of a task are."""
+    """The kinds of network, names of ``pipeline.networks.saved.NETWORK_KINDS``, that students of a task are.
+
+    The first three are called as what is transferred; see ``pipeline.distillation.criteria.Transfer``.
+    """
 
     features: str
     """With flows at feature maps."""
     logits: str | None = None
     """With a flow at the end; None: the task has none."""
+    features_and_logits: str | None = None
+    """With both; None: the task has none."""
     layers: str | None = None
     """With a meta-encoder as ordinary layers at the end; None: the task has none."""
     feature_layers: str | None = None

@@ -98,7 +98,12 @@ class CrossEntropy(Supervision):
 class ClassificationTraining(TaskTraining):
     """The training side of the task ``classification``."""
 
-    kinds = StudentKinds(features="feature_flow_student", logits="flow_student", layers="layered_classifier")
+    kinds = StudentKinds(
+        features="feature_flow_student",
+        logits="flow_student",
+        features_and_logits="feature_and_logit_flow_student",
+        layers="layered_classifier",
+    )
 
     def read_targets(self, tensors: Mapping[str, Tensor]) -> Targets:
         """Return the labels."""
