@@ -312,9 +312,7 @@ class FixedFeatureFlows(nn.Module):
         return flow.final_state(x)
 
 
-def through_stages(
-    x: Tensor, backbone: Backbone, places: set[str], refined: Callable[[str, Tensor], Tensor]
-) -> Tensor:
+def through_stages(x: Tensor, backbone: Backbone, places: set[str], refined: Callable[[str, Tensor], Tensor]) -> Tensor:
     """Return the last feature map that ``backbone`` makes of normalised images ``x`` (B, 3, H, W).
 
     At each of ``places``, stages counted from 1, ``refined`` of the stage and its feature map takes that map's place.

@@ -153,11 +153,16 @@ def test_without_a_teacher_there_is_no_bound(bench: Bench) -> None:
     assert "calibrate_steps.criterion: got bound, but method 'ofm_kt' has no teacher" in result.output
 
 
-@pytest.mark.parametrize("pairs", [[[3, 3]], [[2, 2], [3, 3]]])
-def test_people_see_the_figures_over_all_flows(bench: Bench, pairs: list[list[int]]) -> None:
-    run(bench, {**FEATURES, "distill_student.feature_pairs": pairs})
+@pytest.mark.parametrize("flows", [["stage 3"], ["stage 2", "stage 3", "logits"]])
+def test_people_see_the_figures_over_all_flows(bench: Bench, flows: list[str]) -> None:
+    pairs = [[int(name[-1]), int(name[-1])] for name in flows if name != "logits"]
+    both = {"distill_student.transfer": "features_and_logits", "distill_student.logit_loss.weight": 1.0}
+    run(bench, {**FEATURES, "distill_student.feature_pairs": pairs, **(both if "logits" in flows else {})})
     rows = table(bench.folder / "likelihood.csv")
-    assert len(rows) == len(pairs) * len(STEPS)
+    assert [row["flow"] for row in rows] == flows * len(STEPS)
+    assert [row["entropy"] != "" for row in rows] == [row["flow"] == "logits" for row in rows]
+    members = [row["member"] for row in table(bench.folder / "ensemble.csv")]
+    assert members == (["1", "2", "3", "mean", "best"] if "logits" in flows else [])
     for num_steps in STEPS:
         mine = [row for row in rows if row["num_steps"] == str(num_steps)]
         whole = likelihood_of(rows, num_steps)

@@ -293,6 +293,30 @@ def criteria_of(transfer: str, *known: str) -> str:
         ),
         ({"transfer": "features", "loss": "mse", "method": "ofm_kt"}, "method 'ofm_kt' does not transfer features"),
         (
+            {"transfer": "features_and_logits", "loss": "pkd", "method": "metric_meta"},
+            "method 'metric_meta' does not transfer features_and_logits; use fm_kt or none or metric",
+        ),
+        (
+            {"transfer": "features_and_logits", "loss": "dist"},
+            f"loss 'dist' does not work on features; use {criteria_of(FEATURES, 'pkd', 'mse')}, or set",
+        ),
+        (
+            {"transfer": "features_and_logits", "loss": "pkd"},
+            "logit_loss.weight: got 0, by which no logits are transferred; give a weight, 1 is usual, or set",
+        ),
+        (
+            {"logit_loss": {"weight": 0.5}},
+            "logit_loss.weight: got 0.5, but transfer logits compares them by loss already; set it to 0 or transfer",
+        ),
+        (
+            {"transfer": "features", "loss": "pkd", "logit_loss": {"weight": 1.0, "criterion": "pkd"}},
+            "logit_loss.criterion: got 'pkd', which does not work on logits; use kd",
+        ),
+        (
+            {"transfer": "features_and_logits", "loss": "pkd", "logit_loss": {"weight": 1.0}, "stored_views": 2},
+            "stored_views: got 2, but feature maps are too large to be stored",
+        ),
+        (
             {"feature_pairs": [[3, 3], [2, 2]]},
             "feature_pairs: got the student's stages [3, 2]; give each once",
         ),

@@ -36,9 +36,7 @@ class FlowMatchingTransfer(Method):
     def objective(self, settings: DistillStudent, networks: Networks, supervision: Supervision) -> Objective:
         """Return FM-KT's objective for what is transferred."""
         by_flow = settings.transfer == FEATURES_AND_LOGITS
-        loss = teacher_loss_of(
-            settings, networks.teacher, pair_ratio=settings.flow.pair_ratio, logits_by_flow=by_flow
-        )
+        loss = teacher_loss_of(settings, networks.teacher, pair_ratio=settings.flow.pair_ratio, logits_by_flow=by_flow)
         steps, student = step_sampler_of(settings), networks.student
         if isinstance(student, FlowStudent):
             return FlowMatching(student, loss, steps=steps, weight=settings.loss_weight, supervision=supervision)

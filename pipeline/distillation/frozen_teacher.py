@@ -14,7 +14,6 @@ from pipeline.data.batch import Batch
 from pipeline.networks.saved import NETWORK_KINDS, load_network
 from pipeline.tasks.training import Predicted
 
-
 OUTPUTS = 0
 """Among the teacher's feature maps, which are counted from 1: what it answers."""
 

@@ -263,8 +263,8 @@ class DistillStudent(TrainedNetwork):
             return self
         if own.weight and self.transfer == LOGITS:
             raise ValueError(
-                f"logit_loss.weight: got {own.weight:g}, but transfer logits compares them by loss already; set it to 0, "
-                f"or set transfer to {FEATURES} or {FEATURES_AND_LOGITS}"
+                f"logit_loss.weight: got {own.weight:g}, but transfer logits compares them by loss already; set it to 0 "
+                f"or transfer to {FEATURES} or {FEATURES_AND_LOGITS}"
             )
         if not own.weight and self.transfer == FEATURES_AND_LOGITS:
             raise ValueError(
