@@ -136,6 +136,10 @@ class RefinedStudent(SampledStudent):
         """Return which maps are refined, counted from 1, in the order in which images pass them."""
 
     @abstractmethod
+    def flow(self, stage: str) -> FlowTransfer:
+        """Return the flow at ``stage``, one of ``stages`` in words."""
+
+    @abstractmethod
     def refine(self, images: Tensor, num_steps: int, *, stop: int) -> tuple[Any, list[Trajectory]]:
         """Return the answers on images (B, 3, H, W), and the trajectory of each flow, in the order of ``stages``.
 

@@ -305,15 +305,15 @@ def criteria_of(transfer: str, *known: str) -> str:
             "logit_loss.weight: got 0, by which no logits are transferred; give a weight, 1 is usual, or set",
         ),
         (
-            {"logit_loss": {"weight": 0.5}},
-            "logit_loss.weight: got 0.5, but transfer logits compares them by loss already; set it to 0 or transfer",
+            {"logit_loss.weight": 0.5},
+            "logit_loss.weight: got 0.5, but transfer logits has loss for them; set it to 0 or transfer to features",
         ),
         (
             {"transfer": "features", "loss": "pkd", "logit_loss": {"weight": 1.0, "criterion": "pkd"}},
             "logit_loss.criterion: got 'pkd', which does not work on logits; use kd",
         ),
         (
-            {"transfer": "features_and_logits", "loss": "pkd", "logit_loss": {"weight": 1.0}, "stored_views": 2},
+            {"transfer": "features_and_logits", "loss": "pkd", "logit_loss.weight": 1.0, "stored_views": 2},
             "stored_views: got 2, but feature maps are too large to be stored",
         ),
         (

@@ -253,27 +253,6 @@ class DistillStudent(TrainedNetwork):
         return self
 
     @model_validator(mode="after")
-    def _logits_have_one_loss(self) -> Self:
-        own, able = self.logit_loss, _comparing(LOGITS)
-        if own.criterion not in able:
-            raise ValueError(
-                f"logit_loss.criterion: got {own.criterion!r}, which does not work on logits; use {' or '.join(able)}"
-            )
-        if not METHODS[self.method].uses_criterion:
-            return self
-        if own.weight and self.transfer == LOGITS:
-            raise ValueError(
-                f"logit_loss.weight: got {own.weight:g}, but transfer logits compares them by loss already; set it to 0 "
-                f"or transfer to {FEATURES} or {FEATURES_AND_LOGITS}"
-            )
-        if not own.weight and self.transfer == FEATURES_AND_LOGITS:
-            raise ValueError(
-                f"logit_loss.weight: got 0, by which no logits are transferred; give a weight, 1 is usual, or set "
-                f"transfer to {FEATURES}"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _backbone_can_be_trained(self) -> Self:
         if find_program(self.backbone) is not None:
             raise ValueError(f"backbone: {self.backbone} can teach, but not be trained; give the name of a network")
@@ -296,6 +275,27 @@ class DistillStudent(TrainedNetwork):
             raise ValueError(
                 f"method {self.method!r} does not transfer {self.transfer}; use {' or '.join(able)}, "
                 f"or, of images without boxes, set transfer to {transfers[0]}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _logits_have_one_loss(self) -> Self:
+        own, able = self.logit_loss, _comparing(LOGITS)
+        if own.criterion not in able:
+            raise ValueError(
+                f"logit_loss.criterion: got {own.criterion!r}, which does not work on logits; use {' or '.join(able)}"
+            )
+        if not METHODS[self.method].uses_criterion:
+            return self
+        if own.weight and self.transfer == LOGITS:
+            raise ValueError(
+                f"logit_loss.weight: got {own.weight:g}, but transfer logits has loss for them; set it to 0 "
+                f"or transfer to {FEATURES} or {FEATURES_AND_LOGITS}"
+            )
+        if not own.weight and self.transfer == FEATURES_AND_LOGITS:
+            raise ValueError(
+                f"logit_loss.weight: got 0, by which no logits are transferred; give a weight, 1 is usual, or set "
+                f"transfer to {FEATURES}"
             )
         return self
 
