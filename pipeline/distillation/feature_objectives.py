@@ -69,9 +69,7 @@ class FeatureDistillation(TransferObjective):
 
     def forward(self, batch: Batch) -> Loss:
         """Return the supervised loss + w L, and what the logits cost."""
-        student = with_stages(self.student)
-        maps = student.feature_maps(batch.images)
-        predicted = student.from_maps(maps)
+        predicted, maps = with_stages(self.student).with_maps(batch.images)
         outputs = [call(self.transforms[i], maps[self.stages[i] - 1]) for i in self.taught]
         return feature_cost(self, outputs, predicted, predicted, batch)
 

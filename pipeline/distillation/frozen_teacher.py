@@ -7,6 +7,9 @@ from typing import Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from models.backbones.token_maps import TokenClassifier
+from models.backbones.tracing import UntraceableError
+from models.classifier import Classifier
 from models.core.calling import call
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json
@@ -32,22 +35,39 @@ class HasStages(Protocol):
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """Return the feature maps, (B, C, H, W) each."""
 
-    def from_maps(self, maps: Sequence[Tensor]) -> Predicted:
-        """Return what the network predicts on images with these feature maps."""
+    def with_maps(self, images: Tensor) -> tuple[Predicted, list[Tensor]]:
+        """Return what the network predicts, and its feature maps."""
 
 
 def with_stages(teacher: nn.Module) -> HasStages:
-    """Return ``teacher``, whose feature maps can be transferred.
+    """Return ``teacher``, whose feature maps can be transferred; of a whole vision transformer its last tokens are one.
 
     Raises:
         UserError: it shows none.
     """
+    if isinstance(teacher, Classifier) and not teacher.backbone.widths:
+        return _with_tokens(teacher)
     if not isinstance(teacher, HasStages):
         raise UserError(
             "distill_student.transfer: got features, but the teacher shows none of them; set it to logits, or take "
             "a teacher of this pipeline's backbones"
         )
     return teacher
+
+
+def _with_tokens(teacher: Classifier) -> HasStages:
+    backbone = teacher.backbone
+    try:
+        shown = TokenClassifier(
+            teacher.normalize, teacher.head, image_size=backbone.image_size, untraced=backbone.untraced
+        )
+    except UntraceableError as error:
+        reasons = "; ".join(dict.fromkeys((backbone.why_uncut, str(error))))
+        raise UserError(
+            f"distill_student.transfer: got features, but the network shows no feature map ({reasons}); set it to "
+            "logits, or choose another backbone"
+        ) from error
+    return shown.to(next(teacher.parameters()).device)
 
 
 class FrozenTeacher(nn.Module):
@@ -65,7 +85,10 @@ class FrozenTeacher(nn.Module):
     def __init__(self, network: nn.Module, stages: Sequence[int] = ()) -> None:
         super().__init__()
         network.requires_grad_(requires_grad=False)
-        self.network = network.to(memory_format=torch.channels_last)
+        network = network.to(memory_format=torch.channels_last)
+        shown = with_stages(network) if stages else network
+        assert isinstance(shown, nn.Module)
+        self.network = shown
         self.stages = tuple(stages)
         super().train(mode=False)
 
@@ -80,9 +103,13 @@ class FrozenTeacher(nn.Module):
         return [target.clone() for target in chosen]  # what is cloned out here may take part in a student's gradient
 
     def _through_maps(self, images: Tensor) -> list[Tensor]:
-        network = with_stages(self.network)
-        maps = network.feature_maps(images)
-        return [network.from_maps(maps) if stage == OUTPUTS else maps[stage - 1] for stage in self.stages]
+        network = self.network
+        assert isinstance(network, HasStages)
+        if OUTPUTS not in self.stages:
+            maps = network.feature_maps(images)
+            return [maps[stage - 1] for stage in self.stages]
+        outputs, maps = network.with_maps(images)
+        return [outputs if stage == OUTPUTS else maps[stage - 1] for stage in self.stages]
 
     def targets(self, batch: Batch) -> list[Tensor]:
         """Return the targets X_T of a batch of training."""
