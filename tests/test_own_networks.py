@@ -95,7 +95,8 @@ class Block(nn.Module):
         self.norm, self.mixed, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x):
-        return x + self.out(functional.scaled_dot_product_attention(*self.mixed(self.norm(x)).chunk(3, dim=-1)))
+        parts = self.mixed(self.norm(x)).unsqueeze(1).chunk(3, dim=-1)
+        return x + self.out(functional.scaled_dot_product_attention(*parts).squeeze(1))
 
 class Transformer(nn.Module):
     def __init__(self, num_classes, image_size, width):
