@@ -236,6 +236,9 @@ class HeadTransferLoss(nn.Module):
         self.label_loss = label_loss
         self.weight = weight
 
+    def set_epoch(self, epoch: int) -> None:
+        """Take note that ``epoch``, counted from 0, begins: nothing here follows it."""
+
     def forward(self, logits: Tensor, teacher_logits: Tensor, labels: Any) -> TransferOutput:
         """Return the cost of ``logits`` (B, num_classes) against ``teacher_logits`` and ``labels``; of one step.
 

@@ -158,7 +158,7 @@ class DistillStudent(TrainedNetwork):
     feature_pairs: Annotated[tuple[Pair, ...], Strict(strict=False), Field(min_length=1)] | None = rare(
         ((2, 2), (3, 3)),
         "to transfer features: pairs [student's stage, teacher's stage], counted from 1; of detectors levels of the "
-        "pyramid; null: all, one to one",
+        "pyramid, of vision transformers 1, the last tokens; null: all, one to one",
     )
     pair_weights: PairWeights | Literal["mean", "sum"] | None = rare(
         None,

@@ -10,6 +10,7 @@ so that it compares with the bound of the same row. A chain sees few of the time
 teacher's map is taken back: the figure says how far the velocity field is one flow, not what deploys.
 """
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -78,9 +79,11 @@ class ContinuousLikelihood:
         """
         position = list(self.flows.names).index(flow)
         transform, moves = self.flows.transforms[position], self.flows.flows[position]
-        sources, targets = self._ends(position, num_steps, test.spread(1)) if num_steps else (torch.empty(0),) * 2
-        back = _way_back(transform, sources, targets) if has_both_ends(moves) else None
-        count = min(MOST_IMAGES, MOST_VALUES // max(sources.numel(), 1))
+        if num_steps == 0 or not isinstance(transform, FeatureTransform) or not has_both_ends(moves):
+            return {}
+        sources, targets = self._ends(position, num_steps, test.spread(1))
+        back = _way_back(transform) if sources.shape == targets.shape else None
+        count = min(MOST_IMAGES, MOST_VALUES // sources.numel())
         if back is None or min(count, len(calib), len(test)) < LEAST_IMAGES:
             return {}
         sources, targets = self._ends(position, num_steps, test.spread(count))
@@ -90,12 +93,12 @@ class ContinuousLikelihood:
         constant = place * (back.log_determinant - float(self.scales[flow].double().log().sum()))
         own, wanted = self._ends(position, num_steps, calib.spread(count))
         state, _ = _carried(moves, own, back(wanted))
-        variance = float((state - own).double().square().mean())
+        variance = max(float((state - own).double().square().mean()), torch.finfo(torch.float32).tiny)
         state, change = _carried(moves, sources, back(targets))
         nll = gaussian_figures(sources, state[None], variance=variance, dims=sources[0].numel()).bound
         mean = float((nll - change.double()).mean()) + constant
         found: dict[str, float | int] = {}
-        if torch.tensor(mean).isfinite():
+        if math.isfinite(mean):
             found = dict(zip(CONTINUOUS, (mean, len(sources)), strict=True))
         self._known[flow] = sources, found
         return found
@@ -104,8 +107,6 @@ class ContinuousLikelihood:
     def _ends(self, position: int, num_steps: int, split: Split) -> tuple[Tensor, Tensor]:
         """Return X_S and X_T of a flow on all images of ``split``, (B, ...) each."""
         compared = [i for i, transform in enumerate(self.flows.transforms) if transform is not None]
-        if position not in compared:
-            return torch.empty(0), torch.empty(0)
         sources, targets = [], []
         for batch in ordered_batches(split, BATCH, self.device):
             sources.append(self.flows.student.trajectories(batch.images, num_steps)[position].states[0])
@@ -119,10 +120,8 @@ def has_both_ends(flow: FlowTransfer) -> bool:
     return [(weights.alpha, weights.sigma) for weights in ends] == [(1, 0), (0, 1)]
 
 
-def _way_back(transform: object, sources: Tensor, targets: Tensor) -> Back | None:
-    """Return the inverse of ``transform``; None where it changes the shape, or is as good as singular."""
-    if not isinstance(transform, FeatureTransform) or sources.shape != targets.shape:
-        return None
+def _way_back(transform: FeatureTransform) -> Back | None:
+    """Return the inverse of ``transform``, which changes no shape; None where it is as good as singular."""
     weight = transform.project.weight.detach()[:, :, 0, 0].double()
     values = torch.linalg.svdvals(weight)
     if not values[-1] > SINGULAR * values[0]:
