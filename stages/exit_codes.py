@@ -8,6 +8,7 @@ from typing import ParamSpec
 
 from pipeline.core.errors import BusyError, GateError, LostProcessError, UserError, system_fault
 from pipeline.core.logging_setup import logged
+from pipeline.core.printable import printable, without_its_middle
 from stages.output import say
 
 Arguments = ParamSpec("Arguments")
@@ -49,5 +50,5 @@ def errors_end_it() -> Iterator[None]:
 
 def _stop(error: Exception | str, *, code: int) -> None:
     for line in str(error).split("\n"):
-        say(f"error: {line}", err=True)
+        say(without_its_middle(f"error: {printable(line)}"), err=True, fg="red")
     sys.exit(code)
