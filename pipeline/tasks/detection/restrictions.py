@@ -58,7 +58,7 @@ RESTRICTIONS = (
     ),
     Restriction(
         key="distill_student.logit_loss.weight",
-        matters_with={"distill_student.method": TRANSFERRING},
+        matters_with={"distill_student.method": TRANSFERRING, "distill_student.transfer": ("features",)},
         reason="a detector has no logits of an image to compare: its classes are of places, which the levels lead to",
     ),
     Restriction(
