@@ -7,6 +7,7 @@ from stages.commands.consumer import COMMANDS as CONSUMER_COMMANDS
 from stages.commands.disk import repair, settle
 from stages.commands.estimate import estimate
 from stages.commands.inspect_weights import inspect_weights
+from stages.commands.join import dismiss, join
 from stages.commands.offline_plots import offline_plots
 from stages.commands.params import params
 from stages.commands.preset import preset
@@ -21,8 +22,10 @@ def main() -> None:
 COMMANDS = (
     *CONSUMER_COMMANDS,
     compare,
+    dismiss,
     estimate,
     inspect_weights,
+    join,
     offline_plots,
     params,
     preset,

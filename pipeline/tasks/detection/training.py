@@ -81,7 +81,9 @@ class DetectorLoss(Supervision):
         part = split.select(local_shard(0, len(split)))
         with torch.no_grad():
             found = [self.outputs(predict(batch.images)) for batch in ordered_batches(part, VALIDATION_BATCH, device)]
-        outputs = concatenate([batch for batches in all_gather_objects(found) for batch in batches])
+        own = [{name: torch.from_numpy(values) for name, values in batch.items()} for batch in found]
+        gathered = [batch for batches in all_gather_objects(own) for batch in batches]
+        outputs = concatenate([{name: values.numpy() for name, values in batch.items()} for batch in gathered])
         truth = split.targets.truth()
         scores = self.task.score(outputs, truth)
         ordered = {self.task.primary: scores[self.task.primary], **scores}
