@@ -44,13 +44,13 @@ def _outcome(failure: Any) -> Outcome:
 
 
 def main() -> None:
-    """Take part in the training that the argument describes, and write how it failed, as JSON, to where its starter reads."""
+    """Take part in the training that the argument describes; write how it failed to where the starter reads."""
     task: Json = json.loads(sys.argv[1])
     end_with_parent(task["parent"])
-    from torch import distributed
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  (PyTorch's own documentation has it so)
 
     if task["listening"] is not None:  # of the head: the agent finds this store by its port, and makes no other
-        store = distributed.TCPStore(
+        store = TCPStore(
             task["address"],
             task["port"],
             is_master=True,
