@@ -17,7 +17,6 @@ from pipeline.core.processes import end_with_parent
 from pipeline.hosts.outcome import GENERIC, Outcome
 
 RENDEZVOUS_SECONDS = 600
-logger = logging.getLogger(__name__)
 
 
 def run_agent(words: list[str]) -> Outcome | None:
@@ -47,7 +46,8 @@ def main() -> None:
     """Take part in the training that the argument describes; write how it failed to where the starter reads."""
     task: Json = json.loads(sys.argv[1])
     end_with_parent(task["parent"])
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  (PyTorch's own documentation has it so)
+    logging.disable(logging.ERROR)  # of PyTorch, whose words on processes are followed by those of the starter
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     if task["listening"] is not None:  # of the head: the agent finds this store by its port, and makes no other
         store = TCPStore(
@@ -64,8 +64,7 @@ def main() -> None:
     words += [f"--rdzv-conf=timeout={RENDEZVOUS_SECONDS}", "-m", *task["words"]]
     try:
         outcome = run_agent(words)
-    except Exception:  # of PyTorch's own, between hosts: the store is gone, a host does not answer
-        logger.debug("the agent failed", exc_info=True)
+    except RuntimeError:  # of PyTorch's own, between hosts: the store is gone, a host does not answer
         outcome = GENERIC
     if task["listening"] is not None:
         del store

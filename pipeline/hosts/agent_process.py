@@ -92,7 +92,7 @@ def environment(processes: int, own_address: str, given: Mapping[str, str]) -> d
 
     gloo would ask for the address of this host's name, which is a loopback one on many systems.
     """
-    chosen = {"OMP_NUM_THREADS": str(max(1, num_cores() // processes)), "LOGLEVEL": "CRITICAL"}
+    chosen = {"OMP_NUM_THREADS": str(max(1, num_cores() // processes))}
     interface = interface_of(own_address)
     if interface is not None:
         chosen |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}

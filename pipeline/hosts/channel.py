@@ -134,7 +134,7 @@ class Channel:
             except (OSError, ValueError) as error:  # ValueError: closed here
                 raise LostHostError("closed its connection, or was cut off from the network") from error
             if not line:
-                raise LostHostError("closed its connection: it was ended, or has ended")
+                raise LostHostError("closed its connection: it was ended")
             message = _read(line)
             if message is not None:
                 return message

@@ -27,6 +27,10 @@ MOST_CONNECTIONS = 64
 """Beside those of the hosts that are waited for."""
 
 
+GONE = 3
+"""The weight of the loss of a host, which explains all other failures."""
+
+
 class Peer:
     """Another host that has called."""
 
@@ -243,7 +247,7 @@ class _SaidHereError(Exception):
 
 class _Fault(NamedTuple):
     weight: int
-    """As of ``Outcome``; 3 where a host is gone, which explains everything else."""
+    """As of ``Outcome``, or ``GONE``."""
     error: Exception
 
 
@@ -257,38 +261,45 @@ class _Watch:
         """Those that have not ended."""
         self._silence = peers[0].channel.silence
         self._faults: list[_Fault] = []
-        self._ended_at: float | None = None
-        """When this host's processes had ended."""
+        self._has_ended = False
+        """Whether the processes of this host have."""
         self._is_written = False
+        """Whether they have ended well."""
+        self._since = 0.0
+        """When the first process was found to have failed, or those of this host to have ended well."""
 
     def until_all_have_ended(self) -> None:
         """Return when all have ended well; raise the error that explains most where one did not.
 
         Once the processes of this host have ended well all is written, and what befalls others is a warning.
         """
-        give_up_at: float | None = None
-        while self._running or self._ended_at is None:
+        while not self._is_over():
             self._look()
-            if self._is_written:
-                if time.monotonic() > (self._ended_at or 0) + self._silence:
-                    break
-                continue
-            if self._faults and give_up_at is None:
-                give_up_at = time.monotonic() + GRACE_SECONDS
-            worst = max(self._faults, key=lambda fault: fault.weight, default=None)
-            if worst is not None and (worst.weight > 1 or time.monotonic() > (give_up_at or 0)):
-                raise worst.error
-        for fault in self._faults:
-            logger.warning("the training was written; then %s", fault.error)
+        worst = max(self._faults, key=lambda fault: fault.weight, default=None)
+        if worst is None:
+            return
+        if not self._is_written:
+            raise worst.error
+        logger.warning("the training was written; then %s", worst.error)
+
+    def _is_over(self) -> bool:
+        """Return whether nothing more is to be waited for: all have ended, or enough is known of why one did not."""
+        now = time.monotonic()
+        if self._is_written:
+            return not self._running or now > self._since + self._silence
+        if any(fault.weight > 1 for fault in self._faults):
+            return True
+        return bool(self._faults) and now > self._since + GRACE_SECONDS
 
     def _look(self) -> None:
         """Take note of what has happened, or wait a moment for it."""
-        if self._ended_at is None and self._agent.poll():
-            self._ended_at = time.monotonic()
+        if not self._has_ended and self._agent.poll():
             outcome = self._agent.outcome()
-            self._is_written = outcome is None
-            if outcome is not None:
-                self._faults.append(_Fault(outcome.weight, _own_error(outcome)))
+            self._has_ended, self._is_written = True, outcome is None
+            if outcome is None:
+                self._since = time.monotonic()
+            else:
+                self._note(outcome.weight, _own_error(outcome))
         try:
             peer, message = self._switchboard.events.get(timeout=LOOK_SECONDS)
         except queue.Empty:
@@ -297,10 +308,14 @@ class _Watch:
             return
         self._running.remove(peer)
         if not isinstance(message, Ended):
-            self._faults.append(_Fault(3, LostHostError(f"{peer.name} {_loss(message)}")))
+            self._note(GONE, LostHostError(f"{peer.name} {_loss(message)}"))
         elif message.fault is not None:
-            fault = LostHostError(f"{peer.name}: {printable(message.fault)}")
-            self._faults.append(_Fault(min(message.weight, 2), fault))
+            self._note(min(message.weight, 2), LostHostError(f"{peer.name}: {printable(message.fault)}"))
+
+    def _note(self, weight: int, error: Exception) -> None:
+        if not self._faults and not self._is_written:
+            self._since = time.monotonic()
+        self._faults.append(_Fault(weight, error))
 
 
 def _own_error(outcome: Outcome) -> Exception:

@@ -56,8 +56,12 @@ class Own(NamedTuple):
     """A command of the user, run by a shell before files are compared."""
 
 
-class RefusedError(Exception):
-    """This host cannot take part, for the reason that it has."""
+class SaidError(Exception):
+    """A process of this host has failed, and printed why."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.fault)
+        self.exit_code = outcome.exit_code
 
 
 def call(endpoint: str, *, seconds: float | None) -> socket.socket:
@@ -84,6 +88,7 @@ def take_part(connection: socket.socket, own: Own) -> bool:
 
     Raises:
         LostHostError: the training failed, or the head is gone; why.
+        SaidError: a process of this host was the first to fail.
         UserError: this host cannot take part; why.
     """
     channel = Channel(connection, silence=CALL_SECONDS)
@@ -186,8 +191,10 @@ def _run(
                 continue
             if not isinstance(event, Ended):
                 raise LostHostError(f"the head {_loss(event)}")
-            if event.fault is not None:
-                raise LostHostError(printable(event.fault))
-            return
+            if event.fault is None:
+                return
+            if outcome is not None and outcome.was_said:
+                raise SaidError(outcome)
+            raise LostHostError(printable(event.fault))
     finally:
         agent.stop()

@@ -49,7 +49,7 @@ def join(
     that fails is told in a line, and the next one waited for, until SIGINT, SIGTERM or fmkt dismiss.
     """
     from pipeline.core.errors import LostHostError, UserError
-    from pipeline.hosts.joiner import Own, call, take_part
+    from pipeline.hosts.joiner import Own, SaidError, call, take_part
     from pipeline.params.loading import read_sections
     from pipeline.preflight.code import stage_digest
     from stages.hosts import place_of
@@ -83,6 +83,9 @@ def join(
             if once:
                 raise
             say(f"error: {error}", err=True)
+        except SaidError as error:
+            if once:
+                raise SystemExit(error.exit_code) from None
         if once:
             return
 
