@@ -26,7 +26,7 @@ def split_endpoint(endpoint: str) -> tuple[str, int]:
 
 
 def own_address(endpoint: str) -> str:
-    """Return the IPv4 address of this host that ``endpoint`` names.
+    """Return the IPv4 address of this host that ``endpoint``, of the head, names.
 
     Raises:
         UserError: it names none, one of another host, or one that no other host reaches.

@@ -90,10 +90,11 @@ class AgentProcess:
 def environment(processes: int, own_address: str, given: Mapping[str, str]) -> dict[str, str]:
     """Return the variables for an agent of ``processes``, which those that are ``given`` override.
 
-    gloo would ask for the address of this host's name, which is a loopback one on many systems.
+    gloo would ask for the address of this host's name, which is a loopback one on many systems; NCCL takes what stands
+    behind = for a whole name, and else for its beginning.
     """
     chosen = {"OMP_NUM_THREADS": str(max(1, num_cores() // processes))}
     interface = interface_of(own_address)
     if interface is not None:
-        chosen |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
+        chosen |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": f"={interface}"}
     return chosen | dict(given)

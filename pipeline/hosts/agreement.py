@@ -69,13 +69,13 @@ def differences(training: Training, *, params: Json, inputs: Mapping[str, Path],
     for name, version in training.libraries.items():
         if own.get(name) != version:
             versions = [found or "not installed" for found in (own.get(name), version)]
-            yield f"{name} is {versions[0]} here, and {versions[1]} on the head; install the same"
+            yield f"{name} is {versions[0]}, and {versions[1]} on the head; install the same"
     if digest(training.stage) != training.code:
         yield f"the code of {training.stage} is not that of the head; {SAME_COMMIT}"
     for key in sorted(params.keys() | training.params.keys()):
         here, there = params.get(key), training.params.get(key)
         if here != there:
-            yield f"{key} is {_shown(here)} here, and {_shown(there)} on the head; give both the same parameters"
+            yield f"{key} is {_shown(here)}, and {_shown(there)} on the head; give both the same parameters"
             return
     yield from _file_differences(training, params, inputs)
 
@@ -86,7 +86,7 @@ def _file_differences(training: Training, params: Json, inputs: Mapping[str, Pat
     for name, known in sorted(training.files.items()):
         if own.get(name) == known:
             continue
-        what = "differs from the head's" if name in own else "is missing here"
+        what = "differs from the head's" if name in own else "is missing"
         if name.endswith("="):
             yield f"{name[:-1]}: the file {_shown(params.get(name[:-1]))} {what}; copy it there from the head"
         else:

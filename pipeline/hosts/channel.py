@@ -18,8 +18,8 @@ from pipeline.core.strict_json import parse_json
 VERSION = 1
 """Of the messages; hosts of another understand each other no further than that."""
 LONGEST_LINE = 2**22
-BEATS = 4
-"""So many signs of life are sent in the time after which a silent host is lost."""
+BEAT_SECONDS = 1.0
+"""Between signs of life."""
 Message = TypeVar("Message", bound="Part")
 
 
@@ -147,7 +147,7 @@ class Channel:
         self._connection.close()
 
     def _beat(self) -> None:
-        while not self._closed.wait(self.silence / BEATS):
+        while not self._closed.wait(BEAT_SECONDS):
             self._send_line({})
 
     def _send_line(self, content: Json) -> None:

@@ -71,7 +71,7 @@ class Switchboard:
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
-        for peer in self._peers:
+        for peer in [*self._peers]:
             peer.channel.close()
 
     def _take_calls(self) -> None:
