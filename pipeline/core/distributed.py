@@ -7,12 +7,13 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
+from pipeline.core.arrays import Outputs
 from pipeline.core.errors import LostPeerError
 
 Value = TypeVar("Value")
@@ -119,18 +120,18 @@ def _total(x: Tensor) -> Tensor:
     return total
 
 
-def all_gather_objects(value: Value) -> list[Value]:
-    """Return the ``value`` of each process, in their order; it holds tensors and plain Python values."""
+def all_gather_arrays(batches: Sequence[Outputs]) -> list[Sequence[Outputs]]:
+    """Return the ``batches`` of each process, in their order."""
     if world_size() == 1:
-        return [value]
-    own = _as_bytes(value)
+        return [batches]
+    own = _as_bytes([{name: torch.from_numpy(array) for name, array in batch.items()} for batch in batches])
     sizes = [torch.zeros(1, dtype=torch.int64, device=own.device) for _ in range(world_size())]
     distributed.all_gather(sizes, torch.tensor([len(own)], device=own.device))
-    longest = max(int(size) for size in sizes)
-    padded = torch.cat([own, own.new_zeros(longest - len(own))])
-    found = [torch.empty_like(padded) for _ in sizes]
-    distributed.all_gather(found, padded)
-    return [_from_bytes(data[: int(size)]) for data, size in zip(found, sizes, strict=True)]
+    padded = torch.cat([own, own.new_zeros(max(map(int, sizes)) - len(own))])
+    shards = [torch.empty_like(padded) for _ in sizes]
+    distributed.all_gather(shards, padded)
+    found = [_from_bytes(shard[: int(size)]) for shard, size in zip(shards, sizes, strict=True)]
+    return [[{name: tensor.numpy() for name, tensor in batch.items()} for batch in part] for part in found]
 
 
 def broadcast(value: Value) -> Value:
