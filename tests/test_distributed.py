@@ -108,7 +108,7 @@ def test_a_wrong_parameter_keeps_its_message_and_its_exit_code(bench: Bench) -> 
 
 
 def test_what_another_process_sends_is_not_unpickled() -> None:
-    program = torch.frombuffer(bytearray(pickle.dumps(Path.cwd)), dtype=torch.uint8)
+    program = torch.frombuffer(bytearray(pickle.dumps(Path.cwd, protocol=2)), dtype=torch.uint8)
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
         distributed._from_bytes(program)
 

@@ -164,7 +164,6 @@ def refusal(path: Path) -> str:
         ("execution.compile", "on", "give one of auto, always, never"),
         ("execution.num_processes", 0, "got 0; give an integer >= 1"),
         ("execution.hosts.num_hosts", 0, "got 0; give an integer >= 1 and <= 1024"),
-        ("execution.hosts.num_hosts", 2, "endpoint: got null for 2 hosts; give the name or address of this host"),
         (
             "execution.hosts.endpoint",
             "node 1:29400",
@@ -461,6 +460,9 @@ def test_the_schema_imports_nothing_heavy() -> None:
 
 
 def test_rules_between_sections(params_file: WriteParams) -> None:
+    assert "execution.hosts: endpoint: got null for 2 hosts; give the name or address of this host" in refusal(
+        params_file({"execution.num_processes": 2, "execution.hosts.num_hosts": 2})
+    )
     hosts = {"execution.hosts.num_hosts": 2, "execution.hosts.endpoint": "10.0.0.1:29400"}
     assert "params.yaml: execution: num_processes: got 1 for 2 hosts; give one for each at least" in refusal(
         params_file(hosts)

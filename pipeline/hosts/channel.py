@@ -103,7 +103,6 @@ class Channel:
         self._connection = connection
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.be_patient(silence)
         self._lines = connection.makefile("rb")
         threading.Thread(target=self._beat, daemon=True).start()

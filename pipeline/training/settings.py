@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, Strict, model_validator
+from pydantic import AfterValidator, Field, Strict, model_validator
 
 from pipeline.core.settings import (
     BelowOne,
@@ -111,6 +111,15 @@ class Training(Section):
         return self
 
 
+def _with_a_port(endpoint: str) -> str:
+    if not 1 <= int(endpoint.rpartition(":")[2]) <= LARGEST_PORT:
+        raise ValueError(f"got {endpoint!r}; give a port from 1 to {LARGEST_PORT}")
+    return endpoint
+
+
+Endpoint = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*:[0-9]{1,5}$"), AfterValidator(_with_a_port)]
+
+
 class Hosts(Section):
     """Several hosts that train together.
 
@@ -121,7 +130,7 @@ class Hosts(Section):
     num_hosts: Annotated[int, Field(ge=1, le=1024)] = knob(
         1, "above 1: each training waits until fmkt join runs on the others, and shares its processes with them"
     )
-    endpoint: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*:[0-9]{1,5}$")] | None = knob(
+    endpoint: Endpoint | None = knob(
         None,
         "of this host, as the others reach it: its name or IPv4 address in a network that you trust, and a free port",
         takes="HOST:PORT, e.g. 10.0.0.1:29400, or null",
@@ -138,8 +147,6 @@ class Hosts(Section):
                 f"endpoint: got null for {self.num_hosts} hosts; give the name or address of this host and a free "
                 "port, e.g. 10.0.0.1:29400"
             )
-        if self.endpoint is not None and not 1 <= int(self.endpoint.rpartition(":")[2]) <= LARGEST_PORT:
-            raise ValueError(f"endpoint: got {self.endpoint!r}; give a port from 1 to {LARGEST_PORT}")
         return self
 
 
