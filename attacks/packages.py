@@ -398,7 +398,7 @@ def _sums(package: Path, rng: random.Random) -> None:
     path = package / "SHA256SUMS"
     if path not in _files(package):  # of several random changes
         return
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_text(errors="surrogateescape").splitlines(keepends=True)
     way = rng.randrange(5)
     place = rng.randrange(len(lines) or 1)
     if way == 0:
@@ -411,7 +411,7 @@ def _sums(package: Path, rng: random.Random) -> None:
         lines.insert(place, f"{'0' * 64}  {rng.choice(['/dev/zero', '../x', 'x', 'a//b', './x', 'engines/'])}\n")
     else:
         lines[place : place + 1] = ["".join(rng.sample(line, len(line))) for line in lines[place : place + 1]]
-    put_in_place(path, ("".join(lines)).encode())
+    put_in_place(path, "".join(lines).encode(errors="surrogateescape"))
 
 
 WAYS: Mapping[str, Way] = {

@@ -20,6 +20,7 @@ from pipeline.core.errors import (
     system_fault,
 )
 from pipeline.core.logging_setup import logged
+from pipeline.core.printable import printable, without_its_middle
 from stages.output import say
 
 Arguments = ParamSpec("Arguments")
@@ -66,7 +67,7 @@ def errors_end_it() -> Iterator[None]:
 def _stop(error: Exception | str, *, code: int) -> None:
     _leave(error, lost_peer=False)
     for line in str(error).split("\n"):
-        say(f"error: {line}", err=True)
+        say(without_its_middle(f"error: {printable(line)}"), err=True, fg="red")
     sys.exit(code)
 
 

@@ -224,9 +224,8 @@ def test_the_summary_speaks_of_ap(run_folder: Path) -> None:
     text = summarize(run_folder)
     assert re.search(r"^AP +75\.10% \+/- 1\.00 +74\.83% \+/- 1\.10$", text, re.MULTILINE)
     assert re.search(r"^ONNX file +bytes +AP +same answer", text, re.MULTILINE)
-    assert re.search(
-        r"^model\.onnx +[\d,]+ +74\.83% +100\.00% of 612 detections +1\.500 +accepted, accepted$", text, re.MULTILINE
-    )
+    assert re.search(r"^model\.onnx +[\d,]+ +74\.83% +100\.00% +1\.500 +accepted$", text, re.MULTILINE)
+    assert "100.00% of 612 detections" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("ids", [[17, 18], [17, 18, 17]])

@@ -15,8 +15,9 @@ import pytest
 from click.testing import Result
 from safetensors.numpy import save_file
 
-from pipeline.core.errors import system_fault, written_file
+from pipeline.core.errors import UserError, system_fault, written_file
 from pipeline.core.files import replaced_folder, write_bytes
+from stages.exit_codes import errors_end_it
 from tests.helpers import ROOT, default_params
 
 Prepare = Callable[..., Result]
@@ -150,3 +151,14 @@ def test_commands_end_with_one_line_and_lose_nothing(words: list[str], named: st
 def test_faults_of_the_program_keep_their_traceback() -> None:
     for error in (BrokenPipeError(errno.EPIPE, "Broken pipe"), OSError("odd"), OSError(errno.EINVAL, "Invalid")):
         assert system_fault(error) is None
+
+
+def test_a_line_that_is_too_long_to_read_keeps_its_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, errors_end_it():
+        raise UserError("params.yaml: key: got '" + "\u202e" * 10_000 + "', expected a number\nand so on")
+    first, second = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert first.startswith("error: params.yaml: key: got '\\u202e")
+    assert first.endswith("', expected a number")
+    assert len(first) < 1500
+    assert second == "error: and so on"

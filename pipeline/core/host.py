@@ -6,7 +6,7 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.core.errors import require_extra
 from pipeline.core.files import Json
@@ -50,6 +50,37 @@ def count_gpus() -> int:
         return 0
 
 
+class Gpu(NamedTuple):
+    """An NVIDIA GPU as its driver describes it."""
+
+    name: str
+    compute_capability: str
+    memory: int
+    """In bytes."""
+
+
+def list_gpus() -> tuple[list[Gpu], str | None]:
+    """Return the GPUs that the NVIDIA driver knows, and the newest CUDA that it serves; none without a driver.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    pynvml = _pynvml()
+    try:
+        with _driver():
+            version = int(pynvml.nvmlSystemGetCudaDriverVersion())
+            handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+            return [_gpu(pynvml, handle) for handle in handles], f"{version // 1000}.{version % 1000 // 10}"
+    except pynvml.NVMLError:
+        return [], None
+
+
+def _gpu(pynvml: Any, handle: Any) -> Gpu:
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+    return Gpu(str(pynvml.nvmlDeviceGetName(handle)), f"{major}.{minor}", memory)
+
+
 def _pynvml() -> Any:
     with require_extra("pip install nvidia-ml-py"):
         import pynvml
@@ -71,12 +102,10 @@ def _missing_package(tensorrt: str | None) -> str:
 
 def _first_gpu() -> tuple[str | None, str | None, str]:
     """Return (name, compute capability, "") of the first GPU, or (None, None, why there is none)."""
-    if count_gpus() == 0:
+    gpus, _ = list_gpus()
+    if not gpus:
         return None, None, "no NVIDIA GPU on this host, or no driver for it"
-    with _driver() as pynvml:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-        return str(pynvml.nvmlDeviceGetName(handle)), f"{major}.{minor}", ""
+    return gpus[0].name, gpus[0].compute_capability, ""
 
 
 @contextlib.contextmanager

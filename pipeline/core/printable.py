@@ -6,6 +6,18 @@ def printable(text: object) -> str:
     return "".join(char if char.isprintable() else _escaped(char) for char in str(text))
 
 
+LONGEST = 1400
+"""Characters of a line that somebody is to read."""
+
+
+def without_its_middle(line: str) -> str:
+    """Return ``line``, without its middle where it is too long to read: its ends say what is wrong, and where."""
+    if len(line) <= LONGEST:
+        return line
+    start, end = line[: LONGEST - 400], line[-300:]
+    return f"{start} [... {len(line) - len(start) - len(end)} characters ...] {end}"
+
+
 def _escaped(char: str) -> str:
     """Return ``char`` as Python writes it, and a byte that was no UTF-8 as that byte."""
     code = ord(char)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+UNLIMITED = 2**60
+"""Bytes from which on a limit is none: version 1 of control groups says so with a number."""
 
 
 def num_cores(root: Path = Path("/")) -> int:
@@ -17,19 +19,35 @@ def num_cores(root: Path = Path("/")) -> int:
     return max(1, min([len(os.sched_getaffinity(0)), *(int(quota) for quota in _cpu_quotas(root))]))
 
 
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """Return the bytes of memory that control groups leave this process; None where they set no limit."""
+    limits = [
+        int(text)
+        for group, is_v1 in _groups(root, "memory")
+        if (text := "".join(_lines(group / ("memory.limit_in_bytes" if is_v1 else "memory.max")))).isdecimal()
+    ]
+    return min((limit for limit in limits if limit < UNLIMITED), default=None)
+
+
 def _cpu_quotas(root: Path) -> Iterator[float]:
     """Yield the CPU cores that each control group above this process may keep busy, of versions 2 and 1."""
+    for group, is_v1 in _groups(root, "cpu"):
+        quota, period = _quota_v1(group) if is_v1 else _quota_v2(group)
+        if quota.isdecimal() and period.isdecimal() and int(period):
+            yield int(quota) / int(period)
+
+
+def _groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """Yield the folder of each control group above this process, and whether it is one of version 1."""
     for line in _lines(root / "proc/self/cgroup"):
         number, controllers, own = line.split(":", 2)
         is_v1 = number != "0"
-        if is_v1 and "cpu" not in controllers.split(","):
+        if is_v1 and controller not in controllers.split(","):
             continue
-        top = root / "sys/fs/cgroup" / ("cpu" if is_v1 else "")
+        top = root / "sys/fs/cgroup" / (controller if is_v1 else "")
         group = top / own.lstrip("/")
         while group.is_relative_to(top):
-            quota, period = _quota_v1(group) if is_v1 else _quota_v2(group)
-            if quota.isdecimal() and period.isdecimal() and int(period):
-                yield int(quota) / int(period)
+            yield group, is_v1
             group = group.parent
 
 

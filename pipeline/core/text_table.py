@@ -1,6 +1,10 @@
 """Tables and lists for a terminal."""
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+
+WIDTH = 100
+"""Characters of a line that every terminal shows whole."""
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -13,6 +17,28 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         for row in (header, *rows)
     ]
     return [lines[0].rstrip(), "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])]
+
+
+def labelled(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Return lines of at most ``WIDTH`` characters, each text beside its label."""
+    rows = list(rows)
+    width = max(len(label) for label, _ in rows) + 2
+    lines = []
+    for label, text in rows:
+        lines += wrapped(text, start=label.ljust(width), indent=width)
+    return lines
+
+
+def wrapped(text: str, *, start: str = "", indent: int = 2) -> list[str]:
+    """Return ``text`` behind ``start`` in lines of at most ``WIDTH`` characters, but for words that are longer."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=start,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def counted(counts: Mapping[str, int]) -> str:

@@ -1,6 +1,6 @@
 """The result of a run as one table, taken from the reports of the stages."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.core.errors import UserError
@@ -20,7 +20,7 @@ from pipeline.core.records import (
     same_answers,
     started_lines,
 )
-from pipeline.core.text_table import aligned, with_error
+from pipeline.core.text_table import aligned, labelled, with_error, wrapped
 from pipeline.evaluation.runtimes import RUNTIMES
 from pipeline.export.precisions import FP32
 from pipeline.tasks.base import Task
@@ -28,6 +28,8 @@ from pipeline.tasks.table import exported_task
 
 EVALUATION = Path("reports/evaluation")
 PAGE = "artifacts/report/report.html"
+PACKAGE = "artifacts/package"
+FP32_FILE = "model.onnx"
 ONNX = "onnx"
 """The runtime whose report has a row for each file."""
 
@@ -62,19 +64,69 @@ def summarize(root: Path) -> str:
         ["multiply-adds", _known(teacher, "macs"), _relative(chosen, teacher, "macs"), *empty],
         *_runtime_rows(list(runs.values())),
     ]
-    lines = [f"method {network['method']}, backbone {network['backbone']}", *started_lines(teacher, student)]
-    if calibration["num_steps"] is not None:
-        lines.append(f"sampling steps K = {calibration['num_steps']}: {calibration['reason']}")
-        likely = likelihood_of(read_csv(root / "reports/likelihood.csv"), calibration["num_steps"])
-        lines += [likelihood_line(likely)] if likely else []
+    warnings = collect_warnings(teacher, student, manifest, runs[ONNX], tradeoff)
+    lines = labelled(
+        [
+            ("ships", f"method {network['method']}, backbone {network['backbone']}{_steps(calibration)}: {PACKAGE}"),
+            ("how good", f"{rows[0][0]} {rows[0][2 + list(runs).index(ONNX)]} {_tested(runs[ONNX])}; {_taught(rows)}"),
+            ("how large", _size(network, chosen, teacher)),
+            ("how fast", _fastest(manifest, runs[ONNX])),
+            ("how sure", f"{FP32_FILE} and the trained network give the {_same(runs[ONNX])}; {_warned(warnings)}"),
+            *(("from", line) for line in started_lines(teacher, student)),
+            *_reasons(root, calibration),
+        ]
+    )
     lines += ["", *aligned(header, rows), ""]
     lines += [*_files(manifest, runs[ONNX], task), ""]
     if tradeoff["plain"] is not None and calibration.get("plain") is not None:
         lines += [*_beside_plain(network, chosen, calibration["plain"], tradeoff["plain"], runs[ONNX]), ""]
-    lines.append(_fastest(manifest, runs[ONNX]))
-    lines += [f"{name} was skipped: {run['reason']}" for name, run in runs.items() if run["status"] == "skipped"]
-    lines += [f"warning: {text}" for text in collect_warnings(teacher, student, manifest, runs[ONNX], tradeoff)]
+    notes = [f"{name} was skipped: {run['reason']}" for name, run in runs.items() if run["status"] == "skipped"]
+    notes += [f"warning: {text}" for text in warnings]
+    lines += [line for note in notes for line in wrapped(note)]
     return "\n".join([*lines, *_where_to_look(root)])
+
+
+def _steps(calibration: Json) -> str:
+    steps = calibration["num_steps"]
+    return "" if steps is None else f", {steps} sampling step" + "s" * (steps != 1)
+
+
+def _size(network: Json, chosen: Json, teacher: Json) -> str:
+    """Return the student's parameters and multiply-adds, each with its share of the teacher's where that is known."""
+
+    def share(content: Json, key: str) -> str:
+        return f", {content[key] / teacher[key]:.1%} of the teacher's" if teacher.get(key) else ""
+
+    return (
+        f"{network['num_parameters']:,} parameters{share(network, 'num_parameters')}; "
+        f"{chosen['macs']:,} multiply-adds{share(chosen, 'macs')}"
+    )
+
+
+def _tested(report: Json) -> str:
+    return f"on {report['num_images']:,} test images" if "num_images" in report else "on the test images"
+
+
+def _taught(rows: Sequence[Sequence[str]]) -> str:
+    return f"the teacher's {rows[0][1]}" if rows[0][1] != "none" else "no teacher"
+
+
+def _same(report: Json) -> str:
+    return f"same answer for {same_answers(report['parity'])}"
+
+
+def _warned(warnings: Sequence[str]) -> str:
+    return f"{len(warnings)} warning{'s' * (len(warnings) != 1)} below" if warnings else "no warnings"
+
+
+def _reasons(root: Path, calibration: Json) -> Iterator[tuple[str, str]]:
+    """Yield why so many sampling steps, and what theorem 3.1 says of them."""
+    steps = calibration["num_steps"]
+    if steps is not None:
+        yield f"why K = {steps}", calibration["reason"]
+        likely = likelihood_of(read_csv(root / "reports/likelihood.csv"), steps)
+        if likely is not None:
+            yield "how close", likelihood_line(likely)
 
 
 def _beside_plain(network: Json, chosen: Json, size: Json, timed: Json, report: Json) -> list[str]:
@@ -104,7 +156,7 @@ def _where_to_look(root: Path) -> list[str]:
             "what it gets wrong: reports/mistakes.csv, as pictures in artifacts/report/galleries",
             "each class: reports/per_class.csv, what is taken for what: reports/confusion.csv",
         ]
-    return [*lines, "package: artifacts/package (start with its README.md)"]
+    return [*lines, f"package: {PACKAGE} (start with its README.md)"]
 
 
 def _fastest(manifest: Json, report: Json) -> str:
@@ -117,7 +169,7 @@ def _fastest(manifest: Json, report: Json) -> str:
         milliseconds, plain = (timed[name][size]["p50"] for name in (best, files[FP32]))
         gain = "" if best == files[FP32] else f", {plain / milliseconds:.2f} times as fast as {files[FP32]}"
         words.append(f"at batch {size} {best} ({milliseconds:.3f} ms{gain})")
-    return f"fastest file on this host: {'; '.join(words)}"
+    return f"{'; '.join(words)}: the fastest files on this host"
 
 
 def _files(manifest: Json, report: Json, task: Task) -> list[str]:
@@ -125,24 +177,31 @@ def _files(manifest: Json, report: Json, task: Task) -> list[str]:
     evaluated = by_precision(report)
     sizes = sorted(report["latency_ms"], key=int)
     latencies = [f"batch {size}, ms" for size in sizes]
-    header = ["ONNX file", "bytes", task.primary_in_words, "same answer", *latencies, "TensorRT 10, 11"]
+    header = ["ONNX file", "bytes", task.primary_in_words, "same answer", *latencies, "TensorRT"]
     rows = []
     for name, entry in manifest["files"].items():
         if entry["precision"] not in evaluated:
             raise UserError(f"reports/evaluation/onnx.json: says nothing of {name}; run evaluate@onnx (dvc repro)")
         found = evaluated[entry["precision"]]
-        checks = entry["tensorrt_static_check"].values()
         rows.append(
             [
                 name,
                 _count(entry["bytes"]),
                 _percent(found[task.primary]),
-                same_answers(found["parity"]),
+                _percent(found["parity"]["agreement"]),
                 *(_latency(found, size) for size in sizes),
-                ", ".join("accepted" if check["accepted"] else "refused" for check in checks),
+                _accepted(entry["tensorrt_static_check"]),
             ]
         )
     return aligned(header, rows)
+
+
+def _accepted(checks: Mapping[str, Json]) -> str:
+    """Return which versions of TensorRT take a file, as far as its operators tell."""
+    taken = [version for version, check in checks.items() if check["accepted"]]
+    if len(taken) in {0, len(checks)}:
+        return "accepted" if taken else "refused"
+    return f"{', '.join(taken)} alone"
 
 
 def _runtime_rows(runs: Sequence[Json]) -> list[list[str]]:

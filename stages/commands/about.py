@@ -10,7 +10,7 @@ from stages.exit_codes import exit_codes
 from stages.output import say
 
 
-@click.command()
+@click.command(short_help="Name, version, licence and files of a package.")
 @package_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @exit_codes

@@ -14,7 +14,7 @@ PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 
 
-@click.command()
+@click.command(short_help="Time each file of a package on this host.")
 @package_option
 @click.option(
     "--student", type=PATH, help="Folder of the student (artifacts/student): adds PyTorch and the plain student."

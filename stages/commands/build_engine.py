@@ -40,7 +40,7 @@ def _overrides(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-@click.command("build-engine")
+@click.command("build-engine", short_help="Build and verify a TensorRT engine on this host.")
 @package_option
 @click.option(
     "--precision",

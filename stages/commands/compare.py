@@ -20,7 +20,7 @@ def _jobs(_context: click.Context, _option: click.Parameter, value: str) -> int 
     return int(value)
 
 
-@click.command()
+@click.command(short_help="Train methods and seeds against each other.")
 @click.argument("config", type=click.Path(path_type=Path))
 @path_option("--out", "Folder of the runs; what has finished there is not run again.")
 @path_option("--report", "Folder to write: tables and plots.")

@@ -9,7 +9,7 @@ from stages.exit_codes import exit_codes
 from stages.output import say
 
 
-@click.command()
+@click.command(short_help="Remove what a power cut left half-written.")
 @exit_codes
 def repair() -> None:
     """Remove what a power cut left half-written of DVC's own files in this folder; nothing where all is whole."""
@@ -19,7 +19,7 @@ def repair() -> None:
         say(f"repaired: {line}", err=True)
 
 
-@click.command()
+@click.command(short_help="Wait until all that was written is on the disk.")
 @exit_codes
 def settle() -> None:
     """Return when all that has been written to this folder is on the disk, where a power cut does not take it."""

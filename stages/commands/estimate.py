@@ -9,7 +9,7 @@ from stages.exit_codes import exit_codes
 from stages.output import say
 
 
-@click.command()
+@click.command(short_help="Foretell how long each training takes.")
 @params_option
 @click.option(
     "--data",

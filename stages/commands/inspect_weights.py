@@ -9,7 +9,7 @@ from stages.exit_codes import exit_codes
 from stages.output import say
 
 
-@click.command("inspect-weights")
+@click.command("inspect-weights", short_help="What a file of weights holds, and what takes it.")
 @click.argument("file", type=click.Path(path_type=Path))
 @exit_codes
 def inspect_weights(file: Path) -> None:

@@ -21,7 +21,7 @@ def endpoint_option(function: "click.decorators.FC") -> "click.decorators.FC":
     )(function)
 
 
-@click.command()
+@click.command(short_help="Take part in the trainings of another host.")
 @params_option
 @endpoint_option
 @click.option("--processes", type=click.IntRange(1, 1024), help="Run so many here.  [default: an equal share]")
@@ -82,7 +82,7 @@ def join(
         except (LostHostError, UserError) as error:
             if once:
                 raise
-            say(f"error: {error}", err=True)
+            say(f"error: {error}", err=True, fg="red")
         except SaidError as error:
             if once:
                 raise SystemExit(error.exit_code) from None

@@ -8,7 +8,7 @@ from stages.exit_codes import exit_codes
 from stages.output import say
 
 
-@click.command("offline-plots")
+@click.command("offline-plots", short_help="Let `dvc plots show` do without a network.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

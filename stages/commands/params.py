@@ -7,7 +7,7 @@ from stages.exit_codes import exit_codes
 from stages.output import say
 
 
-@click.command()
+@click.command(short_help="What a parameter means, takes and is by default.")
 @click.option("--explain", "key", metavar="KEY", help="A section or key, e.g. distill_student.flow.num_steps.")
 @exit_codes
 def params(key: str | None) -> None:

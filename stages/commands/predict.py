@@ -44,7 +44,7 @@ class Options:
     drawn: Path | None
 
 
-@click.command()
+@click.command(short_help="What the network sees on images.")
 @click.argument("images", nargs=-1, required=True, type=click.Path())
 @package_option
 @click.option("--precision", default="fp32", show_default=True, help="Which of the package's files.")

@@ -10,7 +10,7 @@ from stages.exit_codes import exit_codes
 from stages.output import say
 
 
-@click.command()
+@click.command(short_help="List the presets, or put one in place.")
 @click.argument("name", required=False)
 @params_option
 @exit_codes

@@ -23,7 +23,7 @@ def _end_at_once(number: int, _: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-@click.command()
+@click.command(short_help="Serve a package over HTTP and gRPC.")
 @package_option
 @click.option("--precision", "precisions", multiple=True, default=("fp32",), show_default=True, help="May be repeated.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")

@@ -9,7 +9,7 @@ from stages.exit_codes import exit_codes
 from stages.output import say
 
 
-@click.command("triton-repository")
+@click.command("triton-repository", short_help="A model repository for NVIDIA Triton.")
 @package_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write: the repository.")
 @click.option("--copy", is_flag=True, help="Copy files instead of linking them.")

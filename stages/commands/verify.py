@@ -9,7 +9,7 @@ from stages.exit_codes import exit_codes
 from stages.output import say
 
 
-@click.command()
+@click.command(short_help="Check a package's sums and rerun its images.")
 @package_option
 @click.option(
     "--allowed-signers",

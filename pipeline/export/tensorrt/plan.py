@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.core.files import Json
+from pipeline.core.plain import shown
 from pipeline.core.signature import Signature
 from pipeline.export.precisions import FP32
 
@@ -54,7 +55,9 @@ class EngineSettings:
             raise ValueError(f"workspace_mib: got {self.workspace_mib}, expected 1 or more")
         if self.hardware_compatibility not in HARDWARE:
             known = ", ".join(HARDWARE)
-            raise ValueError(f"hardware_compatibility: got {self.hardware_compatibility!r}, expected one of {known}")
+            raise ValueError(
+                f"hardware_compatibility: got {shown(self.hardware_compatibility)}, expected one of {known}"
+            )
 
 
 class EnginePlan(NamedTuple):
