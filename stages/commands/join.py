@@ -49,6 +49,7 @@ def join(
     that fails is told in a line, and the next one waited for, until SIGINT, SIGTERM or fmkt dismiss.
     """
     from pipeline.core.errors import LostHostError, UserError
+    from pipeline.core.printable import printable, without_its_middle
     from pipeline.hosts.joiner import Own, SaidError, call, take_part
     from pipeline.params.loading import read_sections
     from pipeline.preflight.code import stage_digest
@@ -82,7 +83,7 @@ def join(
         except (LostHostError, UserError) as error:
             if once:
                 raise
-            say(f"error: {error}", err=True, fg="red")
+            say(without_its_middle(f"error: {printable(str(error))}"), err=True, fg="red")
         except SaidError as error:
             if once:
                 raise SystemExit(error.exit_code) from None
@@ -90,10 +91,17 @@ def join(
             return
 
 
-@click.command()
+@click.command(short_help="Let the hosts end on which join waits.")
 @params_option
 @endpoint_option
-@click.option("--wait", type=click.FloatRange(0, min_open=True), default=30, show_default=True, metavar="SECONDS")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, min_open=True),
+    default=30,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long they may take to call.",
+)
 @exit_codes
 def dismiss(params_path: Path, endpoint: str | None, wait: float) -> None:
     """Let the hosts end on which fmkt join waits; run here, on the host that trained with them."""
