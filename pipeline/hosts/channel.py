@@ -20,6 +20,7 @@ VERSION = 1
 LONGEST_LINE = 2**22
 BEAT_SECONDS = 1.0
 """Between signs of life."""
+CLOSED = "closed its connection: it was ended"
 Message = TypeVar("Message", bound="Part")
 
 
@@ -130,13 +131,21 @@ class Channel:
                 line = self._lines.readline(LONGEST_LINE)
             except TimeoutError as error:
                 raise LostHostError(f"was not heard of for {self.silence:g} seconds") from error
-            except (OSError, ValueError) as error:  # ValueError: closed here
-                raise LostHostError("closed its connection, or was cut off from the network") from error
+            except (ConnectionError, ValueError) as error:  # ValueError: closed here
+                raise LostHostError(CLOSED) from error
+            except OSError as error:
+                raise LostHostError(f"was cut off from the network ({error.strerror or error})") from error
             if not line:
-                raise LostHostError("closed its connection: it was ended")
+                raise LostHostError(CLOSED)
             message = _read(line)
             if message is not None:
                 return message
+
+    def hang_up(self) -> None:
+        """Say nothing more; what was said arrives, and the other one may go on."""
+        self._closed.set()
+        with self._lock, contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """End the connection."""

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2
 GRACE_SECONDS = 3.0
 """After a failure that explains little: in which a better explanation may come from another host."""
+PARTING_SECONDS = 2.0
+"""Given to hosts that have been told how it ended, to close the connection: then what they were told has arrived."""
 MOST_CONNECTIONS = 64
 """Beside those of the hosts that are waited for."""
 
@@ -71,6 +73,11 @@ class Switchboard:
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
+        for peer in [*self._peers]:
+            peer.channel.hang_up()
+        deadline = time.monotonic() + PARTING_SECONDS
+        while self._peers and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS / 4)
         for peer in [*self._peers]:
             peer.channel.close()
 
