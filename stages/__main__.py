@@ -8,6 +8,7 @@ from stages.commands.disk import repair, settle
 from stages.commands.doctor import doctor
 from stages.commands.estimate import estimate
 from stages.commands.inspect_weights import inspect_weights
+from stages.commands.join import dismiss, join
 from stages.commands.offline_plots import offline_plots
 from stages.commands.params import params
 from stages.commands.preset import preset
@@ -17,6 +18,7 @@ from stages.commands.summary import summary
 SECTIONS = {
     "Before a run": (preset, params, doctor, inspect_weights, estimate),
     "After a run": (summary, compare),
+    "On several hosts": (join, dismiss),
     "With a package": CONSUMER_COMMANDS,
     "What make calls": (repair, settle, offline_plots),
 }

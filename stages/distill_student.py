@@ -20,13 +20,13 @@ from pipeline.preflight.code import stage_digest
 from pipeline.tasks.data import TaskData, open_data
 from pipeline.tasks.training import Validation
 from pipeline.training.diagnosis import given_weights_warnings, training_warnings, weak_teacher
-from pipeline.training.launch import run_in_processes
 from pipeline.training.loop import Row, write_empty_history
 from pipeline.training.run import TrainingRun, training_run
 from pipeline.training.settings import ExecutionSettings
 from stages.common import stage_options
 from stages.declared import load_declared
 from stages.exit_codes import exit_codes
+from stages.hosts import run_on_hosts
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
     base = load_declared(NAME, params_path, "base", Base)
     execution = load_declared(NAME, params_path, "execution", ExecutionSettings)
     settings = load_declared(NAME, params_path, NAME, DistillStudent)
-    if settings.training.epochs and run_in_processes(f"stages.{NAME}", execution.num_processes):
+    if settings.training.epochs and run_on_hosts(NAME, params_path, execution, {"data": data, "teacher": teacher}):
         return
     device = set_up_torch(NAME, base)
     prepared, training = open_data(data), settings.training

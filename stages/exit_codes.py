@@ -2,11 +2,23 @@
 
 import contextlib
 import functools
+import json
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import ParamSpec
 
-from pipeline.core.errors import BusyError, GateError, LostProcessError, UserError, system_fault
+from pipeline.core.errors import (
+    BusyError,
+    GateError,
+    LostHostError,
+    LostPeerError,
+    LostProcessError,
+    UserError,
+    system_fault,
+)
 from pipeline.core.logging_setup import logged
 from pipeline.core.printable import printable, without_its_middle
 from stages.output import say
@@ -35,8 +47,12 @@ def errors_end_it() -> Iterator[None]:
         yield
     except UserError as error:
         _stop(error, code=2)
-    except (BusyError, GateError, LostProcessError) as error:
+    except (BusyError, GateError, LostHostError, LostProcessError) as error:
         _stop(error, code=1)
+    except LostPeerError as error:
+        if not _leave(error, lost_peer=True):
+            say(f"error: {error}", err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         _stop(
             "interrupted; the same command begins again, a training after the last epoch that it has finished", code=1
@@ -49,6 +65,22 @@ def errors_end_it() -> Iterator[None]:
 
 
 def _stop(error: Exception | str, *, code: int) -> None:
+    _leave(error, lost_peer=False)
     for line in str(error).split("\n"):
         say(without_its_middle(f"error: {printable(line)}"), err=True, fg="red")
     sys.exit(code)
+
+
+def _leave(error: Exception | str, *, lost_peer: bool) -> bool:
+    """Leave ``error`` where torchrun looks for it, for other hosts; return whether torchrun has started this process.
+
+    It takes a message with a time of its own, by which it finds the first of several.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is None:
+        return False
+    fault = str(error).partition("\n")[0]
+    said = {"message": fault, "timestamp": int(time.time()), "fault": fault, "lost_peer": lost_peer}
+    with contextlib.suppress(OSError):
+        Path(path).write_text(json.dumps(said), encoding="utf-8")
+    return True

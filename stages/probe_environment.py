@@ -9,7 +9,7 @@ from pipeline.core.durable import project_root
 from pipeline.core.files import write_json
 from pipeline.core.host import count_gpus, probe_tensorrt
 from pipeline.params.schema import load_params
-from pipeline.preflight.checks import check_device, check_params, check_provider, earlier_inputs
+from pipeline.preflight.checks import check_device, check_params, check_provider, doubt_endpoint, earlier_inputs
 from pipeline.preflight.code import write_code_digests
 from pipeline.preflight.repair import repair_cache, tidy
 from stages.common import stage_options
@@ -29,6 +29,9 @@ def main(params_path: Path, out: Path, code: Path) -> None:
     params = load_params(params_path)
     check_device(params.base.device, num_gpus=count_gpus())
     check_provider(params.evaluate.provider)
+    doubt = doubt_endpoint(params.execution.hosts)
+    if doubt is not None:
+        logger.warning("no training can begin on this host: %s", doubt)
     inputs = check_params(params, earlier=earlier_inputs(out))
     write_code_digests(code)
     write_json(out, {"inputs": inputs, "tensorrt": probe_tensorrt()})

@@ -16,7 +16,6 @@ from pipeline.preflight.code import stage_digest
 from pipeline.tasks.data import open_data
 from pipeline.training.diagnosis import training_warnings
 from pipeline.training.given_teacher import given_teacher_report
-from pipeline.training.launch import run_in_processes
 from pipeline.training.loop import Row, write_empty_history
 from pipeline.training.run import training_run
 from pipeline.training.settings import ExecutionSettings
@@ -25,6 +24,7 @@ from pipeline.training.teacher_settings import TrainTeacher
 from stages.common import stage_options
 from stages.declared import load_declared
 from stages.exit_codes import exit_codes
+from stages.hosts import run_on_hosts
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
     settings = load_declared(NAME, params_path, NAME, TrainTeacher)
     is_needed = read_record(environment, ProbedInputs)["inputs"]["teacher"] == "needed"
     trains = is_needed and settings.training.epochs > 0
-    if trains and run_in_processes(f"stages.{NAME}", execution.num_processes):
+    if trains and run_on_hosts(NAME, params_path, execution, {"environment": environment, "data": data}):
         return
     device = set_up_torch(NAME, base)
     prepared = open_data(data)

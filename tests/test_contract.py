@@ -70,6 +70,7 @@ def test_the_table_and_dvc_yaml_have_the_same_stages_and_runtimes() -> None:
         "common",
         "exit_codes",
         "declared",
+        "hosts",
         "output",
     }
     assert modules == set(STAGES)

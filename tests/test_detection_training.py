@@ -200,7 +200,7 @@ def test_validation_in_shards_finds_what_one_process_finds(monkeypatch: pytest.M
     network, split = make_teacher().float().eval(), make_split(10, 4)
     whole = supervision.validate(network, split, CPU)
     parts: list[Any] = []
-    monkeypatch.setattr(training, "all_gather_objects", lambda found: [*parts, found])
+    monkeypatch.setattr(training, "all_gather_arrays", lambda found: [*parts, found])
     for shard in (slice(0, 4), slice(4, 10)):
         monkeypatch.setattr(training, "local_shard", lambda _, __, shard=shard: shard)
         found = supervision.validate(network, split, CPU)

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -58,8 +59,9 @@ def test_two_processes_take_the_steps_of_one_and_the_failure_of_one_ends_both(tm
     assert result.returncode == 1, result.stderr
     assert "error: the second process cannot go on" in result.stderr
     both, one = torch.load(tmp_path / "both.pt"), take_steps()
-    assert both.keys() == LOSSES.keys()
-    torch.testing.assert_close(both, one, rtol=1e-8, atol=1e-10)
+    assert both["weights"].keys() == LOSSES.keys()
+    torch.testing.assert_close(both["weights"], one, rtol=1e-8, atol=1e-10)
+    assert both["shapes"] == [(0, 4), (3, 4)]
 
 
 def test_one_parameter_launches_processes_that_train_what_one_trains(bench: Bench) -> None:
@@ -103,6 +105,12 @@ def test_a_wrong_parameter_keeps_its_message_and_its_exit_code(bench: Bench) -> 
     assert result.returncode == 2, result.stderr
     assert "error: batch_size: got 33, which 2 processes cannot share equally; give a multiple" in result.stderr
     assert not (bench.folder / "odd").exists()
+
+
+def test_what_another_process_sends_is_not_unpickled() -> None:
+    program = torch.frombuffer(bytearray(pickle.dumps(Path.cwd, protocol=2)), dtype=torch.uint8)
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        distributed._from_bytes(program)
 
 
 @pytest.mark.parametrize("processes", [2, 3, 4])

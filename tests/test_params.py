@@ -163,6 +163,15 @@ def refusal(path: Path) -> str:
         ("evaluate.num_threads", 10**12, "got 1000000000000; give an integer >= 1 and <= 1024"),
         ("execution.compile", "on", "give one of auto, always, never"),
         ("execution.num_processes", 0, "got 0; give an integer >= 1"),
+        ("execution.hosts.num_hosts", 0, "got 0; give an integer >= 1 and <= 1024"),
+        (
+            "execution.hosts.endpoint",
+            "node 1:29400",
+            "got 'node 1:29400'; give HOST:PORT, e.g. 10.0.0.1:29400, or null",
+        ),
+        ("execution.hosts.endpoint", "node1:0", "got 'node1:0'; give a port from 1 to 65535"),
+        ("execution.hosts.wait_minutes", 0.0, "got 0.0; give a number > 0"),
+        ("execution.hosts.silence_seconds", 1.0, "got 1.0; give a number >= 3 and <= 3600"),
         ("prepare_data.unreadable", "ignore", "give one of stop, skip"),
         ("distill_student.training.precision", "int8", "give one of auto, fp32, bf16, fp16"),
         ("distill_student.training.clip_norm", 0.0, "got 0.0; give a number > 0, or null"),
@@ -475,6 +484,13 @@ def test_the_schema_imports_nothing_heavy() -> None:
 
 
 def test_rules_between_sections(params_file: WriteParams) -> None:
+    assert "execution.hosts: endpoint: got null for 2 hosts; give the name or address of this host" in refusal(
+        params_file({"execution.num_processes": 2, "execution.hosts.num_hosts": 2})
+    )
+    hosts = {"execution.hosts.num_hosts": 2, "execution.hosts.endpoint": "10.0.0.1:29400"}
+    assert "params.yaml: execution: num_processes: got 1 for 2 hosts; give one for each at least" in refusal(
+        params_file(hosts)
+    )
     processes = {"execution.num_processes": 3, "distill_student.training.batch_size": 48}
     assert (
         "params.yaml: train_teacher.training.batch_size: got 64, which execution.num_processes = 3 cannot share"

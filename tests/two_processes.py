@@ -6,10 +6,18 @@ Run by torchrun in ``tests.test_distributed``.
 import sys
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, distributed
 
-from pipeline.core.distributed import all_reduce_sum, is_main, local_shard, process_group
+from pipeline.core.distributed import (
+    all_gather_arrays,
+    all_reduce_sum,
+    broadcast,
+    is_main,
+    local_shard,
+    process_group,
+)
 from pipeline.core.errors import GateError
 from pipeline.data.batch import Batch
 from pipeline.tasks.classification.targets import ClassTargets
@@ -59,10 +67,15 @@ def main(out: str) -> None:
     torch.set_num_threads(1)
     with process_group(CPU):
         weights = take_steps()
+        rank = distributed.get_rank()
+        gathered = all_gather_arrays([{"boxes": np.full((3 * rank, 4), rank)}])
+        told = broadcast({"rows": [{"epoch": 1}], "step": torch.ones(2)} if is_main() else None)
         if is_main():
-            torch.save(weights, out)
+            torch.save({"weights": weights, "shapes": [part[0]["boxes"].shape for part in gathered]}, out)
+        elif told is None or told["rows"] != [{"epoch": 1}] or told["step"].tolist() != [1, 1]:
+            raise GateError(f"the second process was told {told}")
         all_reduce_sum(torch.ones(1))
-        if distributed.get_rank() == 1:
+        if rank == 1:
             raise GateError("the second process cannot go on")
         all_reduce_sum(torch.ones(1))
 

@@ -4,14 +4,20 @@ Whatever they exchange leaves one process alone as it is, so that nothing here n
 """
 
 import contextlib
+import io
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
+from pipeline.core.arrays import Outputs
+from pipeline.core.errors import LostPeerError
+
 Value = TypeVar("Value")
+OF_CONNECTIONS = r"gloo/|[Cc]onnection (closed|reset|refused)|Broken pipe|[Ss]ocket"
 
 
 def was_launched() -> bool:
@@ -21,15 +27,31 @@ def was_launched() -> bool:
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the processes that torchrun started with this one, for as long as the block lasts; alone, do nothing."""
+    """Join the processes that torchrun started with this one, for as long as the block lasts; alone, do nothing.
+
+    Raises:
+        LostPeerError: the connection to another of them broke.
+    """
     if not was_launched():
         yield
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    with _lost_peers_named():
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            yield
+        finally:
+            distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _lost_peers_named() -> Iterator[None]:
+    """Turn what PyTorch says of a connection that broke into a LostPeerError; gloo says it by its messages alone."""
     try:
         yield
-    finally:
-        distributed.destroy_process_group()
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and not re.search(OF_CONNECTIONS, str(error)):
+            raise
+        raise LostPeerError("another process of this training is gone, or cannot be reached") from error
 
 
 def world_size() -> int:
@@ -98,19 +120,40 @@ def _total(x: Tensor) -> Tensor:
     return total
 
 
-def all_gather_objects(value: Value) -> list[Value]:
-    """Return the ``value`` of each process, in their order."""
+def all_gather_arrays(batches: Sequence[Outputs]) -> list[Sequence[Outputs]]:
+    """Return the ``batches`` of each process, in their order."""
     if world_size() == 1:
-        return [value]
-    found: list[Any] = [None] * world_size()
-    distributed.all_gather_object(found, value)
-    return found
+        return [batches]
+    own = _as_bytes([{name: torch.from_numpy(array) for name, array in batch.items()} for batch in batches])
+    sizes = [torch.zeros(1, dtype=torch.int64, device=own.device) for _ in range(world_size())]
+    distributed.all_gather(sizes, torch.tensor([len(own)], device=own.device))
+    padded = torch.cat([own, own.new_zeros(max(map(int, sizes)) - len(own))])
+    shards = [torch.empty_like(padded) for _ in sizes]
+    distributed.all_gather(shards, padded)
+    found = [_from_bytes(shard[: int(size)]) for shard, size in zip(shards, sizes, strict=True)]
+    return [[{name: tensor.numpy() for name, tensor in batch.items()} for batch in part] for part in found]
 
 
 def broadcast(value: Value) -> Value:
-    """Return the main process's ``value``."""
+    """Return the main process's ``value``, which holds tensors and plain Python values."""
     if world_size() == 1:
         return value
-    holder: list[Any] = [value]
-    distributed.broadcast_object_list(holder)
-    return holder[0]  # type: ignore[no-any-return]
+    data = _as_bytes(value)
+    size = torch.tensor([len(data)], device=data.device)
+    distributed.broadcast(size, 0)
+    if not is_main():
+        data = data.new_empty(int(size))
+    distributed.broadcast(data, 0)
+    return value if is_main() else _from_bytes(data)
+
+
+def _as_bytes(value: object) -> Tensor:
+    """Return ``value`` as bytes on the device of this process, which need not be unpickled: others could send code."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    data = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+    return data.cuda() if distributed.get_backend() == "nccl" else data
+
+
+def _from_bytes(data: Tensor) -> Any:
+    return torch.load(io.BytesIO(data.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)

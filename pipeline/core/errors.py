@@ -41,6 +41,14 @@ class LostProcessError(RuntimeError):
         return cls(f"a process that {work} {how}; where memory ran short, give it more or ask less, then run it again")
 
 
+class LostHostError(RuntimeError):
+    """Another host that trains with this one did not come, cannot take part, or went. Exit code 1."""
+
+
+class LostPeerError(RuntimeError):
+    """Another process of the same training is gone; whoever started both says which and why. Exit code 1."""
+
+
 @contextlib.contextmanager
 def user_error(key: str, *, advice: str = "") -> Iterator[None]:
     """Turn a ValueError of a library into a UserError that names the parameter ``key`` it came from.

@@ -7,12 +7,14 @@ from pipeline.core.errors import UserError, user_error
 from pipeline.core.files import Json, read_json
 from pipeline.data.sources.settings import PrepareData
 from pipeline.data.sources.table import SOURCES
+from pipeline.hosts.addresses import own_address
 from pipeline.package.signing import check_signing_key
 from pipeline.params.schema import Params
 from pipeline.preflight.network_checks import check_networks
 from pipeline.preflight.package_facts import package_facts, package_name
 from pipeline.preflight.weights import check_given_weights
 from pipeline.tasks.table import TASKS
+from pipeline.training.settings import Hosts
 
 
 def check_params(params: Params, *, earlier: Json | None = None) -> Json:
@@ -63,6 +65,20 @@ def check_device(device: str, *, num_gpus: int) -> None:
     kind, _, index = device.partition(":")
     if kind == "cuda" and int(index or 0) >= num_gpus:
         raise UserError(f"base.device: got {device!r}, but this host has {num_gpus} NVIDIA GPU(s); use auto or cpu")
+
+
+def doubt_endpoint(hosts: Hosts) -> str | None:
+    """Return why no training can begin here on several ``hosts``; None where one can.
+
+    It is no error: on the other hosts the same parameters prepare the same data.
+    """
+    if hosts.num_hosts == 1 or hosts.endpoint is None:
+        return None
+    try:
+        own_address(hosts.endpoint)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def check_provider(provider: str) -> None:

@@ -100,6 +100,8 @@ _DRAWING_OF_TASKS = "pipeline/tasks/*/drawing.py"
 _NETWORKS_OF_TASKS = (_TRAINING_OF_TASKS, "pipeline/tasks/*/restrictions.py", "models/detection/*")
 """What tasks load where networks are, or where the probe asks which networks there can be."""
 
+_EXECUTION = ("execution.compile", "execution.compile_fallback", "execution.num_processes")
+"""Of the section execution: not on which hosts processes run, which changes no result."""
 _DATA = PathOption("--data", "Packed data.", Kind.INPUT, "artifacts/data")
 _TEACHER = PathOption("--teacher", "Folder of the teacher.", Kind.INPUT, "artifacts/teacher")
 _STUDENT = PathOption("--student", "Folder of the student.", Kind.INPUT, "artifacts/student")
@@ -139,7 +141,7 @@ STAGES = Table(
             PathOption("--metrics", "JSON report to write.", Kind.OUTPUT, "reports/teacher.json"),
             PathOption("--history", "CSV of the epochs to write.", Kind.OUTPUT, "reports/teacher_history.csv"),
         ),
-        params=("base", "execution", "train_teacher"),
+        params=("base", *_EXECUTION, "train_teacher"),
         facts=("inputs.teacher", "inputs.teacher_classes", "inputs.teacher_network", "inputs.teacher_weights"),
         never_loads=(*_REVIEWS_OF_TASKS, _DRAWING_OF_TASKS),
     ),
@@ -158,7 +160,7 @@ STAGES = Table(
             PathOption("--metrics", "JSON report to write.", Kind.OUTPUT, "reports/student.json"),
             PathOption("--history", "CSV of the epochs to write.", Kind.OUTPUT, "reports/student_history.csv"),
         ),
-        params=("base", "distill_student", "execution"),
+        params=("base", "distill_student", *_EXECUTION),
         facts=("inputs.student_network", "inputs.student_weights"),
         never_loads=(*_REVIEWS_OF_TASKS, _DRAWING_OF_TASKS),
     ),

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib.metadata
 import io
 import json
 import logging
@@ -15,12 +14,11 @@ import torch
 from pipeline.core.distributed import is_main
 from pipeline.core.durable import CHECKPOINTS, FINISHED, is_run_by_dvc, project_root
 from pipeline.core.files import Json, exclusive, sha256, write_bytes
+from pipeline.core.libraries import library_versions
 
 logger = logging.getLogger(__name__)
 
 KEPT = 2
-LIBRARIES = ("numpy", "pillow", "pillow-heif", "simplejpeg", "timm", "torch", "torchvision")
-"""What decodes images and computes; pillow-heif and timm may not be installed."""
 DIGEST_SIZE = hashlib.sha256().digest_size
 
 
@@ -100,12 +98,5 @@ def checkpoints_root() -> Path:
 def fingerprint(facts: Json, inputs: Sequence[Path], *, code: str) -> str:
     """Return 16 digits that change with ``facts``, files, code, and the version of a library that computes."""
     known = facts | {"code": code, "inputs": [sha256(path) for path in inputs]}
-    known |= {name: _version(name) for name in LIBRARIES}
+    known |= library_versions()
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -108,7 +108,8 @@ def training_run(
     """
     with process_group(device):
         execution = choose_execution(device, settings, precision=precision)
-        facts = {"params": params, "execution": settings.model_dump(mode="json") | execution.describe()}
+        decisive = settings.model_dump(mode="json", exclude={"hosts"})
+        facts = {"params": params, "execution": decisive | execution.describe()}
         with open_checkpoints(stage, facts, inputs, code=code) as checkpoints:
             with output_folder(out) as folder:
                 yield TrainingRun(f"{stage}.training", execution, checkpoints, folder)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, Strict, model_validator
+from pydantic import AfterValidator, Field, Strict, model_validator
 
 from pipeline.core.settings import (
     BelowOne,
@@ -15,6 +15,8 @@ from pipeline.core.settings import (
     rare,
 )
 from pipeline.data.settings import Augment
+
+LARGEST_PORT = 65535
 
 
 class Optimizer(Section):
@@ -109,13 +111,61 @@ class Training(Section):
         return self
 
 
+def _with_a_port(endpoint: str) -> str:
+    if not 1 <= int(endpoint.rpartition(":")[2]) <= LARGEST_PORT:
+        raise ValueError(f"got {endpoint!r}; give a port from 1 to {LARGEST_PORT}")
+    return endpoint
+
+
+Endpoint = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*:[0-9]{1,5}$"), AfterValidator(_with_a_port)]
+
+
+class Hosts(Section):
+    """Several hosts that train together.
+
+    They change how fast a network is trained, not into what: stages read them without declaring them to DVC, which
+    reruns none for another endpoint.
+    """
+
+    num_hosts: Annotated[int, Field(ge=1, le=1024)] = knob(
+        1, "above 1: each training waits until fmkt join runs on the others, and shares its processes with them"
+    )
+    endpoint: Endpoint | None = knob(
+        None,
+        "of this host, as the others reach it: its name or IPv4 address in a network that you trust, and a free port",
+        takes="HOST:PORT, e.g. 10.0.0.1:29400, or null",
+    )
+    wait_minutes: Positive = knob(10.0, "so long a training waits for the other hosts, then it ends")
+    silence_seconds: Annotated[float, Field(ge=3, le=3600)] = rare(
+        60.0, "a host not heard of for so long is lost; one that closes its connection is at once"
+    )
+
+    @model_validator(mode="after")
+    def _several_meet_somewhere(self) -> Self:
+        if self.num_hosts > 1 and self.endpoint is None:
+            raise ValueError(
+                f"endpoint: got null for {self.num_hosts} hosts; give the name or address of this host and a free "
+                "port, e.g. 10.0.0.1:29400"
+            )
+        return self
+
+
 class ExecutionSettings(Section):
     """How training runs; a stage's own section says what it learns."""
 
     num_processes: Annotated[int, Field(ge=1, le=1024)] = knob(
-        1, "above 1: torchrun starts so many, one device each, and they share every batch"
+        1, "above 1: torchrun starts so many, one device each, over all hosts, and they share every batch"
     )
+    hosts: Hosts = knob(Hosts(), "where the processes run; another choice reruns nothing")
     compile: Literal["auto", "always", "never"] = rare("auto", "make networks faster by torch.compile; auto: on CUDA")
     compile_fallback: bool = rare(
         default=False, description="where compiling fails: true goes on without it, false stops"
     )
+
+    @model_validator(mode="after")
+    def _each_host_has_a_process(self) -> Self:
+        if self.num_processes < self.hosts.num_hosts:
+            raise ValueError(
+                f"num_processes: got {self.num_processes} for {self.hosts.num_hosts} hosts; give one for each at least"
+            )
+        return self

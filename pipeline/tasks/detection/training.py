@@ -13,7 +13,7 @@ from models.detection.published import PUBLISHED, Published
 from models.detection.tail import Tail
 from models.detections import NO_NMS, Detections
 from pipeline.core.arrays import Outputs, Pixels, concatenate
-from pipeline.core.distributed import all_gather_objects, all_reduce_sum, local_shard
+from pipeline.core.distributed import all_gather_arrays, all_reduce_sum, local_shard
 from pipeline.data.batch import Batch, Mix, Targets
 from pipeline.data.dataset import DataInfo, Split
 from pipeline.data.packed_batches import ordered_batches
@@ -81,7 +81,7 @@ class DetectorLoss(Supervision):
         part = split.select(local_shard(0, len(split)))
         with torch.no_grad():
             found = [self.outputs(predict(batch.images)) for batch in ordered_batches(part, VALIDATION_BATCH, device)]
-        outputs = concatenate([batch for batches in all_gather_objects(found) for batch in batches])
+        outputs = concatenate([batch for batches in all_gather_arrays(found) for batch in batches])
         truth = split.targets.truth()
         scores = self.task.score(outputs, truth)
         ordered = {self.task.primary: scores[self.task.primary], **scores}

@@ -1,0 +1,77 @@
+"""torchrun's elastic agent: it starts this host's processes of a training, and ends them all where one fails.
+
+Where several hosts train together the agents meet at a TCPStore by the static rendezvous, whose entries are JSON; the
+dynamic one would unpickle what any host writes there. ``python -m pipeline.hosts.agent TASK`` is how ``agent_process``
+starts one.
+"""
+
+import datetime as dt
+import json
+import logging
+import os
+import sys
+from typing import Any
+
+from pipeline.core.files import Json
+from pipeline.core.processes import end_with_parent
+from pipeline.hosts.outcome import GENERIC, Outcome
+
+RENDEZVOUS_SECONDS = 600
+
+
+def run_agent(words: list[str]) -> Outcome | None:
+    """Run torchrun with the arguments ``words`` in this process; return how it failed, None where it did not."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    try:
+        run.run(run.parse_args(words))  # type: ignore[no-untyped-call]
+    except ChildFailedError as error:
+        found = [_outcome(failure) for failure in error.failures.values()]
+        return max(found, key=lambda outcome: outcome.weight)
+    return None
+
+
+def _outcome(failure: Any) -> Outcome:
+    """Return what torchrun's ``failure`` of a process says; its own words are in the file that it leaves behind."""
+    said: Json = failure.error_file_data
+    if said.get("lost_peer"):
+        return Outcome.of_lost_peer()
+    if failure.exitcode >= 0 and "fault" in said:
+        return Outcome.of_words(str(said["fault"]), failure.exitcode)
+    return Outcome.of_exit(failure.exitcode)
+
+
+def main() -> None:
+    """Take part in the training that the argument describes; write how it failed to where the starter reads."""
+    task: Json = json.loads(sys.argv[1])
+    end_with_parent(task["parent"])
+    logging.disable(logging.ERROR)  # of PyTorch, whose words on processes are followed by those of the starter
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    if task["listening"] is not None:  # of the head: the agent finds this store by its port, and makes no other
+        store = TCPStore(
+            task["address"],
+            task["port"],
+            is_master=True,
+            timeout=dt.timedelta(seconds=RENDEZVOUS_SECONDS),
+            wait_for_workers=False,
+            multi_tenant=True,
+            master_listen_fd=task["listening"],
+        )
+    words = [f"--nnodes={task['num_hosts']}", f"--node-rank={task['rank']}", f"--nproc-per-node={task['processes']}"]
+    words += [f"--master-addr={task['address']}", f"--master-port={task['port']}", f"--rdzv-id={task['run']}"]
+    words += [f"--rdzv-conf=timeout={RENDEZVOUS_SECONDS}", "-m", *task["words"]]
+    try:
+        outcome = run_agent(words)
+    except RuntimeError:  # of PyTorch's own, between hosts: the store is gone, a host does not answer
+        outcome = GENERIC
+    if task["listening"] is not None:
+        del store
+    if outcome is not None:
+        os.write(task["result"], json.dumps(outcome._asdict()).encode())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

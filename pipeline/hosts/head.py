@@ -1,0 +1,333 @@
+"""The head of a training on several hosts: it waits for the others, starts its share, and ends all when one fails."""
+
+import contextlib
+import logging
+import queue
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from pipeline.core.errors import LostHostError, LostProcessError, UserError
+from pipeline.core.printable import printable
+from pipeline.hosts.addresses import listen, own_address, split_endpoint
+from pipeline.hosts.agent_process import AgentProcess
+from pipeline.hosts.channel import VERSION, Answer, Channel, Dismissal, Ended, Start, Training
+from pipeline.hosts.outcome import Outcome
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.2
+GRACE_SECONDS = 3.0
+"""After a failure that explains little: in which a better explanation may come from another host."""
+PARTING_SECONDS = 2.0
+"""Given to hosts that have been told how it ended, to close the connection: then what they were told has arrived."""
+MOST_CONNECTIONS = 64
+"""Beside those of the hosts that are waited for."""
+
+
+GONE = 3
+"""The weight of the loss of a host, which explains all other failures."""
+
+
+class Peer:
+    """Another host that has called."""
+
+    def __init__(self, channel: Channel, address: str) -> None:
+        self.channel = channel
+        self.address = address
+        self.processes: int | None = None
+        self.name = address
+
+    def note(self, answer: Answer) -> None:
+        """Take down what the host says of itself."""
+        self.name = f"{printable(answer.host)[:64]} ({self.address})"
+        self.processes = answer.processes
+
+
+class Event(NamedTuple):
+    """Something that came from another host."""
+
+    peer: Peer
+    message: object
+    """One of ``channel``, or a LostHostError."""
+
+
+class Switchboard:
+    """Takes calls of other hosts, greets each, and hands on what they say."""
+
+    def __init__(self, listening: socket.socket, greeting: Training | Dismissal, *, silence: float, most: int) -> None:
+        self.events: queue.Queue[Event] = queue.Queue()
+        self._listening = listening
+        self._greeting = greeting
+        self._silence = silence
+        self._room = threading.Semaphore(most)
+        self._peers: list[Peer] = []
+        threading.Thread(target=self._take_calls, daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more calls, and end those that there are."""
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for peer in [*self._peers]:
+            peer.channel.hang_up()
+        deadline = time.monotonic() + PARTING_SECONDS
+        while self._peers and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS / 4)
+        for peer in [*self._peers]:
+            peer.channel.close()
+
+    def _take_calls(self) -> None:
+        while True:
+            try:
+                connection, (address, _) = self._listening.accept()
+            except OSError:  # closed
+                return
+            if not self._room.acquire(blocking=False):
+                connection.close()
+                continue
+            peer = Peer(Channel(connection, silence=self._silence), address)
+            self._peers.append(peer)
+            threading.Thread(target=self._listen_to, args=[peer], daemon=True).start()
+
+    def _listen_to(self, peer: Peer) -> None:
+        peer.channel.send(self._greeting)
+        try:
+            while True:
+                self.events.put(Event(peer, peer.channel.receive()))
+        except LostHostError as error:
+            self.events.put(Event(peer, error))
+        finally:
+            peer.channel.close()
+            self._peers.remove(peer)
+            self._room.release()
+
+
+def lead(training: Training, words: Sequence[str], *, endpoint: str, wait_minutes: float) -> None:
+    """Train on ``training.num_hosts`` hosts, this one among them; return when the training has ended well.
+
+    Args:
+        words: module and arguments that each process here runs.
+        endpoint: of this host.
+
+    Raises:
+        LostHostError: another host did not come, cannot take part, failed or went; which and why.
+        LostProcessError: a process here was ended.
+        UserError: the endpoint is none of this host, or processes cannot be shared so.
+        SystemExit: a process here has said what is wrong; with its exit code.
+    """
+    address = own_address(endpoint)
+    listening = listen(address, split_endpoint(endpoint)[1])
+    most = training.num_hosts - 1 + MOST_CONNECTIONS
+    with _switchboard(listening, training, silence=training.silence_seconds, most=most) as switchboard:
+        peers: list[Peer] = []
+        fault: str | None = "the head was ended"
+        try:
+            _gather(training, switchboard, peers, endpoint=endpoint, seconds=60 * wait_minutes)
+            shares = shared_out(training.num_processes, [peer.processes for peer in peers])
+            with _agents(training, words, address, peers, shares) as agent:
+                _Watch(agent, switchboard, peers).until_all_have_ended()
+            fault = None
+        except LostHostError as error:
+            fault = str(error)
+            raise
+        except (LostProcessError, UserError, _SaidHereError) as error:
+            fault = f"the head: {error}"
+            if isinstance(error, _SaidHereError):
+                raise SystemExit(error.exit_code) from None
+            raise
+        finally:
+            for peer in peers:
+                peer.channel.send(Ended(fault=fault))
+
+
+def dismiss(num_hosts: int, *, endpoint: str, seconds: float) -> list[str]:
+    """Tell hosts that wait for trainings that there will be none; return the addresses of those that were told.
+
+    Args:
+        num_hosts: with this one; when so many less one have been told, no more are waited for.
+        seconds: so long they may take to call.
+
+    Raises:
+        UserError: see ``lead``.
+    """
+    address = own_address(endpoint)
+    listening = listen(address, split_endpoint(endpoint)[1])
+    told: list[str] = []
+    deadline = time.monotonic() + seconds
+    greeting = Dismissal(version=VERSION)
+    with _switchboard(listening, greeting, silence=seconds, most=MOST_CONNECTIONS + num_hosts) as switchboard:
+        while len(told) < num_hosts - 1:
+            try:
+                event = switchboard.events.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if isinstance(event.message, Ended):
+                told.append(event.peer.address)
+    return told
+
+
+@contextlib.contextmanager
+def _switchboard(
+    listening: socket.socket, greeting: Training | Dismissal, *, silence: float, most: int
+) -> Iterator[Switchboard]:
+    switchboard = Switchboard(listening, greeting, silence=silence, most=most)
+    try:
+        yield switchboard
+    finally:
+        switchboard.close()
+
+
+def _gather(training: Training, switchboard: Switchboard, peers: list[Peer], *, endpoint: str, seconds: float) -> None:
+    """Wait until all other hosts have joined, and put them into ``peers``."""
+    wanted = training.num_hosts - 1
+    others = "1 other host" if wanted == 1 else f"{wanted} other hosts"
+    logger.info("%s waits for %s; there: fmkt join --endpoint %s", training.stage, others, endpoint)
+    deadline = time.monotonic() + seconds
+    while len(peers) < wanted:
+        try:
+            peer, message = switchboard.events.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            came = f" ({', '.join(peer.name for peer in peers)})" if peers else ""
+            raise LostHostError(
+                f"execution.hosts.wait_minutes: {len(peers)} of {others}{came} came to {endpoint} within "
+                f"{seconds / 60:g} minutes; run fmkt join --endpoint {endpoint} on each, or give more time"
+            ) from None
+        if peer in peers:
+            raise LostHostError(f"{peer.name} {_loss(message)}")
+        if isinstance(message, Answer):
+            peer.note(message)
+            peers.append(peer)
+            if message.fault is not None:
+                raise LostHostError(f"{peer.name} cannot take part: {printable(message.fault)}")
+            logger.info("%s has joined", peer.name)
+
+
+def _loss(message: object) -> str:
+    return str(message) if isinstance(message, LostHostError) else "says what no host of this pipeline does"
+
+
+def shared_out(num_processes: int, chosen: Sequence[int | None]) -> list[int]:
+    """Return how many of ``num_processes`` each host runs, this one first; ``chosen`` are the others', None for any.
+
+    Raises:
+        UserError: they cannot be shared so.
+    """
+    rest = num_processes - sum(count for count in chosen if count is not None)
+    share, left = divmod(rest, 1 + sum(count is None for count in chosen))
+    if share < 1 or left:
+        told = ", ".join("any number" if count is None else str(count) for count in chosen)
+        raise UserError(
+            f"execution.num_processes: got {num_processes}, which {1 + len(chosen)} hosts cannot share where the "
+            f"others run {told}; give a multiple, or say there how many by fmkt join --processes"
+        )
+    return [share if count is None else count for count in [None, *chosen]]
+
+
+@contextlib.contextmanager
+def _agents(
+    training: Training, words: Sequence[str], address: str, peers: Sequence[Peer], shares: Sequence[int]
+) -> Iterator[AgentProcess]:
+    """Let all hosts start, and yield the agent of this one, which is ended at the end."""
+    store = listen(address, 0)
+    start = Start(rank=0, processes=shares[0], address=address, port=store.getsockname()[1], run=secrets.token_hex(8))
+    agent = AgentProcess(start, words, num_hosts=training.num_hosts, own_address=address, listening=store)
+    try:
+        for rank, peer in enumerate(peers, start=1):
+            peer.channel.send(replace(start, rank=rank, processes=shares[rank]))
+        yield agent
+    finally:
+        agent.stop()
+
+
+class _SaidHereError(Exception):
+    """A process of this host has failed, and printed why."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.fault)
+        self.exit_code = outcome.exit_code
+
+
+class _Fault(NamedTuple):
+    weight: int
+    """As of ``Outcome``, or ``GONE``."""
+    error: Exception
+
+
+class _Watch:
+    """Watches the agent of this host and the other hosts."""
+
+    def __init__(self, agent: AgentProcess, switchboard: Switchboard, peers: Sequence[Peer]) -> None:
+        self._agent = agent
+        self._switchboard = switchboard
+        self._running = list(peers)
+        """Those that have not ended."""
+        self._silence = peers[0].channel.silence
+        self._faults: list[_Fault] = []
+        self._has_ended = False
+        """Whether the processes of this host have."""
+        self._is_written = False
+        """Whether they have ended well."""
+        self._since = 0.0
+        """When the first process was found to have failed, or those of this host to have ended well."""
+
+    def until_all_have_ended(self) -> None:
+        """Return when all have ended well; raise the error that explains most where one did not.
+
+        Once the processes of this host have ended well all is written, and what befalls others is a warning.
+        """
+        while not self._is_over():
+            self._look()
+        worst = max(self._faults, key=lambda fault: fault.weight, default=None)
+        if worst is None:
+            return
+        if not self._is_written:
+            raise worst.error
+        logger.warning("the training was written; then %s", worst.error)
+
+    def _is_over(self) -> bool:
+        """Return whether nothing more is to be waited for: all have ended, or enough is known of why one did not."""
+        now = time.monotonic()
+        if self._is_written:
+            return not self._running or now > self._since + self._silence
+        if any(fault.weight > 1 for fault in self._faults):
+            return True
+        return bool(self._faults) and now > self._since + GRACE_SECONDS
+
+    def _look(self) -> None:
+        """Take note of what has happened, or wait a moment for it."""
+        if not self._has_ended and self._agent.poll():
+            outcome = self._agent.outcome()
+            self._has_ended, self._is_written = True, outcome is None
+            if outcome is None:
+                self._since = time.monotonic()
+            else:
+                self._note(outcome.weight, _own_error(outcome))
+        try:
+            peer, message = self._switchboard.events.get(timeout=LOOK_SECONDS)
+        except queue.Empty:
+            return
+        if peer not in self._running:
+            return
+        self._running.remove(peer)
+        if not isinstance(message, Ended):
+            self._note(GONE, LostHostError(f"{peer.name} {_loss(message)}"))
+        elif message.fault is not None:
+            self._note(min(message.weight, 2), LostHostError(f"{peer.name}: {printable(message.fault)}"))
+
+    def _note(self, weight: int, error: Exception) -> None:
+        if not self._faults and not self._is_written:
+            self._since = time.monotonic()
+        self._faults.append(_Fault(weight, error))
+
+
+def _own_error(outcome: Outcome) -> Exception:
+    if outcome.was_said:
+        return _SaidHereError(outcome)
+    if outcome.weight:
+        return LostProcessError(f"{outcome.fault}; where memory ran short, give it more or ask less, then run it again")
+    return LostHostError(outcome.fault)
