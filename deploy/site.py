@@ -57,6 +57,7 @@ NAV: list[Any] = [
             "how-to/networks-and-weights.md",
             "backbones.md",
             "how-to/training.md",
+            "hosts.md",
             "how-to/experiments.md",
             "how-to/compare.md",
             "how-to/results.md",
