@@ -22,7 +22,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --dis
 LOCKED := $(PIP) --require-hashes --requirement
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro trusted summary compare test test-fast attack lint format types check tables lock sbom clean distclean
+.PHONY: help install repro trusted summary compare test test-fast attack lint format types check tables docs figures lock sbom clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -87,17 +87,23 @@ check: lint types test  ## lint, types and test
 tables: $(INSTALLED)  ## rewrite the tables in the documentation from the code
 	@python -m tests.documented_tables
 
+docs: $(INSTALLED)  ## build the documentation site, offline, into the folder site; a broken link stops it
+	@python -m deploy.site site
+
+figures: $(INSTALLED)  ## draw the figures of the documentation from the committed results
+	@python benchmarks/figures.py
+
 lock:  ## resolve requirements.lock anew from pyproject.toml, with the hashes of all files of each release
 	@$(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@.cache/uv/bin/uv pip compile pyproject.toml --extra dev --extra serve --extra timm --universal --generate-hashes \
+	@.cache/uv/bin/uv pip compile pyproject.toml --extra dev --extra docs --extra serve --extra timm --universal --generate-hashes \
 	  --quiet --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
 	@echo "requirements.lock is resolved; make install tables installs it and lists its licences"
 
 sbom: $(INSTALLED)  ## write what is installed, with hashes and licences, as a CycloneDX document: sbom.cdx.json
 	@python -m deploy.sbom sbom.cdx.json
 
-clean:  ## remove caches and rendered plots; results stay
-	@rm -rf .mypy_cache .pytest_cache .ruff_cache dvc_plots
+clean:  ## remove caches, rendered plots and the site; results stay
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache dvc_plots site
 	@find models pipeline stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## also remove .venv and the checkpoints of interrupted training

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .transfer_losses import (
         FeatureTransferLoss,
         FlowTransferLoss,
+        HeadTransferLoss,
         OnlineTransferLoss,
         ThetaTransferLoss,
         paired,
@@ -42,6 +43,7 @@ _PLACES = {
     "transfer_losses": (
         "FeatureTransferLoss",
         "FlowTransferLoss",
+        "HeadTransferLoss",
         "OnlineTransferLoss",
         "ThetaTransferLoss",
         "paired",
@@ -55,6 +57,7 @@ __all__ = [
     "FeatureTransferLoss",
     "FlowTransfer",
     "FlowTransferLoss",
+    "HeadTransferLoss",
     "OnlineTransferLoss",
     "StepSampler",
     "ThetaTransferLoss",

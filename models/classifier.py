@@ -39,6 +39,7 @@ class Classifier(nn.Module):
         x = self.normalize(images)
         return [x := stage(x) for stage in self.backbone.stages()]
 
-    def from_maps(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return the logits (B, num_classes) of images with ``feature_maps``."""
-        return call(self.head, maps[-1])
+    def with_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the logits (B, num_classes) and the ``feature_maps`` that they come from."""
+        maps = self.feature_maps(images)
+        return call(self.head, maps[-1]), maps

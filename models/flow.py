@@ -1,7 +1,7 @@
 """Flow transfer: velocity, schedule and shape transform put together."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -74,6 +74,21 @@ class FlowTransfer(nn.Module):
 
         source = x
         return euler(velocity, self.schedule.start(x), num_steps)._replace(estimates=estimates)
+
+    def field(self, source: Tensor) -> Callable[[Tensor, float], Tensor]:
+        """Return the velocity of the continuous flow from X_S = ``source`` (B, ...), of states and any time in [0, 1].
+
+        What ``models.likelihood.flow_log_likelihood`` takes; a chain sees it at its own times alone.
+        """
+
+        def velocity(state: Tensor, time: float) -> Tensor:
+            precise = torch.promote_types(state.dtype, torch.float32)
+            predicted = self.velocity(x=state, t=state.new_full((len(state),), time, dtype=precise))
+            if self.predicts == "velocity":
+                return predicted
+            return self.schedule.velocity_toward(predicted, source=source, time=time)
+
+        return velocity
 
     def final_state(self, x: Tensor, num_steps: int) -> Tensor:
         """Return the last state of the chain from ``x``, shaped like ``x`` (B, ...)."""

@@ -113,33 +113,27 @@ VelocityAt = Callable[[Tensor, float], Tensor]
 """From states (B, ...) and a time to velocities (B, ...)."""
 
 
-def flow_log_likelihood(
-    velocity: VelocityAt,
-    x: Tensor,
-    source: Tensor,
-    *,
-    variance: float,
-    num_steps: int = 64,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Return log p_0(x | X_S) of the continuous flow, (B,), in nats (Chen et al. 2018; Grathwohl et al. 2019).
+class Carried(NamedTuple):
+    """Where the continuous flow has taken a point, and how it changes volumes on the way."""
 
-    log p_0(x | X_S) = log N(Z(1); X_S, s_1^2 I) + int_0^1 tr(dv/dZ) dt, where dZ/dt = v and Z(0) = x: the flow is taken
-    back from the teacher (t = 0) to the student (t = 1) by RK4. The trace is estimated by one Rademacher vector for
-    each image, fixed along its path (Hutchinson 1990): exact where dv/dZ is diagonal, unbiased otherwise.
+    state: Tensor
+    """Z(1), (B, ...)."""
+    change: Tensor
+    """int_0^1 tr(dv/dZ) dt along the path, (B,)."""
+
+
+def carried_to_source(
+    velocity: VelocityAt, x: Tensor, *, num_steps: int = 64, generator: torch.Generator | None = None
+) -> Carried:
+    """Return where dZ/dt = v takes ``x`` (B, ...) from the teacher (t = 0) to the student (t = 1), by RK4.
+
+    The trace is estimated by one Rademacher vector for each image, fixed along its path (Hutchinson 1990): exact where
+    dv/dZ is diagonal, unbiased otherwise.
 
     Args:
-        x: where the density is asked for, (B, ...).
-        source: X_S, shaped like ``x``.
-        variance: s_1^2, of the noise around the source.
         num_steps: of RK4.
         generator: of the vectors.
-
-    Raises:
-        ValueError: ``x`` and ``source`` have different shapes, between which no density is defined.
     """
-    if x.shape != source.shape:
-        raise ValueError(f"x: got the shape {tuple(x.shape)}; the flow starts at one of {tuple(source.shape)}")
     probe = torch.randint(0, 2, x.shape, generator=generator, device=x.device).to(x) * 2 - 1
 
     def rates(state: Tensor, time: float) -> tuple[Tensor, Tensor]:
@@ -158,6 +152,36 @@ def flow_log_likelihood(
         v4, d4 = rates(state + step * v3, time + step)
         state = state + step / 6 * (v1 + 2 * v2 + 2 * v3 + v4)
         change = change + step / 6 * (d1 + 2 * d2 + 2 * d3 + d4)
+    return Carried(state, change)
+
+
+def flow_log_likelihood(
+    velocity: VelocityAt,
+    x: Tensor,
+    source: Tensor,
+    *,
+    variance: float,
+    num_steps: int = 64,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Return log p_0(x | X_S) of the continuous flow, (B,), in nats (Chen et al. 2018; Grathwohl et al. 2019).
+
+    log p_0(x | X_S) = log N(Z(1); X_S, s_1^2 I) + int_0^1 tr(dv/dZ) dt, where dZ/dt = v and Z(0) = x: the flow is taken
+    back from the teacher (t = 0) to the student (t = 1); see ``carried_to_source``.
+
+    Args:
+        x: where the density is asked for, (B, ...).
+        source: X_S, shaped like ``x``.
+        variance: s_1^2, of the noise around the source.
+        num_steps: of RK4.
+        generator: of the vectors.
+
+    Raises:
+        ValueError: ``x`` and ``source`` have different shapes, between which no density is defined.
+    """
+    if x.shape != source.shape:
+        raise ValueError(f"x: got the shape {tuple(x.shape)}; the flow starts at one of {tuple(source.shape)}")
+    state, change = carried_to_source(velocity, x, num_steps=num_steps, generator=generator)
     dims = x[0].numel()
     start = -dims / 2 * math.log(2 * math.pi * variance) - (state - source).flatten(1).square().sum(dim=1) / (
         2 * variance

@@ -12,7 +12,7 @@ from .backbones.backbone import Backbone
 from .classifier import Classifier
 from .core.calling import call
 from .factory import build_transfer_parts
-from .flow import FixedFlow, FlowTransfer, build_flow, build_logit_flow, start_at_rest
+from .flow import FixedFlow, FlowTransfer, at_each_step, build_flow, build_logit_flow, start_at_rest
 from .integrate import Trajectory
 from .layers.averaged_heads import AveragedHeads
 from .layers.normalize import Normalize
@@ -29,6 +29,14 @@ class SampledStudent(nn.Module, ABC):
 
     fewest_steps: int = 1
     """The smallest number of steps with which it was trained to answer; 0: also as the plain network that it holds."""
+
+    @property
+    def end_flow(self) -> FlowTransfer | None:
+        """Return the flow whose averaged estimates are the answers, the last of ``trajectories``; None: a head's are.
+
+        What each step leads to is then a member of an ensemble.
+        """
+        return None
 
     @abstractmethod
     def forward(self, images: Tensor, num_steps: int) -> Any:
@@ -70,6 +78,11 @@ class FlowStudent(SampledStudent):
         self.normalize = normalize
         self.backbone = backbone
         self.flow = flow
+
+    @property
+    def end_flow(self) -> FlowTransfer:
+        """Return the one flow."""
+        return self.flow
 
     def features(self, images: Tensor) -> Tensor:
         """Return X_S, the last feature map (B, C, H', W')."""
@@ -123,6 +136,10 @@ class RefinedStudent(SampledStudent):
         """Return which maps are refined, counted from 1, in the order in which images pass them."""
 
     @abstractmethod
+    def flow(self, stage: str) -> FlowTransfer:
+        """Return the flow at ``stage``, one of ``stages`` in words."""
+
+    @abstractmethod
     def refine(self, images: Tensor, num_steps: int, *, stop: int) -> tuple[Any, list[Trajectory]]:
         """Return the answers on images (B, 3, H, W), and the trajectory of each flow, in the order of ``stages``.
 
@@ -166,13 +183,18 @@ class FeatureFlowStudent(RefinedStudent):
 
     def forward(self, images: Tensor, num_steps: int) -> Tensor:
         """Return logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
-        return self._refined(images, lambda stage, x: self.flow(stage).final_state(x, num_steps))
+        return call(self.head, self._refined(images, lambda stage, x: self.flow(stage).final_state(x, num_steps)))
 
     def refine(self, images: Tensor, num_steps: int, *, stop: int) -> tuple[Tensor, list[Trajectory]]:
         """Return logits (B, num_classes) and the trajectory of each flow, in the order of the stages.
 
         The state after ``stop`` of the ``num_steps`` steps flows on.
         """
+        features, trajectories = self._followed(images, num_steps, stop=stop)
+        return call(self.head, features), trajectories
+
+    def _followed(self, images: Tensor, num_steps: int, *, stop: int) -> tuple[Tensor, list[Trajectory]]:
+        """Return the last feature map and the trajectory of the flow at each stage; arguments as of ``refine``."""
         trajectories: list[Trajectory] = []
 
         def refined(stage: str, x: Tensor) -> Tensor:
@@ -182,7 +204,7 @@ class FeatureFlowStudent(RefinedStudent):
         return self._refined(images, refined), trajectories
 
     def _refined(self, images: Tensor, refined: Callable[[str, Tensor], Tensor]) -> Tensor:
-        return through_stages(self.normalize(images), self.backbone, self.head, set(self.flows), refined)
+        return through_stages(self.normalize(images), self.backbone, set(self.flows), refined)
 
     def step_predictions(self, images: Tensor, num_steps: int) -> list[Tensor]:
         """Return the logits (B, num_classes) with the state after each step flowing on."""
@@ -207,8 +229,72 @@ class FeatureFlowStudent(RefinedStudent):
         return nn.Sequential(OrderedDict(normalize=self.normalize, backbone=self.backbone, head=self.head))
 
 
+class FeatureAndLogitFlowStudent(FeatureFlowStudent):
+    """Flows refine the feature maps of some stages, and one more leads from the last map to the logits.
+
+    All of them take as many steps. What deploys answers with the mean of the last flow's estimates, which starts where
+    all steps of the others have led (``dist_pkd`` of the authors' code).
+
+    Args:
+        flow: the last one, from features to logits; it stands in the place of the head.
+        flows: from the stage, counted from 1, to its flow.
+    """
+
+    head: FlowTransfer
+
+    def __init__(
+        self, normalize: Normalize, backbone: Backbone, flow: FlowTransfer, flows: Mapping[int, FlowTransfer]
+    ) -> None:
+        super().__init__(normalize, backbone, flow, flows)
+
+    @property
+    def end_flow(self) -> FlowTransfer:
+        """Return the flow that leads to the logits."""
+        return self.head
+
+    def forward(self, images: Tensor, num_steps: int) -> Tensor:
+        """Return the mean over the steps of the last flow of their logits (B, num_classes)."""
+        features = self._refined(images, lambda stage, x: self.flow(stage).final_state(x, num_steps))
+        return call(self.head, features, num_steps)
+
+    def refine(self, images: Tensor, num_steps: int, *, stop: int) -> tuple[Tensor, list[Trajectory]]:
+        """Return the mean of the first ``stop`` steps' logits, and the trajectories, that of the last flow behind.
+
+        Of the other flows the last state flows on, whatever ``stop``: a student that stops early stops in its last.
+        """
+        features, trajectories = self._followed(images, num_steps, stop=num_steps)
+        trajectories.append(self.head.trajectory(features, num_steps))
+        return self._step_logits(trajectories)[:stop].mean(dim=0), trajectories
+
+    def _step_logits(self, trajectories: Sequence[Trajectory]) -> Tensor:
+        return at_each_step(self.head.transform, trajectories[-1].estimates)
+
+    def step_predictions(self, images: Tensor, num_steps: int) -> list[Tensor]:
+        """Return the logits (B, num_classes) of each step of the last flow."""
+        return list(self._step_logits(self.trajectories(images, num_steps)))
+
+    def combine(self, steps: Sequence[Tensor]) -> Tensor:
+        """Return the mean over the steps: the implicit ensemble."""
+        return torch.stack(list(steps)).mean(dim=0)
+
+    def with_fixed_flows(self, fixed: FixFlow) -> nn.Module:
+        """Return the network with ``fixed`` of each flow at its stage, and of the last one as its head."""
+        flows = {stage: fixed(self.flow(stage)) for stage in self.flows}
+        return FixedFeatureFlows(self.normalize, self.backbone, fixed(self.head), flows)
+
+    def without_flows(self) -> nn.Module:
+        """Return normalisation, backbone and the last flow's classifier."""
+        parts = OrderedDict(normalize=self.normalize, backbone=self.backbone, head=self.head.transform)
+        return nn.Sequential(parts)
+
+
 class FixedFeatureFlows(nn.Module):
-    """A ``FeatureFlowStudent`` whose flows have a fixed number of steps: images to logits."""
+    """A ``FeatureFlowStudent`` whose flows have a fixed number of steps: images to logits.
+
+    Args:
+        head: from the last feature map to logits; where a flow leads there, that.
+        flows: from the stage, counted from 1, to its flow.
+    """
 
     def __init__(
         self, normalize: Normalize, backbone: Backbone, head: nn.Module, flows: Mapping[str, FixedFlow]
@@ -221,7 +307,8 @@ class FixedFeatureFlows(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
-        return through_stages(self.normalize(images), self.backbone, self.head, set(self.flows), self._final_state)
+        x = through_stages(self.normalize(images), self.backbone, set(self.flows), self._final_state)
+        return call(self.head, x)
 
     def _final_state(self, stage: str, x: Tensor) -> Tensor:
         flow = self.flows[stage]
@@ -229,10 +316,8 @@ class FixedFeatureFlows(nn.Module):
         return flow.final_state(x)
 
 
-def through_stages(
-    x: Tensor, backbone: Backbone, head: nn.Module, places: set[str], refined: Callable[[str, Tensor], Tensor]
-) -> Tensor:
-    """Return ``head`` of what ``backbone`` makes of normalised images ``x`` (B, 3, H, W).
+def through_stages(x: Tensor, backbone: Backbone, places: set[str], refined: Callable[[str, Tensor], Tensor]) -> Tensor:
+    """Return the last feature map that ``backbone`` makes of normalised images ``x`` (B, 3, H, W).
 
     At each of ``places``, stages counted from 1, ``refined`` of the stage and its feature map takes that map's place.
     """
@@ -240,7 +325,7 @@ def through_stages(
         x = stage(x)
         if str(number) in places:
             x = refined(str(number), x)
-    return call(head, x)
+    return x
 
 
 def build_flow_student(
@@ -289,12 +374,47 @@ def build_feature_flow_student(
         ValueError: a name is unknown, the backbone has no feature map, or no such stage.
     """
     network, head = build_transfer_parts(backbone, num_classes, image_size)
-    check_stages(backbone, network, stages)
-    flows = {
-        stage: build_flow(channels=network.widths[stage - 1], width=width, transform=nn.Identity(), **flow)
-        for stage, width in zip(stages, widths or [None] * len(stages), strict=True)
-    }
+    flows = _flows_at(stages, backbone, network, widths or [None] * len(stages), flow)
     return FeatureFlowStudent(Normalize(mean, std), network, head, flows)
+
+
+def build_feature_and_logit_flow_student(
+    *,
+    backbone: str,
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    stages: Sequence[int],
+    widths: Sequence[int | None] | None = None,
+    image_size: Sequence[int] | None = None,
+    **flow: Any,
+) -> FeatureAndLogitFlowStudent:
+    """Return a student with random weights, a flow at each of ``stages``, counted from 1, and one to the logits.
+
+    Args:
+        widths: that of the meta-encoder at each stage, and behind them that of the last flow, None: as many channels as
+            the features; None for all of them so.
+        flow: schedule, meta_encoder and time_scale.
+
+    Raises:
+        ValueError: a name is unknown, the backbone has no feature map, or no such stage.
+    """
+    network = build_transfer_parts(backbone, num_classes, image_size).backbone
+    *own, last = widths or [None] * (len(stages) + 1)
+    flows = _flows_at(stages, backbone, network, own, flow)
+    end = build_logit_flow(channels=network.channels, num_classes=num_classes, width=last, **flow)
+    return FeatureAndLogitFlowStudent(Normalize(mean, std), network, end, flows)
+
+
+def _flows_at(
+    stages: Sequence[int], name: str, network: Backbone, widths: Sequence[int | None], flow: Mapping[str, Any]
+) -> dict[int, FlowTransfer]:
+    """Return a flow for each of ``stages`` of the backbone ``name``; raises ValueError where there is no such stage."""
+    check_stages(name, network, stages)
+    return {
+        stage: build_flow(channels=network.widths[stage - 1], width=width, transform=nn.Identity(), **flow)
+        for stage, width in zip(stages, widths, strict=True)
+    }
 
 
 def build_layered_classifier(

@@ -209,6 +209,47 @@ class ThetaTransferLoss(LogitFlowLoss):
         return TransferOutput(total, head | {f"flow_{name}": cost for name, cost in flow.items()}, logits, outputs)
 
 
+class HeadTransferLoss(nn.Module):
+    """Classical distillation of a plain head: CE(logits, y) + w L(logits, teacher's); it has no weights of its own.
+
+    It is the control without a flow, and what stands beside feature maps that are transferred: add its total to those
+    of ``FeatureTransferLoss``. Where a flow leads to the logits of such a student, take ``FlowTransferLoss`` for it.
+
+    Args:
+        loss: L: kd, dkd, dist, mse, or a function of student's and teacher's logits.
+        label_loss: of logits and the labels.
+        weight: w.
+
+    Raises:
+        ValueError: the name of the loss is unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        loss: LossChoice = "kd",
+        label_loss: Callable[[Tensor, Any], Tensor] = step_cross_entropy,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.loss = find_loss(loss, LOGIT_LOSSES)
+        self.label_loss = label_loss
+        self.weight = weight
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take note that ``epoch``, counted from 0, begins: nothing here follows it."""
+
+    def forward(self, logits: Tensor, teacher_logits: Tensor, labels: Any) -> TransferOutput:
+        """Return the cost of ``logits`` (B, num_classes) against ``teacher_logits`` and ``labels``; of one step.
+
+        Raises:
+            ValueError: the teacher's logits have another shape.
+        """
+        require_like(logits, teacher_logits, "teacher_logits")
+        parts = {"labels": self.label_loss(logits, labels), "transfer": self.loss(logits, teacher_logits, labels)}
+        return TransferOutput(parts["labels"] + self.weight * parts["transfer"], parts, logits, logits[None])
+
+
 class FeatureTransferOutput(NamedTuple):
     """What the transfer of one feature map costs, and what flows on."""
 

@@ -13,7 +13,7 @@ HEADS = r"^(fc|linear|classifier(\.0)?)\.(weight|bias)$"
 """Names that published networks give their linear classifier."""
 DENSE = r"^(.*denselayer\d+\.(?:norm|conv))\.([12])\."
 """How DenseNet's published weights write ``norm1.``."""
-PARTS = r"^(backbone\.parts\.\d+|backbone|head(\.\d+(?=\.linear))?|flow\.transform)\."
+PARTS = r"^(backbone\.parts\.\d+|backbone|head(\.(\d+|transform)(?=\.linear))?|flow\.transform)\."
 """What stands before a published name here: the part of the network that holds it."""
 
 

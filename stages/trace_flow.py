@@ -12,6 +12,7 @@ from pipeline.core.torch_setup import set_up_torch
 from pipeline.distillation.frozen_teacher import load_frozen_teacher
 from pipeline.distillation.traced_flows import traced_flows
 from pipeline.evaluation.calibration_settings import CalibrateSteps
+from pipeline.evaluation.continuous import ContinuousLikelihood
 from pipeline.evaluation.ensemble import COLUMNS as ENSEMBLE_COLUMNS
 from pipeline.evaluation.ensemble import ensemble_rows, find_members
 from pipeline.evaluation.flow_diagnostics import FlowDiagnostics, Row, columns, summary_columns
@@ -69,7 +70,11 @@ def main(
         if frozen is not None:
             figures = FlowLikelihood(flows, frozen, prepared.task.batch_size, device)
             tried = [network.num_steps or 0 for network in with_each_num_steps(flows.student, candidates)]
-            likely = figures.rows(split, figures.fit(prepared.split("calib"), tried))
+            calib = prepared.split("calib")
+            noise = figures.fit(calib, tried)
+            likely = figures.rows(split, noise)
+            exact = ContinuousLikelihood(flows, frozen, {name: one.scale for name, one in noise.items()}, device)
+            likely = [row | exact.figures(row["flow"], row["num_steps"], calib=calib, test=split) for row in likely]
     primary = prepared.task.primary
     write_csv(steps, columns(prepared.task), traces[candidates[-1]] if traces else [])
     write_csv(by_num_steps, summary_columns(prepared.task), summary)

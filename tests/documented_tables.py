@@ -1,6 +1,7 @@
-"""The tables in the documentation, written from the code: python -m tests.documented_tables brings them up to date.
+"""Tables and measured numbers in the documentation: python -m tests.documented_tables brings them up to date.
 
-A block begins with ``<!-- table: NAME -->`` and ends with ``<!-- end of table -->``.
+A block begins with ``<!-- table: NAME -->`` and ends with ``<!-- end of table -->``; it is written from the code or
+from the committed results. What a single number looks like is said in ``tests/measured_results.py``.
 """
 
 import re
@@ -21,7 +22,9 @@ from pipeline.evaluation.runtimes import RUNTIMES
 from pipeline.export.precisions import PRECISIONS
 from pipeline.preflight.stage_table import STAGES
 from pipeline.tasks.table import TASKS
+from tests.documented_reference import REFERENCE
 from tests.measured_backbones import MEASURED
+from tests.measured_results import MEASURED_RESULTS, renumbered
 
 ROOT = Path(__file__).parent.parent
 TABLES: Mapping[str, Table[Any]] = {
@@ -41,6 +44,8 @@ TABLES: Mapping[str, Table[Any]] = {
 BLOCKS: Mapping[str, Callable[[], str]] = {
     **{name: table.markdown for name, table in TABLES.items()},
     **MEASURED,
+    **MEASURED_RESULTS,
+    **REFERENCE,
     "licences": licences_table,
 }
 """From the name of a block to what writes it."""
@@ -48,17 +53,18 @@ BLOCK = re.compile(r"<!-- table: (?P<name>.*?) -->\n.*?<!-- end of table -->", r
 
 
 def documents() -> list[Path]:
-    """Return the documents in which there may be blocks."""
-    return [ROOT / "README.md", ROOT / "models/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    """Return the documents in which there may be blocks and numbers with a place."""
+    elsewhere = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "models/README.md", "benchmarks/README.md")
+    return [*(ROOT / name for name in elsewhere), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def rewritten(text: str) -> str:
-    """Return the document ``text`` with each block as its table is now.
+    """Return the document ``text`` with each block and each number as code and results have it now.
 
     Raises:
-        ValueError: a block's name is unknown; the message lists the known ones.
+        ValueError: a block's name is unknown; the message lists the known ones. A number's place holds none.
     """
-    return BLOCK.sub(_block, text)
+    return renumbered(BLOCK.sub(_block, text))
 
 
 def _block(found: re.Match[str]) -> str:

@@ -90,6 +90,14 @@ def test_the_parameters_of_a_detector_are_taken(params_file: WriteParams, tmp_pa
             "distill_student.transfer: got logits, but what a detector transfers are the levels of its pyramid; set",
         ),
         (
+            {"distill_student.transfer": "features_and_logits", "distill_student.logit_loss.weight": 1.0},
+            "distill_student.transfer: got features_and_logits, but what a detector transfers are the levels",
+        ),
+        (
+            {"distill_student.logit_loss.weight": 0.5},
+            "distill_student.logit_loss.weight: got 0.5, but a detector has no logits of an image to compare: its",
+        ),
+        (
             {"train_teacher.training.augment.mixup_alpha": 0.2},
             "train_teacher.training.augment.mixup_alpha: got 0.2, but",
         ),

@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from models.layers.shape_transform import FeatureTransform
 from pipeline.core.likelihood_line import likelihood_of
 from pipeline.distillation.frozen_teacher import FrozenTeacher, load_frozen_teacher
 from pipeline.distillation.traced_flows import traced_flows
+from pipeline.evaluation.continuous import ContinuousLikelihood
 from pipeline.evaluation.likelihood import FlowLikelihood, fitted_bound, trivial_bound
 from pipeline.networks.saved import load_adapter, load_network
+from pipeline.networks.spec import WEIGHTS
 from pipeline.tasks.data import open_data
 from tests.bench import Bench, taught_bench
 
@@ -153,11 +156,16 @@ def test_without_a_teacher_there_is_no_bound(bench: Bench) -> None:
     assert "calibrate_steps.criterion: got bound, but method 'ofm_kt' has no teacher" in result.output
 
 
-@pytest.mark.parametrize("pairs", [[[3, 3]], [[2, 2], [3, 3]]])
-def test_people_see_the_figures_over_all_flows(bench: Bench, pairs: list[list[int]]) -> None:
-    run(bench, {**FEATURES, "distill_student.feature_pairs": pairs})
+@pytest.mark.parametrize("flows", [["stage 3"], ["stage 2", "stage 3", "logits"]])
+def test_people_see_the_figures_over_all_flows(bench: Bench, flows: list[str]) -> None:
+    pairs = [[int(name[-1]), int(name[-1])] for name in flows if name != "logits"]
+    both = {"distill_student.transfer": "features_and_logits", "distill_student.logit_loss.weight": 1.0}
+    run(bench, {**FEATURES, "distill_student.feature_pairs": pairs, **(both if "logits" in flows else {})})
     rows = table(bench.folder / "likelihood.csv")
-    assert len(rows) == len(pairs) * len(STEPS)
+    assert [row["flow"] for row in rows] == flows * len(STEPS)
+    assert [row["entropy"] != "" for row in rows] == [row["flow"] == "logits" for row in rows]
+    members = [row["member"] for row in table(bench.folder / "ensemble.csv")]
+    assert members == (["1", "2", "3", "mean", "best"] if "logits" in flows else [])
     for num_steps in STEPS:
         mine = [row for row in rows if row["num_steps"] == str(num_steps)]
         whole = likelihood_of(rows, num_steps)
@@ -167,3 +175,91 @@ def test_people_see_the_figures_over_all_flows(bench: Bench, pairs: list[list[in
         bits = sum(float(row["bound"]) for row in mine) / math.log(2) / sum(int(row["dims"]) for row in mine)
         assert float(whole["bound_bits"]) == pytest.approx(bits, rel=1e-5)
     assert likelihood_of(rows, 7) is None
+
+
+def normal_nll(target: Tensor, mean: Tensor, matrix: Tensor, variance: float, scale: Tensor) -> float:
+    """Return the mean over images of -log p(target / scale), where each place of it is matrix N(., variance I) + mean.
+
+    Maps are (B, C, H, W), ``scale`` (C, 1, 1).
+    """
+    factor = matrix / scale[:, :, 0]
+    places, means = ((x / scale).movedim(1, 3) for x in (target, mean))
+    normal = torch.distributions.MultivariateNormal(means, variance * factor @ factor.T)
+    return -float(normal.log_prob(places).sum(dim=(1, 2)).mean())
+
+
+def transform_of(traced: Traced) -> tuple[FeatureTransform, Tensor, Tensor]:
+    """Return the transform of the one flow, its matrix and its bias (C, 1, 1), in float64."""
+    (transform,) = traced.adapter.eval()
+    assert isinstance(transform, FeatureTransform)
+    weight, bias = transform.project.weight.detach().double(), transform.project.bias.detach().double()
+    return transform, weight[:, :, 0, 0], bias[:, None, None]
+
+
+@torch.no_grad()
+def test_a_flow_that_does_not_move_has_the_exact_likelihood_of_a_normal_distribution(bench: Bench) -> None:
+    """Through the stage: with a velocity of 0 the teacher's map is T of what lies normally around X_S."""
+    changes = {**FEATURES, "distill_student.feature_pairs": [[3, 3]]}
+    run(bench, changes)
+    assert all(math.isfinite(float(row["continuous"])) for row in table(bench.folder / "likelihood.csv"))
+    weights = load_file(bench.folder / "student" / WEIGHTS)
+    last = "flows.3.velocity.project_out.weight"
+    last = last if last in weights else max(name for name in weights if name.startswith("flows.3.velocity.body"))
+    save_file(weights | {last: torch.zeros_like(weights[last])}, bench.folder / "student" / WEIGHTS)
+    assert bench.trace(changed(changes)).exit_code == 0
+    traced = Traced(bench)
+    _, matrix, bias = transform_of(traced)
+    scale = traced.teacher(traced.images("calib"))[0].double().std(dim=(0, 2, 3), unbiased=False)[:, None, None]
+
+    def ends(split: str) -> tuple[Tensor, Tensor]:
+        images = traced.data.split(split).spread(32).images.float() / 255
+        start = traced.student.trajectories(images, 1)[0].states[0]
+        return start.double(), traced.teacher(images)[0].double()
+
+    (own, wanted), (source, target) = ends("calib"), ends("test")
+    back = torch.einsum("dc,bchw->bdhw", torch.linalg.inv(matrix), wanted - bias)
+    variance = float((back - own).square().mean())
+    mean = torch.einsum("dc,bchw->bdhw", matrix, source) + bias
+    expected = normal_nll(target, mean, matrix, variance, scale)
+    found = table(bench.folder / "likelihood.csv")
+    assert [int(row["continuous_images"]) for row in found] == [len(target)] * len(STEPS)
+    assert [float(row["continuous"]) for row in found] == pytest.approx([expected] * len(STEPS), rel=1e-3)
+
+
+class Growing(nn.Module):
+    """A velocity that is linear in the state: a point x goes to exp(rate) x."""
+
+    rate = 0.7
+
+    def forward(self, *, x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG002
+        return self.rate * x
+
+
+@torch.no_grad()
+def test_a_flow_that_grows_changes_volumes_as_its_exponential_does(bench: Bench) -> None:
+    run(bench, {**FEATURES, "distill_student.feature_pairs": [[3, 3]]})
+    traced = Traced(bench)
+    transform, matrix, bias = transform_of(traced)
+    assert traced.flows is not None
+    assert traced.teacher is not None
+    traced.flows.flows[0].velocity = Growing()
+    scale = torch.linspace(0.5, 2, len(bias), dtype=torch.float64)[:, None, None]
+    exact = ContinuousLikelihood(traced.flows, traced.teacher, {"stage 3": scale}, CPU)
+    calib, test = traced.data.split("calib"), traced.data.split("test")
+    found = exact.figures("stage 3", 2, calib=calib, test=test)
+    growth = math.exp(Growing.rate)
+
+    def ends(split: Any) -> tuple[Tensor, Tensor]:
+        images = split.spread(32).images.float() / 255
+        start = traced.student.trajectories(images, 2)[0].states[0]
+        return start.double(), traced.teacher(images)[0].double()
+
+    (own, wanted), (source, target) = ends(calib), ends(test)
+    there = growth * torch.einsum("dc,bchw->bdhw", torch.linalg.inv(matrix), wanted - bias)
+    variance = float((there - own).square().mean())
+    mean = torch.einsum("dc,bchw->bdhw", matrix, source / growth) + bias
+    assert found["continuous"] == pytest.approx(
+        normal_nll(target, mean, matrix / growth, variance, scale), rel=1e-3, abs=1e-2
+    )
+    transform.project.weight[0] = transform.project.weight[1]
+    assert exact.figures("stage 3", 2, calib=calib, test=test) == {}, "T cannot be taken back"

@@ -14,7 +14,7 @@ from models.flow import FlowTransfer
 from models.folding import TapsTransform, is_collapsible, is_foldable
 from models.meta_encoders import META_ENCODERS
 from models.schedules import get_schedule
-from models.students import build_feature_flow_student, build_flow_student
+from models.students import build_feature_and_logit_flow_student, build_feature_flow_student, build_flow_student
 from pipeline.core.errors import GateError
 from pipeline.export.onnx.graph_form import smallest_form
 from pipeline.tasks.classification.training import ClassificationTraining
@@ -44,6 +44,14 @@ def make_student(meta_encoder: str = "conv", schedule: str = "rectified", width:
 def make_feature_student(schedule: str = "rectified", **changes: Any) -> Any:
     names = {"backbone": "resnet8", "schedule": schedule, "meta_encoder": "conv", **changes}
     return lively(build_feature_flow_student(num_classes=5, stages=[1, 3], time_scale=30.0, **names, **STATISTICS))
+
+
+def make_student_with_both(widths: list[int | None] | None) -> Any:
+    names = {"backbone": "resnet8", "schedule": "rectified", "meta_encoder": "conv", **STATISTICS}
+    own = None if widths is None else [*widths, 6]
+    return lively(
+        build_feature_and_logit_flow_student(num_classes=5, stages=[1, 3], time_scale=30.0, widths=own, **names)
+    )
 
 
 def make_images(count: int = 3) -> Tensor:
@@ -134,10 +142,11 @@ def macs(network: nn.Module, images: Tensor) -> int:
 @pytest.mark.parametrize("widths", [None, [None, 12], [4, 20]])
 @torch.no_grad()
 def test_refined_feature_maps_fold_too(widths: list[int | None] | None) -> None:
-    student, images = make_feature_student(widths=widths), make_images()
-    forms = SampledNetwork(student, 3).smaller_forms(SIZE, collapse=True)
-    assert list(forms) == ["folded"]
-    torch.testing.assert_close(forms["folded"]()(images), student(images, 3), rtol=1e-12, atol=1e-12)
+    images = make_images()
+    for student in (make_feature_student(widths=widths), make_student_with_both(widths)):
+        forms = SampledNetwork(student, 3).smaller_forms(SIZE, collapse=True)
+        assert list(forms) == ["folded"]
+        torch.testing.assert_close(forms["folded"]()(images), student(images, 3), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6])

@@ -187,11 +187,56 @@ def test_the_code_of_its_page_runs(python: Path, tmp_path: Path) -> None:
         features, teacher_features = torch.rand(2, 64, 28, 28), torch.rand(2, 256, 14, 14)
         rest_of_the_student = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 100))
     """
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "models/README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    blocks = python_of(ROOT / "models/README.md")
     end = "cost.backward(); print(tuple(student(images).shape))"
     code = "\n".join([textwrap.dedent(given), *blocks, end])
     assert run([str(python), "-c", code], tmp_path).strip() == "(2, 100)"
+
+
+PAGES_IN_PYTHON = {
+    "README.md": 1,
+    "docs/backbones.md": 1,
+    "docs/extending.md": 1,
+    "docs/tutorials/own-loop.md": 3,
+    "models/README.md": 2,
+}
+"""From each page with Python in it to how many blocks it has; all of them run, but for those of ``extending.md``.
+
+That one shows an entry of a table that tests/test_extensions.py has as a whole.
+"""
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorials/own-loop.md"])
+def test_the_code_of_a_page_of_the_documentation_runs(page: str, python: Path, tmp_path: Path) -> None:
+    """The tutorial brings what its code needs along; the front page leaves the networks to the reader."""
+    given = """
+        import torch
+        from torch import nn
+        backbone = nn.Conv2d(3, 512, 3, stride=2, padding=1)
+        teacher = nn.Sequential(nn.Conv2d(3, 100, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        loader = [(torch.rand(2, 3, 14, 14), torch.tensor([7, 93]))]
+    """
+    blocks = python_of(ROOT / page)
+    code = "\n".join([textwrap.dedent(given), *blocks, "print(tuple(student(images).shape)[1:])"])
+    assert run([str(python), "-c", code], tmp_path).strip() == "(100,)"
+
+
+def test_the_network_of_the_page_on_backbones_is_one(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "blocks.py").write_text("from torch import nn\n\ndef block(a, b):\n    return nn.Conv2d(a, b, 3)\n")
+    [network] = python_of(ROOT / "docs/backbones.md")
+    code = f"{network}\nimport torch\nprint(tuple(small(7)(torch.rand(2, 3, 32, 32)).shape))"
+    assert run([str(python), "-c", code], tmp_path).strip() == "(2, 7)"
+
+
+def python_of(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_no_page_has_python_that_nothing_runs() -> None:
+    pages = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "models/README.md"))]
+    pages += [ROOT / "benchmarks/README.md", *(ROOT / "docs").rglob("*.md")]
+    counted = {page.relative_to(ROOT).as_posix(): len(python_of(page)) for page in pages}
+    assert {name: count for name, count in counted.items() if count} == PAGES_IN_PYTHON
 
 
 def imports_of(example: Path) -> list[ast.Import | ast.ImportFrom]:

@@ -14,9 +14,11 @@ from models.factory import build_classifier, build_parts, build_transfer_parts
 from models.meta_encoders import META_ENCODERS
 from models.schedules import SCHEDULES
 from models.students import (
+    FeatureAndLogitFlowStudent,
     FeatureFlowStudent,
     FlowStudent,
     SampledStudent,
+    build_feature_and_logit_flow_student,
     build_feature_flow_student,
     build_flow_student,
     build_layered_classifier,
@@ -37,6 +39,12 @@ def feature_student(**changes: object) -> FeatureFlowStudent:
     torch.manual_seed(0)
     options: dict[str, Any] = {"backbone": "resnet8", "num_classes": 7, "stages": [1, 3], **FLOW, **STATISTICS}
     return build_feature_flow_student(**{**options, **changes}).eval()
+
+
+def both_student(**changes: object) -> FeatureAndLogitFlowStudent:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"backbone": "resnet8", "num_classes": 7, "stages": [1, 3], **FLOW, **STATISTICS}
+    return build_feature_and_logit_flow_student(**{**options, **changes}).eval()
 
 
 def plain_student(**changes: object) -> Classifier:
@@ -144,7 +152,7 @@ def test_normalisation_is_part_of_the_network_and_not_of_its_weights() -> None:
 
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 @pytest.mark.parametrize("meta_encoder", sorted(META_ENCODERS))
-@pytest.mark.parametrize("build", [flow_student, feature_student])
+@pytest.mark.parametrize("build", [flow_student, feature_student, both_student])
 @torch.no_grad()
 def test_the_general_form_equals_the_trained_network_at_any_number_of_steps(
     build: Callable[..., SampledStudent], schedule: str, meta_encoder: str
@@ -174,11 +182,28 @@ def test_refined_features_flow_on_into_the_next_stage() -> None:
     assert not torch.allclose(first(student.normalize(images)), refined)
 
 
-@pytest.mark.parametrize("build", [flow_student, feature_student])
+@torch.no_grad()
+def test_the_flow_at_the_logits_starts_where_those_at_the_features_have_led() -> None:
+    """By hand, as above; the answer is the mean of its steps, and each of them is a member of that ensemble."""
+    student = both_student().double()
+    images = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    first, second, third = student.backbone.stages()
+    refined = student.flow("1").final_state(first(student.normalize(images)), 3)
+    features = student.flow("3").final_state(third(second(refined)), 3)
+    steps = student.end_flow.step_outputs(features, 3)
+    torch.testing.assert_close(student(images, 3), steps.mean(dim=0))
+    torch.testing.assert_close(torch.stack(student.step_predictions(images, 3)), steps)
+    stopped, trajectories = student.refine(images, 3, stop=2)
+    torch.testing.assert_close(stopped, steps[:2].mean(dim=0))
+    assert [path.states[0].shape[1] for path in trajectories] == [16, 64, 64]
+    assert torch.equal(trajectories[2].states[0], features)
+
+
+@pytest.mark.parametrize("build", [flow_student, feature_student, both_student])
 @torch.no_grad()
 def test_the_plain_network_of_a_student_is_its_backbone_and_classifier(build: Callable[..., SampledStudent]) -> None:
     student, images = build(), torch.rand(2, 3, 8, 8)
-    head = student.flow.transform if isinstance(student, FlowStudent) else student.head
+    head = student.head if student.end_flow is None else student.end_flow.transform
     wanted = head(student.backbone(student.normalize(images)))
     plain = with_num_steps(student, 3).without_flows()
     assert torch.equal(plain(images), wanted)

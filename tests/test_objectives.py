@@ -24,13 +24,13 @@ from pipeline.distillation.criterion import Criterion
 from pipeline.distillation.frozen_teacher import FrozenTeacher
 from pipeline.distillation.method import Networks, build_student
 from pipeline.distillation.methods import METHODS
-from pipeline.distillation.settings import DistillStudent, Layers, Theta
+from pipeline.distillation.settings import DistillStudent, Layers, LogitLoss, Theta
 from pipeline.distillation.teacher_loss import TeacherLoss
 from pipeline.networks.saved import build_network
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import CrossEntropy
 from pipeline.training.objective import Objective, Supervised
-from tests.toy_objectives import INFO, LABELS, TASK, VARIANTS, make_batch, make_objective, make_teacher, variant
+from tests.toy_objectives import BESIDE, INFO, LABELS, TASK, VARIANTS, make_batch, make_objective, make_teacher, variant
 
 
 def kd(student: Tensor, teacher: Tensor) -> Tensor:
@@ -111,6 +111,42 @@ def test_feature_objectives_compare_transformed_maps_of_each_pair() -> None:
         logits = objective.predict(batch.images)
         expected = functional.cross_entropy(logits, LABELS) + 2 * mean(costs)
         torch.testing.assert_close(objective(batch).total, expected)
+
+
+def test_logits_beside_features_cost_what_the_teacher_says_of_them() -> None:
+    """Of a plain head its logits; of a flow at the end each of its steps, whose mean answers."""
+    batch, teacher = make_batch(), make_teacher().eval()
+    target, wanted = teacher.feature_maps(batch.images)[2], teacher(batch.images)
+    for name in ("metric on features", "fm_kt on features beside logits", "fm_kt on features and logits"):
+        objective = variant(name, loss="mse", loss_weight=2.0, feature_pairs=[(3, 3)], **BESIDE)
+        objective.network.eval()
+        student, (transform,) = objective.network
+        if name.startswith("metric"):
+            outputs = [transform(student.feature_maps(batch.images)[2])]
+        else:
+            outputs = [transform(x) for x in student.trajectories(batch.images, 4)[0].estimates]
+        answers = [objective.predict(batch.images)]
+        if name.endswith("and logits"):
+            answers = student.step_predictions(batch.images, 4)
+        loss = objective(batch)
+        expected = mean([functional.cross_entropy(x, LABELS) + 0.5 * kd(x, wanted) for x in answers])
+        expected += 2 * mean([(x - target).square().mean() for x in outputs])
+        torch.testing.assert_close(loss.total, expected)
+        torch.testing.assert_close(loss.predicted, mean(answers))
+        assert set(loss.parts) == {"cross_entropy", "transfer", "logit_transfer"}
+
+
+def test_decoupled_pairs_are_those_of_flows_and_a_plain_head_keeps_each_images_own_answer() -> None:
+    batch = make_batch()
+    for name, changes in (("fm_kt on features beside logits", False), ("fm_kt on features and logits", True)):
+        found = []
+        for ratio in (1.0, 0.0):
+            objective = variant(name, flow={"pair_ratio": ratio})
+            objective.network.eval()
+            torch.manual_seed(3)
+            found.append(objective(batch).parts)
+        assert found[0]["transfer"] != found[1]["transfer"]
+        assert (found[0]["logit_transfer"] != found[1]["logit_transfer"]) == changes
 
 
 def test_the_method_none_learns_from_labels_alone() -> None:
@@ -212,6 +248,16 @@ def test_steps_are_drawn_from_those_that_the_warm_up_allows() -> None:
     state = torch.get_rng_state()
     assert StepSampler((4,)).draw() == 4
     assert torch.equal(torch.get_rng_state(), state), "one number needs no draw"
+
+
+def test_the_epoch_reaches_the_criterion_of_the_logits_beside_features() -> None:
+    own = {"logit_loss": LogitLoss(weight=1.0, criterion="dkd")}
+    objective, found = variant("fm_kt on features beside logits", dkd_warmup_epochs=20, **own), []
+    objective.network.eval()
+    for epoch in (0, 19):
+        objective.set_epoch(epoch)
+        found.append(objective(make_batch()).parts["logit_transfer"].item())
+    assert found[1] == pytest.approx(20 * found[0])
 
 
 @pytest.mark.parametrize("name", ["fm_kt", "fm_kt_theta", "ofm_kt", "metric", "metric_meta"])

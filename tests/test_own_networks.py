@@ -23,6 +23,7 @@ from models.students import build_flow_student
 from models.weight_names import WeightNames
 from pipeline.core.errors import UserError
 from pipeline.core.signature import image_input
+from pipeline.distillation.frozen_teacher import OUTPUTS, FrozenTeacher
 from pipeline.export.onnx.exporter import export_image_network
 from pipeline.networks.saved import load_network
 from pipeline.networks.spec import NetworkSpec
@@ -81,6 +82,52 @@ def thousand(num_classes):
 def of_size(num_classes, image_size):
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size[0] * image_size[1], num_classes))
 """
+
+
+TRANSFORMER = """
+import torch
+from torch import nn
+from torch.nn import functional
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.norm, self.mixed, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x):
+        parts = self.mixed(self.norm(x)).unsqueeze(1).chunk(3, dim=-1)
+        return x + self.out(functional.scaled_dot_product_attention(*parts).squeeze(1))
+
+class Transformer(nn.Module):
+    def __init__(self, num_classes, image_size, width):
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 2, stride=2)
+        self.class_token = nn.Parameter(torch.randn(1, 1, width))
+        self.places = nn.Parameter(torch.randn(1, 1 + image_size[0] * image_size[1] // 4, width))
+        self.blocks = nn.Sequential(Block(width), Block(width))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, num_classes)
+
+    def tokens(self, images):
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        return self.norm(self.blocks(torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1) + self.places))
+
+    def forward(self, images):
+        return self.head(self.tokens(images)[:, 0])
+
+def large(num_classes, image_size):
+    return Transformer(num_classes, image_size, 24)
+
+def small(num_classes, image_size):
+    return Transformer(num_classes, image_size, 16)
+"""
+
+
+@pytest.fixture
+def transformer(tmp_path: Path) -> Path:
+    """Return a Python file with functions that make vision transformers with a class token."""
+    path = tmp_path / "transformer.py"
+    path.write_text(TRANSFORMER)
+    return path
 
 
 @pytest.fixture
@@ -447,6 +494,61 @@ def test_a_vision_transformer_is_whole_or_ends_in_its_tokens_as_a_map(name: str,
         for column in range(3):
             torch.testing.assert_close(x[:, :, row, column], tokens[:, prefixed + 3 * row + column])
     assert head(x).shape == (2, 3)
+
+
+def on_tokens(path: Path, **changes: Any) -> dict[str, Any]:
+    """Return what transfers the tokens of a vision transformer to a smaller one, and its logits beside them."""
+    return {
+        "train_teacher.backbone": f"python:{path}:large",
+        "distill_student.backbone": f"python:{path}:small",
+        "distill_student.transfer": "features",
+        "distill_student.loss": "pkd",
+        "distill_student.feature_pairs": [[1, 1]],
+        "distill_student.logit_loss.weight": 1.0,
+        **{f"distill_student.{key}": value for key, value in changes.items()},
+    }
+
+
+@torch.no_grad()
+def test_a_vision_transformer_teaches_its_last_tokens_and_its_own_logits(transformer: Path) -> None:
+    name = f"python:{transformer}:large"
+    network = build_classifier(backbone=name, num_classes=3, image_size=(8, 8), **STATISTICS).eval()
+    images = torch.rand(2, 3, 8, 8)
+    logits, whole = network(images), network.head
+    tokens = whole.tokens(network.normalize(images))  # type: ignore[operator]
+    feature_map, outputs = FrozenTeacher(network, [1, OUTPUTS])(images)
+    torch.testing.assert_close(outputs, logits)
+    assert feature_map.shape == (2, 24, 4, 4)
+    torch.testing.assert_close(feature_map.flatten(2).mT, tokens[:, 1:])
+    torch.testing.assert_close(FrozenTeacher(network, [1])(images)[0], feature_map)
+    assert torch.equal(network(images), logits), "it stays as it was"
+
+
+def test_tokens_are_transferred_through_the_stages(transformer: Path, tmp_path: Path, params_file: WriteParams) -> None:
+    bench, changes = Bench(tmp_path, params_file), on_tokens(transformer)
+    bench.prepare()
+    probed = run_probe(params_file(changes), tmp_path / "probed.json")
+    assert probed.exit_code == 0, probed.output
+    assert bench.teach(changes).exit_code == 0
+    for command in (bench.distill, bench.calibrate, bench.trace, bench.export):
+        result = command(changes)
+        assert result.exit_code == 0, result.output
+    assert bench.json("student/network.json")["teacher_stages"] == [1, OUTPUTS]
+    flows = (tmp_path / "likelihood.csv").read_text().splitlines()[1:]
+    assert {line.partition(",")[0] for line in flows} == {"stage 1"}
+    plain = on_tokens(transformer, method="metric")
+    result = bench.distill(plain)
+    assert result.exit_code == 0, result.output
+    refused(bench.distill(on_tokens(transformer, feature_pairs=[[1, 3]])), "no stage 3; its stages: 1 (24 channels)")
+
+
+def test_a_network_that_shows_no_feature_map_is_refused_with_the_reason(
+    own: Path, transformer: Path, tmp_path: Path, params_file: WriteParams
+) -> None:
+    changes = on_tokens(transformer) | {"train_teacher.backbone": f"python:{own}:by_brightness"}
+    result = run_probe(params_file(changes), tmp_path / "environment.json")
+    refused(result, "distill_student.transfer: got features, but the network shows no feature map (")
+    assert "set it to logits, or choose another backbone" in result.output
 
 
 @torch.no_grad()

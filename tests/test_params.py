@@ -302,6 +302,30 @@ def criteria_of(transfer: str, *known: str) -> str:
         ),
         ({"transfer": "features", "loss": "mse", "method": "ofm_kt"}, "method 'ofm_kt' does not transfer features"),
         (
+            {"transfer": "features_and_logits", "loss": "pkd", "method": "metric_meta"},
+            "method 'metric_meta' does not transfer features_and_logits; use fm_kt or none or metric",
+        ),
+        (
+            {"transfer": "features_and_logits", "loss": "dist"},
+            f"loss 'dist' does not work on features; use {criteria_of(FEATURES, 'pkd', 'mse')}, or set",
+        ),
+        (
+            {"transfer": "features_and_logits", "loss": "pkd"},
+            "logit_loss.weight: got 0, by which no logits are transferred; give a weight, 1 is usual, or set",
+        ),
+        (
+            {"logit_loss.weight": 0.5},
+            "logit_loss.weight: got 0.5, but transfer logits has loss for them; set it to 0 or transfer to features",
+        ),
+        (
+            {"transfer": "features", "loss": "pkd", "logit_loss": {"weight": 1.0, "criterion": "pkd"}},
+            "logit_loss.criterion: got 'pkd', which does not work on logits; use kd",
+        ),
+        (
+            {"transfer": "features_and_logits", "loss": "pkd", "logit_loss.weight": 1.0, "stored_views": 2},
+            "stored_views: got 2, but feature maps are too large to be stored",
+        ),
+        (
             {"feature_pairs": [[3, 3], [2, 2]]},
             "feature_pairs: got the student's stages [3, 2]; give each once",
         ),
@@ -496,11 +520,12 @@ def test_what_the_chosen_method_and_criterion_need() -> None:
     assert plain.needs_teacher
     assert plain.needs_feature_map
     assert plain.teacher_pairs == []
-    assert plain.criterion_settings is not None
-    assert plain.criterion_settings.model_dump() == {"beta": 2.0, "gamma": 2.0, "temperature": 1.0}
+    chosen = plain.settings_of(plain.loss)
+    assert chosen is not None
+    assert chosen.model_dump() == {"beta": 2.0, "gamma": 2.0, "temperature": 1.0}
     features = DistillStudent(transfer="features", loss="pkd")
     assert features.teacher_pairs == [[2, 2], [3, 3]]
-    assert features.criterion_settings is None
+    assert features.settings_of(features.loss) is None
     alone = DistillStudent(method="none", transfer="features")  # no criterion is used, so none has to fit
     assert not alone.needs_teacher
     assert alone.teacher_pairs == []

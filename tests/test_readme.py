@@ -1,5 +1,6 @@
 """Every path, command, parameter and preset that the documents name exists."""
 
+import functools
 import re
 import shlex
 import subprocess
@@ -12,22 +13,41 @@ from ruamel.yaml import YAML
 from pipeline.params.presets import list_presets
 from stages.__main__ import main
 from tests.helpers import ROOT, default_params
+from tests.measured_results import RESULTS, measured
 
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
 PARAMS = YAML(typ="safe").load(default_params())
 DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
-DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "SECURITY.md", "models/README.md")]
-DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
-CODE = re.findall(r"`([^`\n]+)`", README)
-BLOCKS = [block.replace("\\\n", " ") for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)]
-COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
-COMMANDS = [part.strip() for line in COMMANDS for part in line.split("#")[0].split("&&") if part.strip()]
-COMMANDS += [
-    code
-    for code in CODE
-    if code.split()[0] in {"make", "dvc", "fmkt", "python", "gto", "pip", "source", "git", ".venv/bin/pre-commit"}
-    and " " in code
-]
+DOCUMENTS = [README, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "models/README.md"))]
+DOCUMENTS += [ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OF_ITS_TIME = ("CHANGELOG.md", "docs/decisions/")
+"""Documents whose commands were right when they were written."""
+PROGRAMS = {"make", "dvc", "fmkt", "python", "gto", "pip", "source", "git", ".venv/bin/pre-commit"}
+
+
+def commands_of(document: Path) -> list[str]:
+    """Return the commands of the document's bash blocks, and those in its text; what is not to be checked is text."""
+    text = document.read_text()
+    blocks = [block.replace("\\\n", " ") for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)]
+    lines = [line for block in blocks for line in block.splitlines()]
+    parts = [part.strip() for line in lines for part in line.split(" #")[0].split("&&")]
+    texts = [line for block in re.findall(r"```text\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    own = [re.search(r"(?:^|/|&& )(?:python fmkt\.pyz|fmkt) ([a-z-]+( .*)?)$", line.split(" #")[0]) for line in texts]
+    parts += [f"fmkt {re.sub(r'[][]', '', found[1])}" for found in own if found]
+    codes = [code for code in re.findall(r"`([^`\n]+)`", text) if code.split()[0] in PROGRAMS and " " in code]
+    usages = re.compile(r"\[OPTIONS\]|fmkt\.pyz|\.\.\.$")  # of the reference, and of the program in a package
+    return [
+        command
+        for command in [*parts, *codes]
+        if command and not command.startswith("#") and not usages.search(command)
+    ]
+
+
+def is_of_its_time(document: Path) -> bool:
+    return document.relative_to(ROOT).as_posix().startswith(OF_ITS_TIME)
+
+
+COMMANDS = sorted({c for document in DOCUMENTS if not is_of_its_time(document) for c in commands_of(document)})
 
 
 def generated() -> set[str]:
@@ -40,6 +60,19 @@ def generated() -> set[str]:
 def test_links_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", document.read_text())
     assert all(target.startswith("https://") or (document.parent / target).exists() for target in targets)
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_anchors_are_headings(document: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", document.read_text()):
+        text = (document.parent / target if target else document).read_text()
+        headings = re.findall(r"^#+ (.*)", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+        assert anchor in {slug(heading) for heading in headings}, f"{target}#{anchor}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
@@ -66,6 +99,22 @@ def test_parameters_exist(document: Path) -> None:
 
 def test_commands_are_named() -> None:
     assert len(COMMANDS) > 15
+    assert {"make repro", "make test"} <= set(commands_of(README)), "a person, and what runs the tests, look there"
+
+
+def test_the_front_page_is_short_and_shows_a_picture() -> None:
+    text = README.read_text()
+    assert text.count("\n") <= 120
+    assert text.count("<picture>") == 1
+    shown = re.findall(r"(\d+\.\d)%", text[text.index("<img alt=") : text.index("</picture>")])
+    students = [measured(f"cifar10-subset/table.csv; {method}; accuracy; .1%") for method in ("none", "fm_kt (dist)")]
+    (teacher,) = re.findall(r"Teacher: \w+, ([\d.]+)%", (RESULTS / "cifar10-subset/README.md").read_text())
+    assert shown == [*students, f"{float(teacher):.1f}"]
+
+
+@functools.cache
+def help_of(*command: str) -> str:
+    return subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
 
 
 def check_own_command(words: list[str]) -> None:
@@ -75,8 +124,8 @@ def check_own_command(words: list[str]) -> None:
     assert run.exit_code == 0
     assert all(word in run.output for word in arguments if word.startswith("--"))
     if command == "preset":
-        assert set(arguments) <= set(list_presets(ROOT / "presets"))
-    if command == "params" and arguments:
+        assert set(arguments) - {"NAME"} <= set(list_presets(ROOT / "presets"))
+    if command == "params" and len(arguments) > 1:
         assert CliRunner().invoke(main, words).exit_code == 0
 
 
@@ -94,26 +143,29 @@ def test_commands_exist(command: str) -> None:
     elif words[0] in {"dvc", "gto"}:
         subcommand = [word for word in words[1:3] if re.fullmatch("[a-z]+", word)]
         options = [word for word in words if word.startswith("-")]
-        text = subprocess.run([words[0], *subcommand, "--help"], capture_output=True, text=True, check=True).stdout
-        assert all(option in text for option in options)
+        known = help_of(words[0], *subcommand)
+        assert all(option in known for option in options)
     elif words[0] == "source":
         assert words[1] == ".venv/bin/activate"
     else:
         known = {
             "git": ["add", "commit", "checkout", "config"],
-            "pip": ["install"],
+            "pip": ["install", "download"],
             ".venv/bin/pre-commit": ["install"],
         }
         assert words[1] in known[words[0]], command
 
 
 def test_every_stage_and_no_other_stands_in_the_table() -> None:
-    table = README[README.index("| stage | does") : README.index("A stage ends with 0")]
+    text = (ROOT / "docs/reference/stages.md").read_text()
+    table = text[text.index("| stage | does") : text.index("A stage ends with 0")]
     assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == list(DVC["stages"])
 
 
-def test_the_artifact_that_the_readme_fetches_is_declared() -> None:
-    assert re.search(r"dvc artifacts get \S+ ([\w-]+)", README).group(1) in DVC["artifacts"]  # type: ignore[union-attr]
+def test_the_artifact_that_is_fetched_is_declared() -> None:
+    fetched = re.findall(r"dvc artifacts get \S+ ([\w-]+)", (ROOT / "docs/how-to/versions.md").read_text())
+    assert fetched
+    assert set(fetched) <= set(DVC["artifacts"])
 
 
 def test_every_decision_is_listed() -> None:
@@ -128,5 +180,38 @@ def test_make_help_lists_every_target() -> None:
     assert [line.split()[0] for line in listed.splitlines()] == targets
 
 
+def test_what_has_not_run_is_said_in_one_place() -> None:
+    said = re.compile(
+        r"(has|have|had) (not|never) (been )?(run|tried|tested|built)|not (been )?run here|[Nn]ot run:|[Nn]ot tried"
+    )
+    for document in DOCUMENTS:
+        if not is_of_its_time(document) and document.name != "what-was-run.md":
+            assert not said.search(" ".join(document.read_text().split())), f"{document}: docs/what-was-run.md says it"
+
+
+def test_the_output_that_the_readme_shows_was_printed() -> None:
+    (block,) = re.findall(r"```text\n(ships .*?)```", README.read_text(), re.DOTALL)
+    printed = (ROOT / "benchmarks/results/first-run/summary.txt").read_text().splitlines()
+    assert len(block.splitlines()) == 5
+    assert set(block.splitlines()) <= set(printed)
+
+
 def test_the_continuous_check_runs_what_the_readme_says() -> None:
     assert "make lint types test" in (ROOT / ".ci/run").read_text()
+    workflow = YAML(typ="safe").load((ROOT / ".github/workflows/ci.yml").read_text())
+    runs = [step["run"] for step in workflow["jobs"]["check"]["steps"] if "run" in step]
+    assert runs == ["bash .ci/run", "make docs"]
+
+
+@pytest.mark.parametrize("form", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.stem)
+def test_a_form_has_what_is_asked_of_one(form: Path) -> None:
+    """As GitHub documents forms: a form with a fault in it is not offered, without a word."""
+    content = YAML(typ="safe").load(form.read_text())
+    if form.stem == "config":
+        assert content == {"blank_issues_enabled": False}
+        return
+    assert content.keys() == {"name", "description", "body"}
+    asked = [field for field in content["body"] if field["type"] != "markdown"]
+    assert {field["type"] for field in asked} == {"textarea"}
+    assert len({field["id"] for field in asked}) == len(asked) == len({f["attributes"]["label"] for f in asked})
+    assert any(field.get("validations", {}).get("required") for field in asked)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.documented_tables import BLOCK, TABLES, documents, rewritten
 from tests.helpers import ROOT
+from tests.measured_results import MARK, NUMBER
 
 EXTENDING = ROOT / "docs/extending.md"
 
@@ -16,6 +17,7 @@ def test_the_tables_of_a_document_are_up_to_date(document: Path) -> None:
     text = document.read_text()
     assert rewritten(text) == text, "python -m tests.documented_tables rewrites them"
     assert text.count("<!-- table: ") == text.count("<!-- end of table -->") == len(BLOCK.findall(text))
+    assert text.count(MARK) == len(NUMBER.findall(text)), "a place without a number before it"
 
 
 def test_every_kind_of_extension_is_documented() -> None:
@@ -41,5 +43,33 @@ def test_a_block_is_written_from_its_table_and_an_unknown_one_is_named() -> None
     assert "| `rectified` | the straight path, whose true velocity is constant |" in lines
     assert lines[-2:] == ["<!-- end of table -->", "b"]
     assert rewritten("\n".join(lines)) == "\n".join(lines)
-    with pytest.raises(ValueError, match=r"unknown documented table 'schedule'; did you mean schedules\?"):
+    with pytest.raises(ValueError, match=r"unknown documented table 'schedule'; did you mean schedules"):
         rewritten("<!-- table: schedule -->\n<!-- end of table -->")
+
+
+def test_a_number_is_written_from_its_place_in_the_results() -> None:
+    places = {
+        "67.01": "cifar10-subset/table.csv; none; accuracy; .2%",
+        "80.9": "detection-digits/table.csv; none; macs; .1fM",
+        "80,877,568": "detection-digits/table.csv; none; macs; ,.0f",
+        "+2.29": "cifar10-subset/table.csv; fm_kt (dist) - dist; accuracy; +.2%",
+        "54.13": "fine_tuning.json; students; 0; mean; .2f",
+        "0.930": "library_step.json; results; 1; ratio_quartiles; 0; .3f",
+    }
+    for number, place in places.items():
+        assert rewritten(f"a 1.5{MARK}{place} -->% b") == f"a {number}{MARK}{place} -->% b"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "none.json; a; .2f",
+        "cifar10-subset/table.csv; fm_kt; accuracy; .2%",
+        "cifar10-subset/table.csv; none; score; .2%",
+        "fine_tuning.json; students; 9; mean; .2f",
+        "fine_tuning.json; classes; .2f",
+    ],
+)
+def test_a_place_without_a_number_is_named(place: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"no result {place!r} in benchmarks/results")):
+        rewritten(f"1{MARK}{place} -->")

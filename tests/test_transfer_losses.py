@@ -19,7 +19,13 @@ from models.layers.shape_transform import LogitTransform
 from models.losses import LOGIT_LOSSES, step_cross_entropy
 from models.meta_encoders import META_ENCODERS, build_meta_encoder
 from models.schedules import SCHEDULES
-from models.transfer_losses import FeatureTransferLoss, FlowTransferLoss, OnlineTransferLoss, ThetaTransferLoss
+from models.transfer_losses import (
+    FeatureTransferLoss,
+    FlowTransferLoss,
+    HeadTransferLoss,
+    OnlineTransferLoss,
+    ThetaTransferLoss,
+)
 from pipeline.distillation.criteria import CRITERIA
 
 BATCH, CHANNELS, CLASSES = 6, 4, 5
@@ -273,6 +279,17 @@ def test_refined_features_flow_on_and_are_compared_in_the_teachers_shape(schedul
     )
     close(criterion.flow.final_state(x, 3), found.features)
     close(criterion(x, teacher, num_steps=1).features, chain(x, criterion.flow, schedule, 1)[0])
+
+
+@pytest.mark.parametrize("name", ["kd", "dkd"])
+def test_a_plain_head_costs_labels_and_what_the_teacher_says(name: str) -> None:
+    """The control without a flow, and what stands beside the features of ``FeatureTransferLoss``."""
+    logits, teacher = torch.randn(BATCH, CLASSES, requires_grad=True), teacher_logits()
+    found = HeadTransferLoss(loss=name, weight=0.3)(logits, teacher, LABELS)
+    close(found.total, cross_entropy(logits) + 0.3 * {"kd": kd, "dkd": dkd}[name](logits, teacher))
+    close(found.step_logits[0], found.logits)
+    with pytest.raises(ValueError, match=r"^teacher_logits: got the shape \(6, 4\); the student's is \(6, 5\)$"):
+        HeadTransferLoss()(logits, teacher[:, :4], LABELS)
 
 
 def test_larger_numbers_of_steps_wait_for_their_epochs() -> None:

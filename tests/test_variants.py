@@ -40,6 +40,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     | {
         "distill_student.backbone": "shufflenet_v2_x0_5",
         "distill_student.feature_pairs": [[3, 2], [4, 3]],
+        "distill_student.logit_loss.weight": 0.5,
+        "calibrate_steps.candidates": [2],
+    },
+    "fm_kt on features and logits": FEATURES
+    | {
+        "distill_student.transfer": "features_and_logits",
+        "distill_student.logit_loss.weight": 1.0,
+        "distill_student.logit_loss.criterion": "dist",
         "calibrate_steps.candidates": [2],
     },
     "fm_kt_theta": {"distill_student.method": "fm_kt_theta", "distill_student.loss": "dkd"},
@@ -54,9 +62,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "metric_meta": {"distill_student.method": "metric_meta", "distill_student.flow.meta_encoder": "mlp"},
 }
-PACKAGED = [EVERY_PRECISION, "fm_kt, vp, transformer", "none"]
+PACKAGED = [EVERY_PRECISION, "fm_kt on features and logits", "none"]
 SAMPLED = [name for name in VARIANTS if "kt" in name and "theta" not in name]
-FORMS = {EVERY_PRECISION: "collapsed", "fm_kt on features": "folded", "ofm_kt": "folded"}
+FLOWS = {"fm_kt on features": 2, "fm_kt on features and logits": 3}
+"""The number of those that have several."""
+FORMS = {EVERY_PRECISION: "collapsed", **dict.fromkeys([*FLOWS, "ofm_kt"], "folded")}
 """The smallest form of those whose flow folds."""
 TIED = {
     "distill_student.theta.target": "both",
@@ -128,7 +138,7 @@ def test_a_variant_goes_through_every_stage(name: str, variants: Variants) -> No
         verified = CliRunner().invoke(verify, ["--package", str(bench.folder / "package")])
         assert verified.exit_code == 0, verified.output
     flows = len(rows(bench.folder / "flow_by_num_steps.csv"))
-    assert flows == (2 if name == "fm_kt on features" else 1 if "kt" in name else 0)
+    assert flows == FLOWS.get(name, int("kt" in name))
     assert len(rows(bench.folder / "steps.csv")) == num_steps * flows
     assert (bench.folder / "student/adapter").exists() == ("features" in name or "theta" in name)
     if takes_steps:

@@ -26,7 +26,12 @@ from torch import Tensor, nn
 from torchvision.models import densenet121, googlenet, mobilenet_v3_small, resnet18
 
 from models.factory import build_classifier
-from models.students import build_feature_flow_student, build_flow_student, build_layered_classifier
+from models.students import (
+    build_feature_and_logit_flow_student,
+    build_feature_flow_student,
+    build_flow_student,
+    build_layered_classifier,
+)
 from pipeline.core.errors import UserError
 from pipeline.networks.checkpoint import read_checkpoint
 from pipeline.networks.weights import load_weights, read_weights
@@ -306,6 +311,7 @@ def test_students_take_backbone_and_classifier_and_keep_their_flow(tmp_path: Pat
     students = {
         "flow.transform.linear.weight": build_flow_student(**arguments, **FLOW),
         "head.linear.weight": build_feature_flow_student(**arguments, stages=[1], **FLOW),
+        "head.transform.linear.weight": build_feature_and_logit_flow_student(**arguments, stages=[1], **FLOW),
         "head.1.linear.weight": build_layered_classifier(**arguments, layers="conv"),
     }
     for head, student in students.items():

@@ -12,7 +12,7 @@ from pipeline.distillation.criteria import DkdSettings
 from pipeline.distillation.method import Networks, build_student
 from pipeline.distillation.methods import METHODS
 from pipeline.distillation.pairs import with_pairs
-from pipeline.distillation.settings import DistillStudent, Flow, Losses
+from pipeline.distillation.settings import DistillStudent, Flow, LogitLoss, Losses
 from pipeline.networks.saved import build_network
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import ClassificationTraining
@@ -23,6 +23,7 @@ from pipeline.training.teacher_settings import TrainTeacher
 
 TASK = ClassificationTraining()
 INFO = DataInfo("classification", ("a", "b", "c", "d"), (8, 8), (0.5,) * 3, (0.25,) * 3, "none", "packed")
+BESIDE = {"logit_loss": LogitLoss(weight=0.5, criterion="kd")}
 VARIANTS: dict[str, dict[str, Any]] = {
     "fm_kt": {},
     "fm_kt_theta": {},
@@ -31,6 +32,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "metric_meta": {},
     "fm_kt on features": {"method": "fm_kt", "transfer": "features", "loss": "pkd"},
     "metric on features": {"method": "metric", "transfer": "features", "loss": "pkd"},
+    "fm_kt on features beside logits": {"method": "fm_kt", "transfer": "features", "loss": "pkd", **BESIDE},
+    "fm_kt on features and logits": {"method": "fm_kt", "transfer": "features_and_logits", "loss": "pkd", **BESIDE},
 }
 
 

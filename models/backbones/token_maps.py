@@ -41,10 +41,7 @@ def tokens_as_map(
     Raises:
         UntraceableError: it cannot be traced, or nothing in it has the form of tokens.
     """
-    size = tuple(image_size or PROBE_SIZE)
-    traced = trace(classifier, untraced)
-    traced.measure(size)
-    end, layout = _last_tokens(traced, size)
+    traced, end, layout = _traced(classifier, image_size, untraced)
     stage = traced.after(traced.nodes[0], end)
     output = next(node for node in stage.graph.nodes if node.op == "output")
     with stage.graph.inserting_before(output):
@@ -53,6 +50,61 @@ def tokens_as_map(
     stage.recompile()
     head = LogitTransform(layout.channels, num_classes)
     return BackboneAndHead(CutBackbone([stage.train()], (layout.channels,)), head)
+
+
+class TokenClassifier(nn.Module):
+    """A whole classifier that shows its last tokens as a feature map beside its own logits; it shares the weights.
+
+    Args:
+        classifier: normalised images (B, 3, H, W) to logits; in eval mode from here on.
+        image_size: as of ``tokens_as_map``.
+
+    Raises:
+        UntraceableError: as ``tokens_as_map``.
+    """
+
+    map_name = "stage"
+    """What returns a feature map."""
+
+    def __init__(
+        self,
+        normalize: nn.Module,
+        classifier: nn.Module,
+        *,
+        image_size: Sequence[int] | None = None,
+        untraced: Untraced = NOTHING,
+    ) -> None:
+        super().__init__()
+        traced, end, layout = _traced(classifier, image_size, untraced)
+        both = traced.after(traced.nodes[0], traced.nodes[-1])
+        tokens = next(node for node in both.graph.nodes if node.name == end.name)
+        output = next(node for node in both.graph.nodes if node.op == "output")
+        with both.graph.inserting_before(output):
+            feature_map = both.graph.call_function(tokens_to_map, (tokens, *layout[:3]))
+            output.args = ((output.all_input_nodes[0], feature_map),)
+        both.recompile()
+        self.normalize = normalize
+        self.both = both.eval()
+        self.map_widths = (layout.channels,)
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """Return the one map, (B, C, H', W')."""
+        return self.with_maps(images)[1]
+
+    def with_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the logits (B, num_classes) and the feature maps."""
+        logits, feature_map = self.both(self.normalize(images))
+        return logits, [feature_map]
+
+
+def _traced(
+    classifier: nn.Module, image_size: Sequence[int] | None, untraced: Untraced
+) -> tuple[Traced, fx.Node, Layout]:
+    """Return the graph of ``classifier``, the node that returns its last tokens, and how these lie."""
+    size = tuple(image_size or PROBE_SIZE)
+    traced = trace(classifier, untraced)
+    traced.measure(size)
+    return traced, *_last_tokens(traced, size)
 
 
 def tokens_to_map(x: Tensor, prefixed: int, height: int, width: int) -> Tensor:

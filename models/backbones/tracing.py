@@ -42,7 +42,7 @@ class Traced(NamedTuple):
         Raises:
             UntraceableError: the network cannot take such an image.
         """
-        image = torch.zeros(1, 3, *image_size)
+        image = torch.zeros(1, 3, *image_size, device=next((p.device for p in self.root.parameters()), None))
         graph = fx.GraphModule(self.root, self.nodes[0].graph)
         self.root.eval()
         try:

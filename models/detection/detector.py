@@ -54,6 +54,11 @@ class Detector(nn.Module):
         """Return the levels of the pyramid, finest first, (B, C, H', W') each."""
         return pyramid_levels(self.normalize(images), self.backbone, self.levels, self.pyramid)
 
+    def with_maps(self, images: Tensor) -> tuple[Any, list[Tensor]]:
+        """Return what is answered at all places, and the ``feature_maps`` that it comes from."""
+        maps = self.feature_maps(images)
+        return self.from_maps(maps), maps
+
     def from_maps(self, maps: Sequence[Tensor]) -> Any:
         """Return what is answered at all places of images with ``feature_maps``."""
         return self.places.rules.answered(self.head, maps, self.places)

@@ -45,6 +45,11 @@ class LabelsAlone(Method):
 class CriterionAlone(Method):
     """The method ``metric``."""
 
+    def student(self, settings: DistillStudent, info: DataInfo, task: TaskTraining) -> NetworkSpec:
+        """Return how a plain network is made; where features are transferred one that shows them."""
+        plain = super().student(settings, info, task)
+        return task.with_feature_map(plain) if settings.transfers_features else plain
+
     def objective(self, settings: DistillStudent, networks: Networks, supervision: Supervision) -> Objective:
         """Return classical distillation of the outputs, or of feature maps."""
         loss = teacher_loss_of(settings, networks.teacher)

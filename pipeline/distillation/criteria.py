@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     Loss = Callable[..., Tensor]
     """From student's and teacher's tensors, and the settings by their names, to a scalar."""
 
-Transfer = Literal["logits", "features"]
+Transfer = Literal["logits", "features", "features_and_logits"]
 """What can be transferred."""
 LOGITS: Transfer = "logits"
 FEATURES: Transfer = "features"
-TRANSFERS = (LOGITS, FEATURES)
+FEATURES_AND_LOGITS: Transfer = "features_and_logits"
+TRANSFERS = (LOGITS, FEATURES, FEATURES_AND_LOGITS)
+COMPARED = (LOGITS, FEATURES)
+"""What a criterion compares."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ class CriterionEntry(Entry):
 
     load: Callable[[], Loss]
     applies_to: tuple[str, ...]
-    """What it compares, of ``TRANSFERS``."""
+    """What it compares, of ``COMPARED``."""
     settings: type[Section] | None = None
     """Its settings; they go to the function by their names. None: it has none.
 
@@ -50,15 +53,15 @@ class CriterionEntry(Entry):
     def faults(self) -> Iterator[str]:
         """Yield what is wrong with this entry."""
         yield from super().faults()
-        yield from transfer_faults("applies to", self.applies_to)
+        yield from transfer_faults("applies to", self.applies_to, COMPARED)
         if self.settings is not None:
             yield from settings_faults(self.settings)
 
 
-def transfer_faults(what: str, transfers: object) -> Iterator[str]:
-    """Yield what is wrong with ``transfers``, which an entry says by ``what``."""
-    if not isinstance(transfers, tuple) or not transfers or not set(transfers) <= set(TRANSFERS):
-        yield f"{what} {transfers or 'nothing'}; give a tuple of {', '.join(TRANSFERS)}"
+def transfer_faults(what: str, transfers: object, known: tuple[str, ...]) -> Iterator[str]:
+    """Yield what is wrong with ``transfers``, some of the ``known``, which an entry says by ``what``."""
+    if not isinstance(transfers, tuple) or not transfers or not set(transfers) <= set(known):
+        yield f"{what} {transfers or 'nothing'}; give a tuple of {', '.join(known)}"
 
 
 class KdSettings(Section):

@@ -87,24 +87,29 @@ def describe_widths(student: SampledStudent) -> str:
     return f"{' and '.join(shown)} channels"
 
 
-def choose_widths(spec: NetworkSpec, image_size: tuple[int, int], wanted: int | str) -> list[int | None]:
+def choose_widths(
+    spec: NetworkSpec, image_size: tuple[int, int], wanted: int | str, *, num_flows: int | None = None
+) -> list[int | None]:
     """Return the width of the meta-encoder of each flow of the student ``spec``, which says none; None: the full one.
 
     Of ``auto`` it is the widest with which the student keeps within ``ALLOWED``, each flow with an equal share: the
     full one where that fits, else a multiple of 8, or whatever fits below 8.
 
+    Args:
+        num_flows: None: as many as it names stages, or one.
+
     Raises:
         UserError: no width fits; or the backbone is unknown, has no feature map or stage, or cannot take the images.
     """
-    num_flows = len(spec.arguments.get("stages", [None]))
+    num_flows = num_flows or len(spec.arguments.get("stages", [None]))
     if wanted != AUTO:
         return [None if wanted == FULL else int(wanted)] * num_flows
     with torch.random.fork_rng(devices=[]):  # what is built here to be counted changes no weight that is drawn later
-        return _widest_within(spec, image_size)
+        return _widest_within(spec, image_size, num_flows)
 
 
-def _widest_within(spec: NetworkSpec, image_size: tuple[int, int]) -> list[int | None]:
-    plain, places = _places(spec, image_size)
+def _widest_within(spec: NetworkSpec, image_size: tuple[int, int], num_flows: int) -> list[int | None]:
+    plain, places = _places(spec, image_size, num_flows)
     names = ("schedule", "meta_encoder", "time_scale", "predicts")
     flow = {name: spec.arguments[name] for name in names if name in spec.arguments}
     spare = {steps: (most - 1) * plain / len(places) for steps, most in ALLOWED.items()}
@@ -142,9 +147,9 @@ def _macs_at(place: Place, flow: dict[str, Any], width: int | None, num_steps: i
     return macs_of(fold(built, num_steps, place.size), x) - macs_of(place.transform, x)
 
 
-def _places(spec: NetworkSpec, image_size: tuple[int, int]) -> tuple[int, list[Place]]:
+def _places(spec: NetworkSpec, image_size: tuple[int, int], num_flows: int) -> tuple[int, list[Place]]:
     """Return the multiply-adds of the plain student and the place of each flow."""
-    narrow = {"widths": [1] * len(spec.arguments["stages"])} if "stages" in spec.arguments else {"width": 1}
+    narrow = {"widths": [1] * num_flows} if "stages" in spec.arguments else {"width": 1}
     with user_error("distill_student.backbone"):
         student = build_network(spec._replace(arguments=spec.arguments | narrow))
         assert isinstance(student, SampledStudent)

@@ -14,11 +14,12 @@ from models.step_sampler import StepSampler
 from models.students import RefinedStudent, SampledStudent, check_maps
 from pipeline.core.errors import UserError, user_error
 from pipeline.data.dataset import DataInfo
+from pipeline.distillation.criteria import FEATURES, FEATURES_AND_LOGITS
 from pipeline.distillation.criterion import Criterion
 from pipeline.distillation.flow_width import choose_widths
-from pipeline.distillation.frozen_teacher import FrozenTeacher, with_stages
+from pipeline.distillation.frozen_teacher import OUTPUTS, FrozenTeacher, with_stages
 from pipeline.distillation.stored_teacher import StoredTeacher
-from pipeline.distillation.teacher_loss import TeacherLoss
+from pipeline.distillation.teacher_loss import LogitTerm, TeacherLoss
 from pipeline.networks.saved import build_network
 from pipeline.networks.spec import NetworkSpec
 from pipeline.tasks.training import Supervision, TaskTraining
@@ -122,11 +123,13 @@ def flow_spec(plain: NetworkSpec, settings: DistillStudent, info: DataInfo, task
     Raises:
         UserError: the task has no flow for what is transferred; or as ``choose_widths``.
     """
-    features = settings.transfers_features
-    kind = require_kind(task.kinds.features if features else task.kinds.logits, settings)
+    features, logits = settings.transfers_features, settings.transfer != FEATURES
+    kinds = {FEATURES: task.kinds.features, FEATURES_AND_LOGITS: task.kinds.features_and_logits}
+    kind = require_kind(kinds[settings.transfer] if features else task.kinds.logits, settings)
     stages = {"stages": [pair[0] for pair in settings.pairs]} if features else {}
     arguments = plain.arguments | stages | flow_arguments(settings)
-    widths = choose_widths(NetworkSpec(kind, arguments), info.image_size, settings.flow.width)
+    count = len(stages.get("stages", [])) + logits
+    widths = choose_widths(NetworkSpec(kind, arguments), info.image_size, settings.flow.width, num_flows=count)
     return NetworkSpec(kind, arguments | ({"widths": widths} if features else {"width": widths[0]}))
 
 
@@ -142,7 +145,7 @@ def require_kind(kind: str | None, settings: DistillStudent) -> str:
 
 def criterion_of(settings: DistillStudent) -> Criterion:
     """Return the criterion that the settings choose."""
-    return Criterion(settings.loss, settings.criterion_settings)
+    return Criterion(settings.loss, settings.settings_of(settings.loss))
 
 
 def step_sampler_of(settings: DistillStudent) -> StepSampler:
@@ -150,8 +153,13 @@ def step_sampler_of(settings: DistillStudent) -> StepSampler:
     return StepSampler(settings.flow.num_steps, settings.flow.num_steps_warmup)
 
 
-def teacher_loss_of(settings: DistillStudent, teacher: nn.Module | None, *, pair_ratio: float = 1.0) -> TeacherLoss:
-    """Return what the student costs against ``teacher``: its outputs, or the stages of ``feature_pairs``.
+def teacher_loss_of(
+    settings: DistillStudent, teacher: nn.Module | None, *, pair_ratio: float = 1.0, logits_by_flow: bool = False
+) -> TeacherLoss:
+    """Return what the student costs against ``teacher``: its outputs, the stages of ``feature_pairs``, or both.
+
+    Args:
+        logits_by_flow: whether a flow leads to the logits that are compared beside the stages.
 
     Raises:
         UserError: there is no teacher.
@@ -167,14 +175,22 @@ def teacher_loss_of(settings: DistillStudent, teacher: nn.Module | None, *, pair
     )
     weights = settings.weights_of_pairs if settings.transfers_features else None
     taught = None if weights is None else [weights[i] for i in settings.taught]
-    return TeacherLoss(frozen, criterion_of(settings), pair_ratio=pair_ratio, weights=taught)
+    term = None
+    if settings.compares_logits_beside:
+        name = settings.logit_loss.criterion
+        term = LogitTerm(Criterion(name, settings.settings_of(name)), settings.logit_loss.weight, logits_by_flow)
+    return TeacherLoss(frozen, criterion_of(settings), pair_ratio=pair_ratio, weights=taught, logit_term=term)
 
 
 def teacher_stages(settings: DistillStudent) -> list[int] | None:
     """Return what the student learns of the teacher, to be kept with it.
 
-    None: nothing; empty: the outputs; else the teacher's feature maps that have a loss, counted from 1.
+    None: nothing; empty: the outputs; else the teacher's feature maps that have a loss, counted from 1, and behind
+    them, as ``OUTPUTS``, the outputs where their logits are compared as well.
     """
     if not settings.needs_teacher:
         return None
-    return [settings.pairs[i][1] for i in settings.taught] if settings.transfers_features else []
+    if not settings.transfers_features:
+        return []
+    maps = [settings.pairs[i][1] for i in settings.taught]
+    return [*maps, OUTPUTS] if settings.compares_logits_beside else maps

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from models.core.table import Entry, Table
-from pipeline.distillation.criteria import FEATURES, LOGITS, transfer_faults
+from pipeline.distillation.criteria import FEATURES, LOGITS, TRANSFERS, transfer_faults
 
 if TYPE_CHECKING:
     from pipeline.distillation.method import Method
@@ -35,7 +35,7 @@ class MethodEntry(Entry):
     def faults(self) -> Iterator[str]:
         """Yield what is wrong with this entry."""
         yield from super().faults()
-        yield from transfer_faults("transfers", self.transfers)
+        yield from transfer_faults("transfers", self.transfers, TRANSFERS)
 
 
 def _fm_kt() -> Method:
@@ -80,7 +80,7 @@ METHODS = Table(
         name="fm_kt",
         description="FM-KT: the student takes sampling steps towards the teacher, also when deployed",
         load=_fm_kt,
-        transfers=(LOGITS, FEATURES),
+        transfers=TRANSFERS,
     ),
     MethodEntry(
         name="fm_kt_theta",
@@ -99,7 +99,7 @@ METHODS = Table(
         load=_none,
         needs_teacher=False,
         needs_feature_map=False,
-        transfers=(LOGITS, FEATURES),
+        transfers=TRANSFERS,
         uses_criterion=False,
         takes_given=True,
     ),
@@ -108,7 +108,7 @@ METHODS = Table(
         description="control: the criterion alone, without a flow",
         load=_metric,
         needs_feature_map=False,
-        transfers=(LOGITS, FEATURES),
+        transfers=TRANSFERS,
     ),
     MethodEntry(
         name="metric_meta",

@@ -39,7 +39,8 @@ def with_pairs(settings: DistillStudent, info: DataInfo, task: TaskTraining) -> 
 def plain_student(settings: DistillStudent, info: DataInfo, task: TaskTraining) -> nn.Module:
     """Return the plain network of ``settings``; whatever is drawn for it changes no weight that is drawn later."""
     with torch.random.fork_rng(devices=[]), user_error("distill_student.backbone"):
-        return task.build_plain(task.plain_network(settings, info, mean=[*info.mean], std=[*info.std]))
+        spec = task.plain_network(settings, info, mean=[*info.mean], std=[*info.std])
+        return task.build_plain(task.with_feature_map(spec))
 
 
 def require_alike(student: nn.Module, teacher: nn.Module, info: DataInfo) -> None:

@@ -21,7 +21,14 @@ from pipeline.core.settings import (
     rare,
     section_of,
 )
-from pipeline.distillation.criteria import CRITERIA, FEATURES, LOGITS, CriterionEntry, Transfer
+from pipeline.distillation.criteria import (
+    CRITERIA,
+    FEATURES,
+    FEATURES_AND_LOGITS,
+    LOGITS,
+    CriterionEntry,
+    Transfer,
+)
 from pipeline.distillation.methods import METHODS
 from pipeline.networks.programs import find_program
 from pipeline.training.network_settings import TrainedNetwork
@@ -103,11 +110,25 @@ class Theta(Section):
     )
 
 
+class LogitLoss(Section):
+    """What the student's logits cost against the teacher's where feature maps are transferred."""
+
+    weight: NonNegative = knob(0.0, "of that loss beside those of the labels and of the feature maps; 0: there is none")
+    criterion: Annotated[str, entry_of(CRITERIA)] = knob(
+        "kd", "by which they are compared; of transfer features_and_logits over the steps of the flow that leads there"
+    )
+
+
 class Layers(Section):
     """The meta-encoder as ordinary layers, the control ``metric_meta``."""
 
     bias: bool = knob(default=True, description="whether they begin with a learned bias, as a flow's time embedding is")
     num_heads: Count = knob(1, "heads on one backbone, each with such layers, whose mean deploys: an ensemble")
+
+
+def _comparing(what: Transfer) -> list[str]:
+    """Return the criteria that compare ``what``."""
+    return [name for name, entry in CRITERIA.items() if what in entry.applies_to]
 
 
 PairWeights = Annotated[tuple[Annotated[NonNegative, Strict()], ...], Strict(strict=False)]
@@ -119,7 +140,10 @@ class DistillStudent(TrainedNetwork):
 
     method: Annotated[str, entry_of(METHODS)] = knob("fm_kt", "how the student learns")
     backbone: BackboneName = knob("resnet8", "the student's network: the same names as for the teacher")
-    transfer: Transfer = knob(LOGITS, "what of the teacher is transferred")
+    transfer: Transfer = knob(
+        LOGITS,
+        "what of the teacher is transferred; features_and_logits: by flows at feature maps and one more at the logits",
+    )
     loss: Annotated[str, entry_of(CRITERIA)] = knob("dist", "criterion by which student and teacher are compared")
     loss_weight: Positive = knob(1.0, "weight of the criterion beside the loss on the labels")
     flow: Flow = knob(Flow(), "the flow from student to teacher")
@@ -134,7 +158,7 @@ class DistillStudent(TrainedNetwork):
     feature_pairs: Annotated[tuple[Pair, ...], Strict(strict=False), Field(min_length=1)] | None = rare(
         ((2, 2), (3, 3)),
         "to transfer features: pairs [student's stage, teacher's stage], counted from 1; of detectors levels of the "
-        "pyramid; null: all, one to one",
+        "pyramid, of vision transformers 1, the last tokens; null: all, one to one",
     )
     pair_weights: PairWeights | Literal["mean", "sum"] | None = rare(
         None,
@@ -142,7 +166,8 @@ class DistillStudent(TrainedNetwork):
         "sum without the last level",
         takes="mean, sum, a list of numbers >= 0, or null",
     )
-    losses: Losses = rare(Losses(), "settings of each criterion; loss chooses one")
+    logit_loss: LogitLoss = rare(LogitLoss(), "beside transferred features: the loss of the logits")
+    losses: Losses = rare(Losses(), "settings of each criterion; loss and logit_loss choose")
     layers: Layers = rare(Layers(), "the control metric_meta: the meta-encoder as ordinary layers")
     theta: Theta = rare(Theta(), "the plain head of method fm_kt_theta")
 
@@ -159,7 +184,12 @@ class DistillStudent(TrainedNetwork):
     @property
     def transfers_features(self) -> bool:
         """Whether feature maps of a teacher are transferred."""
-        return self.transfer == FEATURES and self.needs_teacher
+        return self.transfer != LOGITS and self.needs_teacher
+
+    @property
+    def compares_logits_beside(self) -> bool:
+        """Whether the logits have a loss of their own beside that of feature maps."""
+        return self.transfers_features and self.logit_loss.weight > 0
 
     @property
     def teacher_pairs(self) -> list[list[int]]:
@@ -187,33 +217,37 @@ class DistillStudent(TrainedNetwork):
 
     def warnings(self, width: int) -> Iterator[str]:
         """Yield what is allowed, but hardly meant, of answers among ``width``."""
-        entry, views, epochs = CRITERIA[self.loss], self.stored_views, self.training.epochs
+        views, epochs = self.stored_views, self.training.epochs
         if self.needs_teacher and views is not None and views >= epochs:
             yield f"distill_student.stored_views: {views} of {epochs} epochs: no batch comes again; give fewer, or null"
-        if METHODS[self.method].uses_criterion and width < entry.whole_from_classes:
-            able = [
-                name
-                for name, other in CRITERIA.items()
-                if self.transfer in other.applies_to and other.whole_from_classes <= width
-            ]
-            yield (
-                f"distill_student.loss: {self.loss} of {width} classes: {entry.idle_part} is constant, "
-                f"and nothing is learnt from it; {' or '.join(able)} work with {width}"
-            )
+        chosen = {"loss": self.loss} if METHODS[self.method].uses_criterion else {}
+        if self.compares_logits_beside:
+            chosen["logit_loss.criterion"] = self.logit_loss.criterion
+        for key, criterion in chosen.items():
+            entry, compared = CRITERIA[criterion], self._compared if key == "loss" else LOGITS
+            if width < entry.whole_from_classes:
+                able = [name for name in _comparing(compared) if CRITERIA[name].whole_from_classes <= width]
+                yield (
+                    f"distill_student.{key}: {criterion} of {width} classes: {entry.idle_part} is constant, "
+                    f"and nothing is learnt from it; {' or '.join(able)} work with {width}"
+                )
 
     @property
-    def criterion_settings(self) -> Section | None:
-        """Return the settings of the criterion that ``loss`` chooses, or None where it has none."""
-        found: Section | None = getattr(self.losses, self.loss) if CRITERIA[self.loss].settings else None
+    def _compared(self) -> Transfer:
+        """What ``loss`` compares."""
+        return LOGITS if self.transfer == LOGITS else FEATURES
+
+    def settings_of(self, criterion: str) -> Section | None:
+        """Return the settings of the ``criterion``, or None where it has none."""
+        found: Section | None = getattr(self.losses, criterion) if CRITERIA[criterion].settings else None
         return found
 
     @model_validator(mode="after")
     def _criterion_fits_transfer(self) -> Self:
         applies_to = CRITERIA[self.loss].applies_to
-        if METHODS[self.method].uses_criterion and self.transfer not in applies_to:
-            able = [name for name, entry in CRITERIA.items() if self.transfer in entry.applies_to]
+        if METHODS[self.method].uses_criterion and self._compared not in applies_to:
             raise ValueError(
-                f"loss {self.loss!r} does not work on {self.transfer}; use {' or '.join(able)}, "
+                f"loss {self.loss!r} does not work on {self._compared}; use {' or '.join(_comparing(self._compared))}, "
                 f"or set transfer to {applies_to[0]}{_OF_IMAGES if applies_to[0] == LOGITS else ''}"
             )
         return self
@@ -226,7 +260,7 @@ class DistillStudent(TrainedNetwork):
 
     @model_validator(mode="after")
     def _stores_logits_alone(self) -> Self:
-        if self.stored_views is not None and self.transfer == FEATURES and self.needs_teacher:
+        if self.stored_views is not None and self.transfers_features:
             raise ValueError(
                 f"stored_views: got {self.stored_views}, but feature maps are too large to be stored; set it to null, "
                 f"or transfer to {LOGITS}{_OF_IMAGES}"
@@ -241,6 +275,27 @@ class DistillStudent(TrainedNetwork):
             raise ValueError(
                 f"method {self.method!r} does not transfer {self.transfer}; use {' or '.join(able)}, "
                 f"or, of images without boxes, set transfer to {transfers[0]}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _logits_have_one_loss(self) -> Self:
+        own, able = self.logit_loss, _comparing(LOGITS)
+        if own.criterion not in able:
+            raise ValueError(
+                f"logit_loss.criterion: got {own.criterion!r}, which does not work on logits; use {' or '.join(able)}"
+            )
+        if not METHODS[self.method].uses_criterion:
+            return self
+        if own.weight and self.transfer == LOGITS:
+            raise ValueError(
+                f"logit_loss.weight: got {own.weight:g}, but transfer logits has loss for them; set it to 0 "
+                f"or transfer to {FEATURES} or {FEATURES_AND_LOGITS}"
+            )
+        if not own.weight and self.transfer == FEATURES_AND_LOGITS:
+            raise ValueError(
+                f"logit_loss.weight: got 0, by which no logits are transferred; give a weight, 1 is usual, or set "
+                f"transfer to {FEATURES}"
             )
         return self
 

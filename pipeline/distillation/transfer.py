@@ -17,7 +17,7 @@ class TransferObjective(Objective):
     Args:
         weight: of that loss.
         adapter: what is trained beside the student and does not deploy, or None.
-        follows_epoch: what must know the epoch, beside the criterion.
+        follows_epoch: what must know the epoch, beside teacher and criterion.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class TransferObjective(Objective):
             adapter=adapter,
             teacher=teacher_loss.teacher,
             supervision=supervision,
-            follows_epoch=[teacher_loss.criterion, teacher_loss.teacher, *follows_epoch],
+            follows_epoch=[teacher_loss, *follows_epoch],
             num_views=teacher_loss.teacher.num_views,
         )
         self.teacher_loss = teacher_loss

@@ -14,7 +14,6 @@ from torch.nn import functional
 from models.classifier import Classifier
 from models.layers.averaged_heads import AveragedHeads
 from models.likelihood import centred, squared_errors
-from models.students import FlowStudent
 from pipeline.data.dataset import Split
 from pipeline.data.packed_batches import ordered_batches
 from pipeline.distillation.frozen_teacher import FrozenTeacher
@@ -40,10 +39,10 @@ class Members(NamedTuple):
 def find_members(student: nn.Module, flows: TracedFlows | None, num_steps: int) -> Members | None:
     """Return the members whose mean ``student`` answers with, or its flow after ``num_steps``; None: there are none."""
     if flows is not None:
-        flow = flows.student
-        if not isinstance(flow, FlowStudent):
+        sampled = flows.student
+        if sampled.end_flow is None:
             return None  # the last state of flows at feature maps flows on: nothing is averaged
-        return Members("step", flow, lambda images: flow.step_logits(images, num_steps))
+        return Members("step", sampled, lambda images: torch.stack(sampled.step_predictions(images, num_steps)))
     if isinstance(student, Classifier) and isinstance(student.head, AveragedHeads):
         heads = student.head
         return Members("head", student, lambda images: heads.each(student.features(images)))
@@ -129,7 +128,7 @@ def _variance(members: Members, teacher: FrozenTeacher, split: Split, batch_size
 
     def distances() -> Iterator[float]:
         for batch in ordered_batches(split, batch_size, device):
-            [target] = teacher(batch.images)
+            target = teacher(batch.images)[-1]  # its outputs, also where feature maps are compared as well
             logits = members.logits(batch.images)
             dims = max(logits.shape[-1] - 1, 1)
             yield float(squared_errors(centred(target), centred(logits)).mean(dim=0).sum()) / (dims * len(split))

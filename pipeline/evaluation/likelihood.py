@@ -17,13 +17,15 @@ from pipeline.data.dataset import Split
 from pipeline.data.packed_batches import ordered_batches
 from pipeline.distillation.frozen_teacher import FrozenTeacher
 from pipeline.distillation.traced_flows import TracedFlows
+from pipeline.evaluation.continuous import CONTINUOUS
 
 Row = dict[str, Any]
 COLUMNS = (
     "flow", "num_steps", "dims", "bound", "bound_bits", "mixture", "ensemble", "diversity", "trivial", "entropy",
-    "categorical_ensemble", "categorical_bound",
+    "categorical_ensemble", "categorical_bound", *CONTINUOUS,
 )  # fmt: skip
-"""Of ``FlowLikelihood.rows``: nats per image, ``bound_bits`` bits per dimension; the last three of logits alone."""
+"""Of ``FlowLikelihood.rows``: nats per image, ``bound_bits`` bits per dimension; ``entropy`` and the categorical ones
+are of logits alone, the last two of feature maps (``pipeline.evaluation.continuous``)."""
 
 
 class Noise(NamedTuple):

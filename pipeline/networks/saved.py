@@ -58,6 +58,12 @@ def _feature_flow_student() -> Callable[..., nn.Module]:
     return build_feature_flow_student
 
 
+def _feature_and_logit_flow_student() -> Callable[..., nn.Module]:
+    from models.students import build_feature_and_logit_flow_student
+
+    return build_feature_and_logit_flow_student
+
+
 def _feature_transforms() -> Callable[..., nn.Module]:
     from models.layers.shape_transform import build_feature_transforms
 
@@ -108,6 +114,11 @@ NETWORK_KINDS = Table(
     NetworkKind(name="flow_detector", description="flows at the levels of the pyramid", load=_flow_detector),
     NetworkKind(name="flow_student", description="a flow at the end of the backbone", load=_flow_student),
     NetworkKind(name="feature_flow_student", description="flows at stages", load=_feature_flow_student),
+    NetworkKind(
+        name="feature_and_logit_flow_student",
+        description="flows at stages and at the end",
+        load=_feature_and_logit_flow_student,
+    ),
     NetworkKind(name="feature_transforms", description="from stages to the teacher's", load=_feature_transforms),
     NetworkKind(name="logit_flow", description="a flow for a backbone that stands elsewhere", load=_logit_flow),
 )

@@ -33,4 +33,5 @@ def assumed_network(params: Params, settings: NetworkChoice, *, with_feature_map
     """
     task, info = assumed_data(params)
     spec = task.plain_network(settings, info, mean=[*STATISTICS], std=[*STATISTICS])
-    return task.build_plain(task.assumed(spec, feature_map=with_feature_map, any_size=known_size(params) is None))
+    spec = task.with_feature_map(spec) if with_feature_map else spec
+    return task.build_plain(spec if known_size(params) else task.of_any_size(spec))

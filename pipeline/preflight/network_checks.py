@@ -137,7 +137,8 @@ def check_feature_pairs(params: Params) -> None:
 
     task, info = assumed_data(params)
     with user_error("distill_student.feature_pairs"):
-        own, theirs = (assumed_network(params, settings) for settings in (student, params.train_teacher))
+        own = assumed_network(params, student, with_feature_map=True)
+        theirs = assumed_network(params, params.train_teacher)
         pairs = with_pairs(student, info, task).pairs
         for position, network in enumerate((own, theirs)):
             name = (student, params.train_teacher)[position].backbone

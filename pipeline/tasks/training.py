@@ -117,12 +117,17 @@ class NetworkChoice(Protocol):
 
 
 class StudentKinds(NamedTuple):
-    """The kinds of network, names of ``pipeline.networks.saved.NETWORK_KINDS``, that students of a task are."""
+    """The kinds of network, names of ``pipeline.networks.saved.NETWORK_KINDS``, that students of a task are.
+
+    The first three are called as what is transferred; see ``pipeline.distillation.criteria.Transfer``.
+    """
 
     features: str
     """With flows at feature maps."""
     logits: str | None = None
     """With a flow at the end; None: the task has none."""
+    features_and_logits: str | None = None
+    """With both; None: the task has none."""
     layers: str | None = None
     """With a meta-encoder as ordinary layers at the end; None: the task has none."""
     feature_layers: str | None = None
@@ -179,13 +184,15 @@ class TaskTraining(ABC):
         """
         return weights
 
-    def assumed(self, spec: NetworkSpec, *, feature_map: bool, any_size: bool) -> NetworkSpec:  # noqa: ARG002
-        """Return how the network of ``spec``, one of ``plain_network``, is made to be checked before images are read.
+    def with_feature_map(self, spec: NetworkSpec) -> NetworkSpec:
+        """Return how the network of ``spec``, one of ``plain_network``, is made with a feature map that can be refined.
 
-        Args:
-            feature_map: whether its backbone must end in a feature map.
-            any_size: whether the size of the images is not known yet.
+        A vision transformer is whole otherwise.
         """
+        return spec
+
+    def of_any_size(self, spec: NetworkSpec) -> NetworkSpec:
+        """Return how the network of ``spec``, one of ``plain_network``, is made before the images' size is known."""
         return spec
 
     def check_given(self, network: nn.Module, split: Split, info: DataInfo, device: torch.device) -> GivenCheck:  # noqa: ARG002

@@ -98,7 +98,12 @@ class CrossEntropy(Supervision):
 class ClassificationTraining(TaskTraining):
     """The training side of the task ``classification``."""
 
-    kinds = StudentKinds(features="feature_flow_student", logits="flow_student", layers="layered_classifier")
+    kinds = StudentKinds(
+        features="feature_flow_student",
+        logits="flow_student",
+        features_and_logits="feature_and_logit_flow_student",
+        layers="layered_classifier",
+    )
 
     def read_targets(self, tensors: Mapping[str, Tensor]) -> Targets:
         """Return the labels."""
@@ -126,11 +131,13 @@ class ClassificationTraining(TaskTraining):
         """Return the classifier."""
         return build_classifier(**spec.arguments)
 
-    def assumed(self, spec: NetworkSpec, *, feature_map: bool, any_size: bool) -> NetworkSpec:
-        """Return how the classifier is made with a feature map, or without a size."""
-        changed: dict[str, bool | None] = {"feature_map": True} if feature_map else {}
-        changed |= {"image_size": None} if any_size else {}
-        return spec._replace(arguments=spec.arguments | changed)
+    def with_feature_map(self, spec: NetworkSpec) -> NetworkSpec:
+        """Return how the classifier is made so that its backbone ends in a feature map."""
+        return spec._replace(arguments=spec.arguments | {"feature_map": True})
+
+    def of_any_size(self, spec: NetworkSpec) -> NetworkSpec:
+        """Return how the classifier is made without a size."""
+        return spec._replace(arguments=spec.arguments | {"image_size": None})
 
     def check_given(self, network: nn.Module, split: Split, info: DataInfo, device: torch.device) -> GivenCheck:
         """Return whether another order of the classes, or another normalisation, makes the classifier right."""

@@ -51,10 +51,15 @@ RESTRICTIONS = (
     ),
     Restriction(
         key="distill_student.transfer",
-        refused=("logits",),
+        refused=("logits", "features_and_logits"),
         matters_with={"distill_student.method": TRANSFERRING},
         reason="what a detector transfers are the levels of its pyramid",
         advice="set it to features, and distill_student.loss to pkd or mse",
+    ),
+    Restriction(
+        key="distill_student.logit_loss.weight",
+        matters_with={"distill_student.method": TRANSFERRING, "distill_student.transfer": ("features",)},
+        reason="a detector has no logits of an image to compare: its classes are of places, which the levels lead to",
     ),
     Restriction(
         key="distill_student.detector.kind",

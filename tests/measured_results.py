@@ -1,0 +1,188 @@
+"""Measured figures in the documentation, from the results under benchmarks/results.
+
+A table is a block, as those of ``tests/documented_tables.py``. A single number has its place beside it, in a comment
+that no reader of the page sees, as ``72.64<!-- = cifar10-subset/table.csv; fm_kt (dist); accuracy; .2% -->``: the file,
+the keys on the way (of a CSV file the first column's value and the column), and how the number is written: a format of
+Python, with ``M`` after it in millions, without the percent sign. A key ``A - B`` stands for the difference of two.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent.parent / "benchmarks/results"
+NUMBER = re.compile(r"(?P<shown>[+-]?\d[\d.,]*)<!-- = (?P<place>[^>]*?) -->")
+MARK = "<!-- = "
+
+
+def rows_of(name: str) -> list[dict[str, str]]:
+    """Return the rows of the CSV file ``name`` below the results."""
+    with (RESULTS / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def json_of(name: str) -> Any:
+    """Return the content of the JSON file ``name`` below the results."""
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def measured(place: str) -> str:
+    """Return the number at ``place``, as it is written.
+
+    Raises:
+        ValueError: there is no such result, or no such number in it; names the place.
+    """
+    name, *keys, form = (part.strip() for part in place.split(";"))
+    try:
+        if name.endswith(".csv"):
+            found: Any = {next(iter(row.values())): row for row in rows_of(name)}
+        else:
+            found = json_of(name)
+        value = _value(found, keys)
+    except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"no result {place!r} in benchmarks/results ({type(error).__name__}: {error})") from error
+    in_millions = form.endswith("M")
+    return format(value / 1e6 if in_millions else value, form.removesuffix("M")).removesuffix("%")
+
+
+def _value(found: Any, keys: list[str]) -> float:
+    for number, key in enumerate(keys):
+        if " - " in key:
+            first, second = (_value(found, [part, *keys[number + 1 :]]) for part in key.split(" - "))
+            return first - second
+        found = found[int(key)] if isinstance(found, list) else found[key]
+    return float(found)
+
+
+def renumbered(text: str) -> str:
+    """Return the document ``text`` with each number that has a place as the results have it."""
+    return NUMBER.sub(lambda found: f"{measured(found['place'])}{MARK}{found['place']} -->", text)
+
+
+def _table(header: str, *rows: str) -> str:
+    columns = [part.strip() for part in header.strip("|").split("|")]
+    rule = "|".join("---" if number == 0 else "---:" for number in range(len(columns)))
+    return "\n".join([header, f"|{rule}|", *rows])
+
+
+SHOWN = {
+    "none": "`none`: labels alone",
+    "kd": "`metric`, KD",
+    "dkd": "`metric`, DKD",
+    "dist": "`metric`, DIST",
+    "student + meta (dist)": "`metric_meta`, DIST: the same layers without a flow",
+    "fm_kt (dist)": "`fm_kt`, DIST",
+    "fm_kt_theta (dist)": "`fm_kt_theta`, DIST",
+    "ofm_kt (dist)": "`ofm_kt`, no teacher",
+    "metric (pkd)": "`metric`, PKD",
+    "student + meta (pkd)": "`metric_meta`, PKD: the same layers without a flow",
+    "fm_kt (pkd)": "`fm_kt`, PKD",
+}
+
+
+def comparison(name: str, score: str, title: str, digits: int) -> str:
+    """Return the table of a comparison: score, gain over ``none`` with its standard deviation, multiply-adds."""
+    rows = []
+    trials = rows_of(f"{name}/trials.csv")
+    for row in rows_of(f"{name}/table.csv"):
+        method = row["method"]
+        macs = sorted({float(trial["macs"]) for trial in trials if trial["method"] == method})
+        cost = " to ".join(f"{value / 1e6:.{digits}f}" for value in dict.fromkeys((macs[0], macs[-1])))
+        steps = row["num_steps"].split()
+        cost += " M" + (f" (K = {' or '.join(steps)})" if steps else "")
+        gain = "" if method == "none" else f"{100 * float(row['gain']):+.2f} ({100 * float(row['gain_std']):.2f})"
+        points = f"{100 * float(row[score]):.2f} ({100 * float(row['std']):.2f})"
+        rows.append(f"| {SHOWN[method]} | {points} | {gain} | {cost} |")
+    header = f"| method | {title} (std) | gain over `none`, paired (std) | multiply-adds |"
+    return _table(header, *rows)
+
+
+def headline() -> str:
+    """Return accuracy and latency of the teacher and of what matters of the comparison on CIFAR-10."""
+    networks = json_of("cifar10-subset/latency.json")["networks"]
+    (teacher,) = re.findall(
+        r"^- Teacher: \w+, ([\d.]+)% on test", (RESULTS / "cifar10-subset/README.md").read_text(), re.M
+    )
+    shown = {
+        "none": ("student, labels alone (`none`)", ("plain",)),
+        "dkd": ("student, DKD (`metric`)", ("plain",)),
+        "student + meta (dist)": ("student, DIST, the flow's layers without a flow (`metric_meta`)", ("layers",)),
+        "fm_kt (dist)": ("student, DIST with the flow (`fm_kt`), K = 1 or 4", ("flow, K = 1", "flow, K = 4")),
+    }
+    rows = [f"| teacher, resnet20 | {teacher} | {_cost(networks, ('teacher',))} |"]
+    found = {row["method"]: row for row in rows_of("cifar10-subset/table.csv")}
+    for method, (name, forms) in shown.items():
+        score = f"{100 * float(found[method]['accuracy']):.2f} ({100 * float(found[method]['std']):.2f})"
+        rows.append(f"| {name} | {score} | {_cost(networks, forms)} |")
+    return _table("| | top-1 % (std) | ms for one image | multiply-adds |", *rows)
+
+
+def _cost(networks: Mapping[str, Any], forms: tuple[str, ...]) -> str:
+    latency = " or ".join(f"{networks[form]['p50_ms']:.2f}" for form in forms)
+    macs = " or ".join(f"{networks[form]['macs'] / 1e6:.1f}" for form in forms)
+    return f"{latency} | {macs} M"
+
+
+def fine_tuning() -> str:
+    """Return the students from scratch and from given weights."""
+    epochs = {"from scratch": 20, "from given weights": 20, "from scratch three times as long": 60}
+    rows = []
+    for student in json_of("fine_tuning.json")["students"]:
+        seeds = ", ".join(f"{value:.2f}" for value in student["test_accuracy_percent"])
+        score = f"{student['mean']:.2f} ({student['standard_deviation']:.2f})"
+        rows.append(f"| {student['method']} | {epochs[student['method']]} | {score} | {seeds} |")
+    return _table("| student | epochs | top-1 % (std) | seeds 0, 1, 2 |", *rows)
+
+
+def training_step() -> str:
+    """Return what a training step takes, against a plain loop."""
+    rows = []
+    for steps, found in json_of("training-step/cpu-bf16.json")["results"].items():
+        low, high = found["speedup_range"]
+        rows.append(
+            f"| {steps} | {found['plain']} | {found['ours']} | {found['speedup']:.2f} ({low:.2f} to {high:.2f}) "
+            f"| {found['floor']:.0%} | {found['plain_mib']}, {found['ours_mib']} |"
+        )
+    header = "| N | plain, images/s | this pipeline, images/s | speedup | floor / step | peak MiB, plain and this |"
+    return _table(header, *rows)
+
+
+def deployed_graph() -> str:
+    """Return what steps cost in what deploys."""
+    timings = json_of("deployed-graph/epyc-2-cores.json")["timings"]
+    ratio = {(t["name"], t["batch_size"]): f"{t['ratio']:.2f}" for t in timings}
+    plain = {t["batch_size"]: t["p50"] for t in timings if t["name"] == "plain student"}
+    rows = [f"| plain student | | 1.00 ({plain[1]:.2f} ms) | 1.00 ({plain[64]:.0f} ms) |"]
+    forms = {
+        ("K = 1", "general, exported"): ("K = 1, fp32, general", "K = 1, fp32, collapsed"),
+        ("K = 2", "general, exported"): ("K = 2, fp32, general", "K = 2, fp32, collapsed"),
+        ("K = 4", "general, exported"): ("K = 4, fp32, general", "K = 4, fp32, folded"),
+        ("K = 4, `int8-cpu`", "exported"): ("K = 4, int8-cpu, folded",),
+        ("K = 4, torch.compile", "general"): ("K = 4, torch compiled",),
+    }
+    for (steps, form), names in forms.items():
+        cells = [", ".join(ratio[name, size] for name in names) for size in (1, 64)]
+        rows.append(f"| {steps} | {form} | {cells[0]} | {cells[1]} |")
+    return _table("| | form | batch 1 | batch 64 |", *rows)
+
+
+def first_run() -> str:
+    """Return what a first run prints at its end."""
+    text = (RESULTS / "first-run/summary.txt").read_text(encoding="utf-8")
+    return f"```text\n{text.rstrip()}\n```"
+
+
+MEASURED_RESULTS: Mapping[str, Callable[[], str]] = {
+    "comparison on CIFAR-10": lambda: comparison("cifar10-subset", "accuracy", "top-1 %", 1),
+    "headline": headline,
+    "comparison on digits": lambda: comparison("digits", "accuracy", "top-1 %", 3),
+    "comparison of detectors": lambda: comparison("detection-digits", "score", "AP", 1),
+    "fine-tuning": fine_tuning,
+    "training step": training_step,
+    "deployed graph": deployed_graph,
+    "first run": first_run,
+}
+"""From the name of a block to what writes it."""
