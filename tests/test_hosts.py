@@ -488,6 +488,7 @@ def test_two_clones_train_together_through_kills_of_each_to_the_bits_of_one(clon
     one.wait_for("epoch 2/30")
     joining.kill()
     assert repro.wait() != 0
+    assert "Traceback" not in one.log.read_text()
     (error,) = one.errors()
     assert error.endswith("(127.0.0.1) closed its connection: it was ended")
     joining.wait()
@@ -511,4 +512,5 @@ def test_two_clones_train_together_through_kills_of_each_to_the_bits_of_one(clon
     assert not (other.root / "reports").exists()
     assert one.start("stages", "dismiss").wait() == 0
     assert joining.wait() == 0
+    assert "Traceback" not in other.log.read_text()
     assert "1 of 1 hosts were told to end" in one.log.read_text()

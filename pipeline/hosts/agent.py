@@ -9,6 +9,7 @@ import datetime as dt
 import json
 import logging
 import os
+import signal
 import sys
 from typing import Any
 
@@ -20,8 +21,13 @@ RENDEZVOUS_SECONDS = 600
 
 
 def run_agent(words: list[str]) -> Outcome | None:
-    """Run torchrun with the arguments ``words`` in this process; return how it failed, None where it did not."""
+    """Run torchrun with the arguments ``words`` in this process; return how it failed, None where it did not.
+
+    Raises:
+        KeyboardInterrupt: this process was interrupted.
+    """
     from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
@@ -29,6 +35,10 @@ def run_agent(words: list[str]) -> Outcome | None:
     except ChildFailedError as error:
         found = [_outcome(failure) for failure in error.failures.values()]
         return max(found, key=lambda outcome: outcome.weight)
+    except SignalException as error:  # what torchrun makes of a signal, once it has ended its processes
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        return Outcome.of_exit(-error.sigval)
     return None
 
 
@@ -66,6 +76,8 @@ def main() -> None:
         outcome = run_agent(words)
     except RuntimeError:  # of PyTorch's own, between hosts: the store is gone, a host does not answer
         outcome = GENERIC
+    except KeyboardInterrupt:
+        outcome = Outcome.of_exit(-signal.SIGINT)
     if task["listening"] is not None:
         del store
     if outcome is not None:
