@@ -9,6 +9,7 @@ import datetime as dt
 import json
 import logging
 import os
+import signal
 import sys
 from typing import Any
 
@@ -20,8 +21,13 @@ RENDEZVOUS_SECONDS = 600
 
 
 def run_agent(words: list[str]) -> Outcome | None:
-    """Run torchrun with the arguments ``words`` in this process; return how it failed, None where it did not."""
+    """Run torchrun with the arguments ``words`` in this process; return how it failed, None where it did not.
+
+    Raises:
+        KeyboardInterrupt: somebody interrupted it, for which torchrun has an exception of its own.
+    """
     from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
@@ -29,6 +35,10 @@ def run_agent(words: list[str]) -> Outcome | None:
     except ChildFailedError as error:
         found = [_outcome(failure) for failure in error.failures.values()]
         return max(found, key=lambda outcome: outcome.weight)
+    except SignalException as error:
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from error
+        return Outcome.of_exit(-error.sigval)
     return None
 
 
@@ -46,6 +56,7 @@ def main() -> None:
     """Take part in the training that the argument describes; write how it failed to where the starter reads."""
     task: Json = json.loads(sys.argv[1])
     end_with_parent(task["parent"])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever is interrupted says so; until torchrun ends its processes
     logging.disable(logging.ERROR)  # of PyTorch, whose words on processes are followed by those of the starter
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -64,7 +75,7 @@ def main() -> None:
     words += [f"--rdzv-conf=timeout={RENDEZVOUS_SECONDS}", "-m", *task["words"]]
     try:
         outcome = run_agent(words)
-    except RuntimeError:  # of PyTorch's own, between hosts: the store is gone, a host does not answer
+    except (RuntimeError, KeyboardInterrupt):  # of PyTorch, between hosts: the store is gone, a host does not answer
         outcome = GENERIC
     if task["listening"] is not None:
         del store
