@@ -146,6 +146,8 @@ def fold(flow: FlowTransfer, num_steps: int, feature_size: Sequence[int]) -> Fix
     Raises:
         ValueError: ``num_steps`` is less than 1, ``feature_size`` no pair, or the velocity of the flow no meta-encoder.
     """
+    if not isinstance(flow, FlowTransfer):
+        raise ValueError(f"flow: got a {type(flow).__name__}; give a flow of build_flow")  # noqa: TRY004
     if not isinstance(flow.velocity, MetaEncoder):
         got = type(flow.velocity).__name__
         raise ValueError(f"flow: got a velocity that is a {got}; give a flow of build_flow, with a meta-encoder")  # noqa: TRY004

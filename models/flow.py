@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.calling import call
+from .core.numbers import positive
 from .flow_paths.base import Schedule
 from .integrate import Trajectory, Velocity, euler, step_times
 from .layers.shape_transform import LogitTransform
@@ -53,7 +54,7 @@ class FlowTransfer(nn.Module):
         Raises:
             ValueError: ``num_steps`` is less than 1.
         """
-        predicted = velocity or self._velocity_of(num_steps)
+        predicted = velocity or self._velocity_of(positive("num_steps", num_steps))
         if self.predicts == "target":
             return self._trajectory_by_targets(x, num_steps, predicted)
         chain = euler(predicted, self.schedule.start(x), num_steps)
@@ -153,6 +154,7 @@ def build_flow(
     Raises:
         ValueError: a name is unknown.
     """
+    positive("channels", channels)
     path = get_schedule(schedule)
     encoder = build_meta_encoder(
         meta_encoder,
@@ -167,7 +169,8 @@ def build_flow(
 
 def build_logit_flow(*, channels: int, num_classes: int, **flow: Any) -> FlowTransfer:
     """Return a flow from features of ``channels`` channels to logits; ``flow`` as for ``build_flow``."""
-    return build_flow(channels=channels, transform=LogitTransform(channels, num_classes), **flow)
+    transform = LogitTransform(positive("channels", channels), positive("num_classes", num_classes))
+    return build_flow(channels=channels, transform=transform, **flow)
 
 
 def start_at_rest(flow: FlowTransfer) -> None:

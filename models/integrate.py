@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from .core.numbers import positive
+
 
 class Velocity(Protocol):
     """A velocity field dZ/dt."""
@@ -31,8 +33,7 @@ def step_times(num_steps: int) -> list[float]:
     Raises:
         ValueError: ``num_steps`` is less than 1.
     """
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    positive("num_steps", num_steps)
     return [1 - i / num_steps for i in range(num_steps)]
 
 

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .core.numbers import positive
+
 
 class GaussianFigures(NamedTuple):
     """What a mixture over the steps says of each image's target, (B,) each, in nats."""
@@ -67,7 +69,7 @@ def gaussian_figures(target: Tensor, steps: Tensor, *, variance: float, dims: in
     Raises:
         ValueError: shapes do not fit, or the variance or d is not above 0.
     """
-    if variance <= 0 or dims < 1:
+    if not 0 < variance < math.inf or dims < 1:
         raise ValueError(f"variance, dims: got {variance:g} and {dims}; give numbers above 0")
     errors = squared_errors(target, steps)  # (K, B)
     constant = dims / 2 * math.log(2 * math.pi * variance)
@@ -113,6 +115,12 @@ VelocityAt = Callable[[Tensor, float], Tensor]
 """From states (B, ...) and a time to velocities (B, ...)."""
 
 
+def require_like_state(velocity: Tensor, state: Tensor) -> None:
+    """Raise ValueError where ``velocity`` is not shaped like the ``state`` that it moves."""
+    if velocity.shape != state.shape:
+        raise ValueError(f"velocity: returned the shape {tuple(velocity.shape)}; the state's is {tuple(state.shape)}")
+
+
 class Carried(NamedTuple):
     """Where the continuous flow has taken a point, and how it changes volumes on the way."""
 
@@ -133,14 +141,24 @@ def carried_to_source(
     Args:
         num_steps: of RK4.
         generator: of the vectors.
+
+    Raises:
+        ValueError: ``x`` is no batch of floating-point numbers, the velocity has another shape, or ``num_steps`` is
+            less than 1.
     """
+    positive("num_steps", num_steps)
+    if not x.is_floating_point() or x.dim() < 2 or not x.numel():
+        raise ValueError(f"x: got {x.dtype} of the shape {tuple(x.shape)}; give floating-point numbers (B, ...)")
     probe = torch.randint(0, 2, x.shape, generator=generator, device=x.device).to(x) * 2 - 1
 
     def rates(state: Tensor, time: float) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             state = state.detach().requires_grad_()
             v = velocity(state, time)
-            (gradient,) = torch.autograd.grad(v, state, probe)
+            require_like_state(v, state)
+            if not v.requires_grad:  # the same everywhere, which changes no volume
+                return v, state.new_zeros(len(state))
+            (gradient,) = torch.autograd.grad(v, state, probe, allow_unused=True, materialize_grads=True)
         return v.detach(), (gradient * probe).flatten(1).sum(dim=1)
 
     state, change, step = x, x.new_zeros(len(x)), 1 / num_steps
@@ -177,8 +195,11 @@ def flow_log_likelihood(
         generator: of the vectors.
 
     Raises:
-        ValueError: ``x`` and ``source`` have different shapes, between which no density is defined.
+        ValueError: ``x`` and ``source`` have different shapes, between which no density is defined; the variance is
+            not above 0; or as ``carried_to_source``.
     """
+    if not 0 < variance < math.inf:
+        raise ValueError(f"variance: got {variance}; give a finite number above 0")
     if x.shape != source.shape:
         raise ValueError(f"x: got the shape {tuple(x.shape)}; the flow starts at one of {tuple(source.shape)}")
     state, change = carried_to_source(velocity, x, num_steps=num_steps, generator=generator)

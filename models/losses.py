@@ -18,11 +18,32 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def _require_alike(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> None:
+    """Raise ValueError where the ``student``'s last dimensions are not the ``teacher``'s: nothing is broadcast."""
+    if student.shape[max(student.dim() - teacher.dim(), 0) :] != teacher.shape:
+        raise ValueError(f"teacher: got the shape {tuple(teacher.shape)}; the student's is {tuple(student.shape)}")
+    if not temperature > 0:
+        raise ValueError(f"temperature: got {temperature}; give a number above 0")
+
+
+def _require_labels(name: str, labels: Any, logits: Tensor) -> None:
+    """Raise ValueError where ``labels``, the argument ``name``, are not int64 (B,) for ``logits`` (..., B, C)."""
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+        got = labels.dtype if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
+        raise ValueError(f"{name}: got {got}; give class numbers, a tensor of int64 such as {name}.long()")
+    if labels.device != logits.device:
+        raise ValueError(f"{name}: got a tensor on {labels.device}; the logits are on {logits.device}")
+    if labels.shape != logits.shape[-2:-1]:
+        wanted = f"({logits.shape[-2]},), one for each image" if logits.dim() > 1 else "logits (B, num_classes) too"
+        raise ValueError(f"{name}: got the shape {tuple(labels.shape)}; give {wanted}")
+
+
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
     """Return T^2 KL(softmax(teacher / T) || softmax(student / T)), summed over classes, averaged over the batch.
 
     Source: Hinton et al. 2015. T^2 keeps the gradient's scale whatever the temperature. Logits have shape (B, C).
     """
+    _require_alike(student, teacher, temperature)
     log_student = functional.log_softmax(_at_least_float32(student) / temperature, dim=-1)
     log_teacher = functional.log_softmax(_at_least_float32(teacher) / temperature, dim=-1)
     return _divergence(log_student, log_teacher) * temperature**2
@@ -46,6 +67,8 @@ def dkd_loss(
     TCKD is the divergence of (target class, all others), NCKD that of the classes among the others. Logits have shape
     (B, C), ``target`` holds the labels, int64 (B,).
     """
+    _require_alike(student, teacher, temperature)
+    _require_labels("target", target, student)
     scaled_student = _at_least_float32(student) / temperature
     scaled_teacher = _at_least_float32(teacher) / temperature
     binary = _divergence(
@@ -84,6 +107,7 @@ def dist_loss(
     Source: Huang et al. 2022 (DIST). Rows correlate the classes of one image, columns the images of one class.
     Logits have shape (B, C).
     """
+    _require_alike(student, teacher, temperature)
     p_student = functional.softmax(_at_least_float32(student) / temperature, dim=-1)
     p_teacher = functional.softmax(_at_least_float32(teacher) / temperature, dim=-1)
     rows = 1 - correlation(p_student, p_teacher).mean()
@@ -97,6 +121,9 @@ def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Source: Cao et al. 2022 (PKD). It equals half the mean squared error of features standardised per channel. Feature
     maps have shape (B, C, H, W).
     """
+    _require_alike(student, teacher)
+    if teacher.dim() != 4:
+        raise ValueError(f"teacher: got the shape {tuple(teacher.shape)}; give feature maps (B, C, H, W)")
     rows_student = _at_least_float32(student).transpose(-4, -3).flatten(-3)  # (..., C, B * H * W)
     rows_teacher = _at_least_float32(teacher).transpose(-4, -3).flatten(-3)
     return 1 - correlation(rows_student, rows_teacher).mean()
@@ -104,6 +131,7 @@ def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared difference; logits or feature maps of one shape."""
+    _require_alike(student, teacher)
     return (_at_least_float32(student) - _at_least_float32(teacher)).square().mean()
 
 
@@ -111,10 +139,9 @@ def step_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 
     """Return the mean cross-entropy of logits (..., B, C), each leading entry with the same ``labels``, int64 (B,).
 
     Raises:
-        ValueError: the labels have another shape.
+        ValueError: the labels have another shape or type.
     """
-    if labels.shape != logits.shape[-2:-1]:
-        raise ValueError(f"labels: got the shape {tuple(labels.shape)}; give ({logits.shape[-2]},), one for each image")
+    _require_labels("labels", labels, logits)
     wanted = labels.expand(logits.shape[:-1]).reshape(-1)
     return functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), wanted, label_smoothing=label_smoothing)
 

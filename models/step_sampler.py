@@ -4,15 +4,25 @@ from collections.abc import Sequence
 
 import torch
 
+from .core.numbers import is_count
+
 
 class StepSampler:
     """One number of steps, or one drawn from several for each batch.
 
     Early on the larger ones wait: in epoch e, counted from 0, N is at most the largest power of two not above
     (e + warmup_epochs) / warmup_epochs (the authors' rule with 10 epochs), and at least the smallest choice.
+
+    Raises:
+        ValueError: there is no choice, one is less than 1, or ``warmup_epochs`` less than 0.
     """
 
     def __init__(self, choices: Sequence[int], warmup_epochs: int = 0) -> None:
+        if not isinstance(choices, Sequence) or not choices or not all(is_count(choice) for choice in choices):
+            got = choices[0] if isinstance(choices, Sequence) and len(choices) == 1 else choices
+            raise ValueError(f"num_steps: got {got}; give a number of at least 1, or several")
+        if warmup_epochs != 0 and not is_count(warmup_epochs):
+            raise ValueError(f"num_steps_warmup: got {warmup_epochs}; give a number of epochs, 0 for none")
         self.choices = sorted(choices)
         self.warmup_epochs = warmup_epochs
         self.epoch = 0

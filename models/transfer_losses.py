@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.calling import call
-from .core.numbers import is_count, positive, size_of
+from .core.numbers import amount, positive, share, size_of
 from .flow import FlowTransfer, at_each_step, build_flow, build_logit_flow
 from .integrate import Trajectory
 from .layers.shape_transform import FeatureTransform
@@ -78,7 +78,7 @@ class LogitFlowLoss(nn.Module):
         self.flow = flow
         self.loss = find_loss(loss, LOGIT_LOSSES)
         self.label_loss = label_loss
-        self.weight = weight
+        self.weight = amount("weight", weight)
         self.steps = sampler_of(num_steps, num_steps_warmup)
         self.pair_ratio = share("pair_ratio", pair_ratio)
 
@@ -181,10 +181,10 @@ class ThetaTransferLoss(LogitFlowLoss):
         if target not in get_args(ThetaTarget):
             raise ValueError(f"target: got {target!r}; give {', '.join(get_args(ThetaTarget))}")
         if weight_end is not None:
-            epochs = positive("epochs", epochs)
+            epochs, weight_end = positive("epochs", epochs), amount("weight_end", weight_end)
         self.head = self.flow.transform if head is None else head
         self.target = target
-        self.theta_weight = theta_weight
+        self.theta_weight = amount("theta_weight", theta_weight)
         self.reaches_backbone = reaches_backbone
         self.weight_start, self.weight_end, self.epochs = self.weight, weight_end, epochs
 
@@ -200,6 +200,7 @@ class ThetaTransferLoss(LogitFlowLoss):
         outputs = self.step_logits(features)
         logits = call(self.head, features if self.reaches_backbone else features.detach())
         require_like(outputs[0], logits, "head", "returned")
+        require_like(outputs[0], teacher_logits, "teacher_logits")
         averaged = outputs.mean(dim=0).detach()
         targets = {"flow": [averaged], "teacher": [teacher_logits], "both": [averaged, teacher_logits]}[self.target]
         transfer = torch.stack([self.loss(logits, target, labels) for target in targets]).mean()
@@ -234,7 +235,7 @@ class HeadTransferLoss(nn.Module):
         super().__init__()
         self.loss = find_loss(loss, LOGIT_LOSSES)
         self.label_loss = label_loss
-        self.weight = weight
+        self.weight = amount("weight", weight)
 
     def set_epoch(self, epoch: int) -> None:
         """Take note that ``epoch``, counted from 0, begins: nothing here follows it."""
@@ -299,7 +300,7 @@ class FeatureTransferLoss(nn.Module):
         self.flow = build_flow(channels=own, transform=nn.Identity(), **options)
         self.transform = FeatureTransform(own, theirs, size_of("teacher_size", teacher_size))
         self.loss = find_loss(loss, FEATURE_LOSSES)
-        self.weight = weight
+        self.weight = amount("weight", weight)
         self.steps = sampler_of(num_steps, num_steps_warmup)
         self.pair_ratio = share("pair_ratio", pair_ratio)
 
@@ -333,10 +334,15 @@ def paired(targets: Sequence[Tensor], ratio: float) -> Sequence[Tensor]:
 
     Rows below int(ratio * B) keep their own; the others are permuted among themselves, all targets alike. Ratio 1
     decouples none.
+
+    Raises:
+        ValueError: the ratio is no share, or the targets are not of one batch.
     """
-    if ratio == 1:
+    if share("ratio", ratio) == 1 or not targets:
         return targets
     batch_size, device = len(targets[0]), targets[0].device
+    if any(len(target) != batch_size for target in targets):
+        raise ValueError(f"targets: got batches of {[len(target) for target in targets]}; give those of one batch")
     kept = int(ratio * batch_size)
     rows = torch.cat([torch.arange(kept, device=device), kept + torch.randperm(batch_size - kept, device=device)])
     return [target[rows] for target in targets]
@@ -344,13 +350,38 @@ def paired(targets: Sequence[Tensor], ratio: float) -> Sequence[Tensor]:
 
 def require_features(features: Tensor, flow: FlowTransfer) -> None:
     """Raise ValueError where ``features`` are no feature maps (B, C, H, W) of the channels that ``flow`` takes."""
+    require_tensor("features", features)
+    weight = next(flow.parameters(), features)
+    is_mixed = features.dtype in {torch.float16, torch.bfloat16}
+    if features.device != weight.device or not (is_mixed or features.dtype == weight.dtype or _is_autocast(features)):
+        raise ValueError(
+            f"features: got {features.dtype} on {features.device}; the flow is {weight.dtype} on {weight.device}: move "
+            "one of them by to()"
+        )
     channels = getattr(flow.velocity, "channels", None)
     if features.dim() != 4 or (channels is not None and features.shape[1] != channels):
         raise ValueError(f"features: got the shape {tuple(features.shape)}; give (B, {channels or 'C'}, H, W)")
 
 
+def _is_autocast(x: Tensor) -> bool:
+    return torch.is_autocast_enabled(x.device.type)
+
+
+def require_tensor(name: str, value: Any) -> None:
+    """Raise ValueError where the argument called ``name`` is no tensor of floating-point numbers, or an empty one."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name}: got a {type(value).__name__}; give a tensor")  # noqa: TRY004  (one kind for all)
+    if not value.is_floating_point():
+        raise ValueError(f"{name}: got {value.dtype}; give floating-point numbers, such as {name}.float()")
+    if not value.numel():
+        raise ValueError(f"{name}: got the shape {tuple(value.shape)}, which is empty; give an image at least")
+
+
 def require_like(output: Tensor, target: Tensor, name: str, came: str = "got") -> None:
     """Raise ValueError, with the ``name`` of the argument, where ``target`` is not shaped like the student's output."""
+    require_tensor(name, target)
+    if target.device != output.device:
+        raise ValueError(f"{name}: {came} a tensor on {target.device}; the student's is on {output.device}")
     if output.shape != target.shape:
         raise ValueError(f"{name}: {came} the shape {tuple(target.shape)}; the student's is {tuple(output.shape)}")
 
@@ -363,16 +394,4 @@ def sampler_of(num_steps: int | Sequence[int] | StepSampler, warmup_epochs: int)
     """
     if isinstance(num_steps, StepSampler):
         return num_steps
-    choices = list(num_steps) if isinstance(num_steps, Sequence) else [num_steps]
-    if not choices or not all(is_count(choice) for choice in choices):
-        raise ValueError(f"num_steps: got {num_steps}; give a number of at least 1, or several")
-    if warmup_epochs < 0:
-        raise ValueError(f"num_steps_warmup: got {warmup_epochs}; give a number of epochs, 0 for none")
-    return StepSampler(choices, warmup_epochs)
-
-
-def share(name: str, value: float) -> float:
-    """Return ``value``, the argument called ``name``; raises ValueError where it is no share from 0 to 1."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}: got {value}; give a share from 0 to 1")
-    return value
+    return StepSampler([num_steps] if isinstance(num_steps, int) else num_steps, warmup_epochs)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.layers.shape_transform import FeatureTransform
+from models.likelihood import flow_log_likelihood
 from pipeline.core.likelihood_line import likelihood_of
 from pipeline.distillation.frozen_teacher import FrozenTeacher, load_frozen_teacher
 from pipeline.distillation.traced_flows import traced_flows
@@ -263,3 +264,19 @@ def test_a_flow_that_grows_changes_volumes_as_its_exponential_does(bench: Bench)
     )
     transform.project.weight[0] = transform.project.weight[1]
     assert exact.figures("stage 3", 2, calib=calib, test=test) == {}, "T cannot be taken back"
+
+
+def test_a_flow_that_moves_all_alike_changes_no_volume() -> None:
+    """Its velocity depends on no state, so that there is nothing to differentiate."""
+    x = torch.rand(3, 4, dtype=torch.float64)
+    found = flow_log_likelihood(lambda state, _: torch.ones_like(state), x, x + 1, variance=1.0, num_steps=2)
+    torch.testing.assert_close(found, torch.full((3,), -2 * math.log(2 * math.pi), dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"num_steps": 0}, "num_steps: got 0"), ({"variance": math.nan}, "variance: got nan")]
+)
+def test_figures_out_of_range_are_named(change: dict[str, Any], words: str) -> None:
+    x = torch.rand(3, 4)
+    with pytest.raises(ValueError, match=words):
+        flow_log_likelihood(lambda state, _: state, x, x, **({"variance": 1.0} | change))

@@ -1,5 +1,7 @@
 """Several hosts that train together: how they meet, agree, watch each other and end; on one machine."""
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -11,13 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from pipeline.core.errors import LostHostError, LostProcessError, UserError
@@ -25,12 +28,13 @@ from pipeline.core.files import Json
 from pipeline.core.libraries import library_versions
 from pipeline.hosts import agent, head
 from pipeline.hosts.addresses import interface_of, listen, own_address
-from pipeline.hosts.agent_process import environment
+from pipeline.hosts.agent_process import AgentProcess, environment
 from pipeline.hosts.agreement import differences, files_of, params_of
-from pipeline.hosts.channel import LONGEST_LINE, VERSION, Answer, Channel, Ended, Training, expect
+from pipeline.hosts.channel import LONGEST_LINE, VERSION, Answer, Channel, Ended, Start, Training, expect
 from pipeline.hosts.joiner import Own, Place, call, take_part
 from pipeline.hosts.outcome import GENERIC, Outcome
-from tests.helpers import TINY, copy_project
+from stages.__main__ import main
+from tests.helpers import TINY, copy_project, refused, write_params
 
 PARAMS: Json = {
     "base": {"seed": 0, "device": "cpu"},
@@ -310,6 +314,96 @@ def test_hosts_that_are_dismissed_end(data: Path, port: int) -> None:
     assert head.dismiss(2, endpoint=f"127.0.0.1:{port}", seconds=0.1) == []
 
 
+def test_a_host_is_counted_once_however_often_it_says_that_it_ends(port: int) -> None:
+    def call_twice() -> None:
+        with call(f"127.0.0.1:{port}", seconds=20) as connection:
+            connection.sendall(2 * (json.dumps({"ended": {"fault": None}}).encode() + b"\n"))
+            connection.recv(2**16)
+            time.sleep(1)
+
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(call_twice)
+        assert head.dismiss(3, endpoint=f"127.0.0.1:{port}", seconds=2) == ["127.0.0.1"]
+
+
+def test_whoever_was_not_needed_is_told_how_it_ended(data: Path, port: int) -> None:
+    """By the head, before it closes: not that the head has gone."""
+    with ThreadPoolExecutor(1) as executor:
+        leading = executor.submit(lead, training_of(data), port)
+        with contextlib.closing(
+            Channel(call(f"127.0.0.1:{port}", seconds=20), silence=5.0)
+        ) as spare:  # greeted, and slow to answer
+            assert isinstance(spare.receive(), Training)
+            refusing = joined(port, host(data, code="4567"))
+            with pytest.raises(LostHostError, match="cannot take part"):
+                leading.result()
+            said = spare.receive()
+    assert isinstance(said, Ended)
+    assert "the code of toy" in str(said.fault)
+    with pytest.raises(UserError, match="the code of toy"):
+        refusing.result()
+
+
+@pytest.mark.parametrize("change", [{"silence_seconds": 1e300}, {"silence_seconds": 0.0}])
+def test_times_that_no_clock_has_are_those_of_no_head(port: int, data: Path, change: dict[str, float]) -> None:
+    with socket.create_server(("127.0.0.1", port)) as server:
+        waiting = joined(port, host(data))
+        connection, _ = server.accept()
+        content = {one.name: getattr(training_of(data), one.name) for one in fields(Training)} | change
+        with connection:
+            connection.sendall(json.dumps({"training": content}).encode() + b"\n")
+            with pytest.raises(LostHostError, match="what answers at the endpoint says what no host"):
+                waiting.result()
+
+
+def test_an_error_of_accepting_ends_no_waiting(port: int, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as that a caller has gone already, or that no file descriptor is free."""
+    accept, errors = socket.socket.accept, [OSError(errno.EMFILE, "Too many open files")]
+    monkeypatch.setattr(
+        socket.socket, "accept", lambda self: (_ for _ in ()).throw(errors.pop()) if errors else accept(self)
+    )
+    waiting = joined(port, host(data))
+    assert head.dismiss(2, endpoint=f"127.0.0.1:{port}", seconds=20) == ["127.0.0.1"]
+    assert waiting.result() is False
+    assert not errors
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "a",
+        "a..b:29400",
+        f"{'x' * 64}.net:29400",
+        "h:0",
+        "h:65536",
+        "[::1]:29400",
+        "::1:29400",
+        " :5",
+        "h:\u0665",
+        "-h:5",
+    ],
+)
+@pytest.mark.parametrize("command", ["join", "dismiss"])
+def test_what_is_no_endpoint_is_said_at_once(command: str, endpoint: str, tmp_path: Path) -> None:
+    params = write_params(tmp_path / "params.yaml", {"execution.num_processes": 2})
+    words = [command, "--params", str(params), "--endpoint", endpoint, "--wait", "1"]
+    refused(CliRunner().invoke(main, words), "--endpoint: got ")
+
+
+@pytest.mark.parametrize("command", ["join", "dismiss"])
+@pytest.mark.parametrize("wait", ["nan", "inf", "1e300", "0"])
+def test_a_wait_is_a_time(command: str, wait: str) -> None:
+    result = CliRunner().invoke(main, [command, "--endpoint", "127.0.0.1:5", "--wait", wait])
+    assert result.exit_code == 2
+    assert "Invalid value for '--wait'" in result.output
+
+
+def test_dismissing_none_is_no_success(tmp_path: Path) -> None:
+    params = write_params(tmp_path / "params.yaml", {})
+    result = CliRunner().invoke(main, ["dismiss", "--params", str(params), "--endpoint", "127.0.0.1:5"])
+    refused(result, "execution.hosts.num_hosts: got 1")
+
+
 # ------------------------------------------------------------------------------------------------------- watching
 
 
@@ -399,6 +493,30 @@ def test_the_error_of_a_process_ends_both_hosts_with_its_words(
     printed = capfd.readouterr()
     errors = [line for line in (printed.err + printed.out).splitlines() if "rror" in line]
     assert errors == ["error: the loss is not finite"], "what follows from it is not said"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_processes_that_are_told_to_end_do_so_without_a_word(
+    number: signal.Signals, port: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By the head, at a failure elsewhere, or by Ctrl-C, which all processes of a terminal get."""
+    quiet = "import pathlib, signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL)"
+    code = f"{quiet}; pathlib.Path({str(tmp_path / 'began')!r}).touch(); time.sleep(60)"
+    words = ["timeit", "-n", "1", "-r", "1", code]
+    start = Start(rank=0, processes=1, address="127.0.0.1", port=port, run="x")
+    listening = listen("127.0.0.1", port)
+    running = AgentProcess(start, words, num_hosts=1, own_address="127.0.0.1", listening=listening)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "began").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.kill(running._process.pid, number)
+        assert running.outcome() is not None
+    finally:
+        running.stop()
+    printed = capfd.readouterr()
+    assert printed.err + printed.out == ""
 
 
 # ------------------------------------------------------------------------------------------------- the whole of it

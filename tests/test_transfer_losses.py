@@ -16,15 +16,17 @@ from models.deploy import fold
 from models.flow import FlowTransfer, build_flow, build_logit_flow, start_at_rest
 from models.flow_paths.rectified import RectifiedFlow
 from models.layers.shape_transform import LogitTransform
-from models.losses import LOGIT_LOSSES, step_cross_entropy
+from models.losses import LOGIT_LOSSES, dkd_loss, kd_loss, mse_loss, pkd_loss, step_cross_entropy
 from models.meta_encoders import META_ENCODERS, build_meta_encoder
 from models.schedules import SCHEDULES
+from models.step_sampler import StepSampler
 from models.transfer_losses import (
     FeatureTransferLoss,
     FlowTransferLoss,
     HeadTransferLoss,
     OnlineTransferLoss,
     ThetaTransferLoss,
+    paired,
 )
 from pipeline.distillation.criteria import CRITERIA
 
@@ -431,3 +433,55 @@ def own_velocity() -> FlowTransfer:
 def test_what_does_not_fit_is_refused_with_what_would(refused: Callable[[], Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         refused()
+
+
+@pytest.mark.parametrize(
+    ("refused", "words"),
+    [
+        (
+            lambda: kd_loss(torch.rand(2, 5), torch.rand(2, 1)),
+            r"teacher: got the shape \(2, 1\); the student's is \(2, 5\)",
+        ),
+        (lambda: mse_loss(torch.rand(2, 5), torch.rand(5)[:1]), "teacher: got the shape"),
+        (lambda: pkd_loss(torch.rand(2, 5), torch.rand(2, 5)), r"give feature maps \(B, C, H, W\)"),
+        (lambda: kd_loss(torch.rand(2, 5), torch.rand(2, 5), 0.0), "temperature: got 0.0; give a number above 0"),
+        (lambda: dkd_loss(torch.rand(2, 5), torch.rand(2, 5), torch.rand(2)), "target: got torch.float64; give class"),
+        (
+            lambda: step_cross_entropy(torch.rand(2, 5), torch.tensor([0, 1]).int()),
+            "labels: got torch.int32; give class",
+        ),
+        (
+            lambda: step_cross_entropy(torch.rand(2, 5), torch.zeros(2).long().to("meta")),
+            "labels: got a tensor on meta",
+        ),
+        (lambda: FlowTransferLoss(channels=4, num_classes=3, weight=math.nan), "weight: got nan; give a finite number"),
+        (lambda: FlowTransferLoss(channels=4, num_classes=3, num_steps_warmup=1.5), "num_steps_warmup: got 1.5"),
+        (lambda: StepSampler([]), r"num_steps: got \[\]; give a number of at least 1"),
+        (lambda: paired([torch.rand(2, 3)], 2.0), "ratio: got 2.0; give a share from 0 to 1"),
+        (lambda: paired([torch.rand(2, 3), torch.rand(3, 3)], 0.5), r"targets: got batches of \[2, 3\]"),
+        (
+            lambda: loss_of(torch.rand(2, 4, 4, 4).float()),
+            "features: got torch.float32 on cpu; the flow is torch.float64",
+        ),
+        (lambda: loss_of(torch.ones(2, 4, 4, 4).long()), "features: got torch.int64; give floating-point numbers"),
+        (lambda: loss_of(torch.rand(0, 4, 4, 4)), r"features: got the shape \(0, 4, 4, 4\), which is empty"),
+        (lambda: loss_of(None), "features: got a NoneType; give a tensor"),
+        (lambda: build_logit_flow(channels=4, num_classes=0, **PLAIN), "num_classes: got 0"),
+        (
+            lambda: build_logit_flow(channels=4, num_classes=3, **PLAIN)(torch.rand(2, 4, 4, 4), 2.5),
+            "num_steps: got 2.5",
+        ),
+        (lambda: fold(torch.nn.Identity(), 1, (4, 4)), "flow: got a Identity; give a flow of build_flow"),  # type: ignore[arg-type]
+    ],
+)
+def test_no_argument_is_left_to_fail_within_pytorch_or_to_be_broadcast(refused: Callable[[], Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        refused()
+
+
+PLAIN: dict[str, Any] = {"schedule": "rectified", "meta_encoder": "conv", "time_scale": 1.0}
+
+
+def loss_of(features: Any) -> Any:
+    loss = FlowTransferLoss(channels=4, num_classes=3)
+    return loss(features, torch.rand(2, 3), torch.tensor([0, 1]))

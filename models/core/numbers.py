@@ -1,5 +1,6 @@
 """What an argument may be that counts something."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,23 @@ def positive(name: str, number: int | None) -> int:
 
 def size_of(name: str, size: Sequence[int]) -> tuple[int, int]:
     """Return ``size``, the argument called ``name``, as (H, W); raises ValueError where it is no such pair."""
+    if not isinstance(size, Sequence):
+        raise ValueError(f"{name}: got {size!r}; give height and width, numbers of at least 1")  # noqa: TRY004
     if len(size) != 2 or not all(is_count(length) for length in size):
         raise ValueError(f"{name}: got {tuple(size)}; give height and width, numbers of at least 1")
     return size[0], size[1]
+
+
+def amount(name: str, number: Any) -> float:
+    """Return ``number``, the argument called ``name``; raises ValueError where it is none of at least 0."""
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    if not is_number or not math.isfinite(number) or number < 0:
+        raise ValueError(f"{name}: got {number!r}; give a finite number of at least 0")
+    return float(number)
+
+
+def share(name: str, number: Any) -> float:
+    """Return ``number``, the argument called ``name``; raises ValueError where it is no share from 0 to 1."""
+    if not isinstance(number, int | float) or not 0 <= number <= 1:
+        raise ValueError(f"{name}: got {number!r}; give a share from 0 to 1")
+    return float(number)

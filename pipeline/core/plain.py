@@ -45,6 +45,11 @@ def at_least(least: int) -> Rule:
     return lambda value: None if value >= least else f"{least} or more"
 
 
+def at_most(most: float) -> Rule:
+    """Return the rule that a number is not above ``most``."""
+    return lambda value: None if value <= most else f"{most:g} or less"
+
+
 def count_from(least: int, most: int | None = None) -> Rule:
     """Return the rule that there are ``least`` to ``most`` items, or no end to them."""
     words = f"{least} or more items" if most is None else f"{least} items" if most == least else f"{least} to {most}"

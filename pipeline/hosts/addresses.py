@@ -14,14 +14,8 @@ BACKLOG = 64
 
 
 def split_endpoint(endpoint: str) -> tuple[str, int]:
-    """Return host and port of ``endpoint``, HOST:PORT.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Return host and port of ``endpoint``, HOST:PORT; see ``pipeline.training.settings.check_endpoint``."""
     host, _, port = endpoint.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ValueError(f"got {endpoint!r}; give HOST:PORT, e.g. 10.0.0.1:29400")
     return host, int(port)
 
 

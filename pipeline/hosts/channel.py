@@ -12,12 +12,14 @@ from typing import Annotated, Any, TypeVar
 
 from pipeline.core.errors import LostHostError
 from pipeline.core.files import Json
-from pipeline.core.plain import Part, at_least, read_plain
+from pipeline.core.plain import Part, at_least, at_most, read_plain
 from pipeline.core.strict_json import parse_json
 
 VERSION = 1
 """Of the messages; hosts of another understand each other no further than that."""
 LONGEST_LINE = 2**22
+MOST = 1024
+"""Hosts of a training, and processes of one."""
 BEAT_SECONDS = 1.0
 """Between signs of life."""
 CLOSED = "closed its connection: it was ended"
@@ -29,7 +31,7 @@ class Training(Part):
     """From the head, at first: what it trains, and what must be the same on each host."""
 
     version: int
-    silence_seconds: Annotated[float, at_least(0)]
+    silence_seconds: Annotated[float, at_least(1), at_most(3600)]
     stage: str
     num_hosts: int
     num_processes: int
@@ -57,7 +59,7 @@ class Answer(Part):
     """From a host, to a training: that it takes part, or why not."""
 
     host: str
-    processes: Annotated[int, at_least(1)] | None
+    processes: Annotated[int, at_least(1), at_most(MOST)] | None
     """How many it runs; None leaves that to the head."""
     fault: str | None
 
@@ -66,11 +68,11 @@ class Answer(Part):
 class Start(Part):
     """From the head, when all are there: what this host's agent has to know."""
 
-    rank: Annotated[int, at_least(0)]
+    rank: Annotated[int, at_least(0), at_most(MOST)]
     """Of the host; the head is 0."""
-    processes: Annotated[int, at_least(1)]
+    processes: Annotated[int, at_least(1), at_most(MOST)]
     address: str
-    port: Annotated[int, at_least(1)]
+    port: Annotated[int, at_least(1), at_most(65535)]
     run: str
 
 

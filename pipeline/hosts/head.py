@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pipeline.core.errors import LostHostError, LostProcessError, UserError
-from pipeline.core.printable import printable
+from pipeline.core.printable import printable, without_its_middle
 from pipeline.hosts.addresses import listen, own_address, split_endpoint
 from pipeline.hosts.agent_process import AgentProcess
 from pipeline.hosts.channel import VERSION, Answer, Channel, Dismissal, Ended, Start, Training
@@ -66,13 +66,24 @@ class Switchboard:
         self._silence = silence
         self._room = threading.Semaphore(most)
         self._peers: list[Peer] = []
+        self._is_closed = False
         threading.Thread(target=self._take_calls, daemon=True).start()
 
-    def close(self) -> None:
-        """Take no more calls, and end those that there are."""
+    def tell(self, message: Ended) -> None:
+        """Take no more calls, and send ``message`` to all who have called."""
+        self._take_no_more()
+        for peer in [*self._peers]:
+            peer.channel.send(message)
+
+    def _take_no_more(self) -> None:
+        self._is_closed = True
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
+
+    def close(self) -> None:
+        """Take no more calls, and end those that there are."""
+        self._take_no_more()
         for peer in [*self._peers]:
             peer.channel.hang_up()
         deadline = time.monotonic() + PARTING_SECONDS
@@ -85,8 +96,11 @@ class Switchboard:
         while True:
             try:
                 connection, (address, _) = self._listening.accept()
-            except OSError:  # closed
-                return
+            except OSError:
+                if self._is_closed:
+                    return
+                time.sleep(LOOK_SECONDS)  # a caller who has gone, or no file descriptor is free
+                continue
             if not self._room.acquire(blocking=False):
                 connection.close()
                 continue
@@ -141,8 +155,7 @@ def lead(training: Training, words: Sequence[str], *, endpoint: str, wait_minute
                 raise SystemExit(error.exit_code) from None
             raise
         finally:
-            for peer in peers:
-                peer.channel.send(Ended(fault=fault))
+            switchboard.tell(Ended(fault=fault))  # those as well who wait for the next training
 
 
 def dismiss(num_hosts: int, *, endpoint: str, seconds: float) -> list[str]:
@@ -157,7 +170,7 @@ def dismiss(num_hosts: int, *, endpoint: str, seconds: float) -> list[str]:
     """
     address = own_address(endpoint)
     listening = listen(address, split_endpoint(endpoint)[1])
-    told: list[str] = []
+    told: dict[Peer, str] = {}
     deadline = time.monotonic() + seconds
     greeting = Dismissal(version=VERSION)
     with _switchboard(listening, greeting, silence=seconds, most=MOST_CONNECTIONS + num_hosts) as switchboard:
@@ -167,8 +180,8 @@ def dismiss(num_hosts: int, *, endpoint: str, seconds: float) -> list[str]:
             except queue.Empty:
                 break
             if isinstance(event.message, Ended):
-                told.append(event.peer.address)
-    return told
+                told[event.peer] = event.peer.address
+    return [*told.values()]
 
 
 @contextlib.contextmanager
@@ -203,8 +216,12 @@ def _gather(training: Training, switchboard: Switchboard, peers: list[Peer], *, 
             peer.note(message)
             peers.append(peer)
             if message.fault is not None:
-                raise LostHostError(f"{peer.name} cannot take part: {printable(message.fault)}")
+                raise LostHostError(f"{peer.name} cannot take part: {_shown(message.fault)}")
             logger.info("%s has joined", peer.name)
+
+
+def _shown(fault: str) -> str:
+    return without_its_middle(printable(fault))
 
 
 def _loss(message: object) -> str:
@@ -317,7 +334,7 @@ class _Watch:
         if not isinstance(message, Ended):
             self._note(GONE, LostHostError(f"{peer.name} {_loss(message)}"))
         elif message.fault is not None:
-            self._note(min(message.weight, 2), LostHostError(f"{peer.name}: {printable(message.fault)}"))
+            self._note(min(message.weight, 2), LostHostError(f"{peer.name}: {_shown(message.fault)}"))
 
     def _note(self, weight: int, error: Exception) -> None:
         if not self._faults and not self._is_written:

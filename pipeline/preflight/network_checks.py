@@ -73,10 +73,12 @@ def is_built_to_be_checked(params: Params, backbone: str) -> bool:
 
 def _check_transfer(params: Params) -> None:
     """Raise UserError where features are to be transferred from a teacher that is a program."""
-    if params.distill_student.transfers_features:
+    student = params.distill_student
+    if student.transfers_features:
         raise UserError(
-            f"distill_student.transfer: got features, but the teacher {printable(params.train_teacher.backbone)} shows "
-            "none; set it to logits, or take a teacher of this pipeline's backbones"
+            f"distill_student.transfer: got {student.transfer}, but the teacher "
+            f"{printable(params.train_teacher.backbone)} shows none; set it to logits, "
+            "or take a teacher of this pipeline's backbones"
         )
 
 

@@ -1,5 +1,6 @@
 """Settings of training: the optimizer and its schedule, and how a run is executed."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, Strict, model_validator
@@ -17,6 +18,10 @@ from pipeline.core.settings import (
 from pipeline.data.settings import Augment
 
 LARGEST_PORT = 65535
+_LABEL = "[A-Za-z0-9_-]{1,63}"  # of longer and empty ones no name can be looked up
+ENDPOINT = re.compile(rf"(?!-){_LABEL}(\.{_LABEL})*\.?:[0-9]{{1,5}}")
+LONGEST_WAIT = 60 * 24 * 365
+"""Minutes: more than a year means without end, and clocks of systems end somewhere."""
 
 
 class Optimizer(Section):
@@ -111,13 +116,16 @@ class Training(Section):
         return self
 
 
-def _with_a_port(endpoint: str) -> str:
+def check_endpoint(endpoint: str) -> str:
+    """Return ``endpoint``; raises ValueError where it is no HOST:PORT of a name or an IPv4 address."""
+    if not ENDPOINT.fullmatch(endpoint):
+        raise ValueError(f"got {endpoint!r}; give HOST:PORT with a name or an IPv4 address, e.g. 10.0.0.1:29400")
     if not 1 <= int(endpoint.rpartition(":")[2]) <= LARGEST_PORT:
         raise ValueError(f"got {endpoint!r}; give a port from 1 to {LARGEST_PORT}")
     return endpoint
 
 
-Endpoint = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*:[0-9]{1,5}$"), AfterValidator(_with_a_port)]
+Endpoint = Annotated[str, AfterValidator(check_endpoint)]
 
 
 class Hosts(Section):
@@ -135,7 +143,9 @@ class Hosts(Section):
         "of this host, as the others reach it: its name or IPv4 address in a network that you trust, and a free port",
         takes="HOST:PORT, e.g. 10.0.0.1:29400, or null",
     )
-    wait_minutes: Positive = knob(10.0, "so long a training waits for the other hosts, then it ends")
+    wait_minutes: Annotated[float, Field(gt=0, le=LONGEST_WAIT)] = knob(
+        10.0, "so long a training waits for the other hosts, then it ends"
+    )
     silence_seconds: Annotated[float, Field(ge=3, le=3600)] = rare(
         60.0, "a host not heard of for so long is lost; one that closes its connection is at once"
     )

@@ -3,15 +3,20 @@
 import logging
 import signal
 import socket
+import time
 from pathlib import Path
 
 import click
 
+from stages.commands.options import FiniteRange
 from stages.common import params_option
 from stages.exit_codes import exit_codes
 from stages.output import say
 
 logger = logging.getLogger(__name__)
+
+LONGEST_WAIT = 60 * 60 * 24 * 365
+"""Minutes or seconds: the clocks of systems end somewhere."""
 
 
 def endpoint_option(function: "click.decorators.FC") -> "click.decorators.FC":
@@ -27,7 +32,7 @@ def endpoint_option(function: "click.decorators.FC") -> "click.decorators.FC":
 @click.option("--processes", type=click.IntRange(1, 1024), help="Run so many here.  [default: an equal share]")
 @click.option(
     "--wait",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, LONGEST_WAIT, min_open=True),
     metavar="MINUTES",
     help="End where no training begins for so long.",
 )
@@ -50,7 +55,7 @@ def join(
     """
     from pipeline.core.errors import LostHostError, UserError
     from pipeline.core.printable import printable, without_its_middle
-    from pipeline.hosts.joiner import Own, SaidError, call, take_part
+    from pipeline.hosts.joiner import PAUSE_SECONDS, Own, SaidError, call, take_part
     from pipeline.params.loading import read_sections
     from pipeline.preflight.code import stage_digest
     from stages.hosts import place_of
@@ -89,6 +94,7 @@ def join(
                 raise SystemExit(error.exit_code) from None
         if once:
             return
+        time.sleep(PAUSE_SECONDS)  # what answers may be no head, or one that ends, and does so at once each time
 
 
 @click.command(short_help="Let the hosts end on which join waits.")
@@ -96,7 +102,7 @@ def join(
 @endpoint_option
 @click.option(
     "--wait",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, LONGEST_WAIT, min_open=True),
     default=30,
     show_default=True,
     metavar="SECONDS",
@@ -105,27 +111,30 @@ def join(
 @exit_codes
 def dismiss(params_path: Path, endpoint: str | None, wait: float) -> None:
     """Let the hosts end on which fmkt join waits; run here, on the host that trained with them."""
+    from pipeline.core.errors import UserError
     from pipeline.hosts.head import dismiss as dismiss_hosts
     from pipeline.params.loading import load_section
     from pipeline.training.settings import Hosts
 
+    place = _endpoint(params_path, endpoint)
     num_hosts = load_section(params_path, "execution.hosts", Hosts).num_hosts
-    told = dismiss_hosts(num_hosts, endpoint=_endpoint(params_path, endpoint), seconds=wait)
+    if num_hosts == 1:
+        raise UserError("execution.hosts.num_hosts: got 1, so no other host waits; give the number that trained")
+    told = dismiss_hosts(num_hosts, endpoint=place, seconds=wait)
     say(f"{len(told)} of {num_hosts - 1} hosts were told to end")
 
 
 def _endpoint(params_path: Path, given: str | None) -> str:
     """Return the endpoint that is ``given`` or stands in the parameters file."""
     from pipeline.core.errors import UserError
-    from pipeline.hosts.addresses import split_endpoint
     from pipeline.params.loading import load_section
-    from pipeline.training.settings import Hosts
+    from pipeline.training.settings import Hosts, check_endpoint
 
     found = given or load_section(params_path, "execution.hosts", Hosts).endpoint
     if found is None:
         raise UserError("--endpoint: missing, and execution.hosts.endpoint is null; give HOST:PORT of the head")
     try:
-        split_endpoint(found)
+        check_endpoint(found)
     except ValueError as error:
         raise UserError(f"--endpoint: {error}") from error
     return found
