@@ -13,15 +13,21 @@ import sys
 from typing import Any
 
 from pipeline.core.files import Json
+from pipeline.core.printable import first_line
 from pipeline.core.processes import end_with_parent
-from pipeline.hosts.outcome import GENERIC, Outcome
+from pipeline.hosts.outcome import Outcome
 
 RENDEZVOUS_SECONDS = 600
 
 
 def run_agent(words: list[str]) -> Outcome | None:
-    """Run torchrun with the arguments ``words`` in this process; return how it failed, None where it did not."""
+    """Run torchrun with the arguments ``words`` in this process; return how it failed, None where it did not.
+
+    Raises:
+        KeyboardInterrupt: this process was asked to end, by whatever signal.
+    """
     from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
@@ -29,6 +35,8 @@ def run_agent(words: list[str]) -> Outcome | None:
     except ChildFailedError as error:
         found = [_outcome(failure) for failure in error.failures.values()]
         return max(found, key=lambda outcome: outcome.weight)
+    except SignalException as error:
+        raise KeyboardInterrupt from error
     return None
 
 
@@ -36,7 +44,7 @@ def _outcome(failure: Any) -> Outcome:
     """Return what torchrun's ``failure`` of a process says; its own words are in the file that it leaves behind."""
     said: Json = failure.error_file_data
     if said.get("lost_peer"):
-        return Outcome.of_lost_peer()
+        return Outcome.of_lost_peer(str(said["fault"]))
     if failure.exitcode >= 0 and "fault" in said:
         return Outcome.of_words(str(said["fault"]), failure.exitcode)
     return Outcome.of_exit(failure.exitcode)
@@ -64,8 +72,10 @@ def main() -> None:
     words += [f"--rdzv-conf=timeout={RENDEZVOUS_SECONDS}", "-m", *task["words"]]
     try:
         outcome = run_agent(words)
-    except RuntimeError:  # of PyTorch's own, between hosts: the store is gone, a host does not answer
-        outcome = GENERIC
+    except RuntimeError as error:  # of PyTorch's own, between hosts: the store is gone, a host does not answer
+        outcome = Outcome.of_lost_peer(first_line(error))
+    except KeyboardInterrupt:  # the starter knows why
+        sys.exit(1)
     if task["listening"] is not None:
         del store
     if outcome is not None:

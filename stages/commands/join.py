@@ -3,12 +3,14 @@
 import logging
 import signal
 import socket
+import threading
 from pathlib import Path
 
 import click
 
+from stages.commands.options import FiniteRange
 from stages.common import params_option
-from stages.exit_codes import exit_codes
+from stages.exit_codes import exit_codes, say_error
 from stages.output import say
 
 logger = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ def endpoint_option(function: "click.decorators.FC") -> "click.decorators.FC":
 @click.option("--processes", type=click.IntRange(1, 1024), help="Run so many here.  [default: an equal share]")
 @click.option(
     "--wait",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     metavar="MINUTES",
     help="End where no training begins for so long.",
 )
@@ -48,9 +50,8 @@ def join(
     Code, parameters, library versions and prepared data must be those of that host. Nothing is written here. A training
     that fails is told in a line, and the next one waited for, until SIGINT, SIGTERM or fmkt dismiss.
     """
-    from pipeline.core.errors import LostHostError, UserError
-    from pipeline.core.printable import printable, without_its_middle
-    from pipeline.hosts.joiner import Own, SaidError, call, take_part
+    from pipeline.core.errors import LostHostError, SaidError, UserError
+    from pipeline.hosts.joiner import Own, call, take_part
     from pipeline.params.loading import read_sections
     from pipeline.preflight.code import stage_digest
     from stages.hosts import place_of
@@ -80,13 +81,11 @@ def join(
                 return
             has_trained = True
             logger.info("the training has ended well")
-        except (LostHostError, UserError) as error:
+        except (LostHostError, SaidError, UserError) as error:
             if once:
                 raise
-            say(without_its_middle(f"error: {printable(str(error))}"), err=True, fg="red")
-        except SaidError as error:
-            if once:
-                raise SystemExit(error.exit_code) from None
+            if not isinstance(error, SaidError):
+                say_error(error)
         if once:
             return
 
@@ -96,7 +95,7 @@ def join(
 @endpoint_option
 @click.option(
     "--wait",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, threading.TIMEOUT_MAX, min_open=True),
     default=30,
     show_default=True,
     metavar="SECONDS",
