@@ -162,6 +162,7 @@ def dismiss(num_hosts: int, *, endpoint: str, seconds: float) -> list[str]:
     address = own_address(endpoint)
     listening = listen(address, split_endpoint(endpoint)[1])
     told: list[str] = []
+    seconds = min(seconds, threading.TIMEOUT_MAX)
     deadline = time.monotonic() + seconds
     greeting = Dismissal(version=VERSION)
     with _switchboard(listening, greeting, silence=seconds, most=MOST_CONNECTIONS + num_hosts) as switchboard:

@@ -3,7 +3,6 @@
 import logging
 import signal
 import socket
-import threading
 from pathlib import Path
 
 import click
@@ -95,7 +94,7 @@ def join(
 @endpoint_option
 @click.option(
     "--wait",
-    type=FiniteRange(0, threading.TIMEOUT_MAX, min_open=True),
+    type=FiniteRange(0, min_open=True),
     default=30,
     show_default=True,
     metavar="SECONDS",
