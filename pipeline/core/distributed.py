@@ -71,6 +71,11 @@ def is_main() -> bool:
     return not was_launched() or os.environ["RANK"] == "0"
 
 
+def is_first_of_host() -> bool:
+    """Return whether this process is the one that sees to the disk of its host."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def local_shard(start: int, count: int) -> slice:
     """Return this process's shard of the ``count`` positions from ``start`` on; shards are disjoint and cover all."""
     if world_size() == 1:

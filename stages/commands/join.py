@@ -46,8 +46,8 @@ def join(
 ) -> None:
     """Take part in each training that the host at the endpoint begins, in a clone of the same commit.
 
-    Code, parameters, library versions and prepared data must be those of that host. Nothing is written here. A training
-    that fails is told in a line, and the next one waited for, until SIGINT, SIGTERM or fmkt dismiss.
+    Code, parameters, library versions and prepared data must be those of that host, which alone writes outputs. A
+    training that fails is told in a line, and the next one waited for, until SIGINT, SIGTERM or fmkt dismiss.
     """
     from pipeline.core.errors import LostHostError, SaidError, UserError
     from pipeline.hosts.joiner import Own, call, take_part
