@@ -36,10 +36,9 @@ def opened() -> Iterator[Attack]:
         NotHereError: this user may not mount.
     """
     keep_mounts_private()
-    with Chain.temporary() as chain:
+    with Chain.finished() as chain:
         place = chain.root.parent / "disk"
         place.mkdir()
-        chain.run()
         expected = chain.digests()
 
         def attack(rng: random.Random, _: Path) -> Outcome:

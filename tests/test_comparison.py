@@ -318,6 +318,14 @@ def test_a_stage_may_fork_while_the_worker_listens_for_its_end(tmp_path: Path) -
         assert process.wait(40) == 0
 
 
+def test_runs_train_on_this_host_whatever_hosts_the_parameters_have(tmp_path: Path) -> None:
+    hosts = {"execution.num_processes": 2, "execution.hosts.num_hosts": 2, "execution.hosts.endpoint": "10.0.0.1:29400"}
+    write_params(tmp_path / "mine.yaml", hosts)
+    describe(preset=None, params="mine.yaml")
+    trial = trials(load_comparison(Path("comparison.yaml")), Path("runs"))[0]
+    assert trial.settings.execution.hosts.num_hosts == 1
+
+
 def test_ones_own_images_are_compared_without_a_name_for_a_package(tmp_path: Path) -> None:
     fill_folder(tmp_path / "photos", {"cat": 12, "dog": 12})
     changes = {"prepare_data.source": "imagefolder", "prepare_data.root": "photos", "prepare_data.test_fraction": 0.25}

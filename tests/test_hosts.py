@@ -21,7 +21,8 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from pipeline.core.errors import LostHostError, LostProcessError, SaidError, UserError
+from pipeline.core import distributed
+from pipeline.core.errors import LostHostError, LostPeerError, LostProcessError, SaidError, UserError
 from pipeline.core.files import Json
 from pipeline.core.libraries import library_versions
 from pipeline.hosts import agent, head
@@ -358,7 +359,7 @@ class ToyAgent:
 
 
 GONE = LostHostError("closed its connection: it was ended")
-LOST = Outcome.of_lost_peer("Connection closed by peer")
+LOST = Outcome.of_lost_peer()
 KILLED = Outcome.of_exit(-signal.SIGKILL)
 SAID = Outcome.of_words("the loss is not finite", 1)
 
@@ -412,11 +413,19 @@ def test_torchruns_failures_are_told_apart() -> None:
     said = outcome(2, {"message": "m", "fault": "no such file", "lost_peer": False})
     assert said == Outcome("no such file", 2, 2, was_said=True)
     lost = outcome(1, {"fault": "unable to find address for: eth7", "lost_peer": True})
-    assert lost.fault == "the processes of the training lost each other: unable to find address for: eth7"
+    assert lost.fault == "unable to find address for: eth7"
     assert outcome(-9, {"message": "<NONE>"}).fault == "a process of the training was ended by signal 9 (Killed)"
     assert outcome(1, {"message": "<NONE>"}).fault == "a process of the training ended with exit code 1"
     weights = [lost.weight, outcome(-9, {}).weight, said.weight]
     assert weights == [0, 1, 2]
+
+
+def test_what_pytorch_says_of_a_connection_is_kept() -> None:
+    words = r"cannot be reached \(\[gloo/x.cc:1\] Unable to find address for: eth7\)$"
+    with pytest.raises(LostPeerError, match=words), distributed._lost_peers_named():
+        raise RuntimeError("[gloo/x.cc:1] Unable to find address for: eth7\nmore of it")
+    with pytest.raises(RuntimeError, match=r"^out of memory$"), distributed._lost_peers_named():
+        raise RuntimeError("out of memory")
 
 
 def test_what_a_process_says_is_short_enough_to_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -555,6 +564,7 @@ def test_two_clones_train_together_through_kills_of_each_to_the_bits_of_one(clon
     one.wait_for("epoch 2/30")
     joining.kill()
     assert repro.wait() != 0
+    assert "Traceback" not in one.log.read_text()
     (error,) = one.errors()
     assert error.endswith("(127.0.0.1) closed its connection: it was ended")
     joining.wait()
@@ -578,4 +588,5 @@ def test_two_clones_train_together_through_kills_of_each_to_the_bits_of_one(clon
     assert not (other.root / "reports").exists()
     assert one.start("stages", "dismiss").wait() == 0
     assert joining.wait() == 0
+    assert "Traceback" not in other.log.read_text()
     assert "1 of 1 hosts were told to end" in one.log.read_text()

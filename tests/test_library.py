@@ -197,13 +197,13 @@ PAGES_IN_PYTHON = {
     "README.md": 1,
     "docs/backbones.md": 1,
     "docs/extending.md": 1,
+    "docs/hosts.md": 1,
     "docs/tutorials/own-loop.md": 3,
     "models/README.md": 2,
 }
-"""From each page with Python in it to how many blocks it has; all of them run, but for those of ``extending.md``.
-
-That one shows an entry of a table that tests/test_extensions.py has as a whole.
-"""
+"""From each page with Python in it to how many blocks it has; all of them run, but for those of ``READ_ALONE``."""
+READ_ALONE = ("docs/extending.md", "docs/hosts.md")
+"""An entry of a table, which tests/test_extensions.py has as a whole; a file for torchx, which is not installed."""
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorials/own-loop.md"])
@@ -230,6 +230,12 @@ def test_the_network_of_the_page_on_backbones_is_one(python: Path, tmp_path: Pat
 
 def python_of(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", READ_ALONE)
+def test_what_a_page_shows_of_python_is_python(page: str) -> None:
+    for block in python_of(ROOT / page):
+        assert ast.parse(block).body
 
 
 def test_no_page_has_python_that_nothing_runs() -> None:

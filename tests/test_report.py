@@ -146,6 +146,14 @@ def test_a_gallery_without_images_says_so(tmp_path: Path) -> None:
     assert (says.min(axis=2)[35:] < 100).any()
 
 
+def test_a_long_title_stays_inside_its_figure() -> None:
+    figure, axes = new_figure("a few words of it " * 12 + "\nand more", "y")
+    figure.draw_without_rendering()
+    box = axes.title.get_window_extent()
+    assert figure.bbox.x0 < box.x0 < box.x1 < figure.bbox.x1
+    assert axes.title.get_text().endswith("\nand more")
+
+
 @pytest.mark.parametrize("spread", [0.0, 1e-3, 1.0])
 def test_texts_beside_points_lie_apart_and_inside_the_frame(spread: float) -> None:
     figure, axes = new_figure("title", "y")

@@ -171,6 +171,9 @@ def changed_params(comparison: Comparison, changes: Changes) -> str:
     package = content.get("package")
     if isinstance(package, dict) and package.get("name", "") is None:
         package["name"] = "compared"  # nothing is packaged here, and the probe asks for the name of one's own images
+    execution = content.get("execution")
+    if isinstance(execution, dict) and isinstance(execution.get("hosts"), dict):
+        execution["hosts"]["num_hosts"] = 1  # runs go side by side here, and other hosts know one file of parameters
     buffer = io.StringIO()
     YAML().dump(content, buffer)
     return buffer.getvalue()

@@ -1,5 +1,6 @@
 """Figures of one look, whose bytes depend on what they show alone."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,16 @@ FONT = Path(get_data_path(), "fonts/ttf/DejaVuSans.ttf")
 """The font of figures, for pictures that are drawn by other means."""
 
 
+WIDEST = 72
+"""Characters of a title's line that are as wide as a figure."""
+
+
 def new_figure(title: str, y_title: str) -> tuple[Figure, Any]:
     """Return an empty figure with ``title`` and its axes, whose vertical one is called ``y_title``."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(title, parse_math=False)
+    lines = [part for line in title.split("\n") for part in textwrap.wrap(line, WIDEST)]
+    axes.set_title("\n".join(lines), parse_math=False)
     axes.set_ylabel(y_title)
     axes.grid(visible=True, alpha=0.3)
     axes.margins(y=MARGIN)

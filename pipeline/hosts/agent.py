@@ -9,6 +9,7 @@ import datetime as dt
 import json
 import logging
 import os
+import signal
 import sys
 from typing import Any
 
@@ -24,7 +25,7 @@ def run_agent(words: list[str]) -> Outcome | None:
     """Run torchrun with the arguments ``words`` in this process; return how it failed, None where it did not.
 
     Raises:
-        KeyboardInterrupt: this process was asked to end, by whatever signal.
+        KeyboardInterrupt: this process was interrupted.
     """
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -35,8 +36,10 @@ def run_agent(words: list[str]) -> Outcome | None:
     except ChildFailedError as error:
         found = [_outcome(failure) for failure in error.failures.values()]
         return max(found, key=lambda outcome: outcome.weight)
-    except SignalException as error:
-        raise KeyboardInterrupt from error
+    except SignalException as error:  # what torchrun makes of a signal, once it has ended its processes
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        return Outcome.of_exit(-error.sigval)
     return None
 
 
@@ -73,9 +76,9 @@ def main() -> None:
     try:
         outcome = run_agent(words)
     except RuntimeError as error:  # of PyTorch's own, between hosts: the store is gone, a host does not answer
-        outcome = Outcome.of_lost_peer(first_line(error))
-    except KeyboardInterrupt:  # the starter knows why
-        sys.exit(1)
+        outcome = Outcome.of_lost_peer(f"the hosts of the training lost each other ({first_line(error)})")
+    except KeyboardInterrupt:
+        outcome = Outcome.of_exit(-signal.SIGINT)
     if task["listening"] is not None:
         del store
     if outcome is not None:

@@ -32,10 +32,9 @@ class Outcome(NamedTuple):
         return cls(f"a process of the training {how}", 1, exit_code if exit_code in {1, 2} else 1, was_said=False)
 
     @classmethod
-    def of_lost_peer(cls, why: str = "") -> "Outcome":
-        """Return that of processes which lost each other; ``why`` is what PyTorch says of the connection."""
-        fault = "the processes of the training lost each other"
-        return cls(f"{fault}: {why}" if why else fault, 0, 1, was_said=False)
+    def of_lost_peer(cls, fault: str = "the processes of the training lost each other") -> "Outcome":
+        """Return that of a process which lost the connection to another."""
+        return cls(fault, 0, 1, was_said=False)
 
     def error(self) -> Exception:
         """Return the error with which the host ends on which it happened."""
