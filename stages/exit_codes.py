@@ -16,11 +16,12 @@ from pipeline.core.errors import (
     LostHostError,
     LostPeerError,
     LostProcessError,
+    SaidError,
     UserError,
     system_fault,
 )
 from pipeline.core.logging_setup import logged
-from pipeline.core.printable import printable, without_its_middle
+from pipeline.core.printable import first_line, printable, without_its_middle
 from stages.output import say
 
 Arguments = ParamSpec("Arguments")
@@ -49,9 +50,11 @@ def errors_end_it() -> Iterator[None]:
         _stop(error, code=2)
     except (BusyError, GateError, LostHostError, LostProcessError) as error:
         _stop(error, code=1)
+    except SaidError as error:
+        sys.exit(error.exit_code)
     except LostPeerError as error:
         if not _leave(error, lost_peer=True):
-            say(f"error: {error}", err=True)
+            say_error(error)
         sys.exit(1)
     except KeyboardInterrupt:
         _stop(
@@ -66,9 +69,14 @@ def errors_end_it() -> Iterator[None]:
 
 def _stop(error: Exception | str, *, code: int) -> None:
     _leave(error, lost_peer=False)
+    say_error(error)
+    sys.exit(code)
+
+
+def say_error(error: Exception | str) -> None:
+    """Print each line of ``error``, without the middle of one that is too long to read."""
     for line in str(error).split("\n"):
         say(without_its_middle(f"error: {printable(line)}"), err=True, fg="red")
-    sys.exit(code)
 
 
 def _leave(error: Exception | str, *, lost_peer: bool) -> bool:
@@ -79,7 +87,7 @@ def _leave(error: Exception | str, *, lost_peer: bool) -> bool:
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path is None:
         return False
-    fault = str(error).partition("\n")[0]
+    fault = first_line(error)
     said = {"message": fault, "timestamp": int(time.time()), "fault": fault, "lost_peer": lost_peer}
     with contextlib.suppress(OSError):
         Path(path).write_text(json.dumps(said), encoding="utf-8")

@@ -27,7 +27,7 @@ def run_on_hosts(stage: str, params_path: Path, execution: ExecutionSettings, pa
         paths: what it reads, by argument name: inputs, and the probe's facts.
 
     Raises:
-        UserError, LostHostError, LostProcessError, SystemExit: see ``pipeline.hosts.launch.run_in_processes``.
+        UserError, LostHostError, LostProcessError, SaidError: see ``pipeline.hosts.launch.run_in_processes``.
     """
     # not declared to DVC: where processes run changes nothing of the result
     hosts = load_section(params_path, "execution.hosts", Hosts)

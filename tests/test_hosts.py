@@ -23,7 +23,8 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from pipeline.core.errors import LostHostError, LostProcessError, UserError
+from pipeline.core import distributed
+from pipeline.core.errors import LostHostError, LostPeerError, LostProcessError, SaidError, UserError
 from pipeline.core.files import Json
 from pipeline.core.libraries import library_versions
 from pipeline.hosts import agent, head
@@ -32,8 +33,9 @@ from pipeline.hosts.agent_process import AgentProcess, environment
 from pipeline.hosts.agreement import differences, files_of, params_of
 from pipeline.hosts.channel import LONGEST_LINE, VERSION, Answer, Channel, Ended, Start, Training, expect
 from pipeline.hosts.joiner import Own, Place, call, take_part
-from pipeline.hosts.outcome import GENERIC, Outcome
+from pipeline.hosts.outcome import Outcome
 from stages.__main__ import main
+from stages.exit_codes import errors_end_it
 from tests.helpers import TINY, copy_project, refused, write_params
 
 PARAMS: Json = {
@@ -251,6 +253,34 @@ def test_a_host_that_never_comes_ends_the_training(data: Path, port: int) -> Non
         waiting.result()
 
 
+def test_a_host_that_still_compares_hears_why_the_training_ended(data: Path, port: int) -> None:
+    waiting = joined(port, host(data, before="sleep 3"))
+    with pytest.raises(LostHostError, match="0 of 1 other host came"):
+        lead(training_of(data), port, seconds=2)
+    with pytest.raises(LostHostError, match="0 of 1 other host came"):
+        waiting.result()
+
+
+def test_a_host_that_is_not_needed_hears_so_when_the_training_has_ended(data: Path, port: int) -> None:
+    with socket.create_server(("127.0.0.1", port)) as server:
+        waiting = joined(port, host(data))
+        of_head = Channel(server.accept()[0], silence=5)
+        of_head.send(training_of(data))
+        expect(of_head, Answer)
+        of_head.send(Ended(fault=None))
+        with pytest.raises(LostHostError, match="enough other hosts have joined; this one waits for the next training"):
+            waiting.result()
+        of_head.close()
+
+
+@pytest.mark.parametrize("command", ["join", "dismiss"])
+@pytest.mark.parametrize("number", ["nan", "inf", "0"])
+def test_a_time_to_wait_is_a_number(command: str, number: str) -> None:
+    done = CliRunner().invoke(main, [command, "--endpoint", "127.0.0.1:1", "--wait", number])
+    assert done.exit_code == 2
+    assert "Invalid value for '--wait'" in done.output
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -421,6 +451,7 @@ class ToyAgent:
 
 
 GONE = LostHostError("closed its connection: it was ended")
+LOST = Outcome.of_lost_peer()
 KILLED = Outcome.of_exit(-signal.SIGKILL)
 SAID = Outcome.of_words("the loss is not finite", 1)
 
@@ -430,18 +461,18 @@ SAID = Outcome.of_words("the loss is not finite", 1)
     [
         ([None], {"b": Ended(fault=None)}, None, ""),
         ([None], {"b": GONE}, None, ""),  # all was written before
-        ([GENERIC], {"b": GONE}, LostHostError, "b closed its connection: it was ended"),
+        ([LOST], {"b": GONE}, LostHostError, "b closed its connection: it was ended"),
         ([], {"b": GONE}, LostHostError, "b closed its connection: it was ended"),
         ([], {"b": Answer(host="b", processes=1, fault=None)}, LostHostError, "b says what no host of this pipeline"),
-        ([GENERIC], {"b": Ended(fault=KILLED.fault, weight=1)}, LostHostError, r"b: a process .* signal 9 \(Killed\)"),
+        ([LOST], {"b": Ended(fault=KILLED.fault, weight=1)}, LostHostError, r"b: a process .* signal 9 \(Killed\)"),
         (
             [KILLED],
-            {"b": Ended(fault=GENERIC.fault, weight=0)},
+            {"b": Ended(fault=LOST.fault, weight=0)},
             LostProcessError,
             "ended by signal 9 .* memory ran short",
         ),
-        ([GENERIC], {"b": Ended(fault=GENERIC.fault, weight=0)}, LostHostError, "lost each other"),
-        ([GENERIC], {"b": Ended(fault=SAID.fault, weight=99)}, LostHostError, "b: the loss is not finite"),
+        ([LOST], {"b": Ended(fault=LOST.fault, weight=0)}, LostHostError, "lost each other"),
+        ([LOST], {"b": Ended(fault=SAID.fault, weight=99)}, LostHostError, "b: the loss is not finite"),
         ([KILLED], {"b": Ended(fault=None), "c": Ended(fault=SAID.fault, weight=2)}, LostHostError, "c: the loss is"),
     ],
 )
@@ -473,11 +504,54 @@ def test_torchruns_failures_are_told_apart() -> None:
 
     said = outcome(2, {"message": "m", "fault": "no such file", "lost_peer": False})
     assert said == Outcome("no such file", 2, 2, was_said=True)
-    assert outcome(1, {"fault": "gone", "lost_peer": True}) == GENERIC
+    lost = outcome(1, {"fault": "unable to find address for: eth7", "lost_peer": True})
+    assert lost.fault == "unable to find address for: eth7"
     assert outcome(-9, {"message": "<NONE>"}).fault == "a process of the training was ended by signal 9 (Killed)"
     assert outcome(1, {"message": "<NONE>"}).fault == "a process of the training ended with exit code 1"
-    weights = [GENERIC.weight, outcome(-9, {}).weight, said.weight]
+    weights = [lost.weight, outcome(-9, {}).weight, said.weight]
     assert weights == [0, 1, 2]
+
+
+def test_what_pytorch_says_of_a_connection_is_kept() -> None:
+    words = r"cannot be reached \(\[gloo/x.cc:1\] Unable to find address for: eth7\)$"
+    with pytest.raises(LostPeerError, match=words), distributed._lost_peers_named():
+        raise RuntimeError("[gloo/x.cc:1] Unable to find address for: eth7\nmore of it")
+    with pytest.raises(RuntimeError, match=r"^out of memory$"), distributed._lost_peers_named():
+        raise RuntimeError("out of memory")
+
+
+def test_what_a_process_says_is_short_enough_to_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent hands it on through a pipe that holds 64 KiB."""
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(SystemExit), errors_end_it():
+        raise UserError(f"key: got {'x' * 100_000}\x1b\nsecond line")
+    said = json.loads((tmp_path / "error.json").read_text())
+    assert said["fault"].startswith("key: got xxx")
+    assert said["fault"].endswith("\\x1b")
+    assert len(said["fault"]) < 1500
+
+
+SLEEPER = """
+import os, sys, time
+open(sys.argv[1], "w").write(f"{os.getpid()}.")
+time.sleep(99)
+"""
+
+
+def test_an_agent_that_is_stopped_ends_its_processes_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    up = tmp_path / "up"
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    store = listen("127.0.0.1", 0)
+    start = Start(rank=0, processes=1, address="127.0.0.1", port=store.getsockname()[1], run="r")
+    words = ["sleeper", str(up)]
+    running = AgentProcess(start, words, num_hosts=1, own_address="127.0.0.1", listening=store)
+    wait_until(lambda: up.exists() and up.read_text().endswith("."), lambda: "no process came up")
+    running.stop()
+    assert not Path("/proc", up.read_text().rstrip(".")).exists()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_error_of_a_process_ends_both_hosts_with_its_words(
@@ -485,7 +559,7 @@ def test_the_error_of_a_process_ends_both_hosts_with_its_words(
 ) -> None:
     words = ["tests.host_process", str(tmp_path)]
     waiting = joined(port, host(data, words))
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(SaidError, match="the loss is not finite"):
         lead(training_of(data), port, words)
     with pytest.raises(LostHostError, match="the head: the loss is not finite"):
         waiting.result()

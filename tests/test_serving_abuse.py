@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from click.testing import CliRunner
 from pipeline.core.errors import UserError
 from pipeline.serving.access import Access, load_certificate, read_token
 from pipeline.serving.json_text import BRIEF, MAX_DEPTH, MAX_PARTS, read_document
+from pipeline.serving.refusal import RefusalError
 from pipeline.serving.sockets import enough_descriptors
 from pipeline.serving.tensors import InputTensor, TensorSpec, read_batch
+from pipeline.serving.wire import read_request
 from stages.commands.serve import serve
 from tests.helpers import ROOT, refused
 from tests.serving_helpers import (
@@ -188,6 +191,15 @@ def test_json_has_bounds() -> None:
     assert read_document(b'["' + b"[" * 500 + b'"]') == ["[" * 500]
     with pytest.raises(ValueError, match=f"more than {MAX_PARTS} lists"):
         read_document(b"[" + b"[]," * MAX_PARTS + b"1]")
+
+
+def test_json_beyond_the_bound_is_refused_before_it_is_copied() -> None:
+    body = bytearray(2**24)
+    tracemalloc.start()
+    with pytest.raises(RefusalError, match="more than 1000 bytes of JSON"):
+        read_request(body, str(len(body) - 1), "m", "1", max_json_bytes=1000)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 def test_long_json_becomes_the_same_batch() -> None:

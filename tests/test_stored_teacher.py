@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,20 @@ import torch
 from click.testing import Result
 from torch import Tensor, nn
 
+from pipeline.core.errors import UserError
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.packed_batches import PackedBatches
 from pipeline.distillation import stored_teacher
 from pipeline.distillation.frozen_teacher import FrozenTeacher
 from pipeline.distillation.record_file import RecordFile
 from pipeline.distillation.settings import DistillStudent
-from pipeline.distillation.stored_teacher import StoredTeacher
+from pipeline.distillation.stored_teacher import StoredTeacher, store_logits
 from pipeline.tasks.classification.training import build_mix
 from pipeline.training.loop import Row
 from pipeline.training.settings import Training
 from tests.bench import Bench, taught_bench
 from tests.helpers import refused
-from tests.toy_objectives import make_objective
+from tests.toy_objectives import INFO, make_objective
 from tests.toy_training import CPU, make_split, run
 
 SPLIT = make_split(64, (8, 8))
@@ -285,3 +287,17 @@ def test_a_disk_that_is_too_small_is_named_before_training(bench: Bench, monkeyp
     result = distill(bench, training__batch_size=64)
     refused(result, "distill_student.stored_views: 1 x 128 images x 10 classes", "give fewer views, or null")
     assert "epoch 1/2" not in result.output
+
+
+def test_each_host_sees_to_its_own_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process of a host that is not the head, then the second."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
+    for name, value in {"TORCHELASTIC_RUN_ID": "r", "RANK": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    info = replace(INFO, class_counts=(64, 64, 64, 64))
+    teacher, training = StoredTeacher(nn.Identity(), 1), DistillStudent().training
+    with pytest.raises(UserError, match=r"^distill_student.stored_views: 1 x "):
+        store_logits(teacher, info, training, {}, [], code="")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    store_logits(teacher, info, training, {}, [], code="")

@@ -167,7 +167,7 @@ def test_where_engines_can_be_built_none_is_skipped(stage: Callable[..., Result]
 
 
 class FakeNvml:
-    """NVML with one GPU, or with a fault."""
+    """NVML with one GPU, or with a fault; as on a Jetson it knows of no memory."""
 
     NVMLError = pynvml.NVMLError
 
@@ -192,6 +192,12 @@ class FakeNvml:
 
     def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> tuple[int, int]:  # noqa: N802, ARG002
         return 9, 0
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> None:  # noqa: N802, ARG002
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    def nvmlSystemGetCudaDriverVersion(self) -> int:  # noqa: N802
+        return 13_010
 
 
 @pytest.fixture

@@ -3,12 +3,15 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from pipeline.core.host import Gpu
 from pipeline.core.processes import memory_limit
+from pipeline.preflight import doctor
 from pipeline.preflight.doctor import Finding, examine
 from stages.__main__ import SECTIONS, main
 
@@ -73,6 +76,23 @@ def test_the_doctor_says_what_there_is_and_ends_well() -> None:
     }
     listed = [json.loads(line) for line in CliRunner().invoke(main, ["doctor", "--json"]).output.splitlines()]
     assert [entry["subject"] for entry in listed] == [finding.subject for finding in examine(Path())]
+
+
+def test_what_the_driver_does_not_tell_of_a_gpu_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gpu, cuda, words in (
+        (Gpu("Orin", "8.7", None), None, "Orin, memory of the host, compute capability 8.7"),
+        (Gpu("H", "9.0", 80 * GIB), "13.1", "H, 80.0 GiB, compute capability 9.0, driver for CUDA 13.1"),
+    ):
+        monkeypatch.setattr(doctor, "list_gpus", lambda gpu=gpu, cuda=cuda: ([gpu], cuda))
+        assert [finding.found for finding in doctor._gpus()] == [words]
+
+
+def test_without_the_package_that_asks_the_driver_the_rest_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    done = CliRunner().invoke(main, ["doctor"])
+    assert done.exit_code == 0, done.output
+    assert re.search(r"^GPU +not looked for\n +-> .*pip install nvidia-ml-py", done.output, re.MULTILINE)
+    assert re.search("^ONNX Runtime", done.output, re.MULTILINE)
 
 
 def test_what_a_run_cannot_do_without_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:

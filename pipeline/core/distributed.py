@@ -15,6 +15,7 @@ from torch import Tensor, distributed
 
 from pipeline.core.arrays import Outputs
 from pipeline.core.errors import LostPeerError
+from pipeline.core.printable import first_line
 
 Value = TypeVar("Value")
 OF_CONNECTIONS = r"gloo/|[Cc]onnection (closed|reset|refused)|Broken pipe|[Ss]ocket"
@@ -51,7 +52,9 @@ def _lost_peers_named() -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, distributed.DistError) and not re.search(OF_CONNECTIONS, str(error)):
             raise
-        raise LostPeerError("another process of this training is gone, or cannot be reached") from error
+        raise LostPeerError(
+            f"another process of this training is gone, or cannot be reached ({first_line(error)})"
+        ) from error
 
 
 def world_size() -> int:
@@ -69,6 +72,11 @@ def is_main() -> bool:
     if distributed.is_initialized():
         return distributed.get_rank() == 0
     return not was_launched() or os.environ["RANK"] == "0"
+
+
+def is_first_of_host() -> bool:
+    """Return whether this process is the one that sees to the disk of its host."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def local_shard(start: int, count: int) -> slice:

@@ -41,6 +41,14 @@ class LostProcessError(RuntimeError):
         return cls(f"a process that {work} {how}; where memory ran short, give it more or ask less, then run it again")
 
 
+class SaidError(RuntimeError):
+    """A process that this one started failed, and printed why. Exit code: that of the process."""
+
+    def __init__(self, fault: str, exit_code: int) -> None:
+        super().__init__(fault)
+        self.exit_code = exit_code
+
+
 class LostHostError(RuntimeError):
     """Another host that trains with this one did not come, cannot take part, or went. Exit code 1."""
 

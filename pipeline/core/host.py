@@ -55,12 +55,12 @@ class Gpu(NamedTuple):
 
     name: str
     compute_capability: str
-    memory: int
-    """In bytes."""
+    memory: int | None
+    """In bytes; None where it is the host's own, as on a Jetson, whose driver counts none."""
 
 
 def list_gpus() -> tuple[list[Gpu], str | None]:
-    """Return the GPUs that the NVIDIA driver knows, and the newest CUDA that it serves; none without a driver.
+    """Return the GPUs that the NVIDIA driver knows, and the newest CUDA that it serves, if it says; none without one.
 
     Raises:
         UserError: the package is not installed.
@@ -68,17 +68,26 @@ def list_gpus() -> tuple[list[Gpu], str | None]:
     pynvml = _pynvml()
     try:
         with _driver():
-            version = int(pynvml.nvmlSystemGetCudaDriverVersion())
             handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-            return [_gpu(pynvml, handle) for handle in handles], f"{version // 1000}.{version % 1000 // 10}"
+            return [_gpu(pynvml, handle) for handle in handles], _cuda_version(pynvml)
     except pynvml.NVMLError:
         return [], None
 
 
 def _gpu(pynvml: Any, handle: Any) -> Gpu:
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-    memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+    memory = None
+    with contextlib.suppress(pynvml.NVMLError):
+        memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
     return Gpu(str(pynvml.nvmlDeviceGetName(handle)), f"{major}.{minor}", memory)
+
+
+def _cuda_version(pynvml: Any) -> str | None:
+    try:
+        version = int(pynvml.nvmlSystemGetCudaDriverVersion())
+    except pynvml.NVMLError:
+        return None
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def _pynvml() -> Any:

@@ -18,6 +18,11 @@ def without_its_middle(line: str) -> str:
     return f"{start} [... {len(line) - len(start) - len(end)} characters ...] {end}"
 
 
+def first_line(text: object) -> str:
+    """Return the first line of ``text``, printable and short enough to read."""
+    return without_its_middle(printable(str(text).strip().partition("\n")[0]))
+
+
 def _escaped(char: str) -> str:
     """Return ``char`` as Python writes it, and a byte that was no UTF-8 as that byte."""
     code = ord(char)

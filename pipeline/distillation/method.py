@@ -14,7 +14,7 @@ from models.step_sampler import StepSampler
 from models.students import RefinedStudent, SampledStudent, check_maps
 from pipeline.core.errors import UserError, user_error
 from pipeline.data.dataset import DataInfo
-from pipeline.distillation.criteria import FEATURES, FEATURES_AND_LOGITS
+from pipeline.distillation.criteria import FEATURES
 from pipeline.distillation.criterion import Criterion
 from pipeline.distillation.flow_width import choose_widths
 from pipeline.distillation.frozen_teacher import OUTPUTS, FrozenTeacher, with_stages
@@ -124,8 +124,7 @@ def flow_spec(plain: NetworkSpec, settings: DistillStudent, info: DataInfo, task
         UserError: the task has no flow for what is transferred; or as ``choose_widths``.
     """
     features, logits = settings.transfers_features, settings.transfer != FEATURES
-    kinds = {FEATURES: task.kinds.features, FEATURES_AND_LOGITS: task.kinds.features_and_logits}
-    kind = require_kind(kinds[settings.transfer] if features else task.kinds.logits, settings)
+    kind = require_kind(getattr(task.kinds, settings.transfer), settings)
     stages = {"stages": [pair[0] for pair in settings.pairs]} if features else {}
     arguments = plain.arguments | stages | flow_arguments(settings)
     count = len(stages.get("stages", [])) + logits

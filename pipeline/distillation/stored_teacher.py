@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from pipeline.core.distributed import is_main, local_shard, world_size
+from pipeline.core.distributed import is_first_of_host, local_shard, world_size
 from pipeline.core.errors import UserError, written_file
 from pipeline.core.files import Json
 from pipeline.data.batch import Batch
@@ -86,7 +86,7 @@ def store_logits(
     """Let ``teacher`` keep its logits where it is one that can; they are those of ``facts``, ``inputs`` and ``code``.
 
     They stay when the training has ended: another method learns from the same ones. The oldest of other trainings go
-    where they take too much room.
+    where they take too much room. Each host keeps what its own processes see.
 
     Raises:
         UserError: the disk is too small.
@@ -100,7 +100,7 @@ def store_logits(
     decisive["augment"] = training.augment.model_dump(mode="json")
     root = checkpoints_root() / FOLDER
     folder = root / fingerprint(facts | {"training": decisive}, inputs, code=code)
-    if is_main():
+    if is_first_of_host():
         _make_room(folder, size_of=(teacher.num_views, images, outputs))
     teacher.keep_in(folder)
 

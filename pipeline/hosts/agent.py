@@ -14,8 +14,9 @@ import sys
 from typing import Any
 
 from pipeline.core.files import Json
+from pipeline.core.printable import first_line
 from pipeline.core.processes import end_with_parent
-from pipeline.hosts.outcome import GENERIC, Outcome
+from pipeline.hosts.outcome import Outcome
 
 RENDEZVOUS_SECONDS = 600
 
@@ -46,7 +47,7 @@ def _outcome(failure: Any) -> Outcome:
     """Return what torchrun's ``failure`` of a process says; its own words are in the file that it leaves behind."""
     said: Json = failure.error_file_data
     if said.get("lost_peer"):
-        return Outcome.of_lost_peer()
+        return Outcome.of_lost_peer(str(said["fault"]))
     if failure.exitcode >= 0 and "fault" in said:
         return Outcome.of_words(str(said["fault"]), failure.exitcode)
     return Outcome.of_exit(failure.exitcode)
@@ -74,8 +75,8 @@ def main() -> None:
     words += [f"--rdzv-conf=timeout={RENDEZVOUS_SECONDS}", "-m", *task["words"]]
     try:
         outcome = run_agent(words)
-    except RuntimeError:  # of PyTorch's own, between hosts: the store is gone, a host does not answer
-        outcome = GENERIC
+    except RuntimeError as error:  # of PyTorch's own, between hosts: the store is gone, a host does not answer
+        outcome = Outcome.of_lost_peer(f"the hosts of the training lost each other ({first_line(error)})")
     except KeyboardInterrupt:
         outcome = Outcome.of_exit(-signal.SIGINT)
     if task["listening"] is not None:

@@ -11,7 +11,7 @@ from pipeline.core.processes import num_cores
 from pipeline.core.strict_json import parse_json
 from pipeline.hosts.addresses import interface_of
 from pipeline.hosts.channel import Start
-from pipeline.hosts.outcome import GENERIC, Outcome
+from pipeline.hosts.outcome import Outcome
 
 PATIENCE_SECONDS = 15.0
 """Given to processes that are asked to end; then they are ended."""
@@ -73,7 +73,9 @@ class AgentProcess:
             said = file.read(LONGEST_RESULT)
         if exit_code == 0:
             return None
-        return Outcome(**parse_json(said)) if said else Outcome.of_exit(exit_code) if exit_code < 0 else GENERIC
+        if said:
+            return Outcome(**parse_json(said))
+        return Outcome.of_exit(exit_code) if exit_code < 0 else Outcome.of_lost_peer()
 
     def stop(self) -> None:
         """End the agent and its processes, where they have not ended."""

@@ -83,7 +83,7 @@ class Ended(Part):
     fault: str | None
     """Why it failed; None where it did not."""
     weight: int = 0
-    """How much the fault explains: see ``agent.Outcome``."""
+    """How much the fault explains: see ``outcome.Outcome``."""
 
 
 KINDS: dict[str, type[Part]] = {

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from pipeline.core.errors import LostHostError, LostProcessError, UserError
+from pipeline.core.errors import LostHostError, LostProcessError, SaidError, UserError
 from pipeline.core.printable import printable, without_its_middle
 from pipeline.hosts.addresses import listen, own_address, split_endpoint
 from pipeline.hosts.agent_process import AgentProcess
 from pipeline.hosts.channel import VERSION, Answer, Channel, Dismissal, Ended, Start, Training
-from pipeline.hosts.outcome import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +26,6 @@ PARTING_SECONDS = 2.0
 """Given to hosts that have been told how it ended, to close the connection: then what they were told has arrived."""
 MOST_CONNECTIONS = 64
 """Beside those of the hosts that are waited for."""
-
-
 GONE = 3
 """The weight of the loss of a host, which explains all other failures."""
 
@@ -65,18 +62,18 @@ class Switchboard:
         self._greeting = greeting
         self._silence = silence
         self._room = threading.Semaphore(most)
+        self._closed = threading.Event()
         self._peers: list[Peer] = []
-        self._is_closed = False
         threading.Thread(target=self._take_calls, daemon=True).start()
 
     def tell(self, message: Ended) -> None:
-        """Take no more calls, and send ``message`` to all who have called."""
+        """Take no more calls, and send ``message`` to all who have called: also those that were not needed."""
         self._take_no_more()
         for peer in [*self._peers]:
             peer.channel.send(message)
 
     def _take_no_more(self) -> None:
-        self._is_closed = True
+        self._closed.set()
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
@@ -89,17 +86,16 @@ class Switchboard:
         deadline = time.monotonic() + PARTING_SECONDS
         while self._peers and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS / 4)
-        for peer in [*self._peers]:
+        for peer in self.callers():
             peer.channel.close()
 
     def _take_calls(self) -> None:
         while True:
             try:
                 connection, (address, _) = self._listening.accept()
-            except OSError:
-                if self._is_closed:
+            except OSError:  # closed; or that of a caller who went before, or of a system short of files
+                if self._closed.wait(LOOK_SECONDS):
                     return
-                time.sleep(LOOK_SECONDS)  # a caller who has gone, or no file descriptor is free
                 continue
             if not self._room.acquire(blocking=False):
                 connection.close()
@@ -132,7 +128,7 @@ def lead(training: Training, words: Sequence[str], *, endpoint: str, wait_minute
         LostHostError: another host did not come, cannot take part, failed or went; which and why.
         LostProcessError: a process here was ended.
         UserError: the endpoint is none of this host, or processes cannot be shared so.
-        SystemExit: a process here has said what is wrong; with its exit code.
+        SaidError: a process here has said what is wrong.
     """
     address = own_address(endpoint)
     listening = listen(address, split_endpoint(endpoint)[1])
@@ -141,7 +137,8 @@ def lead(training: Training, words: Sequence[str], *, endpoint: str, wait_minute
         peers: list[Peer] = []
         fault: str | None = "the head was ended"
         try:
-            _gather(training, switchboard, peers, endpoint=endpoint, seconds=60 * wait_minutes)
+            seconds = min(60 * wait_minutes, threading.TIMEOUT_MAX)
+            _gather(training, switchboard, peers, endpoint=endpoint, seconds=seconds)
             shares = shared_out(training.num_processes, [peer.processes for peer in peers])
             with _agents(training, words, address, peers, shares) as agent:
                 _Watch(agent, switchboard, peers).until_all_have_ended()
@@ -149,10 +146,8 @@ def lead(training: Training, words: Sequence[str], *, endpoint: str, wait_minute
         except LostHostError as error:
             fault = str(error)
             raise
-        except (LostProcessError, UserError, _SaidHereError) as error:
+        except (LostProcessError, SaidError, UserError) as error:
             fault = f"the head: {error}"
-            if isinstance(error, _SaidHereError):
-                raise SystemExit(error.exit_code) from None
             raise
         finally:
             switchboard.tell(Ended(fault=fault))  # those as well who wait for the next training
@@ -171,6 +166,7 @@ def dismiss(num_hosts: int, *, endpoint: str, seconds: float) -> list[str]:
     address = own_address(endpoint)
     listening = listen(address, split_endpoint(endpoint)[1])
     told: dict[Peer, str] = {}
+    seconds = min(seconds, threading.TIMEOUT_MAX)
     deadline = time.monotonic() + seconds
     greeting = Dismissal(version=VERSION)
     with _switchboard(listening, greeting, silence=seconds, most=MOST_CONNECTIONS + num_hosts) as switchboard:
@@ -261,14 +257,6 @@ def _agents(
         agent.stop()
 
 
-class _SaidHereError(Exception):
-    """A process of this host has failed, and printed why."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.fault)
-        self.exit_code = outcome.exit_code
-
-
 class _Fault(NamedTuple):
     weight: int
     """As of ``Outcome``, or ``GONE``."""
@@ -323,7 +311,7 @@ class _Watch:
             if outcome is None:
                 self._since = time.monotonic()
             else:
-                self._note(outcome.weight, _own_error(outcome))
+                self._note(outcome.weight, outcome.error())
         try:
             peer, message = self._switchboard.events.get(timeout=LOOK_SECONDS)
         except queue.Empty:
@@ -340,11 +328,3 @@ class _Watch:
         if not self._faults and not self._is_written:
             self._since = time.monotonic()
         self._faults.append(_Fault(weight, error))
-
-
-def _own_error(outcome: Outcome) -> Exception:
-    if outcome.was_said:
-        return _SaidHereError(outcome)
-    if outcome.weight:
-        return LostProcessError(f"{outcome.fault}; where memory ran short, give it more or ask less, then run it again")
-    return LostHostError(outcome.fault)

@@ -56,14 +56,6 @@ class Own(NamedTuple):
     """A command of the user, run by a shell before files are compared."""
 
 
-class SaidError(Exception):
-    """A process of this host has failed, and printed why."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.fault)
-        self.exit_code = outcome.exit_code
-
-
 def call(endpoint: str, *, seconds: float | None) -> socket.socket:
     """Return a connection to the head, as soon as one is listening at ``endpoint``.
 
@@ -119,10 +111,10 @@ def _greeting(channel: Channel) -> Training | Dismissal:
 def _join(channel: Channel, address: str, training: Training, own: Own) -> None:
     """Agree with the head on ``training``, run this host's share, and return when it has ended well on all."""
     logger.info("%s: the head calls for %d hosts", training.stage, training.num_hosts)
-    fault = _fault(training, own)
-    channel.send(Answer(host=own.name, processes=own.processes, fault=fault))
     events: queue.Queue[object] = queue.Queue()
     threading.Thread(target=_listen, args=[channel, events], daemon=True).start()
+    fault = _fault(training, own)
+    channel.send(Answer(host=own.name, processes=own.processes, fault=fault))
     first = events.get()
     if fault is not None:
         raise UserError(fault)
@@ -194,7 +186,7 @@ def _run(
             if event.fault is None:
                 return
             if outcome is not None and outcome.was_said:
-                raise SaidError(outcome)
+                raise outcome.error()
             raise LostHostError(printable(event.fault))
     finally:
         agent.stop()

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable
 
 from pipeline.core.distributed import was_launched
-from pipeline.core.errors import LostProcessError
 from pipeline.core.processes import num_cores
 from pipeline.hosts.agent import run_agent
 from pipeline.hosts.channel import Training
@@ -25,7 +24,7 @@ def run_in_processes(module: str, num_processes: int, hosts: Hosts, describe: Ca
     Raises:
         LostHostError, UserError: see ``pipeline.hosts.head.lead``.
         LostProcessError: a process was ended.
-        SystemExit: a process failed and said why; with its exit code.
+        SaidError: a process failed and said why.
     """
     if num_processes == 1 or was_launched():
         return False
@@ -37,6 +36,4 @@ def run_in_processes(module: str, num_processes: int, hosts: Hosts, describe: Ca
     outcome = run_agent(["--standalone", f"--nproc-per-node={num_processes}", "-m", *words])
     if outcome is None:
         return True
-    if outcome.was_said:
-        sys.exit(outcome.exit_code)
-    raise LostProcessError(f"{outcome.fault}; where memory ran short, give it more or ask less, then run it again")
+    raise outcome.error()

@@ -3,6 +3,8 @@
 import signal
 from typing import NamedTuple
 
+from pipeline.core.errors import LostHostError, LostProcessError, SaidError
+
 
 class Outcome(NamedTuple):
     """How a process of a training failed."""
@@ -30,9 +32,16 @@ class Outcome(NamedTuple):
         return cls(f"a process of the training {how}", 1, exit_code if exit_code in {1, 2} else 1, was_said=False)
 
     @classmethod
-    def of_lost_peer(cls) -> "Outcome":
+    def of_lost_peer(cls, fault: str = "the processes of the training lost each other") -> "Outcome":
         """Return that of a process which lost the connection to another."""
-        return GENERIC
+        return cls(fault, 0, 1, was_said=False)
 
-
-GENERIC = Outcome("the processes of the training lost each other", 0, 1, was_said=False)
+    def error(self) -> Exception:
+        """Return the error with which the host ends on which it happened."""
+        if self.was_said:
+            return SaidError(self.fault, self.exit_code)
+        if self.weight:
+            return LostProcessError(
+                f"{self.fault}; where memory ran short, give it more or ask less, then run it again"
+            )
+        return LostHostError(self.fault)

@@ -120,12 +120,19 @@ def _gpus() -> Iterator[Finding]:
     if not gpus:
         yield Finding("GPU", "no NVIDIA GPU, or no driver for it: trainings run on the CPU")
     for gpu in gpus:
-        facts = f"{gpu.name}, {_gib(gpu.memory)}, compute capability {gpu.compute_capability}"
-        yield Finding("GPU", f"{facts}, driver for CUDA {cuda}")
+        facts = [gpu.name, "memory of the host" if gpu.memory is None else _gib(gpu.memory)]
+        facts += [
+            f"compute capability {gpu.compute_capability}",
+            *([] if cuda is None else [f"driver for CUDA {cuda}"]),
+        ]
+        yield Finding("GPU", ", ".join(facts))
 
 
 def _tensorrt() -> Iterator[Finding]:
-    found = probe_tensorrt()
+    try:
+        found = probe_tensorrt()
+    except UserError:  # GPUs were not looked for, which has been said
+        return
     if found["buildable"]:
         yield Finding("TensorRT", f"{found['tensorrt']}: engines are built and verified here")
     elif found["gpu"] is None:

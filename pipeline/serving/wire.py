@@ -62,16 +62,17 @@ def too_much_json(max_bytes: int) -> RefusalError:
     )
 
 
-def read_json(text: bytes | bytearray, max_bytes: int) -> dict[str, Any]:
-    """Return the JSON object in ``text``, as `read_document` reads it.
+def read_json(body: bytes | bytearray, max_bytes: int, *, size: int | None = None) -> dict[str, Any]:
+    """Return the JSON object in the first ``size`` bytes of ``body``, None: all, as `read_document` reads it.
 
     Raises:
         RefusalError: it is none, or too much.
     """
-    if len(text) > max_bytes:
+    size = len(body) if size is None else size
+    if size > max_bytes:
         raise too_much_json(max_bytes)
     try:
-        document = read_document(text)
+        document = read_document(body if size == len(body) else body[:size])
     except ValueError as error:
         raise invalid(f"not valid JSON: {error}") from error
     if not isinstance(document, dict):
@@ -88,7 +89,7 @@ def read_request(
         RefusalError: it is not what the protocol says.
     """
     end = json_size(len(body), header_length)
-    document = read_json(body if end == len(body) else body[:end], max_json_bytes)
+    document = read_json(body, max_json_bytes, size=end)
     parameters = _get(document, "parameters", dict, {}, "request")
     binary = _get(parameters, "binary_data_output", bool, False, "request parameters")  # noqa: FBT003
     tensors = _Binary(memoryview(body)[end:])

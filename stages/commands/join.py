@@ -10,7 +10,7 @@ import click
 
 from stages.commands.options import FiniteRange
 from stages.common import params_option
-from stages.exit_codes import exit_codes
+from stages.exit_codes import exit_codes, say_error
 from stages.output import say
 
 logger = logging.getLogger(__name__)
@@ -50,12 +50,11 @@ def join(
 ) -> None:
     """Take part in each training that the host at the endpoint begins, in a clone of the same commit.
 
-    Code, parameters, library versions and prepared data must be those of that host. Nothing is written here. A training
-    that fails is told in a line, and the next one waited for, until SIGINT, SIGTERM or fmkt dismiss.
+    Code, parameters, library versions and prepared data must be those of that host, which alone writes outputs. A
+    training that fails is told in a line, and the next one waited for, until SIGINT, SIGTERM or fmkt dismiss.
     """
-    from pipeline.core.errors import LostHostError, UserError
-    from pipeline.core.printable import printable, without_its_middle
-    from pipeline.hosts.joiner import PAUSE_SECONDS, Own, SaidError, call, take_part
+    from pipeline.core.errors import LostHostError, SaidError, UserError
+    from pipeline.hosts.joiner import PAUSE_SECONDS, Own, call, take_part
     from pipeline.params.loading import read_sections
     from pipeline.preflight.code import stage_digest
     from stages.hosts import place_of
@@ -85,13 +84,11 @@ def join(
                 return
             has_trained = True
             logger.info("the training has ended well")
-        except (LostHostError, UserError) as error:
+        except (LostHostError, SaidError, UserError) as error:
             if once:
                 raise
-            say(without_its_middle(f"error: {printable(str(error))}"), err=True, fg="red")
-        except SaidError as error:
-            if once:
-                raise SystemExit(error.exit_code) from None
+            if not isinstance(error, SaidError):
+                say_error(error)
         if once:
             return
         time.sleep(PAUSE_SECONDS)  # what answers may be no head, or one that ends, and does so at once each time
