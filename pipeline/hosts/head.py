@@ -86,7 +86,7 @@ class Switchboard:
         deadline = time.monotonic() + PARTING_SECONDS
         while self._peers and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS / 4)
-        for peer in self.callers():
+        for peer in [*self._peers]:
             peer.channel.close()
 
     def _take_calls(self) -> None:
