@@ -162,3 +162,12 @@ def test_a_line_that_is_too_long_to_read_keeps_its_ends(capsys: pytest.CaptureFi
     assert first.endswith("', expected a number")
     assert len(first) < 1500
     assert second == "error: and so on"
+
+
+def test_output_that_has_no_room_is_one_line() -> None:
+    with Path("/dev/full").open("wb") as full:
+        words = [sys.executable, "-m", "stages", "preset"]
+        done = subprocess.run(words, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: /dev/full: No space left on device; ")
+    assert done.stderr.count("\n") == 1
