@@ -43,8 +43,18 @@ TINY = {
 SPLIT_LAYOUT = {"train/cat": 12, "train/dog": 14, "test/cat": 3, "test/dog": 4}
 
 
-PROJECT = ("models", "pipeline", "stages", "presets", "dvc.yaml", ".dvcignore", ".gitignore")
-PROJECT += (".dvc/config", ".dvc/.gitignore", ".dvc/plots")
+PROJECT = (
+    "models",
+    "pipeline",
+    "stages",
+    "presets",
+    "dvc.yaml",
+    ".dvcignore",
+    ".gitignore",
+    ".dvc/config",
+    ".dvc/.gitignore",
+    ".dvc/plots",
+)
 """Files and folders of this repository with which a chain runs."""
 
 
