@@ -326,6 +326,13 @@ def test_runs_train_on_this_host_whatever_hosts_the_parameters_have(tmp_path: Pa
     assert trial.settings.execution.hosts.num_hosts == 1
 
 
+def test_a_comparison_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    result = CliRunner().invoke(
+        main, [*ARGUMENTS[:1], str(ROOT / "benchmarks/comparisons/digit.yaml"), *ARGUMENTS[2:], "1"]
+    )
+    refused(result, "digit.yaml: no such file; there are cifar10-long, cifar10-subset, ")
+
+
 def test_ones_own_images_are_compared_without_a_name_for_a_package(tmp_path: Path) -> None:
     fill_folder(tmp_path / "photos", {"cat": 12, "dog": 12})
     changes = {"prepare_data.source": "imagefolder", "prepare_data.root": "photos", "prepare_data.test_fraction": 0.25}

@@ -136,6 +136,9 @@ def load_comparison(path: Path) -> Comparison:
         UserError: the file is missing or not YAML, or a key is unknown, missing or wrong.
     """
     try:
+        if not path.exists():
+            names = ", ".join(sorted(found.stem for found in path.parent.glob("*.yaml")))
+            raise UserError(f"{path}: no such file; there are {names or 'no comparisons there'}")
         return Comparison.model_validate(read_yaml(path))
     except ValidationError as error:
         lines = [f"{path}: {line}" for line in fault_lines(error.errors(), Comparison)]
