@@ -16,6 +16,8 @@ from tests.helpers import write_params
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; what tests start inherits it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup, where a test of it would wait in vain
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 OF_CALLERS = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "GIT_DIR", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_WORK_TREE")
 """Of `make test`, and of git where a hook or a rebase runs the tests; what they start is nobody's part."""
 for name in OF_CALLERS:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_what_is_installed_is_what_is_locked() -> None:
     versions: dict[str, set[str]] = {}
     for pin in PINS:
         versions.setdefault(pin.name, set()).add(pin.version)
-    for distribution in importlib.metadata.distributions():
+    for distribution in importlib.metadata.distributions(path=[sysconfig.get_path("purelib")]):  # no vendored copies
         name = canonicalize_name(distribution.metadata["Name"])
         assert name not in versions or distribution.version in versions[name], name
 

@@ -204,7 +204,7 @@ def test_a_terminal_shows_how_far_a_table_is(package: Path, album: Path, tmp_pat
     os.close(ours)
     assert process.returncode == 1
     assert b"5/5" in shown
-    assert shown.rstrip().endswith(b"error: 1 of 5 images not read, 4 answered")
+    assert shown.rstrip().endswith(b"error: 1 of 5 images not read, 4 answered\x1b[0m")  # in red
 
 
 def test_this_folder_is_a_folder_too(package: Path, album: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ def refusal(path: Path) -> str:
         (
             "execution.hosts.endpoint",
             "node 1:29400",
-            "got 'node 1:29400'; give HOST:PORT, e.g. 10.0.0.1:29400, or null",
+            "got 'node 1:29400'; give HOST:PORT with a name or an IPv4 address, e.g. 10.0.0.1:29400",
         ),
         ("execution.hosts.endpoint", "node1:0", "got 'node1:0'; give a port from 1 to 65535"),
         ("execution.hosts.wait_minutes", 0.0, "got 0.0; give a number > 0"),

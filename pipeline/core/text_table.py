@@ -19,13 +19,13 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [lines[0].rstrip(), "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])]
 
 
-def labelled(rows: Iterable[tuple[str, str]]) -> list[str]:
-    """Return lines of at most ``WIDTH`` characters, each text beside its label."""
+def described(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Return lines of at most ``WIDTH`` characters, each text beside what it is about."""
     rows = list(rows)
-    width = max(len(label) for label, _ in rows) + 2
+    width = max(len(subject) for subject, _ in rows) + 2
     lines = []
-    for label, text in rows:
-        lines += wrapped(text, start=label.ljust(width), indent=width)
+    for subject, text in rows:
+        lines += wrapped(text, start=subject.ljust(width), indent=width)
     return lines
 
 

@@ -20,7 +20,7 @@ from pipeline.core.records import (
     same_answers,
     started_lines,
 )
-from pipeline.core.text_table import aligned, labelled, with_error, wrapped
+from pipeline.core.text_table import aligned, described, with_error, wrapped
 from pipeline.evaluation.runtimes import RUNTIMES
 from pipeline.export.precisions import FP32
 from pipeline.tasks.base import Task
@@ -65,7 +65,7 @@ def summarize(root: Path) -> str:
         *_runtime_rows(list(runs.values())),
     ]
     warnings = collect_warnings(teacher, student, manifest, runs[ONNX], tradeoff)
-    lines = labelled(
+    lines = described(
         [
             ("ships", f"method {network['method']}, backbone {network['backbone']}{_steps(calibration)}: {PACKAGE}"),
             ("how good", f"{rows[0][0]} {rows[0][2 + list(runs).index(ONNX)]} {_tested(runs[ONNX])}; {_taught(rows)}"),

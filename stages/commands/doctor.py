@@ -18,7 +18,7 @@ def doctor(as_json: bool) -> None:  # noqa: FBT001
 
     Ends with 1 where a run would fail.
     """
-    from pipeline.core.text_table import labelled
+    from pipeline.core.text_table import described
     from pipeline.preflight.doctor import examine
 
     findings = examine(Path())
@@ -27,10 +27,10 @@ def doctor(as_json: bool) -> None:  # noqa: FBT001
         if as_json:
             say(json.dumps(finding._asdict()))
             continue
-        lines = labelled([(finding.subject.ljust(width), finding.found)])
+        lines = described([(finding.subject.ljust(width), finding.found)])
         say("\n".join(lines), fg="red" if finding.is_fault else None)
         if finding.advice:
-            said = labelled([(" " * width, f"-> {finding.advice}")])
+            said = described([(" " * width, f"-> {finding.advice}")])
             say("\n".join(said), fg="yellow")
     if any(finding.is_fault for finding in findings):
         sys.exit(1)
