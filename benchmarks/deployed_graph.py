@@ -57,7 +57,7 @@ def build(folder: Path, steps: tuple[int, ...], *, compiled: bool) -> dict[str, 
         work = folder / str(num_steps)
         work.mkdir()
         precisions = ["fp32", "int8-cpu"] if num_steps == max(steps) else ["fp32"]
-        for file in export_precisions(source._replace(network=networks[num_steps]), work, precisions):
+        for file in export_precisions(source._replace(network=networks[num_steps]), work, precisions).files:
             runtimes[f"K = {num_steps}, {file.precision}, {file.form}"] = OnnxRuntime(file.path)
         general = work / "general.onnx"
         _export(networks[num_steps].general_form(), general, signature.output_names)

@@ -151,22 +151,29 @@ def training_step() -> str:
 
 
 def deployed_graph() -> str:
-    """Return what steps cost in what deploys."""
-    timings = json_of("deployed-graph/epyc-2-cores.json")["timings"]
-    ratio = {(t["name"], t["batch_size"]): f"{t['ratio']:.2f}" for t in timings}
-    plain = {t["batch_size"]: t["p50"] for t in timings if t["name"] == "plain student"}
-    rows = [f"| plain student | | 1.00 ({plain[1]:.2f} ms) | 1.00 ({plain[64]:.0f} ms) |"]
+    """Return what steps cost in what deploys, on a host without instructions for INT8 and on one that has them."""
+    hosts = [json_of(f"deployed-graph/{name}.json")["timings"] for name in ("epyc-2-cores", "xeon-vnni-2-cores")]
+    columns = [(timings, size) for timings in hosts for size in (1, 64)]
     forms = {
+        ("plain student", ""): ("plain student",),
         ("K = 1", "general, exported"): ("K = 1, fp32, general", "K = 1, fp32, collapsed"),
         ("K = 2", "general, exported"): ("K = 2, fp32, general", "K = 2, fp32, collapsed"),
         ("K = 4", "general, exported"): ("K = 4, fp32, general", "K = 4, fp32, folded"),
         ("K = 4, `int8-cpu`", "exported"): ("K = 4, int8-cpu, folded",),
         ("K = 4, torch.compile", "general"): ("K = 4, torch compiled",),
     }
-    for (steps, form), names in forms.items():
-        cells = [", ".join(ratio[name, size] for name in names) for size in (1, 64)]
-        rows.append(f"| {steps} | {form} | {cells[0]} | {cells[1]} |")
-    return _table("| | form | batch 1 | batch 64 |", *rows)
+
+    def cell(names: tuple[str, ...], timings: list[Any], size: int) -> str:
+        found = {t["name"]: t for t in timings if t["batch_size"] == size}
+        ratios = ", ".join(f"{found[name]['ratio']:.2f}" for name in names)
+        plain = found["plain student"]["p50"]
+        return f"{ratios} ({plain:.3g} ms)" if names == ("plain student",) else ratios
+
+    rows = [
+        f"| {steps} | {form} | {' | '.join(cell(names, *column) for column in columns)} |"
+        for (steps, form), names in forms.items()
+    ]
+    return _table("| | form | EPYC, batch 1 | batch 64 | Xeon with VNNI, batch 1 | batch 64 |", *rows)
 
 
 def first_run() -> str:
