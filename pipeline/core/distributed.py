@@ -38,10 +38,8 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     with _lost_peers_named():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        try:
-            yield
-        finally:
-            distributed.destroy_process_group()
+        yield
+        distributed.destroy_process_group()  # not after an error, where NCCL might wait for the others
 
 
 @contextlib.contextmanager
