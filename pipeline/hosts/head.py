@@ -133,7 +133,8 @@ def lead(training: Training, words: Sequence[str], *, endpoint: str, wait_minute
     address = own_address(endpoint)
     listening = listen(address, split_endpoint(endpoint)[1])
     most = training.num_hosts - 1 + MOST_CONNECTIONS
-    with _switchboard(listening, training, silence=training.silence_seconds, most=most) as switchboard:
+    switchboard = Switchboard(listening, training, silence=training.silence_seconds, most=most)
+    with contextlib.closing(switchboard):
         peers: list[Peer] = []
         fault: str | None = "the head was ended"
         try:
@@ -169,7 +170,8 @@ def dismiss(num_hosts: int, *, endpoint: str, seconds: float) -> list[str]:
     seconds = min(seconds, threading.TIMEOUT_MAX)
     deadline = time.monotonic() + seconds
     greeting = Dismissal(version=VERSION)
-    with _switchboard(listening, greeting, silence=seconds, most=MOST_CONNECTIONS + num_hosts) as switchboard:
+    switchboard = Switchboard(listening, greeting, silence=seconds, most=MOST_CONNECTIONS + num_hosts)
+    with contextlib.closing(switchboard):
         while len(told) < num_hosts - 1:
             try:
                 event = switchboard.events.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -178,17 +180,6 @@ def dismiss(num_hosts: int, *, endpoint: str, seconds: float) -> list[str]:
             if isinstance(event.message, Ended):
                 told[event.peer] = event.peer.address
     return [*told.values()]
-
-
-@contextlib.contextmanager
-def _switchboard(
-    listening: socket.socket, greeting: Training | Dismissal, *, silence: float, most: int
-) -> Iterator[Switchboard]:
-    switchboard = Switchboard(listening, greeting, silence=silence, most=most)
-    try:
-        yield switchboard
-    finally:
-        switchboard.close()
 
 
 def _gather(training: Training, switchboard: Switchboard, peers: list[Peer], *, endpoint: str, seconds: float) -> None:
