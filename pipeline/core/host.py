@@ -4,7 +4,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,8 @@ from pipeline.core.files import Json
 
 TENSORRT_DISTRIBUTIONS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
 OLDEST_TENSORRT = (10, 3)
+BF16 = {"avx512_bf16": "AVX-512", "amx_bf16": "AMX", "bf16": "NEON"}
+"""Flags of CPUs that compute in bf16, and what the instructions are called."""
 
 
 def probe_tensorrt() -> Json:
@@ -22,7 +24,7 @@ def probe_tensorrt() -> Json:
     tensorrt_major (a number or None).
     """
     gpu, capability, reason = _first_gpu()
-    version, polygraphy = _tensorrt_version(), _version("polygraphy")
+    version, polygraphy = _tensorrt_version(), version_of("polygraphy")
     if gpu is not None:
         reason = _missing_package(version)
     return {
@@ -34,6 +36,19 @@ def probe_tensorrt() -> Json:
         "tensorrt_major": None if version is None else _numbers(version)[0],
         "polygraphy": polygraphy,
     }
+
+
+def cpu_facts(root: Path = Path("/")) -> dict[str, str]:
+    """Return what Linux says of the CPU, by the names of /proc/cpuinfo; ``root`` is where the system's files lie."""
+    with contextlib.suppress(OSError):
+        fields = (line.partition(":") for line in (root / "proc/cpuinfo").read_text(encoding="utf-8").splitlines())
+        return {name.strip(): value.strip() for name, _, value in fields}
+    return {}
+
+
+def cpu_flags(facts: Mapping[str, str]) -> set[str]:
+    """Return the flags among ``facts`` of `cpu_facts`, which ARM calls features."""
+    return set((facts.get("flags") or facts.get("Features") or "").split())
 
 
 def count_gpus() -> int:
@@ -133,11 +148,12 @@ def _tensorrt_version() -> str | None:
 
     JetPack installs the module as a system package, which may come without metadata.
     """
-    versions = (_version(name) for name in TENSORRT_DISTRIBUTIONS)
+    versions = (version_of(name) for name in TENSORRT_DISTRIBUTIONS)
     return next((version for version in versions if version is not None), None) or _version_in_source("tensorrt")
 
 
-def _version(distribution: str) -> str | None:
+def version_of(distribution: str) -> str | None:
+    """Return the version of an installed ``distribution``; None where it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

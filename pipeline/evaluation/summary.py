@@ -22,14 +22,13 @@ from pipeline.core.records import (
 )
 from pipeline.core.text_table import aligned, described, with_error, wrapped
 from pipeline.evaluation.runtimes import RUNTIMES
-from pipeline.export.precisions import FP32
+from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.tasks.base import Task
 from pipeline.tasks.table import exported_task
 
 EVALUATION = Path("reports/evaluation")
 PAGE = "artifacts/report/report.html"
 PACKAGE = "artifacts/package"
-FP32_FILE = "model.onnx"
 ONNX = "onnx"
 """The runtime whose report has a row for each file."""
 
@@ -71,7 +70,7 @@ def summarize(root: Path) -> str:
             ("how good", f"{rows[0][0]} {rows[0][2 + list(runs).index(ONNX)]} {_tested(runs[ONNX])}; {_taught(rows)}"),
             ("how large", _size(network, chosen, teacher)),
             ("how fast", _fastest(manifest, runs[ONNX])),
-            ("how sure", f"{FP32_FILE} and the trained network give the {_same(runs[ONNX])}; {_warned(warnings)}"),
+            ("how sure", f"{_same(runs[ONNX])}; {_warned(warnings)}"),
             *(("from", line) for line in started_lines(teacher, student)),
             *_reasons(root, calibration),
         ]
@@ -104,7 +103,7 @@ def _size(network: Json, chosen: Json, teacher: Json) -> str:
 
 
 def _tested(report: Json) -> str:
-    return f"on {report['num_images']:,} test images" if "num_images" in report else "on the test images"
+    return f"on {report['num_images']:,} test images"
 
 
 def _taught(rows: Sequence[Sequence[str]]) -> str:
@@ -112,7 +111,8 @@ def _taught(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _same(report: Json) -> str:
-    return f"same answer for {same_answers(report['parity'])}"
+    file, share = PRECISIONS[FP32].file_name, same_answers(report["parity"])
+    return f"{file} and the trained network give the same answer for {share}"
 
 
 def _warned(warnings: Sequence[str]) -> str:

@@ -1,6 +1,5 @@
 """What this host can do, and what to install so that it can do more."""
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.core.errors import UserError
-from pipeline.core.host import list_gpus, probe_tensorrt
+from pipeline.core.host import BF16, cpu_facts, cpu_flags, list_gpus, probe_tensorrt, version_of
 from pipeline.core.processes import memory_limit, num_cores
 
 INT8 = {"avx512_vnni": "VNNI", "avx_vnni": "VNNI", "amx_int8": "AMX", "asimddp": "dot products", "i8mm": "I8MM"}
 """Flags of CPUs that multiply bytes in one instruction, and what they are called."""
-BF16 = {"avx512_bf16": "AVX-512", "amx_bf16": "AMX", "bf16": "NEON"}
 GIB = 2**30
 NEEDED_DISK = 8 * GIB
 """Of the environment, and of a first run."""
@@ -71,9 +69,8 @@ def _python() -> Iterator[Finding]:
 
 
 def _cpu(root: Path) -> Iterator[Finding]:
-    fields = [line.partition(":") for line in _text(root / "proc/cpuinfo").splitlines()]
-    facts = {name.strip(): value.strip() for name, _, value in fields}
-    flags = set((facts.get("flags") or facts.get("Features") or "").split())
+    facts = cpu_facts(root)
+    flags = cpu_flags(facts)
     cores, there = num_cores(root), os.cpu_count() or 1
     held = "" if cores == there else f" (of {there}: this process is bound to them, or a container's quota says so)"
     yield Finding("CPU", f"{facts.get('model name', platform.machine())}, {cores} core(s){held}")
@@ -151,15 +148,15 @@ def _onnxruntime() -> Iterator[Finding]:
         return
     from pipeline.runtimes.onnx import available_providers
 
-    version = _version("onnxruntime-gpu") or _version("onnxruntime")
+    version = version_of("onnxruntime-gpu") or version_of("onnxruntime")
     yield Finding("ONNX Runtime", f"{version}, providers that run here: {', '.join(available_providers())}")
 
 
 def _packages() -> Iterator[Finding]:
-    torch = _version("torch")
+    torch = version_of("torch")
     yield Finding("PyTorch", torch or "not installed", "" if torch else INSTALL, is_fault=torch is None)
     for package, (purpose, extra) in EXTRAS.items():
-        if _version(package) is None:
+        if version_of(package) is None:
             yield Finding(package, f"not installed, needed for {purpose}", f'pip install -e ".[{extra}]"')
 
 
@@ -167,13 +164,6 @@ def _programs() -> Iterator[Finding]:
     for program, purpose in PROGRAMS.items():
         if shutil.which(program) is None:
             yield Finding(program, "not found", purpose, is_fault=program in {"git", "dvc"})
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _text(path: Path) -> str:

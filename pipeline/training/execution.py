@@ -10,10 +10,9 @@ import torch
 
 from pipeline.core.distributed import is_main, world_size
 from pipeline.core.files import Json, replaced_folder
+from pipeline.core.host import BF16, cpu_facts, cpu_flags
 from pipeline.training.compilation import wants_compiling
 from pipeline.training.settings import ExecutionSettings
-
-CPU_FLAGS_OF_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 class Execution(NamedTuple):
@@ -55,7 +54,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
-    return "bf16" if CPU_FLAGS_OF_BF16 & set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split()) else "fp32"
+    return "bf16" if BF16.keys() & cpu_flags(cpu_facts()) else "fp32"
 
 
 @contextlib.contextmanager
