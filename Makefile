@@ -22,7 +22,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --dis
 LOCKED := $(PIP) --require-hashes --requirement
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro trusted summary compare test test-fast attack lint format types check tables docs figures lock sbom clean distclean
+.PHONY: help install repro trusted summary compare test test-all attack lint format types check tables docs figures lock sbom clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -62,11 +62,12 @@ compare: $(INSTALLED)  ## train methods and seeds against each other: COMPARISON
 	  --out artifacts/comparison/$(COMPARISON) --report reports/comparison/$(COMPARISON) --jobs $(or $(JOBS),auto) \
 	  $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RESULTS),--results $(RESULTS))
 
-test: $(INSTALLED)  ## run all tests
-	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: $(INSTALLED)  ## run the tests, but for those that take long
+	@$(PYTEST) -m "not slow"
 
-test-fast: $(INSTALLED)  ## run the tests that do not run the whole chain
-	@python -m pytest -n 2 --dist loadfile -m "not slow"
+test-all: $(INSTALLED)  ## run all tests: also whole chains, kills, power cuts, several processes and hosts
+	@$(PYTEST)
 
 attack: $(INSTALLED)  ## try every attack on this project (hours; goes on where it was): CAMPAIGN=images, MINUTES=10, JOBS=2
 	@python -m attacks $(CAMPAIGN) $(if $(MINUTES),--minutes $(MINUTES)) --jobs $(or $(JOBS),2)
@@ -82,7 +83,7 @@ format: $(INSTALLED)  ## format the code
 types: $(INSTALLED)  ## check the types with mypy
 	@mypy
 
-check: lint types test  ## lint, types and test
+check: lint types test-all  ## lint, types and all tests: what .ci/run runs
 
 tables: $(INSTALLED)  ## rewrite the tables in the documentation from the code
 	@python -m tests.documented_tables

@@ -82,6 +82,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     return chain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CAMPAIGNS)
 def test_a_short_campaign_breaks_nothing(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     words = [sys.executable, "-m", "attacks", name, "--short", "--jobs", "1", "--ledgers", str(tmp_path)]

@@ -63,6 +63,7 @@ def test_the_compiler_is_as_deterministic_as_the_rest(*, deterministic: bool) ->
         assert (torch.are_deterministic_algorithms_enabled(), inductor.deterministic) == (deterministic,) * 2
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_compiled_training_is_the_same_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch._inductor.config as inductor

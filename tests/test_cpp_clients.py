@@ -170,6 +170,7 @@ def test_the_client_of_onnx_runtime_says_what_predict_says(package: Package, tmp
     assert (tmp_path / "model.input").read_bytes() == as_input(package, pixels)
 
 
+@pytest.mark.slow
 def test_the_client_of_tensorrt_says_what_predict_says(package: Package, tmp_path: Path) -> None:
     program = compiled(package.folder / "clients/tensorrt_client.cpp", *SANITIZERS)
     path = picture(tmp_path, (300, 100))
@@ -184,6 +185,7 @@ def test_the_client_of_tensorrt_says_what_predict_says(package: Package, tmp_pat
     assert (tmp_path / "engine.input").read_bytes() == as_input(package, pixels)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
     package = make("float32", tmp_path / "package")
     onnxruntime = compiled(package.folder / "clients/onnxruntime_client.cpp")

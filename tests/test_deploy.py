@@ -271,6 +271,7 @@ def probed_paths() -> set[str]:
     return found | {notes["prometheus.io/path"]}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
 def test_the_image_s_commands_run_without_rights_over_a_package_that_nobody_may_change(
     container: Container, tmp_path: Path

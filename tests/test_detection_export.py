@@ -37,6 +37,8 @@ from pipeline.tasks.detection.tail_check import require_enough
 from pipeline.tasks.gate import Gate, PlacedGate
 from pipeline.tasks.training import ExportParts
 
+pytestmark = pytest.mark.slow
+
 SIZE, NUM_CLASSES, THRESHOLD = 64, 4, 0.3
 SHOWN = Detections(score_threshold=THRESHOLD, iou_threshold=0.6, candidates=400, max_detections=20)
 ALL = list(PRECISIONS)

@@ -197,6 +197,7 @@ def part(scenes: Scenes, images: np.ndarray) -> Scenes:
     return scenes._replace(outputs=outputs, truth={**objects, **others, "offsets": offsets})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "num_classes", "is_difference"), [(60, 3, False), (150, 8, False), (100, 4, True)])
 def test_the_standard_error_is_the_spread_over_samples_of_images(
     count: int, num_classes: int, is_difference: bool, monkeypatch: pytest.MonkeyPatch

@@ -208,6 +208,7 @@ def test_validation_in_shards_finds_what_one_process_finds(monkeypatch: pytest.M
     assert found == whole
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
     """In float64; the positives of a batch are counted over both, whose images hold different numbers of objects."""
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tests.two_detector_processes"]
@@ -337,6 +338,7 @@ def test_what_is_foretold_counts_images_not_objects(bench: Bench) -> None:
         assert found.images == 48 != sum(INFO.class_counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fm_kt", "metric_meta", "none"])
 def test_stages_train_calibrate_and_trace_students(method: str, bench: Bench) -> None:
     changes = CHANGES | {"distill_student.method": method}
@@ -355,6 +357,7 @@ def test_stages_train_calibrate_and_trace_students(method: str, bench: Bench) ->
         assert all(row["ensemble_ap"] for row in rows)
 
 
+@pytest.mark.slow
 def test_a_training_that_was_interrupted_goes_on_to_the_same_weights(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

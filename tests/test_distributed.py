@@ -21,6 +21,8 @@ from tests.bench import Bench, taught_bench
 from tests.helpers import ROOT
 from tests.two_processes import LOSSES, take_steps
 
+pytestmark = pytest.mark.slow
+
 CHANGES: dict[str, Any] = {
     "base.device": "cpu",
     "distill_student.training.epochs": 2,

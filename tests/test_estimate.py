@@ -98,6 +98,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: float(seconds)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("counted")
 def test_stored_logits_cost_the_teacher_in_the_first_epochs_alone(bench: Bench) -> None:
     changes = {"train_teacher__backbone": "resnet56", "distill_student__training__epochs": 40}

@@ -86,6 +86,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
     return functools.cache(lambda name: write(NETWORKS[name](), tmp_path_factory.mktemp("export") / "model.onnx"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_file_equals_the_trained_network_at_every_batch_size(name: str, export: Export) -> None:
     network = NETWORKS[name]()
@@ -133,6 +134,7 @@ def test_the_file_is_one_and_says_what_it_is_without_paths(export: Export) -> No
     assert str(ROOT).encode() not in content
 
 
+@pytest.mark.slow
 def test_the_same_network_gives_the_same_bytes_in_another_process_and_place(tmp_path: Path) -> None:
     """The code is copied to a second place, as a second clone would have it."""
     clone = tmp_path / "a/second/place"

@@ -74,6 +74,7 @@ def test_the_right_file_passes(right: Path) -> None:
     assert verified(right).parity.difference < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"num_steps": 1}, {"num_steps": 3}, {"mean": 0.502}, {"head": 1.001}])
 def test_another_network_is_caught(changes: dict[str, float], tmp_path: Path) -> None:
     """Other steps, the normalisation of other images, a head that is scaled."""
@@ -109,6 +110,7 @@ def test_a_fault_in_the_last_layers_weights_is_caught(
         verified(tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [1.0, 100.0, 10_000.0])
 def test_the_size_of_the_logits_does_not_decide(head: float, tmp_path: Path) -> None:
     """A head that is scaled changes no label, and no gate of fp32; what float16 cannot hold is left out, no more."""

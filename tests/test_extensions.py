@@ -21,6 +21,8 @@ from pipeline.preflight import code
 from pipeline.preflight.stage_table import PROBE, STAGES, command_line
 from tests.helpers import ROOT, write_params
 
+pytestmark = pytest.mark.slow
+
 SOURCES = ("models", "pipeline", "stages", "presets")
 Command = list[str]
 """A module and its arguments."""

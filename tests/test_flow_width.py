@@ -78,6 +78,7 @@ def ratios(student: SampledStudent, size: tuple[int, int]) -> dict[int, float]:
     return {steps: count_macs(form, size, CPU) / plain for steps, form in forms.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transfer", ["logits", "features"])
 @pytest.mark.parametrize("name", sorted({*PRESETS} - {*OF_OBJECTS}))
 def test_every_preset_keeps_its_student_small_and_below_its_teacher(name: str, transfer: str) -> None:
@@ -94,6 +95,7 @@ def test_every_preset_keeps_its_student_small_and_below_its_teacher(name: str, t
     check_student_is_smaller(params.model_copy(update={"distill_student": settings}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_OBJECTS)
 def test_every_preset_of_objects_keeps_its_student_small_and_below_its_teacher(name: str) -> None:
     """Images are smaller than the preset's, which is quicker and costs the flows and the student as much less."""

@@ -354,6 +354,7 @@ def test_decoding_takes_nothing_of_the_memory_that_containers_keep_small(
         assert not [link for link in Path(f"/proc/{process}/fd").iterdir() if SHARED_MEMORY in str(link.readlink())]
 
 
+@pytest.mark.slow
 def test_a_million_files_take_little_memory_for_all_processes(tmp_path: Path) -> None:
     """Of 100,000 files, which is a thirteenth of ImageNet: what three processes hold beside what they hold of few."""
     program = """

@@ -67,6 +67,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_the_sbom_is_a_valid_document_of_cyclonedx(document: dict[str, Any]) -> None:
     assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(document)) is None
@@ -75,6 +76,7 @@ def test_the_sbom_is_a_valid_document_of_cyclonedx(document: dict[str, Any]) -> 
     assert str(ROOT) not in json.dumps(document)
 
 
+@pytest.mark.slow
 def test_the_sbom_has_names_versions_hashes_and_licences_of_all_that_is_installed(document: dict[str, Any]) -> None:
     locked = {(pin.name, pin.version): pin for pin in PINS}
     shown = {(canonicalize_name(one["name"]), one["version"]): one for one in document["components"]}
@@ -122,6 +124,7 @@ def make_wheel(folder: Path, name: str, content: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["another file", "no file", "no hash"])
 def test_make_install_refuses_what_the_lock_has_no_hash_of(fault: str, tmp_path: Path) -> None:
     clone, wheels = tmp_path / "clone", tmp_path / "wheels"

@@ -146,6 +146,7 @@ absent = fmkt.FlowLoss
 """
 
 
+@pytest.mark.slow
 def test_types_reach_users(python: Path, tmp_path: Path) -> None:
     """Strictly: what is right passes, what is wrong is found, and nothing of the library is Any."""
     (tmp_path / "user.py").write_text(USER)
@@ -163,6 +164,7 @@ def test_types_reach_users(python: Path, tmp_path: Path) -> None:
     assert 'Module has no attribute "FlowLoss"' in lines[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_runs_and_learns(example: Path, python: Path, tmp_path: Path) -> None:
     needed = {node.names[0].name.split(".")[0] for node in imports_of(example) if isinstance(node, ast.Import)}

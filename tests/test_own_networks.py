@@ -524,6 +524,7 @@ def test_a_vision_transformer_teaches_its_last_tokens_and_its_own_logits(transfo
     assert torch.equal(network(images), logits), "it stays as it was"
 
 
+@pytest.mark.slow
 def test_tokens_are_transferred_through_the_stages(transformer: Path, tmp_path: Path, params_file: WriteParams) -> None:
     bench, changes = Bench(tmp_path, params_file), on_tokens(transformer)
     bench.prepare()
@@ -563,6 +564,7 @@ def test_tokens_that_lie_as_a_map_become_one() -> None:
     torch.testing.assert_close(backbone.eval()(images), whole.forward_features(images).permute(0, 3, 1, 2))  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_as_a_student_trains_and_exports(tmp_path: Path) -> None:
     student = build_flow_student(backbone="timm:test_vit", num_classes=3, image_size=(32, 32), **STATISTICS, **FLOW)
     images = torch.rand(2, 3, 32, 32)

@@ -418,6 +418,7 @@ def test_a_preset_without_a_title_is_refused(tmp_path: Path) -> None:
         list_presets(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_preset_is_put_in_place_and_an_edited_file_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     assert apply_preset(FOLDER, DEFAULT, path) is None
@@ -573,6 +574,7 @@ def data_of(name: str, source: str) -> DataInfo:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("transfer", ["logits", "features"])
 def test_the_networks_of_every_preset_can_be_built_and_fit_each_other(name: str, transfer: str) -> None:

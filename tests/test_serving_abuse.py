@@ -365,6 +365,7 @@ def test_times_are_numbers(option: str, value: str) -> None:
     assert (done.exit_code, f"Invalid value for '{option}'" in done.output) == (2, True)
 
 
+@pytest.mark.slow
 def test_connections_fit_the_limit_on_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[tuple[int, int]] = []
     monkeypatch.setattr("resource.setrlimit", lambda _, pair: limits.append(pair))

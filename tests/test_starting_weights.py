@@ -267,6 +267,7 @@ def test_a_description_without_a_normalisation_says_none(arguments: object, seve
     assert found.files == [seven, seven.with_name("network.json")]
 
 
+@pytest.mark.slow
 def test_the_probe_fits_weights_to_the_network_that_is_trained(tmp_path: Path, params_file: WriteParams) -> None:
     """A vision transformer of the images' size; as a student with a flow its tokens alone."""
     out, sizes = tmp_path / "environment.json", {"student": {"img_size": 96}, "other": {}}

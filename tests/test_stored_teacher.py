@@ -232,6 +232,7 @@ def distill(bench: Bench, **changes: Any) -> Result:
     )
 
 
+@pytest.mark.slow
 def test_the_stage_stores_them_for_every_method_and_anew_for_other_batches(bench: Bench, forwards: list[int]) -> None:
     steps, size = 3, 96  # 80 images, none of which is left out for good
     result = distill(bench)

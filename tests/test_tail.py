@@ -167,6 +167,7 @@ def test_an_image_is_answered_alike_in_any_batch(detector: Detector) -> None:
         assert all(torch.equal(one[0], many[i]) for one, many in zip(alone, whole, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nms", ["graph", "none"])
 def test_the_exported_tail_finds_the_same_and_suits_tensorrt(detector: Detector, nms: str, tmp_path: Path) -> None:
     places = detector.places

@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from stages.commands.verify import verify
 from tests.bench import Bench, taught_bench
 
+pytestmark = pytest.mark.slow
+
 FEATURES = {"distill_student.transfer": "features", "distill_student.loss": "pkd"}
 EVERY_PRECISION = "fm_kt, every precision, images as bytes"
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -12,6 +12,8 @@ import pytest
 from pipeline.package.writer import write_sums
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.slow
+
 PIPELINE = """\
 stages:
   package:

@@ -30,6 +30,8 @@ from stages.package import archived_files
 from tests.lone_package import ELSEWHERE, make_environment, make_lone_package
 from tests.serving_helpers import LABELS
 
+pytestmark = pytest.mark.slow
+
 MOST_BYTES = 400_000
 NEWER_PYTHON = {
     "asyncio": {"Runner", "TaskGroup", "timeout", "timeout_at", "Barrier"},
