@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .core.calling import call
 from .core.numbers import positive
+from .core.tensors import require_like, require_shape, require_tensor, require_type_of
 from .flow_paths.base import Schedule
 from .integrate import Trajectory, Velocity, euler, step_times
 from .layers.shape_transform import LogitTransform
@@ -45,6 +46,19 @@ class FlowTransfer(nn.Module):
         self.schedule = schedule
         self.transform = transform
 
+    def require_source(self, name: str, x: Any) -> None:
+        """Raise ValueError where ``x``, the argument ``name``, is nothing that the flow can start from.
+
+        That is (B, C, H, W) of the channels and the type of its meta-encoder; (B, ...) of one with another velocity.
+        """
+        require_tensor(name, x)
+        encoder = self.velocity
+        if isinstance(encoder, MetaEncoder):
+            require_shape(name, x, "B", encoder.channels, "H", "W")
+            require_type_of(name, x, encoder.weight)
+        else:
+            require_shape(name, x, "B", ...)
+
     def trajectory(self, x: Tensor, num_steps: int, velocity: Velocity | None = None) -> Trajectory:
         """Return the chain of ``num_steps`` steps from X_S = ``x`` (B, ...) with the estimate of X_T at each.
 
@@ -52,8 +66,9 @@ class FlowTransfer(nn.Module):
             velocity: what takes the place of the flow's own; None: nothing does.
 
         Raises:
-            ValueError: ``num_steps`` is less than 1.
+            ValueError: ``num_steps`` is less than 1, or ``x`` is none of ``require_source``.
         """
+        self.require_source("x", x)
         predicted = velocity or self._velocity_of(positive("num_steps", num_steps))
         if self.predicts == "target":
             return self._trajectory_by_targets(x, num_steps, predicted)
@@ -80,9 +95,14 @@ class FlowTransfer(nn.Module):
         """Return the velocity of the continuous flow from X_S = ``source`` (B, ...), of states and any time in [0, 1].
 
         What ``models.likelihood.flow_log_likelihood`` takes; a chain sees it at its own times alone.
+
+        Raises:
+            ValueError: ``source`` is none of ``require_source``; of the velocity: a state is not shaped like it.
         """
+        self.require_source("source", source)
 
         def velocity(state: Tensor, time: float) -> Tensor:
+            require_like("state", state, source, whose="the source's")
             precise = torch.promote_types(state.dtype, torch.float32)
             predicted = self.velocity(x=state, t=state.new_full((len(state),), time, dtype=precise))
             if self.predicts == "velocity":

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.calling import call
+from .core.tensors import require_shape
 from .encoder_bodies.mlp import ChannelLayerNorm
 from .flow import FixedFlow, FlowTransfer
 from .flow_paths.rectified import RectifiedFlow
@@ -34,6 +35,7 @@ class FoldedFlow(FixedFlow):
         super().__init__()
         encoder = flow.velocity
         assert isinstance(encoder, MetaEncoder)
+        self.channels = encoder.channels
         self.transform = flow.transform
         with torch.no_grad():
             shifts = [step.shift.flatten() for step in encoder.condition_steps(num_steps)]  # (C,) each
@@ -51,10 +53,14 @@ class FoldedFlow(FixedFlow):
         return call(self.transform, self.final_state(x))
 
     def _state_after(self, count: int, x: Tensor) -> Tensor:
+        require_shape("x", x, "B", self.channels, "H", "W")
         state = x + self.start
         for tail in self.tails[:count]:
             state = state + tail(self.inner(state))
         return state
+
+
+FOLDED_FOR_SIZE = "the flow was folded for this size: fold it again for another"
 
 
 class TapsTransform(nn.Module):
@@ -99,6 +105,7 @@ class CollapsedFlow(FoldedFlow):
         last, head = self.tails[-1], flow.transform
         assert isinstance(last, nn.Conv2d)
         assert isinstance(head, LogitTransform)
+        self.feature_size = tuple(feature_size)
         self.last_step = TapsTransform(last, head.linear, feature_size)
         self.transform = copy.deepcopy(head)
         if last.bias is not None:
@@ -106,7 +113,12 @@ class CollapsedFlow(FoldedFlow):
                 self.transform.linear.bias.add_(head.linear.weight @ last.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (B, num_classes) at the end of the chain from ``x`` (B, C, H, W)."""
+        """Return the logits (B, num_classes) at the end of the chain from ``x`` (B, C, H, W).
+
+        Raises:
+            ValueError: ``x`` has another shape, at whose size the taps would see other windows.
+        """
+        require_shape("x", x, "B", self.channels, *self.feature_size, why=FOLDED_FOR_SIZE)
         state = self._state_after(len(self.tails) - 1, x)
         return call(self.transform, state) + call(self.last_step, self.inner(state))
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .core.numbers import positive
+from .core.tensors import require_like, require_shape, require_tensor
 
 
 class Velocity(Protocol):
@@ -50,12 +51,16 @@ def euler(velocity: Velocity, x: Tensor, num_steps: int) -> Trajectory:
     so a step subtracts. Times are float32 at least: in the half precision of automatic mixed precision 0.999 is 1.
 
     Raises:
-        ValueError: ``num_steps`` is less than 1.
+        ValueError: ``num_steps`` is less than 1, ``x`` is no batch of floating-point numbers, or a velocity is not
+            shaped like it.
     """
+    require_tensor("x", x)
+    require_shape("x", x, "B", ...)
     states, velocities = [x], []
     precise = torch.promote_types(x.dtype, torch.float32)
     for time in step_times(num_steps):
         v = velocity(x=x, t=x.new_full((x.shape[0],), time, dtype=precise))
+        require_like("velocity", v, x, whose="the state's", came="returned")
         x = x - v / num_steps
         states.append(x)
         velocities.append(v)

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .core.numbers import positive
+from .core.tensors import require_filled, require_like, require_shape
 
 
 class GaussianFigures(NamedTuple):
@@ -52,9 +53,18 @@ def squared_errors(target: Tensor, steps: Tensor) -> Tensor:
     Raises:
         ValueError: shapes do not fit.
     """
-    if steps.shape[1:] != target.shape:
-        raise ValueError(f"steps: got the shape {tuple(steps.shape)}; give (K, {', '.join(map(str, target.shape))})")
+    require_filled("target", target)
+    require_shape("target", target, "B", "C", ...)
+    _require_steps(steps, target)
     return (steps.double() - target.double()).flatten(2).square().sum(dim=2)
+
+
+def _require_steps(steps: Tensor, target: Tensor) -> None:
+    """Raise ValueError where ``steps`` are not (K, B, ...) for a ``target`` (B, ...)."""
+    require_filled("steps", steps)
+    require_shape("steps", steps, "K", *target.shape)
+    if steps.device != target.device:
+        raise ValueError(f"steps: got a tensor on {steps.device}; what they are compared with is on {target.device}")
 
 
 def gaussian_figures(target: Tensor, steps: Tensor, *, variance: float, dims: int) -> GaussianFigures:
@@ -98,8 +108,9 @@ def categorical_figures(teacher: Tensor, steps: Tensor) -> CategoricalFigures:
     Raises:
         ValueError: shapes do not fit.
     """
-    if steps.shape[1:] != teacher.shape:
-        raise ValueError(f"steps: got the shape {tuple(steps.shape)}; give (K, {', '.join(map(str, teacher.shape))})")
+    require_filled("teacher", teacher)
+    require_shape("teacher", teacher, "B", "num_classes")
+    _require_steps(steps, teacher)
     log_teacher = functional.log_softmax(teacher.double(), dim=-1)
     log_steps = functional.log_softmax(steps.double(), dim=-1)
     wanted = log_teacher.exp()
@@ -113,12 +124,6 @@ def categorical_figures(teacher: Tensor, steps: Tensor) -> CategoricalFigures:
 
 VelocityAt = Callable[[Tensor, float], Tensor]
 """From states (B, ...) and a time to velocities (B, ...)."""
-
-
-def require_like_state(velocity: Tensor, state: Tensor) -> None:
-    """Raise ValueError where ``velocity`` is not shaped like the ``state`` that it moves."""
-    if velocity.shape != state.shape:
-        raise ValueError(f"velocity: returned the shape {tuple(velocity.shape)}; the state's is {tuple(state.shape)}")
 
 
 class Carried(NamedTuple):
@@ -147,15 +152,15 @@ def carried_to_source(
             less than 1.
     """
     positive("num_steps", num_steps)
-    if not x.is_floating_point() or x.dim() < 2 or not x.numel():
-        raise ValueError(f"x: got {x.dtype} of the shape {tuple(x.shape)}; give floating-point numbers (B, ...)")
+    require_filled("x", x)
+    require_shape("x", x, "B", "C", ...)
     probe = torch.randint(0, 2, x.shape, generator=generator, device=x.device).to(x) * 2 - 1
 
     def rates(state: Tensor, time: float) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             state = state.detach().requires_grad_()
             v = velocity(state, time)
-            require_like_state(v, state)
+            require_like("velocity", v, state, whose="the state's", came="returned")
             if not v.requires_grad:  # the same everywhere, which changes no volume
                 return v, state.new_zeros(len(state))
             (gradient,) = torch.autograd.grad(v, state, probe, allow_unused=True, materialize_grads=True)
@@ -200,8 +205,8 @@ def flow_log_likelihood(
     """
     if not 0 < variance < math.inf:
         raise ValueError(f"variance: got {variance}; give a finite number above 0")
-    if x.shape != source.shape:
-        raise ValueError(f"x: got the shape {tuple(x.shape)}; the flow starts at one of {tuple(source.shape)}")
+    require_filled("source", source)
+    require_like("x", x, source, whose="the source's")
     state, change = carried_to_source(velocity, x, num_steps=num_steps, generator=generator)
     dims = x[0].numel()
     start = -dims / 2 * math.log(2 * math.pi * variance) - (state - source).flatten(1).square().sum(dim=1) / (

@@ -2,40 +2,52 @@
 
 The student's tensor may have leading dimensions beyond those named, one entry for each sampling step: the teacher's
 serves them all, and the loss is the mean over them. Defaults are the settings that the losses' authors give for CIFAR.
+
+What has another shape or type is a ValueError with the argument's name, what came and what is taken.
 """
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
+from types import EllipsisType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .core.numbers import share
+from .core.tensors import require_filled, require_labels, require_shape
+
 
 def _at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _require_alike(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> None:
-    """Raise ValueError where the ``student``'s last dimensions are not the ``teacher``'s: nothing is broadcast."""
+NO_LABEL = torch.iinfo(torch.int64).min
+"""In the place of -100, the label that PyTorch leaves out unless told otherwise."""
+
+
+def _require_pair(student: Any, teacher: Any, *sizes: str | EllipsisType) -> None:
+    """Raise ValueError where ``teacher`` has no shape of ``sizes``, or the last dimensions of ``student`` are others.
+
+    So nothing is broadcast but the teacher, over the student's leading dimensions.
+    """
+    require_filled("student", student)
+    require_filled("teacher", teacher)
+    require_shape("teacher", teacher, *sizes)
+    if student.device != teacher.device:
+        raise ValueError(f"teacher: got a tensor on {teacher.device}; the student's is on {student.device}")
     if student.shape[max(student.dim() - teacher.dim(), 0) :] != teacher.shape:
         raise ValueError(f"teacher: got the shape {tuple(teacher.shape)}; the student's is {tuple(student.shape)}")
-    if not temperature > 0:
-        raise ValueError(f"temperature: got {temperature}; give a number above 0")
 
 
-def _require_labels(name: str, labels: Any, logits: Tensor) -> None:
-    """Raise ValueError where ``labels``, the argument ``name``, are not int64 (B,) for ``logits`` (..., B, C)."""
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        got = labels.dtype if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
-        raise ValueError(f"{name}: got {got}; give class numbers, a tensor of int64 such as {name}.long()")
-    if labels.device != logits.device:
-        raise ValueError(f"{name}: got a tensor on {labels.device}; the logits are on {logits.device}")
-    if labels.shape != logits.shape[-2:-1]:
-        wanted = f"({logits.shape[-2]},), one for each image" if logits.dim() > 1 else "logits (B, num_classes) too"
-        raise ValueError(f"{name}: got the shape {tuple(labels.shape)}; give {wanted}")
+def _require_logits(student: Any, teacher: Any, temperature: float) -> None:
+    """Raise ValueError where the logits are no pair (B, C), or the temperature is not above 0."""
+    _require_pair(student, teacher, "B", "num_classes")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature: got {temperature}; give a finite number above 0")
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
@@ -43,7 +55,7 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tenso
 
     Source: Hinton et al. 2015. T^2 keeps the gradient's scale whatever the temperature. Logits have shape (B, C).
     """
-    _require_alike(student, teacher, temperature)
+    _require_logits(student, teacher, temperature)
     log_student = functional.log_softmax(_at_least_float32(student) / temperature, dim=-1)
     log_teacher = functional.log_softmax(_at_least_float32(teacher) / temperature, dim=-1)
     return _divergence(log_student, log_teacher) * temperature**2
@@ -65,10 +77,12 @@ def dkd_loss(
     """Return T^2 (alpha TCKD + beta NCKD), batch mean: decoupled distillation (Zhao et al. 2022).
 
     TCKD is the divergence of (target class, all others), NCKD that of the classes among the others. Logits have shape
-    (B, C), ``target`` holds the labels, int64 (B,).
+    (B, C), ``target`` holds the labels, int64 (B,); of their range see ``step_cross_entropy``.
     """
-    _require_alike(student, teacher, temperature)
-    _require_labels("target", target, student)
+    _require_logits(student, teacher, temperature)
+    require_labels("target", target, student)
+    if student.shape[-1] < 2:
+        raise ValueError("student: got logits of 1 class, beside which there is no other; give those of 2 or more")
     scaled_student = _at_least_float32(student) / temperature
     scaled_teacher = _at_least_float32(teacher) / temperature
     binary = _divergence(
@@ -107,7 +121,7 @@ def dist_loss(
     Source: Huang et al. 2022 (DIST). Rows correlate the classes of one image, columns the images of one class.
     Logits have shape (B, C).
     """
-    _require_alike(student, teacher, temperature)
+    _require_logits(student, teacher, temperature)
     p_student = functional.softmax(_at_least_float32(student) / temperature, dim=-1)
     p_teacher = functional.softmax(_at_least_float32(teacher) / temperature, dim=-1)
     rows = 1 - correlation(p_student, p_teacher).mean()
@@ -121,9 +135,7 @@ def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Source: Cao et al. 2022 (PKD). It equals half the mean squared error of features standardised per channel. Feature
     maps have shape (B, C, H, W).
     """
-    _require_alike(student, teacher)
-    if teacher.dim() != 4:
-        raise ValueError(f"teacher: got the shape {tuple(teacher.shape)}; give feature maps (B, C, H, W)")
+    _require_pair(student, teacher, "B", "C", "H", "W")
     rows_student = _at_least_float32(student).transpose(-4, -3).flatten(-3)  # (..., C, B * H * W)
     rows_teacher = _at_least_float32(teacher).transpose(-4, -3).flatten(-3)
     return 1 - correlation(rows_student, rows_teacher).mean()
@@ -131,19 +143,26 @@ def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared difference; logits or feature maps of one shape."""
-    _require_alike(student, teacher)
+    _require_pair(student, teacher, "B", ...)
     return (_at_least_float32(student) - _at_least_float32(teacher)).square().mean()
 
 
 def step_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Return the mean cross-entropy of logits (..., B, C), each leading entry with the same ``labels``, int64 (B,).
 
+    Labels on the CPU must name one of the C classes; those on a GPU are not read, for which training would wait. There
+    one out of range ends the process by PyTorch's own assertion, -100 like any other: none is left out.
+
     Raises:
-        ValueError: the labels have another shape or type.
+        ValueError: logits or labels have another shape or type, or a label on the CPU names no class.
     """
-    _require_labels("labels", labels, logits)
+    require_filled("logits", logits)
+    require_shape("logits", logits, ..., "B", "num_classes")
+    require_labels("labels", labels, logits)
+    smoothing = share("label_smoothing", label_smoothing)
     wanted = labels.expand(logits.shape[:-1]).reshape(-1)
-    return functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), wanted, label_smoothing=label_smoothing)
+    flat = logits.reshape(-1, logits.shape[-1])
+    return functional.cross_entropy(flat, wanted, ignore_index=NO_LABEL, label_smoothing=smoothing)
 
 
 LOGIT_LOSSES: dict[str, Callable[..., Tensor]] = {"kd": kd_loss, "dkd": dkd_loss, "dist": dist_loss, "mse": mse_loss}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.calling import call
+from .core.tensors import require_shape, require_tensor
 from .integrate import Velocity, step_times_like
 from .layers.time_embedding import TimeEmbedding
 
@@ -54,12 +55,27 @@ class MetaEncoder(nn.Module):
         return isinstance(self.project_in, nn.Conv2d)
 
     @property
+    def weight(self) -> Tensor:
+        """The first weight that every meta-encoder has: the others are of its type and in its place."""
+        layer = next(iter(self.time_embedding.project))  # a few times as fast as by an index
+        assert isinstance(layer, nn.Linear)
+        return layer.weight
+
+    @property
     def last_layer(self) -> nn.Module:
         """The layer that the velocity leaves."""
         return self.project_out if self.is_narrow else self.body[-1]
 
     def forward(self, *, x: Tensor, t: Tensor) -> Tensor:
-        """Return the velocity (B, C, H, W) at states ``x`` (B, C, H, W) and times ``t`` (B,)."""
+        """Return the velocity (B, C, H, W) at states ``x`` (B, C, H, W) and times ``t`` (B,).
+
+        Raises:
+            ValueError: states or times have another shape.
+        """
+        require_tensor("x", x)
+        require_shape("x", x, "B", self.channels, "H", "W")
+        require_tensor("t", t)
+        require_shape("t", t, x.shape[0])
         return self.velocity_at(x, self.condition(t))
 
     def condition(self, t: Tensor) -> Conditioning:
@@ -71,7 +87,7 @@ class MetaEncoder(nn.Module):
 
     def condition_steps(self, num_steps: int) -> list[Conditioning]:
         """Return what ``velocity_at`` needs at each step of a chain of ``num_steps``, all computed at once."""
-        shifts, norms = self.condition(step_times_like(next(self.parameters()), num_steps))
+        shifts, norms = self.condition(step_times_like(self.weight, num_steps))
         rows = [None] * num_steps if norms is None else torch.split(norms, 1)
         return [Conditioning(*row) for row in zip(torch.split(shifts, 1), rows, strict=True)]
 

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from .core.calling import call
+from .core.tensors import require_shape
 from .flow import FixedFlow, FlowTransfer
-from .folding import TapsTransform
+from .folding import FOLDED_FOR_SIZE, TapsTransform
 from .layers.shape_transform import LogitTransform
 from .meta_encoder import MetaEncoder
 
@@ -33,6 +34,7 @@ class NarrowFlow(FixedFlow):
         down, up = encoder.project_in, encoder.project_out
         assert isinstance(down, nn.Conv2d)
         assert isinstance(up, nn.Conv2d)
+        self.channels = encoder.channels
         self.transform = flow.transform
         self.body = encoder.body
         with torch.no_grad():
@@ -63,6 +65,7 @@ class NarrowFlow(FixedFlow):
 
     def _walk(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return g(W_k) of all steps but the last, and the W_k of the last, (B, R, H, W) each."""
+        require_shape("x", x, "B", self.channels, "H", "W")
         state, velocities = call(self.enter, x), []
         for step in self.steps:
             velocities.append(call(self.body, state))
@@ -81,6 +84,7 @@ class CollapsedNarrowFlow(NarrowFlow):
         super().__init__(flow, num_steps)
         last = self.body[-1]
         assert isinstance(last, nn.Conv2d)
+        self.feature_size = tuple(feature_size)
         self.inner = self.body[:-1]
         self.last_step = TapsTransform(last, self.classify, feature_size)
         self.transform = copy.deepcopy(flow.transform)
@@ -90,7 +94,12 @@ class CollapsedNarrowFlow(NarrowFlow):
                 self.transform.linear.bias.add_(self.classify.weight @ last.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (B, num_classes) at the end of the chain from ``x`` (B, C, H, W)."""
+        """Return the logits (B, num_classes) at the end of the chain from ``x`` (B, C, H, W).
+
+        Raises:
+            ValueError: ``x`` has another shape, at whose size the taps would see other windows.
+        """
+        require_shape("x", x, "B", self.channels, *self.feature_size, why=FOLDED_FOR_SIZE)
         velocities, last = self._walk(x)
         logits = call(self.transform, x) + call(self.last_step, call(self.inner, last))
         if not velocities:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from .core.numbers import is_count
+from .core.numbers import is_count, positive
 
 
 class StepSampler:
@@ -42,6 +42,14 @@ class StepSampler:
         """Return the number of steps of one batch, drawn by PyTorch's generator where there are several."""
         allowed = self.allowed()
         return allowed[int(torch.randint(len(allowed), ()))] if len(allowed) > 1 else allowed[0]
+
+    def count(self, num_steps: int | None) -> int:
+        """Return ``num_steps`` where a caller gives them, and draw them where it gives None.
+
+        Raises:
+            ValueError: they are less than 1.
+        """
+        return self.draw() if num_steps is None else positive("num_steps", num_steps)
 
     @property
     def largest(self) -> int:

@@ -46,9 +46,12 @@ class SampledStudent(nn.Module, ABC):
     def step_predictions(self, images: Tensor, num_steps: int) -> list[Any]:
         """Return what each of ``num_steps`` steps leads to, as ``forward`` returns it."""
 
-    @abstractmethod
     def combine(self, steps: Sequence[Any]) -> Any:
-        """Return the answer of a student that took N steps, given what each of them leads to."""
+        """Return the answer of a student that took N steps, given what each of them leads to.
+
+        It is the mean where a flow leads to the answers, the implicit ensemble; else the last, whose state flows on.
+        """
+        return steps[-1] if self.end_flow is None else torch.stack([*steps]).mean(dim=0)
 
     @abstractmethod
     def trajectories(self, images: Tensor, num_steps: int) -> list[Trajectory]:
@@ -101,10 +104,6 @@ class FlowStudent(SampledStudent):
         """Return the logits (B, num_classes) of each step."""
         return list(self.step_logits(images, num_steps))
 
-    def combine(self, steps: Sequence[Tensor]) -> Tensor:
-        """Return the mean over the steps: the implicit ensemble."""
-        return torch.stack(list(steps)).mean(dim=0)
-
     def trajectories(self, images: Tensor, num_steps: int) -> list[Trajectory]:
         """Return the trajectory of the one flow."""
         return [self.flow.trajectory(self.features(images), num_steps)]
@@ -140,11 +139,12 @@ class RefinedStudent(SampledStudent):
         """Return the flow at ``stage``, one of ``stages`` in words."""
 
     @abstractmethod
-    def refine(self, images: Tensor, num_steps: int, *, stop: int) -> tuple[Any, list[Trajectory]]:
-        """Return the answers on images (B, 3, H, W), and the trajectory of each flow, in the order of ``stages``.
+    def refine(self, images: Tensor, num_steps: int) -> tuple[Any, list[Trajectory]]:
+        """Return the answers on images (B, 3, H, W), and ``trajectories``."""
 
-        The state after ``stop`` of the ``num_steps`` steps flows on.
-        """
+    def trajectories(self, images: Tensor, num_steps: int) -> list[Trajectory]:
+        """Return the trajectory of each flow, in the order of ``stages``; behind them that of a flow at the end."""
+        return self.refine(images, num_steps)[1]
 
 
 class FeatureFlowStudent(RefinedStudent):
@@ -185,16 +185,16 @@ class FeatureFlowStudent(RefinedStudent):
         """Return logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
         return call(self.head, self._refined(images, lambda stage, x: self.flow(stage).final_state(x, num_steps)))
 
-    def refine(self, images: Tensor, num_steps: int, *, stop: int) -> tuple[Tensor, list[Trajectory]]:
-        """Return logits (B, num_classes) and the trajectory of each flow, in the order of the stages.
-
-        The state after ``stop`` of the ``num_steps`` steps flows on.
-        """
-        features, trajectories = self._followed(images, num_steps, stop=stop)
+    def refine(self, images: Tensor, num_steps: int) -> tuple[Tensor, list[Trajectory]]:
+        """Return logits (B, num_classes) and the trajectory of each flow, in the order of the stages."""
+        features, trajectories = self._followed(images, num_steps, stop=num_steps)
         return call(self.head, features), trajectories
 
     def _followed(self, images: Tensor, num_steps: int, *, stop: int) -> tuple[Tensor, list[Trajectory]]:
-        """Return the last feature map and the trajectory of the flow at each stage; arguments as of ``refine``."""
+        """Return the last feature map and the trajectory of the flow at each stage.
+
+        The state after ``stop`` of the ``num_steps`` steps flows on.
+        """
         trajectories: list[Trajectory] = []
 
         def refined(stage: str, x: Tensor) -> Tensor:
@@ -208,15 +208,8 @@ class FeatureFlowStudent(RefinedStudent):
 
     def step_predictions(self, images: Tensor, num_steps: int) -> list[Tensor]:
         """Return the logits (B, num_classes) with the state after each step flowing on."""
-        return [self.refine(images, num_steps, stop=i + 1)[0] for i in range(num_steps)]
-
-    def combine(self, steps: Sequence[Tensor]) -> Tensor:
-        """Return the last: its state is what flows on."""
-        return steps[-1]
-
-    def trajectories(self, images: Tensor, num_steps: int) -> list[Trajectory]:
-        """Return the trajectory of each flow, in the order of the stages."""
-        return self.refine(images, num_steps, stop=num_steps)[1]
+        stopped = [self._followed(images, num_steps, stop=i + 1)[0] for i in range(num_steps)]
+        return [call(self.head, features) for features in stopped]
 
     def with_fixed_flows(self, fixed: FixFlow) -> nn.Module:
         """Return the network with ``fixed`` of each flow at its stage."""
@@ -236,16 +229,11 @@ class FeatureAndLogitFlowStudent(FeatureFlowStudent):
     all steps of the others have led (``dist_pkd`` of the authors' code).
 
     Args:
-        flow: the last one, from features to logits; it stands in the place of the head.
+        head: the last one, from features to logits.
         flows: from the stage, counted from 1, to its flow.
     """
 
     head: FlowTransfer
-
-    def __init__(
-        self, normalize: Normalize, backbone: Backbone, flow: FlowTransfer, flows: Mapping[int, FlowTransfer]
-    ) -> None:
-        super().__init__(normalize, backbone, flow, flows)
 
     @property
     def end_flow(self) -> FlowTransfer:
@@ -257,14 +245,11 @@ class FeatureAndLogitFlowStudent(FeatureFlowStudent):
         features = self._refined(images, lambda stage, x: self.flow(stage).final_state(x, num_steps))
         return call(self.head, features, num_steps)
 
-    def refine(self, images: Tensor, num_steps: int, *, stop: int) -> tuple[Tensor, list[Trajectory]]:
-        """Return the mean of the first ``stop`` steps' logits, and the trajectories, that of the last flow behind.
-
-        Of the other flows the last state flows on, whatever ``stop``: a student that stops early stops in its last.
-        """
+    def refine(self, images: Tensor, num_steps: int) -> tuple[Tensor, list[Trajectory]]:
+        """Return the mean of the steps' logits (B, num_classes), and the trajectories, that of the last flow behind."""
         features, trajectories = self._followed(images, num_steps, stop=num_steps)
         trajectories.append(self.head.trajectory(features, num_steps))
-        return self._step_logits(trajectories)[:stop].mean(dim=0), trajectories
+        return self._step_logits(trajectories).mean(dim=0), trajectories
 
     def _step_logits(self, trajectories: Sequence[Trajectory]) -> Tensor:
         return at_each_step(self.head.transform, trajectories[-1].estimates)
@@ -272,10 +257,6 @@ class FeatureAndLogitFlowStudent(FeatureFlowStudent):
     def step_predictions(self, images: Tensor, num_steps: int) -> list[Tensor]:
         """Return the logits (B, num_classes) of each step of the last flow."""
         return list(self._step_logits(self.trajectories(images, num_steps)))
-
-    def combine(self, steps: Sequence[Tensor]) -> Tensor:
-        """Return the mean over the steps: the implicit ensemble."""
-        return torch.stack(list(steps)).mean(dim=0)
 
     def with_fixed_flows(self, fixed: FixFlow) -> nn.Module:
         """Return the network with ``fixed`` of each flow at its stage, and of the last one as its head."""
@@ -362,59 +343,33 @@ def build_feature_flow_student(
     stages: Sequence[int],
     widths: Sequence[int | None] | None = None,
     image_size: Sequence[int] | None = None,
+    to_logits: bool = False,
     **flow: Any,
 ) -> FeatureFlowStudent:
     """Return a feature-based FM-KT student with random weights and a flow at each of ``stages``, counted from 1.
 
     Args:
-        widths: that of the meta-encoder at each stage, None: the stage's own; None for all of them so.
+        widths: that of the meta-encoder at each stage, and behind them that of the flow to the logits, None: as many
+            channels as the features; None for all of them so.
+        to_logits: whether one more flow leads from the last feature map to the logits, in the place of the head.
         flow: schedule, meta_encoder and time_scale.
 
     Raises:
         ValueError: a name is unknown, the backbone has no feature map, or no such stage.
     """
     network, head = build_transfer_parts(backbone, num_classes, image_size)
-    flows = _flows_at(stages, backbone, network, widths or [None] * len(stages), flow)
-    return FeatureFlowStudent(Normalize(mean, std), network, head, flows)
-
-
-def build_feature_and_logit_flow_student(
-    *,
-    backbone: str,
-    num_classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    stages: Sequence[int],
-    widths: Sequence[int | None] | None = None,
-    image_size: Sequence[int] | None = None,
-    **flow: Any,
-) -> FeatureAndLogitFlowStudent:
-    """Return a student with random weights, a flow at each of ``stages``, counted from 1, and one to the logits.
-
-    Args:
-        widths: that of the meta-encoder at each stage, and behind them that of the last flow, None: as many channels as
-            the features; None for all of them so.
-        flow: schedule, meta_encoder and time_scale.
-
-    Raises:
-        ValueError: a name is unknown, the backbone has no feature map, or no such stage.
-    """
-    network = build_transfer_parts(backbone, num_classes, image_size).backbone
-    *own, last = widths or [None] * (len(stages) + 1)
-    flows = _flows_at(stages, backbone, network, own, flow)
+    check_stages(backbone, network, stages)
+    channels = [network.widths[stage - 1] for stage in stages]
+    own = [*(widths or [None] * (len(stages) + to_logits))]
+    last = own.pop() if to_logits else None
+    flows = {
+        stage: build_flow(channels=count, width=width, transform=nn.Identity(), **flow)
+        for stage, count, width in zip(stages, channels, own, strict=True)
+    }
+    if not to_logits:
+        return FeatureFlowStudent(Normalize(mean, std), network, head, flows)
     end = build_logit_flow(channels=network.channels, num_classes=num_classes, width=last, **flow)
     return FeatureAndLogitFlowStudent(Normalize(mean, std), network, end, flows)
-
-
-def _flows_at(
-    stages: Sequence[int], name: str, network: Backbone, widths: Sequence[int | None], flow: Mapping[str, Any]
-) -> dict[int, FlowTransfer]:
-    """Return a flow for each of ``stages`` of the backbone ``name``; raises ValueError where there is no such stage."""
-    check_stages(name, network, stages)
-    return {
-        stage: build_flow(channels=network.widths[stage - 1], width=width, transform=nn.Identity(), **flow)
-        for stage, width in zip(stages, widths, strict=True)
-    }
 
 
 def build_layered_classifier(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .core.calling import call
 from .core.numbers import amount, positive, share, size_of
+from .core.tensors import require_filled, require_like, require_shape, require_tensor
 from .flow import FlowTransfer, at_each_step, build_flow, build_logit_flow
 from .integrate import Trajectory
 from .layers.shape_transform import FeatureTransform
@@ -86,14 +87,14 @@ class LogitFlowLoss(nn.Module):
         """Take note that ``epoch``, counted from 0, begins: what warms up needs to know."""
         self.steps.set_epoch(epoch)
 
-    def step_logits(self, features: Tensor) -> Tensor:
-        """Return the logits (N, B, num_classes) of each step from ``features`` (B, C, H, W), N as drawn.
+    def step_logits(self, features: Tensor, num_steps: int | None = None) -> Tensor:
+        """Return the logits (N, B, num_classes) of each step from ``features`` (B, C, H, W), N as given or as drawn.
 
         Raises:
-            ValueError: the features have another shape.
+            ValueError: the features have another shape, or ``num_steps`` is less than 1.
         """
         require_features(features, self.flow)
-        return self.flow.step_outputs(features, self.steps.draw())
+        return self.flow.step_outputs(features, self.steps.count(num_steps))
 
     def flow_parts(self, outputs: Tensor, teacher_logits: Tensor, labels: Any) -> dict[str, Tensor]:
         """Return ``labels`` and ``transfer`` of the ``outputs`` (N, B, num_classes) of the steps: means over them.
@@ -101,7 +102,7 @@ class LogitFlowLoss(nn.Module):
         Raises:
             ValueError: the teacher's logits have another shape.
         """
-        require_like(outputs[0], teacher_logits, "teacher_logits")
+        require_like("teacher_logits", teacher_logits, outputs[0])
         targets = paired([teacher_logits], self.pair_ratio)[0]
         transfer = self.loss(outputs, targets, labels)
         return {"labels": self.label_loss(outputs, labels), "transfer": transfer}
@@ -113,15 +114,21 @@ class FlowTransferLoss(LogitFlowLoss):
     The chain starts at the student's feature and never sees the teacher: training walks as inference does.
     """
 
-    def forward(self, features: Tensor, teacher_logits: Tensor, labels: Any) -> TransferOutput:
+    def forward(
+        self, features: Tensor, teacher_logits: Tensor, labels: Any, *, num_steps: int | None = None
+    ) -> TransferOutput:
         """Return the cost of ``features`` (B, C, H, W) against ``teacher_logits`` (B, num_classes) and ``labels`` (B,).
 
         The logits of the result are the mean over the steps, the implicit ensemble that deploys.
 
+        Args:
+            num_steps: where several losses of a student are to take as many; None: as drawn.
+
         Raises:
-            ValueError: shapes do not fit each other, or the flow.
+            ValueError: shapes or types do not fit each other, or the flow; a label on the CPU names no class (see
+                ``step_cross_entropy``); or ``num_steps`` is less than 1.
         """
-        outputs = self.step_logits(features)
+        outputs = self.step_logits(features, num_steps)
         parts = self.flow_parts(outputs, teacher_logits, labels)
         total = self.weight * (parts["transfer"] + parts["labels"])
         return TransferOutput(total, parts, outputs.mean(dim=0), outputs)
@@ -133,9 +140,9 @@ class OnlineTransferLoss(LogitFlowLoss):
     The authors smooth the labels by 0.1: ``label_loss=functools.partial(step_cross_entropy, label_smoothing=0.1)``.
     """
 
-    def forward(self, features: Tensor, labels: Any) -> TransferOutput:
-        """Return the cost of ``features`` (B, C, H, W) with ``labels`` (B,); logits as of ``FlowTransferLoss``."""
-        outputs = self.step_logits(features)
+    def forward(self, features: Tensor, labels: Any, *, num_steps: int | None = None) -> TransferOutput:
+        """Return the cost of ``features`` (B, C, H, W) with ``labels`` (B,); the rest as of ``FlowTransferLoss``."""
+        outputs = self.step_logits(features, num_steps)
         averaged = outputs.mean(dim=0)
         parts = self.flow_parts(outputs, averaged.detach(), labels)
         return TransferOutput(self.weight * (parts["transfer"] + parts["labels"]), parts, averaged, outputs)
@@ -195,12 +202,14 @@ class ThetaTransferLoss(LogitFlowLoss):
             past = min(max(3 * (epoch + 1) / self.epochs - 2, 0.0), 1.0)  # 0 until two thirds, 1 in the last epoch
             self.weight = self.weight_start + past * (self.weight_end - self.weight_start)
 
-    def forward(self, features: Tensor, teacher_logits: Tensor, labels: Any) -> TransferOutput:
-        """Return the cost of flow and head; the logits of the result are the head's. Arguments as of FM-KT."""
-        outputs = self.step_logits(features)
+    def forward(
+        self, features: Tensor, teacher_logits: Tensor, labels: Any, *, num_steps: int | None = None
+    ) -> TransferOutput:
+        """Return the cost of flow and head; the logits of the result are the head's, the rest as of FM-KT."""
+        outputs = self.step_logits(features, num_steps)
         logits = call(self.head, features if self.reaches_backbone else features.detach())
-        require_like(outputs[0], logits, "head", "returned")
-        require_like(outputs[0], teacher_logits, "teacher_logits")
+        require_like("head", logits, outputs[0], came="returned")
+        require_like("teacher_logits", teacher_logits, outputs[0])
         averaged = outputs.mean(dim=0).detach()
         targets = {"flow": [averaged], "teacher": [teacher_logits], "both": [averaged, teacher_logits]}[self.target]
         transfer = torch.stack([self.loss(logits, target, labels) for target in targets]).mean()
@@ -244,9 +253,11 @@ class HeadTransferLoss(nn.Module):
         """Return the cost of ``logits`` (B, num_classes) against ``teacher_logits`` and ``labels``; of one step.
 
         Raises:
-            ValueError: the teacher's logits have another shape.
+            ValueError: shapes or types do not fit each other, or a label on the CPU names no class.
         """
-        require_like(logits, teacher_logits, "teacher_logits")
+        require_filled("logits", logits)
+        require_shape("logits", logits, "B", "num_classes")
+        require_like("teacher_logits", teacher_logits, logits)
         parts = {"labels": self.label_loss(logits, labels), "transfer": self.loss(logits, teacher_logits, labels)}
         return TransferOutput(parts["labels"] + self.weight * parts["transfer"], parts, logits, logits[None])
 
@@ -314,17 +325,16 @@ class FeatureTransferLoss(nn.Module):
         """Return the cost of ``features`` (B, C, H, W) against ``teacher_features`` (B, C', H', W'), and what flows on.
 
         Args:
-            num_steps: where several feature maps of a student are to take as many; None: as drawn.
+            num_steps: where several losses of a student are to take as many; None: as drawn.
 
         Raises:
             ValueError: the features, or the teacher's, have another shape than was said; or ``num_steps`` is less than
                 1.
         """
         require_features(features, self.flow)
-        count = self.steps.draw() if num_steps is None else positive("num_steps", num_steps)
-        trajectory = self.flow.trajectory(features, count)
+        trajectory = self.flow.trajectory(features, self.steps.count(num_steps))
         outputs = at_each_step(self.transform, trajectory.estimates)
-        require_like(outputs[0], teacher_features, "teacher_features")
+        require_like("teacher_features", teacher_features, outputs[0])
         total = self.weight * self.loss(outputs, paired([teacher_features], self.pair_ratio)[0], None)
         return FeatureTransferOutput(total, trajectory.states[-1], trajectory)
 
@@ -340,50 +350,24 @@ def paired(targets: Sequence[Tensor], ratio: float) -> Sequence[Tensor]:
     """
     if share("ratio", ratio) == 1 or not targets:
         return targets
+    for target in targets:
+        require_tensor("targets", target)
+        require_shape("targets", target, "B", ...)
     batch_size, device = len(targets[0]), targets[0].device
     if any(len(target) != batch_size for target in targets):
         raise ValueError(f"targets: got batches of {[len(target) for target in targets]}; give those of one batch")
+    if any(target.device != device for target in targets):
+        raise ValueError(f"targets: got tensors on {[str(target.device) for target in targets]}; give them on one")
     kept = int(ratio * batch_size)
     rows = torch.cat([torch.arange(kept, device=device), kept + torch.randperm(batch_size - kept, device=device)])
     return [target[rows] for target in targets]
 
 
-def require_features(features: Tensor, flow: FlowTransfer) -> None:
-    """Raise ValueError where ``features`` are no feature maps (B, C, H, W) of the channels that ``flow`` takes."""
-    require_tensor("features", features)
-    weight = next(flow.parameters(), features)
-    is_mixed = features.dtype in {torch.float16, torch.bfloat16}
-    if features.device != weight.device or not (is_mixed or features.dtype == weight.dtype or _is_autocast(features)):
-        raise ValueError(
-            f"features: got {features.dtype} on {features.device}; the flow is {weight.dtype} on {weight.device}: move "
-            "one of them by to()"
-        )
-    channels = getattr(flow.velocity, "channels", None)
-    if features.dim() != 4 or (channels is not None and features.shape[1] != channels):
-        raise ValueError(f"features: got the shape {tuple(features.shape)}; give (B, {channels or 'C'}, H, W)")
-
-
-def _is_autocast(x: Tensor) -> bool:
-    return torch.is_autocast_enabled(x.device.type)
-
-
-def require_tensor(name: str, value: Any) -> None:
-    """Raise ValueError where the argument called ``name`` is no tensor of floating-point numbers, or an empty one."""
-    if not isinstance(value, Tensor):
-        raise ValueError(f"{name}: got a {type(value).__name__}; give a tensor")  # noqa: TRY004  (one kind for all)
-    if not value.is_floating_point():
-        raise ValueError(f"{name}: got {value.dtype}; give floating-point numbers, such as {name}.float()")
-    if not value.numel():
-        raise ValueError(f"{name}: got the shape {tuple(value.shape)}, which is empty; give an image at least")
-
-
-def require_like(output: Tensor, target: Tensor, name: str, came: str = "got") -> None:
-    """Raise ValueError, with the ``name`` of the argument, where ``target`` is not shaped like the student's output."""
-    require_tensor(name, target)
-    if target.device != output.device:
-        raise ValueError(f"{name}: {came} a tensor on {target.device}; the student's is on {output.device}")
-    if output.shape != target.shape:
-        raise ValueError(f"{name}: {came} the shape {tuple(target.shape)}; the student's is {tuple(output.shape)}")
+def require_features(features: Any, flow: FlowTransfer) -> None:
+    """Raise ValueError where ``features`` are no feature maps (B, C, H, W) from which the ``flow`` can start."""
+    require_filled("features", features)
+    flow.require_source("features", features)
+    require_shape("features", features, "B", "C", "H", "W")
 
 
 def sampler_of(num_steps: int | Sequence[int] | StepSampler, warmup_epochs: int) -> StepSampler:

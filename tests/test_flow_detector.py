@@ -42,7 +42,7 @@ def test_each_level_flows_on_to_the_head() -> None:
     found, expected = student(IMAGES, 3), plain.from_maps(refined)
     for one, other in zip(answers(found), answers(expected), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
-    again, trajectories = student.refine(IMAGES, 3, stop=3)
+    again, trajectories = student.refine(IMAGES, 3)
     assert all(torch.equal(*pair) for pair in zip(answers(found), answers(again), strict=True))
     assert [path.states[-1].shape for path in trajectories] == [level.shape for level in levels]
 
@@ -52,8 +52,9 @@ def test_a_step_is_what_the_head_makes_of_the_state_after_it() -> None:
     steps = student.step_predictions(IMAGES, 3)
     assert len(steps) == 3
     assert student.combine(steps) is steps[-1]
+    plain, trajectories = student.without_flows(), student.trajectories(IMAGES, 3)
     for stop, step in enumerate(steps, start=1):
-        expected = student.refine(IMAGES, 3, stop=stop)[0]
+        expected = plain.from_maps([path.states[stop] for path in trajectories])
         assert all(torch.equal(*pair) for pair in zip(answers(step), answers(expected), strict=True))
 
 

@@ -14,7 +14,7 @@ from models.flow import FlowTransfer
 from models.folding import TapsTransform, is_collapsible, is_foldable
 from models.meta_encoders import META_ENCODERS
 from models.schedules import get_schedule
-from models.students import build_feature_and_logit_flow_student, build_feature_flow_student, build_flow_student
+from models.students import build_feature_flow_student, build_flow_student
 from pipeline.core.errors import GateError
 from pipeline.export.onnx.graph_form import smallest_form
 from pipeline.tasks.classification.training import ClassificationTraining
@@ -47,11 +47,7 @@ def make_feature_student(schedule: str = "rectified", **changes: Any) -> Any:
 
 
 def make_student_with_both(widths: list[int | None] | None) -> Any:
-    names = {"backbone": "resnet8", "schedule": "rectified", "meta_encoder": "conv", **STATISTICS}
-    own = None if widths is None else [*widths, 6]
-    return lively(
-        build_feature_and_logit_flow_student(num_classes=5, stages=[1, 3], time_scale=30.0, widths=own, **names)
-    )
+    return make_feature_student(to_logits=True, widths=None if widths is None else [*widths, 6])
 
 
 def make_images(count: int = 3) -> Tensor:

@@ -120,5 +120,5 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         gaussian_figures(normal(5, 3), normal(2, 4, 3), variance=1.0, dims=3)
     with pytest.raises(ValueError, match="variance, dims: got 0 and 3"):
         gaussian_figures(normal(5, 3), normal(2, 5, 3), variance=0.0, dims=3)
-    with pytest.raises(ValueError, match=r"x: got the shape \(2, 3\); the flow starts at one of \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"x: got the shape \(2, 3\); the source's is \(2, 4\)"):
         flow_log_likelihood(lambda z, _: z, normal(2, 3), normal(2, 4), variance=1.0)

@@ -14,11 +14,9 @@ from models.factory import build_classifier, build_parts, build_transfer_parts
 from models.meta_encoders import META_ENCODERS
 from models.schedules import SCHEDULES
 from models.students import (
-    FeatureAndLogitFlowStudent,
     FeatureFlowStudent,
     FlowStudent,
     SampledStudent,
-    build_feature_and_logit_flow_student,
     build_feature_flow_student,
     build_flow_student,
     build_layered_classifier,
@@ -41,10 +39,8 @@ def feature_student(**changes: object) -> FeatureFlowStudent:
     return build_feature_flow_student(**{**options, **changes}).eval()
 
 
-def both_student(**changes: object) -> FeatureAndLogitFlowStudent:
-    torch.manual_seed(0)
-    options: dict[str, Any] = {"backbone": "resnet8", "num_classes": 7, "stages": [1, 3], **FLOW, **STATISTICS}
-    return build_feature_and_logit_flow_student(**{**options, **changes}).eval()
+def both_student(**changes: object) -> FeatureFlowStudent:
+    return feature_student(to_logits=True, **changes)
 
 
 def plain_student(**changes: object) -> Classifier:
@@ -193,8 +189,9 @@ def test_the_flow_at_the_logits_starts_where_those_at_the_features_have_led() ->
     steps = student.end_flow.step_outputs(features, 3)
     torch.testing.assert_close(student(images, 3), steps.mean(dim=0))
     torch.testing.assert_close(torch.stack(student.step_predictions(images, 3)), steps)
-    stopped, trajectories = student.refine(images, 3, stop=2)
-    torch.testing.assert_close(stopped, steps[:2].mean(dim=0))
+    answers, trajectories = student.refine(images, 3)
+    torch.testing.assert_close(answers, steps.mean(dim=0))
+    torch.testing.assert_close(student.combine(student.step_predictions(images, 3)[:2]), steps[:2].mean(dim=0))
     assert [path.states[0].shape[1] for path in trajectories] == [16, 64, 64]
     assert torch.equal(trajectories[2].states[0], features)
 

@@ -443,8 +443,11 @@ def test_what_does_not_fit_is_refused_with_what_would(refused: Callable[[], Any]
             r"teacher: got the shape \(2, 1\); the student's is \(2, 5\)",
         ),
         (lambda: mse_loss(torch.rand(2, 5), torch.rand(5)[:1]), "teacher: got the shape"),
-        (lambda: pkd_loss(torch.rand(2, 5), torch.rand(2, 5)), r"give feature maps \(B, C, H, W\)"),
-        (lambda: kd_loss(torch.rand(2, 5), torch.rand(2, 5), 0.0), "temperature: got 0.0; give a number above 0"),
+        (lambda: pkd_loss(torch.rand(2, 5), torch.rand(2, 5)), r"teacher: got the shape \(2, 5\); give \(B, C, H, W\)"),
+        (
+            lambda: kd_loss(torch.rand(2, 5), torch.rand(2, 5), 0.0),
+            "temperature: got 0.0; give a finite number above 0",
+        ),
         (lambda: dkd_loss(torch.rand(2, 5), torch.rand(2, 5), torch.rand(2)), "target: got torch.float64; give class"),
         (
             lambda: step_cross_entropy(torch.rand(2, 5), torch.tensor([0, 1]).int()),

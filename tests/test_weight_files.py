@@ -27,7 +27,6 @@ from torchvision.models import densenet121, googlenet, mobilenet_v3_small, resne
 
 from models.factory import build_classifier
 from models.students import (
-    build_feature_and_logit_flow_student,
     build_feature_flow_student,
     build_flow_student,
     build_layered_classifier,
@@ -311,7 +310,7 @@ def test_students_take_backbone_and_classifier_and_keep_their_flow(tmp_path: Pat
     students = {
         "flow.transform.linear.weight": build_flow_student(**arguments, **FLOW),
         "head.linear.weight": build_feature_flow_student(**arguments, stages=[1], **FLOW),
-        "head.transform.linear.weight": build_feature_and_logit_flow_student(**arguments, stages=[1], **FLOW),
+        "head.transform.linear.weight": build_feature_flow_student(**arguments, stages=[1], to_logits=True, **FLOW),
         "head.1.linear.weight": build_layered_classifier(**arguments, layers="conv"),
     }
     for head, student in students.items():

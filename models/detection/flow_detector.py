@@ -60,24 +60,17 @@ class FlowDetector(RefinedStudent):
         """Return what is answered at all places on images (B, 3, H, W) in [0, 1]."""
         return self._answered(self._levels(images), lambda level, x: self.flow(level).final_state(x, num_steps))
 
-    def refine(self, images: Tensor, num_steps: int, *, stop: int) -> tuple[Any, list[Trajectory]]:
-        """Return what is answered, and the trajectory of each flow, in the order of the levels.
-
-        The state after ``stop`` of the ``num_steps`` steps goes to the head.
-        """
+    def refine(self, images: Tensor, num_steps: int) -> tuple[Any, list[Trajectory]]:
+        """Return what is answered, and the trajectory of each flow, in the order of the levels."""
         levels = self._levels(images)
         trajectories = self._trajectories(levels, num_steps)
-        return self._stopped(levels, trajectories, stop), trajectories
+        return self._stopped(levels, trajectories, num_steps), trajectories
 
     def step_predictions(self, images: Tensor, num_steps: int) -> list[Any]:
         """Return what is answered with the state after each step going to the head."""
         levels = self._levels(images)
         trajectories = self._trajectories(levels, num_steps)
         return [self._stopped(levels, trajectories, stop) for stop in range(1, num_steps + 1)]
-
-    def combine(self, steps: Sequence[Any]) -> Any:
-        """Return the last: its state is what goes to the head."""
-        return steps[-1]
 
     def trajectories(self, images: Tensor, num_steps: int) -> list[Trajectory]:
         """Return the trajectory of each flow, in the order of the levels."""

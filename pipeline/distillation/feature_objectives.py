@@ -105,7 +105,7 @@ class FeatureFlowMatching(SampledTransferObjective):
     def forward(self, batch: Batch) -> Loss:
         """Return the supervised loss of the refined network, the weighted one of pairs and steps, and the logits'."""
         num_steps = self.steps.draw()
-        predicted, trajectories = self.student.refine(batch.images, num_steps, stop=num_steps)
+        predicted, trajectories = self.student.refine(batch.images, num_steps)
         outputs: list[Tensor] = [at_each_step(self.transforms[i], trajectories[i].estimates) for i in self.taught]
         end = self.student.end_flow
         answers = predicted if end is None else at_each_step(end.transform, trajectories[-1].estimates)

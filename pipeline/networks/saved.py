@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,9 +60,9 @@ def _feature_flow_student() -> Callable[..., nn.Module]:
 
 
 def _feature_and_logit_flow_student() -> Callable[..., nn.Module]:
-    from models.students import build_feature_and_logit_flow_student
+    from models.students import build_feature_flow_student
 
-    return build_feature_and_logit_flow_student
+    return partial(build_feature_flow_student, to_logits=True)
 
 
 def _feature_transforms() -> Callable[..., nn.Module]:
