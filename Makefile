@@ -91,7 +91,7 @@ tables: $(INSTALLED)  ## rewrite the tables in the documentation from the code
 docs: $(INSTALLED)  ## build the documentation site, offline, into the folder site; a broken link stops it
 	@python -m deploy.site site
 
-figures: $(INSTALLED)  ## draw the figures of the documentation from the committed results
+figures: $(INSTALLED)  ## draw the figures of the documentation from the committed results and the imports
 	@python benchmarks/figures.py
 
 lock:  ## resolve requirements.lock anew from pyproject.toml, with the hashes of all files of each release

@@ -1,6 +1,8 @@
-"""The figures of README.md and of the documentation, drawn from committed results, each for light and for dark pages.
+"""The figures of README.md and of the documentation, drawn from committed results and from the code.
 
-make figures    # writes docs/assets; the same results give the same bytes
+Each is there for light and for dark pages.
+
+make figures    # writes docs/assets; the same results and imports give the same bytes
 """
 
 import csv
@@ -16,10 +18,11 @@ from typing import Any, NamedTuple
 import click
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.code_map import code_map
+from benchmarks.drawing import THEMES, Theme, arrow, box
 from pipeline.preflight.stage_table import STAGES
 from pipeline.report.tradeoff_plot import plot_tradeoff
 from pipeline.tasks.table import get_task
@@ -29,24 +32,6 @@ RESULTS = ROOT / "benchmarks/results/cifar10-subset"
 RUN = ROOT / "benchmarks/results/first-run"
 ASSETS = ROOT / "docs/assets"
 
-
-class Theme(NamedTuple):
-    """Colours of a page."""
-
-    name: str
-    text: str
-    quiet: str
-    """Of axes, arrows and notes."""
-    teacher: str
-    student: str
-    flow: str
-    ship: str
-
-
-THEMES = (
-    Theme("light", "#1f2328", "#59636e", "#8250df", "#0969da", "#bc4c00", "#1a7f37"),
-    Theme("dark", "#e6edf3", "#9198a1", "#bc8cff", "#58a6ff", "#f0883e", "#3fb950"),
-)
 
 FORMS = {
     "none": "plain",
@@ -157,29 +142,6 @@ def draw_tradeoff(axes: Any, theme: Theme) -> None:
     axes.legend(loc="upper left", frameon=False, fontsize=8.5)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-
-
-def box(axes: Any, place: tuple[float, float], size: tuple[float, float], text: str, color: str, **style: Any) -> None:
-    """Draw a rounded box with its lower left corner at ``place``, in the axes' units (inches)."""
-    patch = FancyBboxPatch(
-        place, *size, boxstyle="round,pad=0,rounding_size=0.08",
-        facecolor=(*_rgb(color), style.pop("fill", 0.12)), edgecolor=color, linewidth=1.3, **style,
-    )  # fmt: skip
-    axes.add_patch(patch)
-    axes.text(place[0] + size[0] / 2, place[1] + size[1] / 2, text, ha="center", va="center", fontsize=9)
-
-
-def arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], color: str, **style: Any) -> None:
-    """Draw an arrow."""
-    patch = FancyArrowPatch(
-        start, end, arrowstyle="-|>", mutation_scale=10, shrinkA=1, shrinkB=1, color=color, linewidth=1.3, **style
-    )
-    axes.add_patch(patch)
-
-
-def _rgb(color: str) -> tuple[float, float, float]:
-    red, green, blue = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
-    return red, green, blue
 
 
 def draw_method(axes: Any, theme: Theme) -> None:
@@ -315,6 +277,7 @@ FIGURES: dict[str, Callable[[Theme], Figure]] = {
     "method": method,
     "tradeoff": tradeoff,
     "chain": chain,
+    "code-map": code_map,
 }
 
 

@@ -1,1 +1,1 @@
-"""Containers, manifests, and what says of what an installation consists."""
+"""Containers, manifests, the bill of materials, the documentation site."""

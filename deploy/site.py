@@ -92,6 +92,7 @@ NAV: list[Any] = [
             "explanations/method.md",
             "explanations/proofs.md",
             "explanations/determinism.md",
+            "explanations/code.md",
             "security.md",
             "what-was-run.md",
         ]

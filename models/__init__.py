@@ -1,6 +1,7 @@
-"""Flow-matching knowledge transfer (FM-KT, arXiv 2402.02012) for PyTorch; installed on its own it is called ``fmkt``.
+"""Networks, flows and losses of flow-matching knowledge transfer (FM-KT, arXiv 2402.02012) for PyTorch.
 
-What a training loop of one's own needs is offered here, and imported when it is asked for; ``__all__`` lists it.
+Installed on its own it is called ``fmkt``. What a training loop of one's own needs is offered here, and imported when
+it is asked for; ``__all__`` lists it.
 
 ``core`` (tables, typed calls), ``layers``, ``backbones``, ``encoder_bodies`` and ``flow_paths`` hold the parts. Built
 from them: ``integrate`` (Euler steps), ``schedules`` and ``meta_encoders`` (the tables), ``flow``, ``losses``,

@@ -1,4 +1,4 @@
-"""The command line: one thin module per DVC stage, and the user's commands in ``python -m stages``.
+"""The command line: a thin module per DVC stage, and the user's commands.
 
 A stage that DVC or torchrun started ends with it, so that none works on unseen while the next run starts. That is said
 here, before the imports of a stage take their seconds. dvc.yaml starts stages by ``exec``: of the shells some would

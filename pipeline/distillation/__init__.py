@@ -1,1 +1,1 @@
-"""The methods that train a student: their networks, objectives and criteria, with the tables that name them."""
+"""Methods that train a student: networks, objectives, criteria, and their tables."""

@@ -1,1 +1,1 @@
-"""What is measured of a student: steps, runtimes, accuracy against latency, trajectories; and the summary of it all."""
+"""What is measured: steps, runtimes, accuracy against latency, and the summary."""

@@ -1,1 +1,1 @@
-"""Exports: the table of precisions, and the folder that an export writes. ``onnx`` and ``tensorrt`` make the files."""
+"""Exports in every precision, each verified before it is kept: ``onnx`` and ``tensorrt`` make the files."""

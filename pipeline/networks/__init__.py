@@ -1,1 +1,1 @@
-"""Networks on disk: weights of any origin, networks rebuilt from their descriptions, and what they cost."""
+"""Weights of any origin, networks rebuilt, and what they cost."""

@@ -1,1 +1,1 @@
-"""The package that a consumer downloads: written, read, verified, and used without PyTorch."""
+"""What a consumer downloads: written, read, verified, and used without PyTorch."""

@@ -1,1 +1,1 @@
-"""What is known before a stage runs: the host, the user's files, the stages and the digests of their code."""
+"""What is known before a stage runs: the host, the user's files, the stages, digests of their code."""

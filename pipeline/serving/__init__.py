@@ -1,1 +1,1 @@
-"""A server that speaks the Open Inference Protocol, over HTTP and gRPC, for the ONNX files of a package."""
+"""A server of the Open Inference Protocol, over HTTP and gRPC, for the ONNX files of a package."""

@@ -1,1 +1,1 @@
-"""The training loop and all around it: objectives, optimizers, checkpoints, several processes, compiling, progress."""
+"""The training loop: objectives, optimizers, checkpoints, several processes, progress."""
