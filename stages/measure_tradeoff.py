@@ -11,7 +11,7 @@ from pipeline.core.torch_setup import set_up_torch
 from pipeline.evaluation.calibration_settings import CalibrateSteps
 from pipeline.evaluation.settings import Evaluate, MeasureTradeoff
 from pipeline.evaluation.tradeoff import measure_tradeoff, table_rows
-from pipeline.export.onnx.files import Source
+from pipeline.export.onnx.files import Source, read_exported
 from pipeline.export.settings import ExportOnnx
 from pipeline.networks.saved import load_network
 from pipeline.runtimes.latency import describe_protocol
@@ -25,11 +25,11 @@ from stages.exit_codes import exit_codes
 @click.command()
 @stage_options("measure_tradeoff")
 @exit_codes
-def main(params_path: Path, data: Path, student: Path, out: Path) -> None:
-    """Export every calibrated number of steps in every precision asked for; score and time them."""
+def main(params_path: Path, data: Path, student: Path, onnx: Path, out: Path) -> None:
+    """Export every calibrated number of steps in every precision asked for, but for what is; score and time them."""
     base = load_declared("measure_tradeoff", params_path, "base", Base)
     settings = load_declared("measure_tradeoff", params_path, "measure_tradeoff", MeasureTradeoff)
-    onnx = load_declared("measure_tradeoff", params_path, "export_onnx", ExportOnnx)
+    export = load_declared("measure_tradeoff", params_path, "export_onnx", ExportOnnx)
     candidates = load_declared("measure_tradeoff", params_path, "calibrate_steps", CalibrateSteps).candidates
     batch_sizes = load_declared("measure_tradeoff", params_path, "evaluate", Evaluate).latency_batch_sizes
     set_up_torch("measure_tradeoff", base)
@@ -38,9 +38,9 @@ def main(params_path: Path, data: Path, student: Path, out: Path) -> None:
     prepared = open_data(data, detections, about["arguments"])
     task, test = prepared.task, prepared.split("test")
     networks = with_each_num_steps(student_network, candidates)
-    calibrated_on = prepared.split("calib").spread(onnx.calibration.num_images).pixels
-    source = Source(networks[0], prepared.signature(onnx.input), prepared.training, calibrated_on, {}, onnx)
-    measured = measure_tradeoff(networks, source, task, test, settings, batch_sizes)
+    calibrated_on = prepared.split("calib").spread(export.calibration.num_images).pixels
+    source = Source(networks[0], prepared.signature(export.input), prepared.training, calibrated_on, {}, export)
+    measured = measure_tradeoff(networks, source, read_exported(onnx), task, test, settings, batch_sizes)
     protocol = f"ONNX Runtime, CPU, batch of {settings.batch_size}, {settings.num_threads} thread(s), "
     timed = describe_protocol(warmup=settings.warmup, iterations=settings.iterations)
     report = {

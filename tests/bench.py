@@ -71,7 +71,7 @@ PATHS = {
         "ensemble": "ensemble.csv",
     },
     "export_onnx": {"data": "data", "student": "student", "calibration": "calibration", "out": "onnx"},
-    "measure_tradeoff": {"data": "data", "student": "student", "out": "tradeoff"},
+    "measure_tradeoff": {"data": "data", "student": "student", "onnx": "onnx", "out": "tradeoff"},
     "export_tensorrt": {"onnx": "onnx", "environment": "environment.json", "out": "tensorrt"},
     "evaluate": {"data": "data", "student": "student", "calibration": "calibration"},
     "report": {

@@ -135,6 +135,10 @@ def test_a_variant_goes_through_every_stage(name: str, variants: Variants) -> No
         assert bench.package(changes).exit_code == 0
         points = bench.json("tradeoff/tradeoff.json")["points"]
         assert [point["num_steps"] for point in points] == [num_steps if takes_steps else None]
+        files = bench.json("onnx/manifest.json")["files"].values()
+        shipped = {entry["precision"]: entry["bytes"] for entry in files}
+        measured = {point["precision"]: point["bytes"] for point in points}
+        assert measured.items() <= shipped.items(), "the files that ship"
         verified = CliRunner().invoke(verify, ["--package", str(bench.folder / "package")])
         assert verified.exit_code == 0, verified.output
     flows = len(rows(bench.folder / "flow_by_num_steps.csv"))

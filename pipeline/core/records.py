@@ -132,6 +132,8 @@ class FileRecord(Part):
     precision: str
     bytes: int
     gates: dict[str, Verification]
+    form: str = ""
+    """How small the network is written; empty: a version before did not say it."""
     tensorrt_static_check: dict[str, CheckRecord]
 
 

@@ -19,6 +19,7 @@ from pipeline.data.dataset import Split
 from pipeline.evaluation.settings import MeasureTradeoff
 from pipeline.export.onnx.files import (
     Exported,
+    ExportedFolder,
     Source,
     export_plain,
     export_precisions,
@@ -89,6 +90,7 @@ class Tradeoff(NamedTuple):
 def measure_tradeoff(
     networks: Sequence[DeployableNetwork],
     source: Source,
+    exported: ExportedFolder,
     task: Task,
     test: Split,
     settings: MeasureTradeoff,
@@ -101,6 +103,8 @@ def measure_tradeoff(
     Args:
         networks: the same student with each number of steps.
         source: what files are made from, with one of ``networks``.
+        exported: files that are there already, of one number of steps; where they have every precision they are
+            measured as they ship.
         batch_sizes: at which the plain student is timed on its own too.
 
     Raises:
@@ -114,9 +118,11 @@ def measure_tradeoff(
             work = Path(folder, str(network.num_steps))
             work.mkdir()
             trained = reference(task, network, source.signature, test)
-            exported = export_precisions(source._replace(network=network), work, settings.precisions, tail=tail)
-            failed = dict(exported.failed)
-            for file in exported.files:
+            exports = exported.take(network.num_steps, settings.precisions)
+            if exports is None:
+                exports = export_precisions(source._replace(network=network), work, settings.precisions, tail=tail)
+            failed = dict(exports.failed)
+            for file in exports.files:
                 if file.precision not in settings.precisions:
                     continue
                 try:

@@ -7,7 +7,9 @@ digest in every copy of the project and under every version of Python that the p
 """
 
 import ast
+import contextlib
 import functools
+import gc
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -62,6 +64,9 @@ class CodeReader:
                 self._data.setdefault(_package_and_name(name), []).append(name)
         self._sources: dict[str, Source] = {}
         self._needed: dict[str, frozenset[str]] = {}
+        self._matched: dict[str, frozenset[str]] = {}
+        self._module_files: dict[str, frozenset[str]] = {}
+        self._foreign: dict[str, bool] = {}
 
     def digest(self, stage: StageEntry) -> str:
         """Return the digest of the code that ``stage`` runs."""
@@ -80,31 +85,44 @@ class CodeReader:
         Args:
             without: patterns of files that are left out, with all that is reached through them alone.
         """
-        waiting, found = self.module_files(module), set[str]()
-        while waiting:
-            name = waiting.pop()
-            found.add(name)
-            needed = self._needed_by(name)
-            left_out = {other for other in needed if _matches(other, without)}
-            at_once = left_out & self.imported_at_once(name)
-            if at_once:
-                raise UserError(
-                    f"{name}: imports {min(at_once)} when it is itself imported, which the digest of {module} leaves "
-                    "out; import it in a function, or change never_loads in pipeline/preflight/stage_table.py"
-                )
-            waiting |= needed - left_out - found
+        waiting, found = set(self.module_files(module)), set[str]()
+        never = frozenset[str]().union(*map(self._matching, without))
+        with _without_collecting():
+            while waiting:
+                name = waiting.pop()
+                found.add(name)
+                needed = self._needed_by(name)
+                left_out = needed & never
+                if left_out and (at_once := left_out & self.imported_at_once(name)):
+                    raise UserError(
+                        f"{name}: imports {min(at_once)} when it is itself imported, which the digest of {module} "
+                        "leaves out; import it in a function, or change never_loads in "
+                        "pipeline/preflight/stage_table.py"
+                    )
+                waiting |= needed - left_out - found
         return sorted(found)
+
+    def _matching(self, pattern: str) -> frozenset[str]:
+        """Return the files that ``pattern`` matches, as ``PurePath.match`` has it: from the right."""
+        if pattern not in self._matched:
+            self._matched[pattern] = frozenset(name for name in self.files if PurePosixPath(name).match(pattern))
+        return self._matched[pattern]
 
     def imported_at_once(self, name: str) -> set[str]:
         """Return the files that importing the file ``name`` imports: not those that a function of it would."""
         return {file for module in self._source(name).imports_at_once for file in self.module_files(module)}
 
-    def module_files(self, module: str) -> set[str]:
+    def module_files(self, module: str) -> frozenset[str]:
         """Return the file of ``module`` and the ``__init__`` files of its packages; empty for a foreign module."""
+        if module not in self._module_files:
+            self._module_files[module] = self._find_module_files(module)
+        return self._module_files[module]
+
+    def _find_module_files(self, module: str) -> frozenset[str]:
         parts = module.split(".")
         places = ["/".join(parts[: i + 1]) for i in range(len(parts))]
         candidates = {f"{place}/__init__.py" for place in places} | {f"{places[-1]}.py"}
-        return (candidates & self.files) - NOT_COUNTED
+        return frozenset(candidates & self.files) - NOT_COUNTED
 
     def _needed_by(self, name: str) -> frozenset[str]:
         """Return the files that the file ``name`` imports or names itself; stages share most of them."""
@@ -124,13 +142,18 @@ class CodeReader:
     def _refuse_foreign(self, name: str, source: "Source") -> None:
         """Raise UserError where the file ``name`` imports code of the project that no digest holds."""
         for module in source.imports:
-            top = module.partition(".")[0]
-            places = () if top in PACKAGES else (f"{top}.py", f"{top}/__init__.py")
-            if any((self.project / place).is_file() for place in places):
+            if self._is_foreign(module.partition(".")[0]):
                 raise UserError(
                     f"{name}: imports {module}, whose changes would rerun no stage; put it into one of the packages "
                     f"{', '.join(PACKAGES)}"
                 )
+
+    def _is_foreign(self, top: str) -> bool:
+        """Return whether the project has a module or package ``top`` beside its packages."""
+        if top not in self._foreign:
+            places = () if top in PACKAGES else (f"{top}.py", f"{top}/__init__.py")
+            self._foreign[top] = any((self.project / place).is_file() for place in places)
+        return self._foreign[top]
 
     def _source(self, name: str) -> "Source":
         """Return what the file ``name`` says."""
@@ -153,8 +176,16 @@ def _package_and_name(name: str) -> tuple[str, str]:
     return parts[0], parts[-1]
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(PurePosixPath(name).match(pattern) for pattern in patterns)
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Keep the garbage collector from going through syntax trees, over and over, in which there is no circle."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _files_below(project: Path) -> frozenset[str]:

@@ -237,6 +237,7 @@ STAGES = Table(
         options=(
             _DATA,
             _STUDENT,
+            _ONNX,
             PathOption("--out", "Folder to write: tradeoff.json.", Kind.OUTPUT, "artifacts/tradeoff"),
         ),
         params=(

@@ -14,8 +14,10 @@ from models.deploy import DeployableNetwork
 from pipeline.core.arrays import Pixels
 from pipeline.core.errors import GateError, UserError
 from pipeline.core.files import Json
+from pipeline.core.records import ManifestRecord, read_record
 from pipeline.core.signature import Signature
 from pipeline.export.calibration import Calibration
+from pipeline.export.folder import MANIFEST
 from pipeline.export.onnx.exporter import export_image_network, export_network, join_tail
 from pipeline.export.onnx.graph_form import smallest_form
 from pipeline.export.precisions import FP32, PRECISIONS, PrecisionEntry
@@ -62,6 +64,32 @@ class Exports(NamedTuple):
     """From each precision that cannot be had to the reason."""
     trained_body: Runtime | None = None
     """What the trained network computes up to its tail, by PyTorch on the CPU; None: the files have no tail."""
+
+
+class ExportedFolder(NamedTuple):
+    """The files of an export that has ended: one number of sampling steps, verified."""
+
+    num_steps: int | None
+    files: Mapping[str, Exported]
+    """By precision."""
+
+    def take(self, num_steps: int | None, precisions: Sequence[str]) -> Exports | None:
+        """Return the files of ``precisions``; None where one is not there, or they take other steps."""
+        if num_steps != self.num_steps or not set(precisions) <= set(self.files):
+            return None
+        return Exports([self.files[name] for name in PRECISIONS if name in precisions], {})
+
+
+def read_exported(folder: Path) -> ExportedFolder:
+    """Return what the stage that exports wrote into ``folder``.
+
+    Raises:
+        UserError: its manifest is missing or damaged.
+    """
+    manifest = read_record(folder / MANIFEST, ManifestRecord)
+    entries = {entry["precision"]: (name, entry.get("form", "")) for name, entry in manifest["files"].items()}
+    found = {precision: Exported(folder / name, precision, form) for precision, (name, form) in entries.items()}
+    return ExportedFolder(manifest["num_steps"], found)
 
 
 def export_precisions(source: Source, folder: Path, precisions: Sequence[str], *, tail: Path | None = None) -> Exports:
