@@ -92,7 +92,7 @@ docs: $(INSTALLED)  ## build the documentation site, offline, into the folder si
 	@python -m deploy.site site
 
 figures: $(INSTALLED)  ## draw the figures of the documentation from the committed results and the imports
-	@python benchmarks/figures.py
+	@python -m benchmarks.figures
 
 lock:  ## resolve requirements.lock anew from pyproject.toml, with the hashes of all files of each release
 	@$(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet --disable-pip-version-check uv

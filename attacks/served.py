@@ -10,6 +10,7 @@ from pathlib import Path
 
 from attacks.campaign import Outcome
 from attacks.malformed import Target
+from attacks.memory import resident_mib
 from tests.serving_helpers import NAME, SIZE, ServerProcess, make_package, serving
 
 SLOW_HEALTH = 5.0
@@ -21,8 +22,8 @@ OPTIONS = (
     *("--timeout", str(TIMEOUT), "--max-bytes", str(MAX_BYTES), "--max-json-bytes", str(MAX_JSON)),
     *("--max-connections", "64", "--max-queue", "8", "--workers", "1"),
 )
-MOST_GROWTH = 64 * 1024
-"""KiB by which a server may grow while it is attacked: queue and bodies at their limits, and what libraries keep."""
+MOST_GROWTH = 64
+"""MiB by which a server may grow while it is attacked: queue and bodies at their limits, and what libraries keep."""
 
 
 class Attacked:
@@ -31,18 +32,13 @@ class Attacked:
     def __init__(self, server: ServerProcess) -> None:
         self.server = server
         self.target = Target(NAME, (3, SIZE, SIZE), 32, MAX_BYTES)
-        self.at_rest = self.resident()
+        self.at_rest = resident_mib(server.process.pid)
 
     @property
     def place(self) -> tuple[str, int]:
         """Host and port of HTTP."""
         host, _, port = self.server.http.rpartition(":")
         return host, int(port)
-
-    def resident(self) -> int:
-        """Return the server's memory in KiB."""
-        lines = Path(f"/proc/{self.server.process.pid}/status").read_text(encoding="utf-8").splitlines()
-        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
 
     def health(self) -> str:
         """Ask for health over a new connection; return what is wrong with the answer, empty if nothing is."""
@@ -64,9 +60,9 @@ class Attacked:
         faults = [fault, seen, self.health()]
         if "Traceback" in log or '"outcome": "internal"' in log:
             faults.append(f"log: {log[-2000:]}")
-        grown = self.resident() - self.at_rest
+        grown = resident_mib(self.server.process.pid) - self.at_rest
         if grown > MOST_GROWTH:
-            faults.append(f"memory grew by {grown} KiB")
+            faults.append(f"memory grew by {grown:.1f} MiB")
         detail = "; ".join(each for each in faults if each)
         return Outcome(kind, "broke" if detail else "held", detail)
 

@@ -1,7 +1,7 @@
 """Every network by name: cut, transferred at logits, exported, compared in ONNX Runtime; one process for each.
 
-    python benchmarks/backbones.py                     # goes on where it stopped; about an hour on two cores
-    python benchmarks/backbones.py timm:resnet10t      # these alone, anew
+    python -m benchmarks.backbones                     # goes on where it stopped; about an hour on two cores
+    python -m benchmarks.backbones timm:resnet10t      # these alone, anew
     make tables                                        # writes docs/backbones.md from what was found
 
 Weights are random, four classes, four random images of 96 x 96 pixels or, where a network takes no such small ones, of
@@ -15,7 +15,6 @@ import copy
 import json
 import multiprocessing
 import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,8 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
+from benchmarks.networks import exported
 from models.backbones.sources import find_backbone
 from models.backbones.torchvision_models import torchvision_names
 from models.classifier import Classifier
@@ -37,15 +35,12 @@ from models.factory import build_classifier, check_image_size, count_parameters
 from models.step_sampler import StepSampler
 from models.students import FlowStudent, build_flow_student
 from pipeline.core.files import read_json, write_json
-from pipeline.core.signature import image_input
 from pipeline.data.batch import Batch
 from pipeline.distillation.criteria import DistSettings
 from pipeline.distillation.criterion import Criterion
 from pipeline.distillation.frozen_teacher import FrozenTeacher
 from pipeline.distillation.logit_objectives import FlowMatching
 from pipeline.distillation.teacher_loss import TeacherLoss
-from pipeline.export.onnx.exporter import export_image_network
-from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.classification.training import CrossEntropy
 from pipeline.tasks.parity import compare_values, output_scale
@@ -58,7 +53,7 @@ MAX_DIFFERENCE = 1e-4
 GIBIBYTES, SECONDS = 10, 600
 """The memory and the time that one network may take."""
 STATISTICS: dict[str, Any] = {"num_classes": CLASSES, "mean": [0.5] * 3, "std": [0.25] * 3}
-FLOW = {"schedule": "rectified", "meta_encoder": "conv_mobile", "time_scale": 1.0}
+FLOW: dict[str, Any] = {"schedule": "rectified", "meta_encoder": "conv_mobile", "time_scale": 1.0}
 
 
 def all_names() -> list[str]:
@@ -75,7 +70,9 @@ def image_size(name: str) -> tuple[int, int]:
         import timm
 
         about = timm.models.get_pretrained_cfg(own)
-        size, fixed = about.input_size[1:], about.fixed_input_size
+        assert about is not None, "networks of timm's have settings"
+        _, height, width = about.input_size
+        size, fixed = (height, width), about.fixed_input_size
     if not fixed:
         try:
             network = build_classifier(backbone=name, image_size=(SMALL, SMALL), **STATISTICS)
@@ -154,9 +151,7 @@ def compare(trained: nn.Module, form: nn.Module, size: tuple[int, int]) -> dict[
     with torch.no_grad():
         reference = trained(images).numpy()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        export_image_network(form, path, image_input(size, "float32"), ["logits"], opset=20, metadata={})
-        logits = OnnxRuntime(path).infer(images.numpy())["logits"]
+        logits = exported(form, Path(folder, "model.onnx"), size=size).infer(images.numpy())["logits"]
     if not np.isfinite(reference).all():
         raise ValueError("the network's logits are not finite")
     found = {"difference": share(logits, reference)}
@@ -169,7 +164,9 @@ def compare(trained: nn.Module, form: nn.Module, size: tuple[int, int]) -> dict[
 
 def share(found: NDArray[Any], reference: NDArray[Any]) -> float:
     """Return the largest difference of ``found`` from ``reference``, as a share of the spread."""
-    return compare_values(found, reference, output_scale(reference), same=np.ones(len(found), bool)).difference
+    difference = compare_values(found, reference, output_scale(reference), same=np.ones(len(found), bool)).difference
+    assert difference is not None, "logits are compared value by value"
+    return difference
 
 
 def process(name: str, path: str) -> None:
@@ -180,9 +177,10 @@ def process(name: str, path: str) -> None:
 
 @click.command()
 @click.argument("names", nargs=-1)
-def main(names: tuple[str, ...]) -> None:
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), default=RESULTS, help="What is known, too.")
+def main(names: tuple[str, ...], output: Path) -> None:
     """Examine the networks NAMES, or all that have not been yet."""
-    found = read_json(RESULTS) if RESULTS.exists() else {}
+    found = read_json(output) if output.exists() else {}
     todo = list(names) or [name for name in all_names() if name not in found]
     context = multiprocessing.get_context("fork")  # what takes seconds to import is imported once
     for number, name in enumerate(todo, start=1):
@@ -197,7 +195,7 @@ def main(names: tuple[str, ...]) -> None:
             text = file.read()
         over = {"error": f"took more than {SECONDS} seconds or {GIBIBYTES} GiB of memory"}
         found[name] = json.loads(text) if text else over
-        write_json(RESULTS, found)
+        write_json(output, found)
         print(f"{number}/{len(todo)} {name}: {time.perf_counter() - started:.0f} s {found[name]}", flush=True)  # noqa: T201
 
 

@@ -1,39 +1,50 @@
 """What a detector costs here beside torchvision's own: a training step, suppression in the graph, and deployed.
 
-    python benchmarks/detector.py [--out benchmarks/results/detector.json]
+    python -m benchmarks.detector --output benchmarks/results/detector.json
 
-Each pair takes turns, so that a busy host slows both; ratios are of medians. One thread.
+A step is one of 16 images of 64 x 64 by a resnet8; deployed is a resnet18 on one image of 320 x 320. Each pair takes
+turns, so that a busy host slows both; ratios are of medians. One thread.
 """
 
-import argparse
 import copy
+import functools
 import json
-import statistics
-import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 
+from benchmarks.measuring import output_option, take_turns, write_result
 from models.detection.building import build_detector
 from models.detection.detector import Detector
+from models.detection.one_stage import OneStageRules
 from models.detection.tail import Tail
 from models.detections import Detections
-from pipeline.core.signature import TensorSpec
+from pipeline.core.signature import image_input
 from pipeline.export.onnx.exporter import export_image_network
+from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.training import ExportParts
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-SMALL: dict[str, Any] = {"backbone": "resnet8", "image_size": (64, 64), "width": 32, "levels": (2, 3), "extra": "pool"}
-LARGE: dict[str, Any] = {
+DETECTORS = ("fcos", "retinanet")
+WARMUP = 2
+"""Turns that do not count."""
+CANDIDATES = 300
+TRAINED: Mapping[str, Any] = {
+    "backbone": "resnet8",
+    "image_size": (64, 64),
+    "width": 32,
+    "levels": (2, 3),
+    "extra": "pool",
+}
+DEPLOYED: Mapping[str, Any] = {
     "backbone": "torchvision:resnet18",
     "image_size": (320, 320),
     "width": 64,
@@ -61,37 +72,32 @@ def torchvisions(detector: Detector, **options: Any) -> nn.Module:
     """Return torchvision's detector that shares the weights of ``detector``."""
     kind = FCOS if detector.places.name == "fcos" else RetinaNet
     settings, side = detector.places.rules.settings, detector.places.image_size
-    return kind(
+    network: nn.Module = kind(
         Levels(detector), settings.num_classes, anchor_generator=detector.places.rules.anchor_generator(),
         head=detector.head, image_mean=MEAN, image_std=STD, min_size=min(side), max_size=max(side), **options,
     )  # fmt: skip
+    return network
 
 
 def medians(calls: dict[str, Callable[[], object]], *, turns: int) -> dict[str, float]:
     """Return the median milliseconds of each of ``calls``, which take turns."""
-    spent: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(turns + 2):
-        for name, call in calls.items():
-            started = time.perf_counter()
-            call()
-            if turn >= 2:
-                spent[name].append(1000 * (time.perf_counter() - started))
-    return {name: statistics.median(times) for name, times in spent.items()}
+    seconds = take_turns(calls, turns=turns, warmup=WARMUP)
+    return {name: 1000 * float(np.median(spent)) for name, spent in seconds.items()}
 
 
-def training_step(name: str, *, turns: int) -> dict[str, float]:
-    """Time forward and backward of 16 images of 64 x 64 with 3 objects each: as stages train, and torchvision's own.
+def training_step(name: str, *, turns: int, batch: int) -> dict[str, float]:
+    """Time forward and backward of images with 3 objects each: as stages train, and torchvision's own.
 
     Stages hold images and weights channels last.
     """
     torch.manual_seed(0)
-    plain = build_detector(num_classes=10, mean=MEAN, std=STD, detector=name, num_convs=4, **SMALL).train()
+    plain = build_detector(num_classes=10, mean=MEAN, std=STD, detector=name, num_convs=4, **TRAINED).train()
     model = torchvisions(plain).train()
-    detector = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images, corner = torch.rand(16, 3, 64, 64), torch.rand(16, 3, 2) * 36
+    detector = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    images, corner = torch.rand(batch, 3, *TRAINED["image_size"]), torch.rand(batch, 3, 2) * 36
     shown = images.contiguous(memory_format=torch.channels_last)
-    boxes = list(torch.cat([corner, corner + 10 + torch.rand(16, 3, 2) * 18], dim=2))
-    classes = list(torch.randint(0, 10, (16, 3)))
+    boxes = list(torch.cat([corner, corner + 10 + torch.rand(batch, 3, 2) * 18], dim=2))
+    classes = list(torch.randint(0, 10, (batch, 3)))
     targets = [{"boxes": box, "labels": label} for box, label in zip(boxes, classes, strict=True)]
 
     def ours() -> Tensor:
@@ -111,32 +117,41 @@ def training_step(name: str, *, turns: int) -> dict[str, float]:
     return found | {"ratio": found["torchvision"] / found["ours"]}
 
 
-def deployed(name: str, *, turns: int) -> dict[str, float]:
-    """Time one image of 320 x 320: ONNX Runtime without and with suppression (k = 300), and torchvision in eager mode.
-
-    The scores are those of random weights, of which a threshold lets about 300 pass.
-    """
-    torch.manual_seed(0)
-    detector = build_detector(num_classes=10, mean=MEAN, std=STD, detector=name, **LARGE).eval()
-    image = torch.rand(1, 3, 320, 320)
+def surest(detector: Detector, image: Tensor) -> Detections:
+    """Return what is reported of ``image``: by random weights no score is high, so a threshold lets the surest pass."""
+    rules = detector.places.rules
+    assert isinstance(rules, OneStageRules)
     with torch.no_grad():
-        scores = detector.places.rules.scores(detector(image).tensors).flatten()
-    threshold = float(scores.sort(descending=True).values[300])
-    post = Detections(score_threshold=threshold, candidates=300)
-    model = torchvisions(detector, score_thresh=threshold).eval()
+        scores = rules.scores(detector(image).tensors).flatten()
+    threshold = float(scores.sort(descending=True).values[CANDIDATES])
+    return Detections(score_threshold=threshold, candidates=CANDIDATES)
+
+
+def forms(detector: Detector, post: Detections) -> dict[str, tuple[nn.Module, list[str]]]:
+    """Return what deploys, and its outputs: with the scores of all places, and with suppression in the graph."""
+    body, names = _Body(detector), detector.places.output_names
+    everything = ExportParts(body, names, Tail(detector.places, replace(post, nms="none"))).whole()
+    boxes = ExportParts(body, names, Tail(detector.places, post)).whole()
+    return {
+        "all places": (everything, ["boxes", "scores"]),
+        "boxes": (boxes, ["num", "boxes", "scores", "classes"]),
+    }
+
+
+def deployed(name: str, *, turns: int) -> dict[str, float]:
+    """Time one image: ONNX Runtime without and with suppression (k = 300), and torchvision in eager mode."""
+    torch.manual_seed(0)
+    detector = build_detector(num_classes=10, mean=MEAN, std=STD, detector=name, **DEPLOYED).eval()
+    size = DEPLOYED["image_size"]
+    image = torch.rand(1, 3, *size)
+    post = surest(detector, image)
+    model = torchvisions(detector, score_thresh=post.score_threshold).eval()
     calls: dict[str, Callable[[], object]] = {}
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        body = _Body(detector)
-        for label, tail, outputs in (
-            ("all places", Tail(detector.places, replace(post, nms="none")), ["boxes", "scores"]),
-            ("boxes", Tail(detector.places, post), ["num", "boxes", "scores", "classes"]),
-        ):
+        for label, (whole, outputs) in forms(detector, post).items():
             path = Path(folder, f"{len(calls)}.onnx")
-            whole = ExportParts(body, detector.places.output_names, tail).whole()
-            export_image_network(
-                whole, path, TensorSpec("image", "float32", (3, 320, 320)), outputs, opset=20, metadata={}
-            )
-            calls[label] = _session(path, image)
+            export_image_network(whole, path, image_input(size, "float32"), outputs, opset=20, metadata={})
+            calls[label] = functools.partial(OnnxRuntime(path).infer, image.numpy())
         calls["torchvision"] = lambda: model(list(image))
         found = medians(calls, turns=turns)
     share = found["boxes"] / found["all places"] - 1
@@ -153,32 +168,20 @@ class _Body(nn.Module):
         return found
 
 
-def _session(path: Path, image: Tensor) -> Callable[[], object]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    pixels: np.ndarray[Any, Any] = image.numpy()
-    return lambda: session.run(None, {"image": pixels})
-
-
-def main() -> None:
-    """Print the table, and write it where told."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--turns", type=int, default=30)
-    arguments = parser.parse_args()
+@click.command()
+@click.option("--detector", "names", multiple=True, type=click.Choice(DETECTORS), default=DETECTORS, show_default=True)
+@click.option("--turns", default=30, show_default=True)
+@click.option("--batch", default=16, show_default=True, help="Images of a step.")
+@click.option("--deployed/--no-deployed", "deploys", default=True, show_default=True, help="Besides the step.")
+@output_option
+def main(*, names: tuple[str, ...], turns: int, batch: int, deploys: bool, output: Path | None) -> None:
+    """Print what each detector takes."""
     torch.set_num_threads(1)
-    found = {
-        name: {
-            "training_step_ms": training_step(name, turns=arguments.turns),
-            "batch_1_ms": deployed(name, turns=arguments.turns),
-        }
-        for name in ("fcos", "retinanet")
-    }
-    text = json.dumps(found, indent=2)
-    sys.stdout.write(f"{text}\n")
-    if arguments.out is not None:
-        arguments.out.write_text(f"{text}\n", encoding="utf-8")
+    found = {name: {"training_step_ms": training_step(name, turns=turns, batch=batch)} for name in names}
+    if deploys:
+        found = {name: row | {"batch_1_ms": deployed(name, turns=turns)} for name, row in found.items()}
+    click.echo(json.dumps(found, indent=2))
+    write_result(output, config={"turns": turns, "warmup": WARMUP, "batch": batch}, **found)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import itertools
 import json
 import re
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +17,6 @@ from typing import Any, NamedTuple
 import click
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.code_map import code_map
 from benchmarks.drawing import THEMES, Theme, arrow, box
@@ -167,8 +164,10 @@ def draw_method(axes: Any, theme: Theme) -> None:
     for (x, _), (following, _) in itertools.pairwise(states):
         arrow(axes, (x + 0.49, middle), (following, middle), theme.flow)
         axes.text((x + 0.49 + following) / 2, middle + 0.12, "$-v/N$", ha="center", fontsize=8, color=theme.flow)
-        start, end = (x + 0.42, 1.9 + height), (4.62 + 0.3 * (x - 2.5), 2.95)
-        arrow(axes, start, end, theme.quiet, linestyle=(0, (3, 2)), connectionstyle="arc3,rad=-0.05")
+        answer = (4.62 + 0.3 * (x - 2.5), 2.95)
+        arrow(
+            axes, (x + 0.42, 1.9 + height), answer, theme.quiet, linestyle=(0, (3, 2)), connectionstyle="arc3,rad=-0.05"
+        )
     axes.text(
         2.78, 2.65, "every step estimates $X_T$\nand is compared with it",
         fontsize=8.5, color=theme.quiet, va="center", ha="right",
@@ -287,7 +286,9 @@ def main(*, output: Path) -> None:
     """Draw all figures for light and dark pages."""
     output.mkdir(parents=True, exist_ok=True)
     for theme in THEMES:
-        style = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), theme.text)
+        style: dict[Any, Any] = dict.fromkeys(
+            ("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), theme.text
+        )
         style |= dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), theme.quiet)
         style |= {"axes.facecolor": "none", "font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans"}
         for name, draw in FIGURES.items():

@@ -1,6 +1,6 @@
 """What it is worth to start from weights: a student on 2,000 images of CIFAR-10, from scratch and from given weights.
 
-    python benchmarks/fine_tuning.py data/cifar10 --out runs/fine_tuning --output results.json
+    python -m benchmarks.fine_tuning data/cifar10 --out runs/fine_tuning --output benchmarks/results/fine_tuning.json
 
 CIFAR-10 is given as folders, train/CLASS and test/CLASS. Five of its classes, every other one by name, are the task:
 400 images of each to train on, 100 to calibrate on, and all their test images. The weights come from the five others,
@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 from ruamel.yaml import YAML
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
+from benchmarks.measuring import output_option, write_result
+from pipeline.comparison.config import folder_name
 from pipeline.params.presets import PRESETS, load_preset
 from pipeline.preflight.stage_table import command_line
 
@@ -115,8 +114,8 @@ def train_weights(out: Path, values: dict[str, Any]) -> tuple[Path, dict[str, An
     }
 
 
-def compare(out: Path, values: dict[str, Any], weights: Path, *, epochs: int, seeds: int) -> None:
-    """Train the students with each seed."""
+def write_comparison(path: Path, values: dict[str, Any], weights: Path, *, epochs: int, seeds: int) -> None:
+    """Write what trains the students with each seed to ``path``."""
     content = {
         "title": "Starting from given weights",
         "preset": "cifar10",
@@ -129,21 +128,19 @@ def compare(out: Path, values: dict[str, Any], weights: Path, *, epochs: int, se
             LONGER: {"distill_student.training.epochs": 3 * epochs},
         },
     }
-    with (out / "comparison.yaml").open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8") as file:
         YAML().dump(content, file)
-    paths = ["--out", str(out / "runs"), "--report", str(out / "report"), "--jobs", "1"]
-    run(["stages", "compare", str(out / "comparison.yaml"), *paths])
 
 
 def row(out: Path, method: str, seeds: int) -> dict[str, Any]:
     """Return what was found of ``method``."""
-    folders = [out / "runs/trials" / f"{method.replace(' ', '-')}-{seed}" for seed in range(seeds)]
+    folders = [out / "runs/trials" / f"{folder_name(method)}-{seed}" for seed in range(seeds)]
     scores = [100 * json.loads((folder / "evaluation.json").read_text())["accuracy"] for folder in folders]
     return {
         "method": method,
         "test_accuracy_percent": [round(score, 2) for score in scores],
         "mean": round(statistics.mean(scores), 2),
-        "standard_deviation": round(statistics.stdev(scores), 2),
+        "standard_deviation": round(statistics.stdev(scores), 2) if len(scores) > 1 else None,
         "seconds": [json.loads((folder / "done.json").read_text())["seconds"] for folder in folders],
     }
 
@@ -151,7 +148,7 @@ def row(out: Path, method: str, seeds: int) -> dict[str, Any]:
 @click.command()
 @click.argument("cifar", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for runs; what is done stays done.")
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file to write the results to.")
+@output_option
 @click.option("--backbone", default="resnet8_x0_5", show_default=True)
 @click.option("--weights-epochs", default=10, show_default=True, help="Epochs on the other classes.")
 @click.option("--epochs", default=20, show_default=True, help="Epochs of each student.")
@@ -164,22 +161,20 @@ def main(
     out = out.resolve()
     classes = link_images(cifar, out)
     weights, about = train_weights(out, changes(out / "other", backbone=backbone, epochs=weights_epochs))
-    compare(out, changes(out / "task", backbone=backbone, epochs=epochs), weights, epochs=epochs, seeds=seeds)
-    rows = [row(out, method, seeds) for method in (SCRATCH, STARTED, LONGER)]
-    result = {
-        "protocol": f"{backbone}; task: {TRAIN} training, {CALIB} calibration and all test images of each of "
+    comparison, values = out / "comparison.yaml", changes(out / "task", backbone=backbone, epochs=epochs)
+    write_comparison(comparison, values, weights, epochs=epochs, seeds=seeds)
+    places = {"--out": out / "runs", "--report": out / "report", "--jobs": "1"}
+    run(["stages", "compare", str(comparison), *(str(word) for pair in places.items() for word in pair)])
+    protocol = (
+        f"{backbone}; task: {TRAIN} training, {CALIB} calibration and all test images of each of "
         f"{len(classes['task'])} classes, {epochs} epochs of batches of 128, SGD at 0.05 with momentum 0.9, cosine, "
         f"one epoch of warm-up, shifted crops and flips; weights: the same for {weights_epochs} epochs on all training "
-        "images of the other classes; the output layer is new in both; a seed decides about weights, order and crops",
-        "classes": classes,
-        "weights": about,
-        "students": rows,
-        "torch": torch.__version__,
-    }
+        "images of the other classes; the output layer is new in both; a seed decides about weights, order and crops"
+    )
+    rows = [row(out, method, seeds) for method in (SCRATCH, STARTED, LONGER)]
     for found in rows:
-        click.echo(f"{found['method']:35} {found['mean']:6.2f} ({found['standard_deviation']:.2f})  {found}")
-    if output is not None:
-        output.write_text(f"{json.dumps(result, indent=2)}\n", encoding="utf-8")
+        click.echo(f"{found['method']:35} {found['mean']:6.2f} ({found['standard_deviation']})  {found}")
+    write_result(output, protocol=protocol, classes=classes, weights=about, students=rows)
 
 
 if __name__ == "__main__":

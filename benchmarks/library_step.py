@@ -1,7 +1,7 @@
 """What a training step costs by ``FlowTransferLoss``, against the same arithmetic written into the loop by hand.
 
-    python benchmarks/library_step.py                  # 64 features of 64 x 8 x 8, conv meta-encoder, N = 1, 4, 8
-    python benchmarks/library_step.py --output results.json
+    python -m benchmarks.library_step                  # 64 features of 64 x 8 x 8, conv meta-encoder, N = 1, 4, 8
+    python -m benchmarks.library_step --output benchmarks/results/library_step.json
 
 Both take whole steps on the same weights: a small backbone, the chain, KD and cross-entropy, gradients, SGD. Their
 losses are compared first. Blocks of steps of both alternate, each time in the other order, and the ratio is that of
@@ -11,20 +11,18 @@ neighbouring blocks, by the process's own time (one thread), which other work on
 import copy
 import json
 import math
-import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
+from benchmarks.measuring import output_option, ratios, spread, take_turns, write_result
 from models.transfer_losses import FlowTransferLoss
 
 CHANNELS, CLASSES, TEMPERATURE = 64, 100, 4.0
@@ -87,13 +85,6 @@ class Step:
         self.optimizer.step()
         return total.detach()
 
-    def seconds(self, count: int) -> float:
-        """Return what a step takes, over ``count`` of them."""
-        start = time.process_time()
-        for _ in range(count):
-            self()
-        return (time.process_time() - start) / count
-
 
 def make_steps(num_steps: int, batch_size: int) -> tuple[Step, Step]:
     """Return steps by the library and by hand, which have made the same losses on the same weights."""
@@ -122,18 +113,11 @@ def library_loss(num_steps: int) -> FlowTransferLoss:
 
 def measure(num_steps: int, *, batch: int, blocks: int, steps: int) -> dict[str, Any]:
     library, hand = make_steps(num_steps, batch)
-    found: dict[Step, list[float]] = {library: [], hand: []}
-    for block in range(blocks):
-        for step in (library, hand) if block % 2 else (hand, library):
-            found[step].append(step.seconds(steps))
-    ratios = sorted(one / other for one, other in zip(found[library], found[hand], strict=True))
-    low, _, high = statistics.quantiles(ratios, n=4)
-    return {
-        "library_ms": round(1000 * statistics.median(found[library]), 2),
-        "by_hand_ms": round(1000 * statistics.median(found[hand]), 2),
-        "ratio": round(statistics.median(ratios), 3),
-        "ratio_quartiles": [round(low, 3), round(high, 3)],
-    }
+    seconds = take_turns(
+        {"library": library, "by_hand": hand}, turns=blocks, repeat=steps, warmup=0, clock=time.process_time
+    )
+    medians = {f"{kind}_ms": round(1000 * float(np.median(spent.mean(axis=1))), 2) for kind, spent in seconds.items()}
+    return medians | spread("ratio", ratios(seconds["library"], seconds["by_hand"]))
 
 
 @click.command()
@@ -141,7 +125,7 @@ def measure(num_steps: int, *, batch: int, blocks: int, steps: int) -> dict[str,
 @click.option("--batch", default=64, show_default=True)
 @click.option("--blocks", default=41, show_default=True, help="Blocks of steps of each kind, which alternate.")
 @click.option("--steps", default=2, show_default=True, help="Steps in a block.")
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file to write besides.")
+@output_option
 def main(num_steps: tuple[int, ...], output: Path | None, **config: int) -> None:
     """Print a table."""
     torch.set_num_threads(1)
@@ -154,9 +138,7 @@ def main(num_steps: tuple[int, ...], output: Path | None, **config: int) -> None
         click.echo(
             f"{count:2}  {row['library_ms']:10}  {row['by_hand_ms']:10}  {row['ratio']:.3f} ({low:.3f} to {high:.3f})"
         )
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps({"config": config, "torch": torch.__version__, "results": results}, indent=2))
+    write_result(output, config=config, results=results)
 
 
 if __name__ == "__main__":

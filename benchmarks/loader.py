@@ -1,7 +1,8 @@
 """Images per second of this pipeline's loader against torchvision's, on the same files and the same crops, in one run.
 
-    python benchmarks/loader.py                      # 600 photographs of 500 x 375, crops of 8 to 100%, to 224 x 224
-    python benchmarks/loader.py --width 4000 --height 3000 --count 60
+    python -m benchmarks.loader                      # 600 photographs of 500 x 375, crops of 8 to 100%, to 224 x 224
+    python -m benchmarks.loader --width 4000 --height 3000 --count 60
+    python -m benchmarks.loader --output benchmarks/results/loader.json
 
 Each loader has one worker process, batches of 64, and hands out uint8 on the CPU, as ours does before its images go to
 the device. ``pil`` is torchvision's ImageFolder with Pillow's decoder and v2's resized crop on Pillow images;
@@ -10,30 +11,27 @@ ratio is that of neighbouring epochs. The photographs are parts of the two that 
 a seed.
 """
 
+import itertools
 import json
 import random
-import statistics
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import torch
-import torchvision
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import default_loader
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms.v2 import functional
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
+from benchmarks.measuring import output_option, ratios, spread, take_turns, write_result
 from pipeline.core.torch_setup import derive_seed
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.dataset import ImageIndex
@@ -63,19 +61,19 @@ def write_photos(folder: Path, count: int, width: int, height: int) -> None:
         part.save(file, quality=90)
 
 
-class Plain(ImageFolder):
-    """torchvision's way: a file by its place, decoded whole, cropped as ``random_box`` says."""
+class Plain(Dataset[Tensor]):
+    """torchvision's way: a file of an ImageFolder, decoded whole, cropped as ``random_box`` says."""
 
     def __init__(self, root: Path, size: int, scale: tuple[float, float], decoder: str) -> None:
-        super().__init__(root)
+        self.paths = [path for path, _ in ImageFolder(root).samples]
         self.size, self.scale, self.decoder = size, scale, decoder
 
-    def __getitem__(self, wanted: Any) -> Tensor:
+    def __getitem__(self, wanted: tuple[int, int, int]) -> Tensor:
         position, place, seed = wanted
-        path = self.samples[position][0]
+        path = self.paths[position]
         generator = random.Random(derive_seed(seed, place))  # noqa: S311
         if self.decoder == "pil":
-            image = self.loader(path)
+            image = default_loader(path)
             box = random_box(image.width, image.height, self.scale, generator)
         else:
             image = decode_jpeg(read_file(path), ImageReadMode.RGB)
@@ -83,7 +81,7 @@ class Plain(ImageFolder):
         shown = functional.resized_crop(
             image, box.top, box.left, box.height, box.width, [self.size] * 2, antialias=True
         )
-        return functional.pil_to_tensor(shown) if self.decoder == "pil" else shown
+        return torch.as_tensor(functional.pil_to_tensor(shown) if self.decoder == "pil" else shown)
 
 
 class Order:
@@ -102,7 +100,7 @@ class Order:
 def plain_epochs(root: Path, decoder: str, config: dict[str, Any]) -> Epoch:
     order = Order(config["count"], config["batch"])
     images = Plain(root, config["size"], config["scale"], decoder)
-    loader = DataLoader(
+    loader: Iterable[Tensor] = DataLoader(
         images, batch_sampler=order, num_workers=config["workers"], prefetch_factor=4, persistent_workers=True
     )
 
@@ -130,17 +128,15 @@ def our_epochs(root: Path, config: dict[str, Any]) -> Epoch:
     return epoch
 
 
-def measure(epochs: dict[str, Epoch], blocks: int) -> dict[str, list[float]]:
-    """Return the seconds of each epoch."""
-    times: dict[str, list[float]] = {name: [] for name in epochs}
-    for block in range(-1, blocks):  # the first starts the processes and warms the file cache
-        for name, epoch in epochs.items():
-            started = time.perf_counter()
-            for _ in epoch(block + 1):
-                pass
-            if block >= 0:
-                times[name].append(time.perf_counter() - started)
-    return times
+def one_after_the_other(epoch: Epoch) -> Callable[[], None]:
+    """Return what passes over the next epoch each time that it is called."""
+    seeds = itertools.count()
+
+    def pass_over() -> None:
+        for _ in epoch(next(seeds)):
+            pass
+
+    return pass_over
 
 
 def largest_difference(epochs: dict[str, Epoch]) -> dict[str, float]:
@@ -159,7 +155,7 @@ def largest_difference(epochs: dict[str, Epoch]) -> dict[str, float]:
 @click.option("--batch", default=64, show_default=True)
 @click.option("--workers", default=1, show_default=True, help="Processes of each loader.")
 @click.option("--blocks", default=11, show_default=True, help="Epochs of each loader, which alternate.")
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file to write besides.")
+@output_option
 def main(output: Path | None, **config: Any) -> None:
     """Print a table."""
     torch.set_num_threads(1)
@@ -170,22 +166,21 @@ def main(output: Path | None, **config: Any) -> None:
         epochs = {kind: plain_epochs(root, kind, config) for kind in ("pil", "tensor")}
         epochs["ours"] = our_epochs(root, config)
         apart = largest_difference(epochs)
-        times = measure(epochs, config["blocks"])
+        calls = {kind: one_after_the_other(epoch) for kind, epoch in epochs.items()}
+        seconds = take_turns(calls, turns=config["blocks"])  # the warm-up starts processes and fills the file cache
     images = config["count"] // config["batch"] * config["batch"]
-    versions = f"torchvision {torchvision.__version__}, Pillow {Image.__version__}"
-    click.echo(f"{json.dumps(config)}, {versions}")
+    click.echo(json.dumps(config))
     click.echo("loader  images/s  ours is faster (range)  mean difference of a pixel")
     results = {}
-    for kind, spent in times.items():
-        ratios = [other / ours for other, ours in zip(spent, times["ours"], strict=True)]
-        row = {"images_per_s": round(images / statistics.median(spent), 1), "speedup": statistics.median(ratios)}
-        results[kind] = row | {"range": [min(ratios), max(ratios)], "mean_difference": apart.get(kind, 0.0)}
+    for kind, spent in seconds.items():
+        row = {"images_per_s": round(images / float(np.median(spent)), 1), "mean_difference": apart.get(kind, 0.0)}
+        row = results[kind] = row | spread("speedup", ratios(spent, seconds["ours"]))
+        low, high = row["speedup_range"]
         click.echo(
-            f"{kind:6}  {row['images_per_s']:8}  {row['speedup']:5.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            f"     {apart.get(kind, 0.0):8.3f}"
+            f"{kind:6}  {row['images_per_s']:8}  {row['speedup']:5.2f} ({low:.2f} to {high:.2f})"
+            f"     {row['mean_difference']:8.3f}"
         )
-    if output is not None:
-        output.write_text(json.dumps({"config": config, "versions": versions, "results": results}, indent=2))
+    write_result(output, config=config, results=results)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,23 @@
 """Meta-encoders in a width of their own against the authors' full width: accuracy, multiply-adds, parameters, latency.
 
-    python benchmarks/meta_encoder_width.py train --images cifar10-jpeg    # an hour of one core; goes on where it ended
-    python benchmarks/meta_encoder_width.py latency                        # two quiet minutes
-    python benchmarks/meta_encoder_width.py table                          # writes README.md from both
+    python -m benchmarks.meta_encoder_width train --images cifar10-jpeg   # an hour of one core; goes on where it ended
+    python -m benchmarks.meta_encoder_width latency                       # two quiet minutes
+    python -m benchmarks.meta_encoder_width table                         # writes README.md and table.csv from both
 
 All arms of a seed see the same images in the same order, with the same crops and flips, and the same stored logits of
 one teacher. The students train with the losses of the methods metric, metric_meta and fm_kt. Images are a folder with
 train/<class>/ and test/<class>/.
 """
 
+import csv
+import functools
+import itertools
 import json
 import math
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,20 +28,18 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
+from benchmarks.measuring import write_result
+from benchmarks.networks import exported
 from models.deploy import with_each_num_steps
 from models.factory import build_classifier, count_parameters
 from models.losses import kd_loss
+from models.meta_encoder import MetaEncoder
 from models.students import FlowStudent, build_flow_student, build_layered_classifier
-from pipeline.core.signature import image_input
 from pipeline.distillation.flow_width import choose_widths
-from pipeline.export.onnx.exporter import export_image_network
 from pipeline.networks.complexity import count_macs
 from pipeline.networks.spec import NetworkSpec
 from pipeline.runtimes.base import Runtime
 from pipeline.runtimes.latency import describe_protocol, percentiles, random_pixels, time_in_turns
-from pipeline.runtimes.onnx import OnnxRuntime
 
 RESULTS = Path(__file__).parent / "results/meta-encoder-width"
 STUDENTS = {"resnet8_x0_5": 18, "resnet8x4": 6}
@@ -49,19 +49,17 @@ SIZE, TEACHER_SIZE = 16, 32
 CLASSES, PER_CLASS = 10, 1000
 BATCH, RATE, TEMPERATURE, STEPS = 128, 0.1, 4.0, 4
 SHOWN_STEPS = (1, 2, 4, 8)
-STATISTICS = {"mean": [0.47, 0.47, 0.47], "std": [0.25, 0.25, 0.25]}
-FLOW = {"schedule": "rectified", "time_scale": 1.0}
+COMMON: dict[str, Any] = {"num_classes": CLASSES, "mean": [0.47, 0.47, 0.47], "std": [0.25, 0.25, 0.25]}
+FLOW: dict[str, Any] = {"schedule": "rectified", "time_scale": 1.0}
 CPU = torch.device("cpu")
 DEPLOYED_STEPS = (1, 4)
-NAMES = ["logits"]
+WARMUP = 20
 HEADER = [
     "arm", "channels", "top-1 % (sd)", "gain over metric", "seeds", "multiply-adds", "parameters", "ms of one image"
 ]  # fmt: skip
 PROTOCOL = f"""\
 - Data: CIFAR-10 as JPEG files; {CLASSES * PER_CLASS:,} training images drawn once, all 10,000 test images, seen at
   {SIZE} x {SIZE} by the students and at {TEACHER_SIZE} x {TEACHER_SIZE} by the teacher.
-- Teacher: {TEACHER}, {TEACHER_EPOCHS} epochs, 72.5% on the test images; its logits are stored, as the mean of both
-  mirror images.
 - Students: SGD with Nesterov momentum 0.9, rate {RATE}, weight decay 5e-4, one epoch of warm-up, cosine; batch {BATCH};
   shifts by up to 2 pixels and flips; bf16; KD at temperature {TEMPERATURE:g} with weight 1 beside the cross-entropy;
   flows with N = {STEPS} steps in training. Last epoch; nothing was chosen on the test images.
@@ -97,20 +95,19 @@ def width_of(arm: Arm, backbone: str) -> int | None:
     """Return the channels of the meta-encoder; None: those of the features."""
     if arm.width == "full":
         return None
-    arguments = {"backbone": backbone, "num_classes": CLASSES, "meta_encoder": arm.meta_encoder, **FLOW, **STATISTICS}
+    arguments = {"backbone": backbone, "meta_encoder": arm.meta_encoder, **FLOW, **COMMON}
     (auto,) = choose_widths(NetworkSpec("flow_student", arguments), (SIZE, SIZE), "auto")
     return auto if arm.width == "auto" or auto is None else auto // 2
 
 
 def build(arm: Arm, backbone: str) -> nn.Module:
     """Return the student with random weights."""
-    common: dict[str, Any] = {"backbone": backbone, "num_classes": CLASSES, **STATISTICS}
     width = width_of(arm, backbone)
     if arm.method == "metric":
-        return build_classifier(**common)
+        return build_classifier(backbone=backbone, **COMMON)
     if arm.method == "metric_meta":
-        return build_layered_classifier(layers=arm.meta_encoder, width=width, **common)
-    return build_flow_student(meta_encoder=arm.meta_encoder, width=width, **FLOW, **common)
+        return build_layered_classifier(backbone=backbone, layers=arm.meta_encoder, width=width, **COMMON)
+    return build_flow_student(backbone=backbone, meta_encoder=arm.meta_encoder, width=width, **FLOW, **COMMON)
 
 
 class Images(NamedTuple):
@@ -123,13 +120,13 @@ class Images(NamedTuple):
     labels: Tensor
 
 
-def read_images(folder: Path) -> Images:
-    """Return the first images of each class of ``folder`` in an order drawn once."""
+def read_images(folder: Path, per_class: int) -> Images:
+    """Return the first ``per_class`` images of each class of ``folder`` in an order drawn once."""
     order = np.random.default_rng(0)
     pixels, labels = [], []
     for label, place in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
         files = sorted(place.iterdir())
-        for number in order.permutation(len(files))[:PER_CLASS]:
+        for number in order.permutation(len(files))[:per_class]:
             pixels.append(np.asarray(Image.open(files[number]).convert("RGB")))
             labels.append(label)
     large = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
@@ -178,12 +175,15 @@ def logits_of(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         return torch.cat([network(part) for part in images.split(500)]).float()
 
 
-def teacher_logits(folder: Path, train: Images, test: Images) -> Tensor:
-    """Return the teacher's logits of the training images, mean of both mirror images; it is trained once."""
+def teacher_logits(folder: Path, train: Images, test: Images, epochs: int) -> tuple[Tensor, dict[str, Any]]:
+    """Return the teacher's logits of the training images, mean of both mirror images, and what is said of it.
+
+    It is trained once.
+    """
     path = folder / "teacher.pt"
     if not path.exists():
         torch.manual_seed(0)
-        network = build_classifier(backbone=TEACHER, num_classes=CLASSES, **STATISTICS)
+        network = build_classifier(backbone=TEACHER, **COMMON)
         network = network.to(memory_format=torch.channels_last)
 
         def loss(batch: Tensor, chosen: Tensor) -> Tensor:
@@ -191,12 +191,12 @@ def teacher_logits(folder: Path, train: Images, test: Images) -> Tensor:
                 logits = network(batch)
             return functional.cross_entropy(logits.float(), train.labels[chosen])
 
-        fit(network, train.large, loss, TEACHER_EPOCHS, seed=0)
+        fit(network, train.large, loss, epochs, seed=0)
         both = [logits_of(network, train.large), logits_of(network, train.large.flip(3))]
         score = accuracy(logits_of(network, test.large), test.labels)
-        torch.save({"logits": sum(both) / 2, "accuracy": score}, path)
-    logits: Tensor = torch.load(path)["logits"]
-    return logits
+        torch.save({"logits": sum(both) / 2, "about": {"epochs": epochs, "accuracy": score}}, path)
+    saved = torch.load(path)
+    return saved["logits"], saved["about"]
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -204,10 +204,11 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     return round(100 * (logits.argmax(dim=1) == labels).float().mean().item(), 2)
 
 
-def train_student(arm: Arm, backbone: str, seed: int, train: Images, test: Images, teacher: Tensor) -> dict[int, float]:
+def train_student(
+    student: nn.Module, seed: int, train: Images, test: Images, *, teacher: Tensor, epochs: int
+) -> dict[int, float]:
     """Return the accuracy on ``test`` by number of steps; 1 for a student without any."""
-    torch.manual_seed(seed)
-    student = build(arm, backbone).to(memory_format=torch.channels_last)
+    student = student.to(memory_format=torch.channels_last)
 
     def loss(batch: Tensor, chosen: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
@@ -216,19 +217,33 @@ def train_student(arm: Arm, backbone: str, seed: int, train: Images, test: Image
         labels = train.labels[chosen].repeat(len(found))
         return functional.cross_entropy(flat, labels) + kd_loss(found.float(), teacher[chosen], TEMPERATURE)
 
-    fit(student, train.small, loss, STUDENTS[backbone], seed=1000 + seed)
+    fit(student, train.small, loss, epochs, seed=1000 + seed)
     if not isinstance(student, FlowStudent):
         return {1: accuracy(logits_of(student, test.small), test.labels)}
-    return {
-        steps: accuracy(logits_of(lambda images, steps=steps: student(images, steps), test.small), test.labels)
-        for steps in SHOWN_STEPS
-    }
+    forms = {steps: functools.partial(student, num_steps=steps) for steps in SHOWN_STEPS}
+    return {steps: accuracy(logits_of(form, test.small), test.labels) for steps, form in forms.items()}
 
 
 def runs_of(folder: Path) -> list[dict[str, Any]]:
     """Return what has been trained."""
     path = folder / "runs.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+students_option = click.option(
+    "--student", "students", multiple=True, type=click.Choice([*STUDENTS]), default=[*STUDENTS], show_default=True
+)
+arms_option = click.option(
+    "--arm", "arms", multiple=True, type=click.Choice([*map(str, ARMS)]), help="These alone.  [default: all]"
+)
+output_option = click.option(
+    "--output", default=RESULTS, type=click.Path(file_okay=False, path_type=Path), help="Folder of the results."
+)
+
+
+def chosen(arms: Sequence[str]) -> list[Arm]:
+    """Return the arms of these names; of none all."""
+    return [arm for arm in ARMS if not arms or str(arm) in arms]
 
 
 @click.group()
@@ -239,36 +254,55 @@ def main() -> None:
 
 @main.command()
 @click.option("--images", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--seeds", default="0,1,2", show_default=True)
-@click.option("--students", default=",".join(STUDENTS), show_default=True)
-@click.option("--output", default=RESULTS, type=click.Path(path_type=Path))
+@click.option("--seed", "seeds", type=int, multiple=True, default=(0, 1, 2), show_default=True)
+@students_option
+@arms_option
+@click.option("--epochs", type=int, help="Of each student.  [default: 18 and 6]")
+@click.option("--teacher-epochs", default=TEACHER_EPOCHS, show_default=True)
+@click.option("--per-class", default=PER_CLASS, show_default=True, help="Training and test images of a class at most.")
+@output_option
 @click.option("--work", default=Path(tempfile.gettempdir(), "meta-encoder-width"), type=click.Path(path_type=Path))
-def train(*, images: Path, seeds: str, students: str, output: Path, work: Path) -> None:
+def train(
+    *,
+    images: Path,
+    seeds: tuple[int, ...],
+    students: tuple[str, ...],
+    arms: tuple[str, ...],
+    epochs: int | None,
+    teacher_epochs: int,
+    per_class: int,
+    output: Path,
+    work: Path,
+) -> None:
     """Train each arm with each seed, unless runs.jsonl has it; the teacher lies in --work."""
     for folder in (output, work):
         folder.mkdir(parents=True, exist_ok=True)
-    shown, held_out = read_images(images / "train"), read_images(images / "test")
-    teacher = teacher_logits(work, shown, held_out)
-    for backbone in students.split(","):
-        for seed in map(int, seeds.split(",")):
-            for arm in ARMS:
-                known = {(run["student"], run["seed"], run["arm"]) for run in runs_of(output)}
-                if (backbone, seed, str(arm)) in known:
-                    continue
-                started = time.perf_counter()
-                scores = train_student(arm, backbone, seed, shown, held_out, teacher)
-                seconds = round(time.perf_counter() - started)
-                run = {"student": backbone, "seed": seed, "arm": str(arm), "accuracy": scores, "seconds": seconds}
-                with (output / "runs.jsonl").open("a") as file:
-                    file.write(json.dumps(run) + "\n")
-                click.echo(json.dumps(run))
+    shown, held_out = read_images(images / "train", per_class), read_images(images / "test", per_class)
+    teacher, about = teacher_logits(work, shown, held_out, teacher_epochs)
+    write_result(output / "teacher.json", **about)
+    for backbone, seed, arm in itertools.product(students, seeds, chosen(arms)):
+        if (backbone, seed, str(arm)) in {(run["student"], run["seed"], run["arm"]) for run in runs_of(output)}:
+            continue
+        started = time.perf_counter()
+        torch.manual_seed(seed)
+        scores = train_student(
+            build(arm, backbone), seed, shown, held_out, teacher=teacher, epochs=epochs or STUDENTS[backbone]
+        )
+        seconds = round(time.perf_counter() - started)
+        run = {"student": backbone, "seed": seed, "arm": str(arm), "accuracy": scores, "seconds": seconds}
+        with (output / "runs.jsonl").open("a") as file:
+            file.write(json.dumps(run) + "\n")
+        click.echo(json.dumps(run))
 
 
 def cost(arm: Arm, backbone: str) -> dict[str, Any]:
     """Return channels of the meta-encoder, parameters as trained, and multiply-adds as deployed by number of steps."""
     torch.manual_seed(0)
     student = build(arm, backbone).eval()
-    width = student.flow.velocity.width if isinstance(student, FlowStudent) else width_of(arm, backbone)
+    width = width_of(arm, backbone)
+    if isinstance(student, FlowStudent):
+        assert isinstance(student.flow.velocity, MetaEncoder)
+        width = student.flow.velocity.width
     macs = {steps: count_macs(form, (SIZE, SIZE), CPU) for steps, form in deployed(student).items()}
     return {"width": width, "parameters": count_parameters(student), "macs": macs}
 
@@ -281,74 +315,118 @@ def deployed(student: nn.Module) -> dict[int, nn.Module]:
 
 @main.command()
 @click.option("--iterations", default=200, show_default=True)
-@click.option("--output", default=RESULTS, type=click.Path(path_type=Path))
-def latency(*, iterations: int, output: Path) -> None:
+@students_option
+@arms_option
+@output_option
+def latency(*, iterations: int, students: tuple[str, ...], arms: tuple[str, ...], output: Path) -> None:
     """Time every arm of a student in turns by ONNX Runtime, one image and one thread; weights are random."""
-    found: dict[str, Any] = {
-        "protocol": f"ONNX Runtime fp32, one thread; {describe_protocol(warmup=20, iterations=iterations)}"
-    }
-    for backbone in STUDENTS:
+    found: dict[str, dict[str, float]] = {}
+    for backbone in students:
         with tempfile.TemporaryDirectory() as folder:
             runtimes: dict[str, Runtime] = {}
-            for arm in ARMS:
+            for arm in chosen(arms):
                 torch.manual_seed(0)
                 for steps, form in deployed(build(arm, backbone).eval()).items():
                     path = Path(folder, f"{len(runtimes)}.onnx")
-                    export_image_network(form, path, image_input((SIZE, SIZE), "float32"), NAMES, opset=20, metadata={})
-                    runtimes[f"{arm}, K = {steps}"] = OnnxRuntime(path)
+                    runtimes[f"{arm}, K = {steps}"] = exported(form, path, size=(SIZE, SIZE))
             pixels = random_pixels(1, (SIZE, SIZE))
-            seconds = time_in_turns([*runtimes.values()], pixels, warmup=20, iterations=iterations)
+            seconds = time_in_turns([*runtimes.values()], pixels, warmup=WARMUP, iterations=iterations)
         found[backbone] = {name: percentiles(spent)["p50"] for name, spent in zip(runtimes, seconds, strict=True)}
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "latency.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    protocol = f"ONNX Runtime fp32, one thread; {describe_protocol(warmup=WARMUP, iterations=iterations)}"
+    write_result(output / "latency.json", protocol=protocol, **found)
+
+
+class Row(NamedTuple):
+    """A student of an arm with a number of steps."""
+
+    name: str
+    """Backbone, arm and K: what tells it from all others."""
+    arm: Arm
+    steps: int
+    width: int | None
+    accuracy: list[float]
+    """In percent, of each seed."""
+    gains: list[float]
+    """Points over ``metric``, of each seed that has both."""
+    macs: int
+    macs_ratio: float
+    """To the plain student's."""
+    parameters: int
+    milliseconds: float | None
+    """None: not measured."""
+    latency_ratio: float | None
 
 
 @main.command()
-@click.option("--output", default=RESULTS, type=click.Path(path_type=Path))
+@output_option
 def table(*, output: Path) -> None:
-    """Write README.md from runs.jsonl and, where it is there, latency.json."""
+    """Write README.md and table.csv from runs.jsonl, teacher.json and, where it is there, latency.json."""
     path = output / "latency.json"
     timed = json.loads(path.read_text()) if path.exists() else {}
-    lines = ["# Meta-encoders in a width of their own", "", "Made by `python benchmarks/meta_encoder_width.py`.", ""]
+    teacher = json.loads((output / "teacher.json").read_text())
+    lines = ["# Meta-encoders in a width of their own", "", "Made by `python -m benchmarks.meta_encoder_width`.", ""]
+    rows: list[Row] = []
     for backbone, epochs in STUDENTS.items():
         runs = [run for run in runs_of(output) if run["student"] == backbone]
-        if runs:
-            lines += [f"## {backbone}, {epochs} epochs", "", *_rows(backbone, runs, timed), ""]
-    lines.append(PROTOCOL.rstrip())
+        own = list(rows_of(backbone, runs, timed.get(backbone, {})))
+        lines += [f"## {backbone}, {epochs} epochs", "", *_shown(own), ""] if own else []
+        rows += own
+    about = f"{TEACHER}, {teacher['epochs']} epochs, {teacher['accuracy']:.1f}% on the test images"
+    lines += [PROTOCOL.rstrip(), f"- Teacher: {about}; its logits are stored, as the mean of both mirror images."]
     lines += [f"- Latency: {timed['protocol']}."] if timed else ["- Latency has not been measured yet."]
     (output / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with (output / "table.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["student", "accuracy", "gain", "seeds", "macs", "macs_ratio", "parameters", "latency_ratio"])
+        for row in rows:
+            gain = statistics.mean(row.gains) if row.gains else ""
+            figures = [statistics.mean(row.accuracy), gain, len(row.accuracy), row.macs, row.macs_ratio, row.parameters]
+            writer.writerow([row.name, *figures, row.latency_ratio])
 
 
-def _rows(backbone: str, runs: list[dict[str, Any]], timed: dict[str, Any]) -> list[str]:
-    """Return the lines of the table of one student."""
-    by_arm = {
-        arm: {r["seed"]: r["accuracy"] for r in runs if (r["student"], r["arm"]) == (backbone, str(arm))}
-        for arm in ARMS
-    }
-    plain = cost(ARMS[0], backbone)["macs"][1]
-    rows = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)]]
+def rows_of(backbone: str, runs: Sequence[dict[str, Any]], timed: Mapping[str, float]) -> Iterator[Row]:
+    """Yield what was found of each arm of one student, given its ``runs`` and the milliseconds of an image."""
+    by_arm = {arm: {r["seed"]: r["accuracy"] for r in runs if r["arm"] == str(arm)} for arm in ARMS}
+    plain, plain_ms = cost(ARMS[0], backbone)["macs"][1], timed.get(f"{ARMS[0]}, K = 1")
     for arm, scores in by_arm.items():
         if not scores:
             continue
         spent = cost(arm, backbone)
-        for steps in spent["macs"]:
+        for steps, macs in spent["macs"].items():
             own = {seed: found[str(steps)] for seed, found in scores.items()}
-            gains = [own[seed] - by_arm[ARMS[0]][seed]["1"] for seed in own if seed in by_arm[ARMS[0]]]
-            name = f"{arm}, K = {steps}" if arm.method == "fm_kt" else str(arm)
-            milliseconds = timed.get(backbone, {}).get(f"{arm}, K = {steps}")
-            rows.append(
-                [
-                    name,
-                    str(spent["width"] or "") if arm.meta_encoder else "",
-                    _spread([*own.values()]),
-                    "" if arm == ARMS[0] else _gain(gains),
-                    str(len(own)),
-                    f"{spent['macs'][steps]:,} ({spent['macs'][steps] / plain:.2f}x)",
-                    f"{spent['parameters']:,}",
-                    "" if milliseconds is None else f"{milliseconds:.4f}",
-                ]
+            milliseconds = timed.get(f"{arm}, K = {steps}")
+            yield Row(
+                name=f"{backbone}, {arm}, K = {steps}",
+                arm=arm,
+                steps=steps,
+                width=spent["width"] if arm.meta_encoder else None,
+                accuracy=[*own.values()],
+                gains=[own[seed] - by_arm[ARMS[0]][seed]["1"] for seed in own if seed in by_arm[ARMS[0]]],
+                macs=macs,
+                macs_ratio=macs / plain,
+                parameters=spent["parameters"],
+                milliseconds=milliseconds,
+                latency_ratio=None if milliseconds is None or plain_ms is None else milliseconds / plain_ms,
             )
-    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _shown(rows: Sequence[Row]) -> list[str]:
+    """Return the lines of the table of one student."""
+    lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)]]
+    lines += [
+        [
+            f"{row.arm}, K = {row.steps}" if row.arm.method == "fm_kt" else str(row.arm),
+            "" if row.width is None else str(row.width),
+            _spread(row.accuracy),
+            "" if row.arm == ARMS[0] else _gain(row.gains),
+            str(len(row.accuracy)),
+            f"{row.macs:,} ({row.macs_ratio:.2f}x)",
+            f"{row.parameters:,}",
+            "" if row.milliseconds is None else f"{row.milliseconds:.4f}",
+        ]
+        for row in rows
+    ]
+    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def _spread(values: list[float]) -> str:

@@ -1,7 +1,7 @@
 """Ask a server for its health while it is abused, and look at its memory.
 
-    python benchmarks/server_abuse.py --seconds 10 --output results.json
-    python benchmarks/server_abuse.py --code ../before      # the same against the server of another checkout
+    python -m benchmarks.server_abuse --seconds 10 --output results.json
+    python -m benchmarks.server_abuse --code ../before      # the same against the server of another checkout
 
 At once: heads without an end, connections that say nothing, requests sent ahead whose answers nobody reads, calls over
 gRPC without a message, the largest JSON bodies that the server takes. Meanwhile health is asked for over both
@@ -14,7 +14,6 @@ import http.client
 import json
 import multiprocessing
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -26,19 +25,15 @@ import click
 import grpc
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
+from attacks.memory import largest_mib, resident_mib
+from benchmarks.measuring import output_option, write_result
 from tests.serving_helpers import NAME, SIZE, ServerProcess, make_package, random_images, serving
 
 GRPC_LIVE = "/inference.GRPCInferenceService/ServerLive"
 GRPC_INFER = "/inference.GRPCInferenceService/ModelInfer"
 INFER = f"/v2/models/{NAME}/infer"
-
-
-def resident(server: ServerProcess, field: str = "VmRSS") -> int:
-    """Return the server's memory in KiB; ``VmHWM`` is the most that it ever had."""
-    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1])
+FIRST = 500
+"""Requests before its memory at rest is looked at."""
 
 
 class Address(NamedTuple):
@@ -140,12 +135,16 @@ def silent_calls(address: Address, ending: Any) -> None:
             call.cancel()
 
 
-def large_json(limit: int, address: Address, _: Any) -> None:
+def json_of(limit: int) -> bytes:
+    """Return the largest JSON body of at most ``limit`` bytes."""
     start, value = b'{"inputs":[{"name":"image","shape":[1,3,8,8],"datatype":"FP32","data":[0.12345', b",0.1234567"
-    body = start + value * ((limit - len(start) - 4) // len(value)) + b"]}]}"
+    return start + value * ((limit - len(start) - 4) // len(value)) + b"]}]}"
+
+
+def large_json(limit: int, address: Address, _: Any) -> None:
     connection = http.client.HTTPConnection(*place(address), timeout=30)
     try:
-        connection.request("POST", INFER, body)
+        connection.request("POST", INFER, json_of(limit))
         connection.getresponse().read()
     finally:
         connection.close()
@@ -216,8 +215,9 @@ def send_requests(address: Address, count: int) -> int:
 
 def run(server: ServerProcess, seconds: float, requests: int, only: tuple[str, ...]) -> dict[str, Any]:
     limits, address = server.wait_for("ready")["limits"], Address(server.http, server.grpc)
-    results: dict[str, Any] = {"requests answered": send_requests(address, 500)}
-    memory = {"at rest": resident(server)}
+    process = server.process.pid
+    results: dict[str, Any] = {"requests answered": send_requests(address, min(requests, FIRST))}
+    memory = {"at rest": resident_mib(process)}
     results["quiet"] = observe(address, min(seconds, 5))
     kinds: dict[str, tuple[Callable[..., None], int]] = {
         "heads without an end": (endless_head, 2),
@@ -230,10 +230,10 @@ def run(server: ServerProcess, seconds: float, requests: int, only: tuple[str, .
     with abuse.going_on():
         results["abused"] = observe(address, seconds)
     results["abuses"] = {kind: count.value for kind, count in abuse.counts.items()}
-    memory |= {"most": resident(server, "VmHWM"), "after": resident(server)}
+    memory |= {"most": largest_mib(process), "after": resident_mib(process)}
     results["requests answered"] += send_requests(address, requests)
-    memory[f"after {requests} requests"] = resident(server)
-    results["MiB"] = {moment: round(kib / 1024, 1) for moment, kib in memory.items()}
+    memory[f"after {requests} requests"] = resident_mib(process)
+    results["MiB"] = {moment: round(mib, 1) for moment, mib in memory.items()}
     results["exit code"] = server.stop()
     return results
 
@@ -243,7 +243,7 @@ def run(server: ServerProcess, seconds: float, requests: int, only: tuple[str, .
 @click.option("--requests", default=20000, show_default=True, help="After it.")
 @click.option("--code", type=click.Path(path_type=Path), help="Checkout whose server is abused.  [default: this one]")
 @click.option("--package", type=click.Path(path_type=Path), help="Folder of a package.  [default: a small one]")
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file to write.")
+@output_option
 @click.option("--only", multiple=True, help="These kinds of abuse alone.")
 @click.argument("options", nargs=-1)
 def main(
@@ -267,8 +267,7 @@ def main(
         for way, row in results[moment].items():
             click.echo(f"{moment:7} {way:22} {json.dumps(row)}")
     click.echo(json.dumps({key: results[key] for key in ("abuses", "MiB", "requests answered", "exit code")}))
-    if output is not None:
-        output.write_text(json.dumps(results, indent=2) + "\n")
+    write_result(output, config={"seconds": seconds, "requests": requests, "only": only}, **results)
 
 
 if __name__ == "__main__":

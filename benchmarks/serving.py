@@ -1,7 +1,8 @@
 """What the server costs beside the network itself, and whether it loses or mixes up anything under load.
 
-    python benchmarks/serving.py                       # an untrained wrn_16_2 with four steps of the conv meta-encoder
-    python benchmarks/serving.py --package artifacts/package --output results.json
+    python -m benchmarks.serving                      # an untrained wrn_16_2 with four steps of the conv meta-encoder
+    python -m benchmarks.serving --package artifacts/package
+    python -m benchmarks.serving --output benchmarks/results/serving.json
 
 The server is the process that ``python -m stages serve`` starts, on loopback, one thread a session. Latency: blocks of
 calls of a session in this process and of tritonclient over HTTP (binary and JSON) and gRPC take turns; the ratio is
@@ -12,16 +13,16 @@ Fuzz: the malformed requests of the tests, drawn from a seed. Ends with 1 if an 
 
 import collections
 import contextlib
+import functools
 import http.client
 import io
 import json
-import os
 import random
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +34,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from attacks.malformed import Target, grpc_case, http_case, send_grpc, send_http
+from attacks.memory import resident_mib
+from benchmarks.measuring import Seconds, output_option, take_turns, write_result
+from benchmarks.networks import CLASSES, SIZE, exported, flow_student
 from models.deploy import with_num_steps
-from models.students import build_flow_student
-from pipeline.core.signature import image_input
-from pipeline.export.onnx.exporter import export_image_network
 from pipeline.export.samples import write_samples
 from pipeline.package.pictures import decode_picture
 from pipeline.package.reader import Package
 from pipeline.runtimes.base import predict, to_input
-from pipeline.runtimes.latency import random_pixels
+from pipeline.runtimes.latency import percentiles, random_pixels
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Classes
 from pipeline.tasks.verification import Reference
 from tests.serving_helpers import CLASSIFICATION, CLIENTS, ServerProcess, serving, write_package
 
-CLASSES, SIZE, STEPS = 100, 32, 4
-MEAN, STD = [0.507, 0.487, 0.441], [0.267, 0.256, 0.276]
+STEPS = 4
 OUTPUT = "logits"
 PICTURES = [(1, 640, 480), (8, 640, 480), (1, 4000, 3000)]
 """Batch, width and height of files that are sent as they are."""
@@ -67,23 +65,13 @@ REFUSALS = {"INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXHAUSTE
 def make_package(folder: Path) -> Path:
     """Export an untrained network into a package."""
     torch.manual_seed(0)
-    student = build_flow_student(
-        backbone="wrn_16_2",
-        num_classes=CLASSES,
-        mean=MEAN,
-        std=STD,
-        schedule="rectified",
-        meta_encoder="conv",
-        time_scale=1.0,
-    )
     folder.mkdir()
     path = folder / "model.onnx"
-    network = with_num_steps(student, STEPS).general_form()
-    export_image_network(network, path, image_input((SIZE, SIZE), "float32"), [OUTPUT], opset=20, metadata={})
+    session = exported(with_num_steps(flow_student("wrn_16_2"), STEPS).general_form(), path)
     names = [str(i) for i in range(CLASSES)]
-    signature = CLASSIFICATION.signature(image_size=(SIZE, SIZE), input_dtype="float32", class_names=names)
-    pixels = random_pixels(8, (SIZE, SIZE))
-    outputs = predict(OnnxRuntime(path), pixels, len(pixels))
+    signature = CLASSIFICATION.signature(image_size=SIZE, input_dtype="float32", class_names=names)
+    pixels = random_pixels(8, SIZE)
+    outputs = predict(session, pixels, len(pixels))
     truth = {"labels": outputs[OUTPUT].argmax(axis=1)}
     write_samples(folder, Reference(CLASSIFICATION, pixels, truth, outputs))
     return write_package(folder, files={"fp32": path.name}, classes=Classes(tuple(names)), signature=signature)
@@ -118,23 +106,20 @@ def measure_latency(
     session: OnnxRuntime, servers: dict[int, ServerProcess], name: str, images: NDArray[Any], blocks: int
 ) -> Any:
     """Return percentiles in milliseconds of each way to an answer; ``servers`` are by their number of workers."""
-    ways = {"session": session.infer}
+    ways: dict[str, Callable[[NDArray[Any]], object]] = {"session": session.infer}
     for workers, server in servers.items():
         suffix = f", {workers} worker" + "s" * (workers > 1)
         ways[f"http{suffix}"] = caller("http", server.http, name)
         ways[f"grpc{suffix}"] = caller("grpc", server.grpc, name)
     ways["http json"] = caller("http", server.http, name, binary=False)
-    times: dict[str, list[float]] = {way: [] for way in ways}
-    for block in range(blocks + 1):
-        for way, ask in ways.items():
-            for _ in range(10):
-                started = time.perf_counter()
-                ask(images)
-                if block:  # the first one warms up
-                    times[way].append((time.perf_counter() - started) * 1e3)
-    points = {way: np.percentile(spent, [50, 95, 99]).round(3).tolist() for way, spent in times.items()}
-    base = points["session"][0]
-    return {way: {"ms": ms, "ratio": round(ms[0] / base, 3)} for way, ms in points.items()}
+    calls = {way: functools.partial(ask, images) for way, ask in ways.items()}
+    return compared(take_turns(calls, turns=blocks, repeat=10), lambda _: "session")
+
+
+def compared(seconds: Seconds, baseline: Callable[[str], str]) -> dict[str, dict[str, float]]:
+    """Return percentiles in milliseconds of each way, and the ratio of its median to that of its ``baseline``."""
+    points = {way: percentiles(spent.ravel()) for way, spent in seconds.items()}
+    return {way: ms | {"ratio": round(ms["p50"] / points[baseline(way)]["p50"], 3)} for way, ms in points.items()}
 
 
 def make_photo(width: int, height: int, seed: int) -> bytes:
@@ -157,8 +142,8 @@ def measure_pictures(server: ServerProcess, package: Package, size: tuple[int, i
     for transport in CLIENTS:
         address = getattr(server, transport)
         ask, send = caller(transport, address, package.name), caller(transport, address, package.name, kind="BYTES")
-        ways[f"{transport}, decoded by client"] = lambda ask=ask: ask(decoded())  # type: ignore[misc]
-        ways[f"{transport}, BYTES"] = lambda send=send: send(np.array(files, np.object_))  # type: ignore[misc]
+        ways[f"{transport}, decoded by client"] = _asking(ask, decoded)
+        ways[f"{transport}, BYTES"] = _asking(send, lambda: np.array(files, np.object_))
     if batch == 1:
         host, _, port = server.http.rpartition(":")
         connection = http.client.HTTPConnection(host, int(port))
@@ -168,19 +153,12 @@ def measure_pictures(server: ServerProcess, package: Package, size: tuple[int, i
             return connection.getresponse().read()
 
         ways["http, /predict"] = predict
-    times: dict[str, list[float]] = {way: [] for way in ways}
-    for block in range(blocks + 1):
-        for way, run_once in ways.items():
-            for _ in range(3):
-                started = time.perf_counter()
-                run_once()
-                if block:  # the first one warms up
-                    times[way].append((time.perf_counter() - started) * 1e3)
-    points = {way: np.percentile(spent, [50, 95, 99]).round(3).tolist() for way, spent in times.items()}
-    return {
-        way: {"ms": ms, "ratio": round(ms[0] / points[f"{way.partition(',')[0]}, decoded by client"][0], 3)}
-        for way, ms in points.items()
-    }
+    seconds = take_turns(ways, turns=blocks, repeat=3)
+    return compared(seconds, lambda way: f"{way.partition(',')[0]}, decoded by client")
+
+
+def _asking(ask: Callable[[NDArray[Any]], object], make: Callable[[], NDArray[Any]]) -> Callable[[], object]:
+    return lambda: ask(make())
 
 
 def load(
@@ -222,7 +200,7 @@ def load(
 def fuzz(server: ServerProcess, target: Target, requests: int, seed: int) -> Any:
     """Send malformed requests; return how often each status came, and the server's memory in MiB before and after."""
     rng, counts = random.Random(seed), collections.Counter[str]()  # noqa: S311
-    before = resident(server)
+    before = resident_mib(server.process.pid)
     with grpc.insecure_channel(server.grpc) as channel:
         for number in range(requests):
             if number % 2:
@@ -231,17 +209,17 @@ def fuzz(server: ServerProcess, target: Target, requests: int, seed: int) -> Any
                 counts[send_grpc(channel, grpc_case(rng, target))] += 1
     bad = sum(count for status, count in counts.items() if not (status.startswith("4") or status in REFUSALS))
     alive = server.ask("/v2/health/ready")[0] == 200
-    return {"statuses": dict(sorted(counts.items())), "bad": bad, "alive": alive, "mib": [before, resident(server)]}
+    memory = {"before": round(before), "after": round(resident_mib(server.process.pid))}
+    return {"statuses": dict(sorted(counts.items())), "bad": bad, "alive": alive, "mib": memory}
 
 
-def resident(server: ServerProcess) -> int:
-    line = next(
-        line for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines() if line.startswith("VmRSS")
-    )
-    return int(line.split()[1]) // 1024
+def successes(server: ServerProcess, name: str) -> int:
+    """Return how many requests the server counts as answered well."""
+    count: int = server.ask(f"/v2/models/{name}/stats")[1]["model_stats"][0]["inference_stats"]["success"]["count"]
+    return count
 
 
-def run(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+def run(folder: Path, pictures: Sequence[tuple[int, int, int]], config: dict[str, Any]) -> dict[str, Any]:
     package = Package.open(folder)
     session = OnnxRuntime(package.files["fp32"], num_threads=1, spinning=False)
     images = make_images(package)
@@ -255,20 +233,21 @@ def run(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         limits = server.wait_for("ready")["limits"]
         target = Target(package.name, images.shape[1:], limits["max_batch"], limits["max_bytes"])
         latency = {
-            size: measure_latency(session, servers, package.name, images[:size], config["blocks"]) for size in (1, 8)
+            str(size): measure_latency(session, servers, package.name, images[:size], config["blocks"])
+            for size in (1, 8)
         }
-        results = {"latency": latency, "memory at start": resident(server)}
+        results: dict[str, Any] = {"latency": latency, "mib at start": round(resident_mib(server.process.pid))}
         results["pictures"] = {
             f"{batch} of {width} x {height}": measure_pictures(
                 servers[1], package, (width, height), batch, config["blocks"]
             )
-            for batch, width, height in PICTURES
+            for batch, width, height in pictures
         }
+        before = successes(server, package.name)
         results["load"] = load(server, package.name, images, right, config["requests"], config["clients"])
         results["fuzz"] = fuzz(server, target, config["malformed"], config["seed"])
-        counted = server.ask(f"/v2/models/{package.name}/stats")[1]["model_stats"][0]["inference_stats"]["success"]
-        expected = sum(30 * (config["blocks"] + 1) for _ in latency) + config["requests"] - results["load"]["lost"]
-        results["counted"] = [counted["count"], expected]
+        counted = successes(server, package.name) - before
+        results["requests"] = {"answered": config["requests"] - results["load"]["lost"], "counted": counted}
         results["exit code"] = max(abs(each.stop()) for each in servers.values())
     return results
 
@@ -277,19 +256,21 @@ def show(results: dict[str, Any]) -> None:
     click.echo("batch  way                p50 ms   p95 ms   p99 ms   p50 / session")
     for size, ways in results["latency"].items():
         for way, row in ways.items():
-            p50, p95, p99 = row["ms"]
-            click.echo(f"{size:5}  {way:16} {p50:8.2f} {p95:8.2f} {p99:8.2f} {row['ratio']:10.2f}")
+            click.echo(f"{size:>5}  {way:16} {_points(row)}")
     for what, ways in results["pictures"].items():
         click.echo(f"pictures: {what}, and against what the client decodes")
         for way, row in ways.items():
-            p50, p95, p99 = row["ms"]
-            click.echo(f"       {way:24} {p50:8.2f} {p95:8.2f} {p99:8.2f} {row['ratio']:10.2f}")
+            click.echo(f"       {way:24} {_points(row)}")
     load_, fuzz_ = results["load"], results["fuzz"]
     click.echo(f"load: {json.dumps(load_)}")
     click.echo(f"malformed: {json.dumps(fuzz_['statuses'])}")
     click.echo(f"answered otherwise than by a refusal: {fuzz_['bad']}, ready afterwards: {fuzz_['alive']}")
-    click.echo(f"resident MiB at start, before, after the malformed: {results['memory at start']}, {fuzz_['mib']}")
-    click.echo(f"requests counted by the server, sent: {results['counted']}; exit code {results['exit code']}")
+    click.echo(f"resident MiB at start: {results['mib at start']}, around the malformed: {fuzz_['mib']}")
+    click.echo(f"requests: {results['requests']}; exit code {results['exit code']}")
+
+
+def _points(row: dict[str, float]) -> str:
+    return f"{row['p50']:8.2f} {row['p95']:8.2f} {row['p99']:8.2f} {row['ratio']:10.2f}"
 
 
 @click.command()
@@ -300,17 +281,25 @@ def show(results: dict[str, Any]) -> None:
 @click.option("--malformed", default=2000, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--workers", default=2, show_default=True, help="Inferences that the server runs at a time.")
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file to write besides.")
-def main(package: Path | None, output: Path | None, **config: Any) -> None:
+@click.option(
+    "--picture",
+    "pictures",
+    type=(int, int, int),
+    multiple=True,
+    default=PICTURES,
+    show_default=True,
+    help="Batch, width and height of files that are sent as they are.",
+)
+@output_option
+def main(package: Path | None, pictures: tuple[tuple[int, int, int], ...], output: Path | None, **config: Any) -> None:
     """Print a table; end with 1 if something was lost, wrong, or failed."""
     with tempfile.TemporaryDirectory() as folder:
-        results = run(package or make_package(Path(folder) / "package"), config)
+        results = run(package or make_package(Path(folder) / "package"), pictures, config)
     click.echo(json.dumps(config))
     show(results)
-    if output is not None:
-        output.write_text(json.dumps({"config": config, "cpus": os.cpu_count(), "results": results}, indent=2))
+    write_result(output, config=config | {"pictures": pictures}, results=results)
     faults = [results["load"]["lost"], results["load"]["wrong"], results["fuzz"]["bad"], results["exit code"]]
-    if any(faults) or not results["fuzz"]["alive"] or results["counted"][0] != results["counted"][1]:
+    if any(faults) or not results["fuzz"]["alive"] or results["requests"]["answered"] != results["requests"]["counted"]:
         sys.exit(1)
 
 

@@ -1,28 +1,26 @@
 """Training steps a second with the teacher at each step and with its logits from disk, in one run.
 
-    python benchmarks/stored_logits.py                  # resnet8 from wrn_40_2 and resnet56, batch 64, 32 x 32
-    python benchmarks/stored_logits.py --output results.json
+    python -m benchmarks.stored_logits                  # resnet8 from wrn_40_2 and resnet56, batch 64, 32 x 32
+    python -m benchmarks.stored_logits --output benchmarks/results/stored_logits.json
 
 Both take whole steps of classical distillation on the same images: batch, augmentation, student, loss, update. Blocks
 of steps of both alternate, and the ratio is that of neighbouring blocks. The logits are stored by an epoch before the
 first block, which is what each view costs once.
 """
 
+import functools
 import json
-import statistics
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from benchmarks.training_step import CLASSES, IMAGES, MEAN, STD, Steps, our_steps
-from models.factory import build_classifier
+from benchmarks.measuring import output_option, ratios, spread, take_turns, write_result
+from benchmarks.networks import CLASSES, plain_network
+from benchmarks.training_step import IMAGES, Steps, advance, our_steps
 from pipeline.distillation.criteria import KdSettings
 from pipeline.distillation.criterion import Criterion
 from pipeline.distillation.frozen_teacher import FrozenTeacher
@@ -37,38 +35,30 @@ CPU = torch.device("cpu")
 def steps_of(frozen: FrozenTeacher, config: dict[str, Any]) -> Steps:
     """Return the steps of a student that learns from ``frozen``."""
     torch.manual_seed(1)
-    student = build_classifier(backbone=config["student"], num_classes=CLASSES, mean=MEAN, std=STD)
+    student = plain_network(config["student"])
     supervision = CrossEntropy(tuple(map(str, range(CLASSES))), label_smoothing=0.0)
     loss = TeacherLoss(frozen, Criterion("kd", KdSettings()))
     objective = LogitDistillation(student, loss, weight=1.0, supervision=supervision)
-    return our_steps(objective, batch=config["batch"], device=CPU, precision=config["precision"])
-
-
-def seconds_of(steps: Steps, count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
-        next(steps)
-    return (time.perf_counter() - start) / count
+    return our_steps(
+        objective, batch=config["batch"], images=config["images"], device=CPU, precision=config["precision"]
+    )
 
 
 def measure(teacher: str, config: dict[str, Any], folder: Path) -> dict[str, Any]:
     torch.manual_seed(0)
-    network = build_classifier(backbone=teacher, num_classes=CLASSES, mean=MEAN, std=STD)
+    network = plain_network(teacher)
     stored = StoredTeacher(network, 1)
     stored.keep_in(folder)
     kinds = {"computed": steps_of(FrozenTeacher(network), config), "stored": steps_of(stored, config)}
-    seconds_of(kinds["computed"], config["steps"])
-    storing = seconds_of(kinds["stored"], IMAGES // config["batch"])
-    found: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for _ in range(config["blocks"]):
-        for kind, steps in kinds.items():
-            found[kind].append(seconds_of(steps, config["steps"]))
-    ratios = sorted(one / other for one, other in zip(found["computed"], found["stored"], strict=True))
+    epoch = config["images"] // config["batch"]
+    storing = take_turns({"stored": functools.partial(next, kinds["stored"])}, turns=epoch, warmup=0)
+    calls = {kind: functools.partial(advance, steps, config["steps"]) for kind, steps in kinds.items()}
+    seconds = take_turns(calls, turns=config["blocks"])
+    medians = {kind: round(1000 * float(np.median(spent)) / config["steps"], 2) for kind, spent in seconds.items()}
     return {
-        **{f"{kind}_ms": round(1000 * statistics.median(values), 2) for kind, values in found.items()},
-        "storing_ms": round(1000 * storing, 2),
-        "ratio": round(statistics.median(ratios), 2),
-        "ratio_range": [round(ratios[0], 2), round(ratios[-1], 2)],
+        **{f"{kind}_ms": value for kind, value in medians.items()},
+        "storing_ms": round(1000 * float(storing["stored"].mean()), 2),
+        **spread("ratio", ratios(seconds["computed"], seconds["stored"])),
     }
 
 
@@ -78,9 +68,10 @@ def measure(teacher: str, config: dict[str, Any], folder: Path) -> dict[str, Any
 @click.option("--batch", default=64, show_default=True)
 @click.option("--blocks", default=7, show_default=True, help="Blocks of steps of each kind, which alternate.")
 @click.option("--steps", default=8, show_default=True, help="Steps in a block.")
+@click.option("--images", default=IMAGES, show_default=True, help="Of an epoch.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--precision", default="fp32", show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file to write besides.")
+@output_option
 def main(teacher: tuple[str, ...], output: Path | None, **config: Any) -> None:
     """Print a table."""
     torch.set_num_threads(config["threads"])
@@ -95,9 +86,7 @@ def main(teacher: tuple[str, ...], output: Path | None, **config: Any) -> None:
             f"{name:12} {row['computed_ms']:11}  {row['stored_ms']:9}  {row['storing_ms']:10}"
             f"  {row['ratio']:.2f} ({low:.2f} to {high:.2f})"
         )
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps({"config": config, "torch": torch.__version__, "results": results}, indent=2))
+    write_result(output, config=config, results=results)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Images per second of this pipeline's training step against a plain eager loop of the same method, in one run.
 
-    python benchmarks/training_step.py                 # wrn_40_2 to wrn_16_2, batch 64, N = 1, 4, 8
-    python benchmarks/training_step.py --output results.json
+    python -m benchmarks.training_step                 # wrn_40_2 to wrn_16_2, batch 64, N = 1, 4, 8
+    python -m benchmarks.training_step --output benchmarks/results/training-step/cpu-bf16.json
 
 The plain loop is FM-KT as one would write it down: a DataLoader with per-image transforms, float32, the chain step by
 step with its time embedding and losses, figures read after every step. Both train the same networks on the same number
@@ -10,11 +10,9 @@ The floor is the bare arithmetic: forward of the teacher and forward and backwar
 the precision and memory format of the pipeline's step. Peak memory is that of a process of its own for each.
 """
 
+import functools
 import json
 import multiprocessing
-import statistics
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,13 +26,13 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from models.factory import build_classifier
+from attacks.memory import largest_mib
+from benchmarks.measuring import output_option, ratios, spread, take_turns, write_result
+from benchmarks.networks import CLASSES, flow_student, plain_network
 from models.losses import dist_loss
 from models.meta_encoder import MetaEncoder
 from models.step_sampler import StepSampler
-from models.students import FlowStudent, build_flow_student
+from models.students import FlowStudent
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.dataset import Split
 from pipeline.data.packed_batches import PackedBatches
@@ -53,9 +51,7 @@ from pipeline.training.optim import build_optimizer
 from pipeline.training.settings import LearningRate, Optimizer
 from pipeline.training.step import TrainingStep
 
-CLASSES = 100
 IMAGES = 4096
-MEAN, STD = [0.507, 0.487, 0.441], [0.267, 0.256, 0.276]
 OPTIMIZER = Optimizer(learning_rate=0.05)
 SCHEDULE = LearningRate(warmup_epochs=0)
 DIST = DistSettings()
@@ -66,22 +62,20 @@ Steps = Iterator[None]
 
 def make_networks(teacher: str, student: str) -> tuple[nn.Module, FlowStudent]:
     torch.manual_seed(0)
-    common: dict[str, Any] = {"num_classes": CLASSES, "mean": MEAN, "std": STD}
-    flow = {"schedule": "rectified", "meta_encoder": "conv", "time_scale": 1.0}
-    return build_classifier(backbone=teacher, **common), build_flow_student(backbone=student, **common, **flow)
+    return plain_network(teacher), flow_student(student)
 
 
-def make_images() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def make_images(count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
-    return images, generator.integers(0, CLASSES, IMAGES)
+    images = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return images, generator.integers(0, CLASSES, count)
 
 
 class PlainDataset(Dataset[tuple[Tensor, int]]):
     """Per-image transforms, as in torchvision's examples."""
 
-    def __init__(self) -> None:
-        self.images, self.labels = make_images()
+    def __init__(self, count: int) -> None:
+        self.images, self.labels = make_images(count)
         self.transform = transforms.Compose(
             [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
         )
@@ -93,25 +87,27 @@ class PlainDataset(Dataset[tuple[Tensor, int]]):
         return self.transform(Image.fromarray(self.images[position])), int(self.labels[position])
 
 
-def plain_steps(teacher: nn.Module, student: FlowStudent, *, num_steps: int, batch: int, device: torch.device) -> Steps:
+def plain_steps(
+    teacher: nn.Module, student: FlowStudent, *, num_steps: int, batch: int, images: int, device: torch.device
+) -> Steps:
     """Take steps of FM-KT written down plainly."""
     teacher, student = teacher.to(device).eval(), student.to(device).train()
     sgd = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
     loader = DataLoader(
-        PlainDataset(), batch, shuffle=True, drop_last=True, num_workers=2, pin_memory=device.type == "cuda",
+        PlainDataset(images), batch, shuffle=True, drop_last=True, num_workers=2, pin_memory=device.type == "cuda",
         persistent_workers=True,
     )  # fmt: skip
     encoder, head = student.flow.velocity, student.flow.transform
     assert isinstance(encoder, MetaEncoder)
     while True:
-        for images, labels in loader:
-            images, labels = images.to(device), labels.to(device)  # noqa: PLW2901
+        for drawn, classes in loader:
+            pixels, labels = drawn.to(device), classes.to(device)
             with torch.no_grad():
-                target = teacher(images)
-            x = student.features(images)
+                target = teacher(pixels)
+            x = student.features(pixels)
             z, cost = x, torch.zeros((), device=device)
             for i in range(num_steps):
-                t = torch.full((len(images),), 1 - i / num_steps, device=device)
+                t = torch.full((len(pixels),), 1 - i / num_steps, device=device)
                 velocity = encoder.body(z + encoder.time_embedding(t)[:, :, None, None])
                 z = z - velocity / num_steps
                 logits = head(x - velocity)
@@ -124,13 +120,13 @@ def plain_steps(teacher: nn.Module, student: FlowStudent, *, num_steps: int, bat
             yield
 
 
-def our_steps(objective: Objective, *, batch: int, device: torch.device, precision: str) -> Steps:
+def our_steps(objective: Objective, *, batch: int, images: int, device: torch.device, precision: str) -> Steps:
     """Take the pipeline's steps."""
-    pixels, labels = make_images()
+    pixels, labels = make_images(images)
     split = Split(torch.from_numpy(pixels).permute(0, 3, 1, 2), ClassTargets(torch.from_numpy(labels)))
     augmentation = Augmentation(crop_padding=4, horizontal_flip=True, color_jitter=0.0)
     batches = PackedBatches(split, batch_size=batch, device=device, augmentation=augmentation, mix=None)
-    network = objective.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = objective.network.to(device).to(memory_format=torch.channels_last)
     rule = build_optimizer(network, OPTIMIZER, SCHEDULE, steps_per_epoch=len(batches), epochs=1000)
     step = TrainingStep(objective, *rule, precision=precision, clip_norm=None, average=None, device=device)
     network.train()
@@ -162,49 +158,43 @@ def bare_steps(teacher: nn.Module, student: FlowStudent, num_steps: int, images:
 
 def build(kind: str, config: dict[str, Any], num_steps: int) -> Steps:
     """Return the steps of ``kind``: plain, ours or bare."""
-    device, batch = torch.device(config["device"]), config["batch"]
+    device, batch, images = torch.device(config["device"]), config["batch"], config["images"]
     teacher, student = make_networks(config["teacher"], config["student"])
     if kind == "plain":
-        return plain_steps(teacher, student, num_steps=num_steps, batch=batch, device=device)
-    frozen = FrozenTeacher(teacher.to(device))  # type: ignore[arg-type]
+        return plain_steps(teacher, student, num_steps=num_steps, batch=batch, images=images, device=device)
+    frozen = FrozenTeacher(teacher.to(device))
     loss = TeacherLoss(frozen, Criterion("dist", DIST))
     steps, supervision = StepSampler((num_steps,)), CrossEntropy(tuple(map(str, range(CLASSES))), label_smoothing=0.0)
     objective = FlowMatching(student, loss, steps=steps, weight=1.0, supervision=supervision)
     if wants_compiling(config["compile"], device):
         compiled_networks(objective.network, frozen).__enter__()  # for as long as the process lives
     if kind == "ours":
-        return our_steps(objective, batch=batch, device=device, precision=config["precision"])
-    student.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    images = torch.rand(batch, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
-    return bare_steps(frozen.network, student, num_steps, images, config["precision"])
+        return our_steps(objective, batch=batch, images=images, device=device, precision=config["precision"])
+    student.to(device).to(memory_format=torch.channels_last).train()
+    pixels = torch.rand(batch, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+    return bare_steps(frozen.network, student, num_steps, pixels, config["precision"])
 
 
-def seconds(steps: Steps, count: int, wait: Callable[[], None]) -> float:
-    wait()
-    started = time.perf_counter()
+def advance(steps: Steps, count: int, wait: Callable[[], None] | None = None) -> None:
+    """Take ``count`` steps, and wait until the device has done them."""
     for _ in range(count):
         next(steps)
-    wait()
-    return time.perf_counter() - started
+    if wait is not None:
+        wait()
 
 
 def measure(config: dict[str, Any], num_steps: int) -> dict[str, Any]:
     """Return images per second of each kind, and ratios of neighbouring blocks."""
-    wait = torch.cuda.synchronize if config["device"] == "cuda" else lambda: None
+    wait = torch.cuda.synchronize if config["device"] == "cuda" else None
     kinds = {kind: build(kind, config, num_steps) for kind in ("plain", "ours", "bare")}
     for steps in kinds.values():
-        seconds(steps, config["warmup"], wait)
-    times: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for _ in range(config["blocks"]):
-        for kind, steps in kinds.items():
-            times[kind].append(seconds(steps, config["steps"], wait))
+        advance(steps, config["warmup"], wait)
+    blocks = {kind: functools.partial(advance, steps, config["steps"], wait) for kind, steps in kinds.items()}
+    seconds = take_turns(blocks, turns=config["blocks"], warmup=0)
     size = config["batch"] * config["steps"]
-    speedups = [plain / ours for plain, ours in zip(times["plain"], times["ours"], strict=True)]
-    floors = [bare / ours for bare, ours in zip(times["bare"], times["ours"], strict=True)]
-    result: dict[str, Any] = {kind: round(size / statistics.median(spent), 1) for kind, spent in times.items()}
-    result |= {"speedup": round(statistics.median(speedups), 2)}
-    result |= {"speedup_range": [round(min(speedups), 2), round(max(speedups), 2)]}
-    return result | {"floor": round(statistics.median(floors), 3)}
+    result: dict[str, Any] = {kind: round(size / float(np.median(spent)), 1) for kind, spent in seconds.items()}
+    result |= spread("speedup", ratios(seconds["plain"], seconds["ours"]))
+    return result | spread("floor", ratios(seconds["bare"], seconds["ours"]))
 
 
 def peak_memory(kind: str, config: dict[str, Any], num_steps: int, answer: Any) -> None:
@@ -213,13 +203,7 @@ def peak_memory(kind: str, config: dict[str, Any], num_steps: int, answer: Any) 
     steps = build(kind, config, num_steps)
     for _ in range(config["warmup"]):
         next(steps)
-    answer.send(round(torch.cuda.max_memory_allocated() / 2**20 if config["device"] == "cuda" else resident_peak()))
-
-
-def resident_peak() -> float:
-    """Return the most memory in MiB that this process has had resident; getrusage would count its parent's too."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 2**10
+    answer.send(round(torch.cuda.max_memory_allocated() / 2**20 if config["device"] == "cuda" else largest_mib()))
 
 
 def measured_memory(kind: str, config: dict[str, Any], num_steps: int) -> int:
@@ -240,30 +224,31 @@ def measured_memory(kind: str, config: dict[str, Any], num_steps: int) -> int:
 @click.option("--blocks", default=5, show_default=True, help="Blocks of steps of each kind, which alternate.")
 @click.option("--steps", default=8, show_default=True, help="Steps in a block.")
 @click.option("--warmup", default=4, show_default=True, help="Steps before the first block.")
+@click.option("--images", default=IMAGES, show_default=True, help="Of an epoch.")
 @click.option("--threads", default=2, show_default=True, help="CPU threads.")
 @click.option("--precision", default="auto", show_default=True)
 @click.option("--compile", "compiling", default="auto", show_default=True, help="auto, always, never.")
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file to write besides.")
-def main(num_steps: tuple[int, ...], compiling: str, output: Path | None, **config: Any) -> None:
+@click.option("--memory/--no-memory", default=True, show_default=True, help="Peak memory, by a process for each kind.")
+@output_option
+def main(num_steps: tuple[int, ...], compiling: str, output: Path | None, *, memory: bool, **config: Any) -> None:
     """Print a table."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config |= {"device": device, "compile": compiling}
     config["precision"] = choose_precision(config["precision"], torch.device(device))
     torch.set_num_threads(config["threads"])
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
     click.echo(f"{config['teacher']} to {config['student']}, {json.dumps(config)}, PyTorch {torch.__version__}")
     click.echo(" N  plain img/s  ours img/s  speedup (range)     floor/ours  peak MiB plain, ours")
     for n in num_steps:
-        row = measure(config, n)
-        row |= {f"{kind}_mib": measured_memory(kind, config, n) for kind in ("plain", "ours")}
-        results[str(n)] = row
+        row = results[str(n)] = measure(config, n)
+        peaks = {f"{kind}_mib": measured_memory(kind, config, n) for kind in ("plain", "ours")} if memory else {}
+        row |= peaks
         low, high = row["speedup_range"]
         click.echo(
             f"{n:2}  {row['plain']:11}  {row['ours']:10}  {row['speedup']:.2f} ({low:.2f} to {high:.2f})"
-            f"  {row['floor']:10.1%}  {row['plain_mib']}, {row['ours_mib']}"
+            f"  {row['floor']:10.1%}  {', '.join(map(str, peaks.values())) or 'not measured'}"
         )
-    if output is not None:
-        output.write_text(json.dumps({"config": config, "torch": torch.__version__, "results": results}, indent=2))
+    write_result(output, config=config, results=results)
 
 
 if __name__ == "__main__":

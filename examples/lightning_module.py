@@ -1,5 +1,6 @@
 """FM-KT as a LightningModule: pip install ./models pytorch-lightning scikit-learn, then run this file."""
 
+from collections.abc import Callable
 from typing import Any
 
 import fmkt
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 EPOCHS, STEPS = 15, 4
 Batch = tuple[Tensor, Tensor]
+Loader = DataLoader[tuple[Tensor, ...]]
 
 
 def backbone(width: int) -> nn.Sequential:
@@ -68,13 +70,14 @@ class Distillation(Classification):
             answers = self.teacher(images)
         output = self.criterion(self.network(images), answers, labels)
         self.log_dict(output.parts)
-        return output.total
+        total: Tensor = output.total
+        return total
 
     def on_train_epoch_start(self) -> None:
         """Tell the loss which epoch it is, for what warms up."""
         self.criterion.set_epoch(self.current_epoch)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Return what is saved: all but the teacher."""
         return {name: value for name, value in super().state_dict(*args, **kwargs).items() if "teacher." not in name}
 
@@ -84,10 +87,12 @@ def nothing(student: Tensor, teacher: Tensor) -> Tensor:
     return student.new_zeros(())
 
 
-def accuracy_of(module: Classification, train: DataLoader[Batch], test: DataLoader[Batch]) -> float:
+def accuracy_of(module: Classification, train: Loader, test: Loader) -> float:
     """Return the accuracy of ``module`` after its training."""
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = lightning.Trainer(max_epochs=EPOCHS, accelerator="cpu", enable_model_summary=False, **quiet)
+    trainer = lightning.Trainer(
+        max_epochs=EPOCHS, accelerator="cpu", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
     trainer.fit(module, train)
     return float(trainer.test(module, test, verbose=False)[0]["accuracy"])
 
@@ -102,7 +107,11 @@ def main() -> None:
     lightning.seed_everything(0, verbose=False)
     teacher = nn.Sequential(backbone(64), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
     print(f"teacher: {accuracy_of(Classification(teacher), train, test):.1%}")
-    for name, loss in {"student of the labels alone": nothing, "student of teacher and labels": "kd"}.items():
+    losses: dict[str, str | Callable[..., Tensor]] = {
+        "student of the labels alone": nothing,
+        "student of teacher and labels": "kd",
+    }
+    for name, loss in losses.items():
         lightning.seed_everything(0, verbose=False)
         criterion = fmkt.FlowTransferLoss(channels=16, num_classes=10, num_steps=STEPS, loss=loss)
         student = Distillation(backbone(8), teacher, criterion)

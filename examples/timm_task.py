@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 EPOCHS, STEPS = 5, 4
+TimmModel = Any
+"""timm's models have more in common than the modules as which they are declared."""
 
 
 class FlowModel(nn.Module):
     """A model of timm whose head is a flow: what trains, and what is saved."""
 
-    def __init__(self, model: nn.Module, criterion: fmkt.FlowTransferLoss) -> None:
+    def __init__(self, model: TimmModel, criterion: fmkt.FlowTransferLoss) -> None:
         super().__init__()
         self.model = model
         self.criterion = criterion
@@ -33,7 +35,7 @@ class FlowModel(nn.Module):
 class FlowTransferTask(TrainingTask):
     """Flow-matching knowledge transfer from one model of timm to another; their images are normalised alike."""
 
-    def __init__(self, student_model: nn.Module, teacher_model: nn.Module, **options: Any) -> None:
+    def __init__(self, student_model: TimmModel, teacher_model: TimmModel, **options: Any) -> None:
         super().__init__()
         student_model.reset_classifier(0)
         criterion = fmkt.FlowTransferLoss(
@@ -63,7 +65,8 @@ class FlowTransferTask(TrainingTask):
 
 def train(task: TrainingTask, images: Tensor, labels: Tensor) -> None:
     """Train ``task`` as timm's loop does."""
-    optimizer = create_optimizer_v2(task.get_trainable_module(), opt="adamw", lr=1e-3)
+    network: Any = task.get_trainable_module()
+    optimizer = create_optimizer_v2(network, opt="adamw", lr=1e-3)
     task.train()
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(images)).split(64):
@@ -75,8 +78,9 @@ def train(task: TrainingTask, images: Tensor, labels: Tensor) -> None:
 def accuracy(task: TrainingTask, images: Tensor, labels: Tensor) -> float:
     """Return the accuracy in percent, as timm's evaluator has it."""
     evaluator = task.create_evaluator()
+    network: Any = task.get_eval_model()
     with torch.no_grad():
-        evaluator.update(task.get_eval_model().eval()(images), labels)
+        evaluator.update(network.eval()(images), labels)
     return float(evaluator.compute()["top1"])
 
 

@@ -5,6 +5,7 @@ The flows refine the student's levels, which flow on into its head, in training 
 
 from collections import OrderedDict
 from itertools import pairwise
+from typing import Any
 
 import fmkt
 import torch
@@ -52,7 +53,7 @@ class RefinedPyramid(nn.Module):
     def __init__(self, pyramid: Pyramid, teacher: Pyramid) -> None:
         super().__init__()
         self.pyramid, self.out_channels = pyramid, pyramid.out_channels
-        self.transfers = nn.ModuleDict(
+        self.transfers: Any = nn.ModuleDict(  # PyTorch does not declare what a dictionary of modules holds
             {
                 name: fmkt.FeatureTransferLoss(
                     channels=pyramid.out_channels,
@@ -84,7 +85,7 @@ class FoldedPyramid(nn.Module):
     def __init__(self, refined: RefinedPyramid) -> None:
         super().__init__()
         self.pyramid, self.out_channels = refined.pyramid, refined.out_channels
-        self.flows = nn.ModuleDict(
+        self.flows: Any = nn.ModuleDict(
             {name: fmkt.fold(refined.transfers[name].flow, STEPS, (size, size)) for name, size in LEVELS.items()}
         )
 

@@ -64,7 +64,7 @@ class GlobalBatchNorm(nn.BatchNorm2d):
 def synchronize_batch_norms(network: nn.Module, *, all_reduce_sum: AllReduceSum, world_size: int) -> None:
     """Put synchronised layers in the place of all ``BatchNorm2d`` below ``network``: PyTorch's own on a GPU."""
     if next(network.parameters()).is_cuda:
-        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return
     for parent in list(network.modules()):
         for name, child in parent.named_children():

@@ -1,11 +1,11 @@
 """The figures of the documentation are what the committed results give."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from benchmarks.figures import main
 from tests.helpers import ROOT
 
 ASSETS = ROOT / "docs/assets"
@@ -14,7 +14,8 @@ ASSETS = ROOT / "docs/assets"
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("figures")
-    subprocess.run([sys.executable, ROOT / "benchmarks/figures.py", "--output", folder], check=True)
+    done = CliRunner().invoke(main, ["--output", str(folder)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
     return folder
 
 

@@ -32,7 +32,7 @@ def run_agent(words: list[str]) -> Outcome | None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
-        run.run(run.parse_args(words))  # type: ignore[no-untyped-call]
+        run.run(run.parse_args(words))
     except ChildFailedError as error:
         found = [_outcome(failure) for failure in error.failures.values()]
         return max(found, key=lambda outcome: outcome.weight)

@@ -122,7 +122,7 @@ class WeightAverage:
                 [x.detach() for x, own in zip(tensors, self.decays, strict=True) if own == most]
                 for tensors in (self.live, self.average)
             )
-            get_ema_multi_avg_fn(decay)(average, live, self.num_updates)  # type: ignore[no-untyped-call]
+            get_ema_multi_avg_fn(decay)(average, live, self.num_updates)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

@@ -93,13 +93,13 @@ class Progress:
 
 def wait_for_device() -> None:
     """Wait until what has been asked of the GPU, where there is one in use, is done."""
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
 def peak_memory() -> int:
     """Return the most memory that training has taken so far, in bytes: of the GPU where it runs on one."""
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
