@@ -199,7 +199,9 @@ def test_the_output_that_the_readme_shows_was_printed() -> None:
 
 
 def test_the_continuous_check_runs_what_the_readme_says() -> None:
-    assert "make lint types test" in (ROOT / ".ci/run").read_text()
+    assert (ROOT / ".ci/run").read_text().splitlines()[-1] == "make check"
+    assert re.search(r"^check: lint types test-all ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert "make test-all" in README.read_text()
     workflow = YAML(typ="safe").load((ROOT / ".github/workflows/ci.yml").read_text())
     runs = [step["run"] for step in workflow["jobs"]["check"]["steps"] if "run" in step]
     assert runs == ["bash .ci/run", "make docs"]
