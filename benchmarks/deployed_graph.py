@@ -7,6 +7,7 @@ The networks have random weights: latency does not depend on them. All runtimes 
 figures are medians, and ratios are those of medians within the table.
 """
 
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -82,17 +83,17 @@ def main(
     """Print a table of latencies."""
     with tempfile.TemporaryDirectory() as folder:
         runtimes = build(Path(folder), backbone, steps, **kinds)
-        timings = [
-            timing
-            for size in batch_sizes
-            for timing in measure_latency(
+        timings = {
+            size: measure_latency(
                 runtimes, baseline=PLAIN, image_size=SIZE, batch_sizes=[size], warmup=10,
                 iterations=iterations if size < 16 else max(10, iterations // 5),
             )
-        ]  # fmt: skip
+            for size in batch_sizes
+        }  # fmt: skip
     protocol = f"one thread; {describe_protocol(warmup=10, iterations=iterations)} (a fifth of it from batch 16 on)"
-    click.echo(f"{latency_table(timings, baseline=PLAIN)}\n{protocol}")
-    write_result(output, protocol=protocol, timings=[timing._asdict() for timing in timings])
+    click.echo(f"{latency_table([*itertools.chain(*timings.values())], baseline=PLAIN)}\n{protocol}")
+    rows = {size: {timing.name: timing._asdict() for timing in found} for size, found in timings.items()}
+    write_result(output, protocol=protocol, timings=rows)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from tritonclient.utils import InferenceServerException
 
 from attacks.malformed import Target, grpc_case, http_case, send_grpc, send_http
 from attacks.memory import resident_mib
-from benchmarks.measuring import Seconds, output_option, take_turns, write_result
+from benchmarks.measuring import Seconds, output_option, spread, take_turns, write_result
 from benchmarks.networks import CLASSES, SIZE, exported, flow_student
 from models.deploy import with_num_steps
 from pipeline.export.samples import write_samples
@@ -157,6 +157,13 @@ def measure_pictures(server: ServerProcess, package: Package, size: tuple[int, i
     return compared(seconds, lambda way: f"{way.partition(',')[0]}, decoded by client")
 
 
+def sent_files(pictures: dict[str, dict[str, dict[str, float]]], width: int, height: int) -> dict[str, Any]:
+    """Return the bytes of a file, and what sending such files takes beside decoding them, over all batches and ways."""
+    rows = [row for name, ways in pictures.items() if name.endswith(f" of {width} x {height}") for row in ways.items()]
+    sent = [row["ratio"] for way, row in rows if way.endswith(", BYTES")]
+    return {"bytes": len(make_photo(width, height, 0))} | spread("ratio", np.array(sent))
+
+
 def _asking(ask: Callable[[NDArray[Any]], object], make: Callable[[], NDArray[Any]]) -> Callable[[], object]:
     return lambda: ask(make())
 
@@ -242,6 +249,9 @@ def run(folder: Path, pictures: Sequence[tuple[int, int, int]], config: dict[str
                 servers[1], package, (width, height), batch, config["blocks"]
             )
             for batch, width, height in pictures
+        }
+        results["files"] = {
+            f"{width} x {height}": sent_files(results["pictures"], width, height) for _, width, height in pictures
         }
         before = successes(server, package.name)
         results["load"] = load(server, package.name, images, right, config["requests"], config["clients"])

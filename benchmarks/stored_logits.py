@@ -1,7 +1,7 @@
 """Training steps a second with the teacher at each step and with its logits from disk, in one run.
 
     python -m benchmarks.stored_logits                  # resnet8 from wrn_40_2 and resnet56, batch 64, 32 x 32
-    python -m benchmarks.stored_logits --output benchmarks/results/stored_logits.json
+    python -m benchmarks.stored_logits --output benchmarks/results/stored-logits/results.json
 
 Both take whole steps of classical distillation on the same images: batch, augmentation, student, loss, update. Blocks
 of steps of both alternate, and the ratio is that of neighbouring blocks. The logits are stored by an epoch before the

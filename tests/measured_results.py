@@ -2,12 +2,19 @@
 
 A table is a block, as those of ``tests/documented_tables.py``. A single number has its place beside it, in a comment
 that no reader of the page sees, as ``72.64<!-- = cifar10-subset/table.csv; fm_kt (dist); accuracy; .2% -->``: the file,
-the keys on the way (of a CSV file the first column's value and the column), and how the number is written: a format of
-Python, with ``M`` after it in millions, without the percent sign. A key ``A - B`` stands for the difference of two.
+the keys on the way (of a CSV file the first column's value and the column, of a document the words before the number),
+and how the number is written: a format of Python, with a unit of ``UNITS`` after it, without the percent sign. A key
+``A - B`` stands for the difference of two, ``A / B`` for their quotient.
+
+The host of a result is ``<!-- host of loader.json -->2 CPU cores (AMD EPYC)<!-- end of host -->``.
+
+A ``?`` at the end of either waits for a measurement: what is typed there stays until the file is there, and then goes
+together with the ``?``.
 """
 
 import csv
 import json
+import operator
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +22,11 @@ from typing import Any
 
 RESULTS = Path(__file__).parent.parent / "benchmarks/results"
 NUMBER = re.compile(r"(?P<shown>[+-]?\d[\d.,]*)<!-- = (?P<place>[^>]*?) -->")
+HOST = re.compile(r"<!-- host of (?P<place>[^>]*?) -->(?P<shown>.*?)<!-- end of host -->", re.DOTALL)
 MARK = "<!-- = "
+UNITS = {"M": 1e6, "MB": 1e6, "GB": 1e9, "min": 60.0}
+"""What a number is divided by, after its format."""
+OPERATIONS: Mapping[str, Callable[[float, float], float]] = {" - ": operator.sub, " / ": operator.truediv}
 
 
 def rows_of(name: str) -> list[dict[str, str]]:
@@ -37,29 +48,56 @@ def measured(place: str) -> str:
     """
     name, *keys, form = (part.strip() for part in place.split(";"))
     try:
-        if name.endswith(".csv"):
-            found: Any = {next(iter(row.values())): row for row in rows_of(name)}
-        else:
-            found = json_of(name)
-        value = _value(found, keys)
+        value = _value(_content(name, keys), keys)
     except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"no result {place!r} in benchmarks/results ({type(error).__name__}: {error})") from error
-    in_millions = form.endswith("M")
-    return format(value / 1e6 if in_millions else value, form.removesuffix("M")).removesuffix("%")
+    unit = next((unit for unit in UNITS if form.endswith(unit)), "")
+    return format(value / UNITS.get(unit, 1.0), form.removesuffix(unit)).removesuffix("%")
+
+
+def _content(name: str, keys: list[str]) -> Any:
+    if name.endswith(".csv"):
+        return {next(iter(row.values())): row for row in rows_of(name)}
+    if name.endswith(".md"):
+        text = (RESULTS / name).read_text(encoding="utf-8")
+        return {words: number for words in keys for number in re.findall(re.escape(words) + r" ([\d.]+)", text)}
+    return json_of(name)
 
 
 def _value(found: Any, keys: list[str]) -> float:
     for number, key in enumerate(keys):
-        if " - " in key:
-            first, second = (_value(found, [part, *keys[number + 1 :]]) for part in key.split(" - "))
-            return first - second
+        for sign, operation in OPERATIONS.items():
+            if sign in key:
+                first, second = (_value(found, [part, *keys[number + 1 :]]) for part in key.split(sign))
+                return operation(first, second)
         found = found[int(key)] if isinstance(found, list) else found[key]
     return float(found)
 
 
+def host(name: str) -> str:
+    """Return in words the host of the result ``name``."""
+    about = json_of(name)["host"]
+    model = re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b|@.*", "", about["cpu"])
+    return f"{about['cpus']} CPU cores ({' '.join(model.split())})"
+
+
+def waits(place: str) -> bool:
+    """Return whether ``place`` waits for a file of results that is not there yet."""
+    return place.endswith("?") and not (RESULTS / place.partition(";")[0].removesuffix("?").strip()).exists()
+
+
 def renumbered(text: str) -> str:
-    """Return the document ``text`` with each number that has a place as the results have it."""
-    return NUMBER.sub(lambda found: f"{measured(found['place'])}{MARK}{found['place']} -->", text)
+    """Return the document ``text`` with each number and each host that has a place as the results have it."""
+
+    def number(found: re.Match[str]) -> str:
+        place = found["place"].removesuffix("?").strip()
+        return found[0] if waits(found["place"]) else f"{measured(place)}{MARK}{place} -->"
+
+    def words(found: re.Match[str]) -> str:
+        name = found["place"].removesuffix("?").strip()
+        return found[0] if waits(found["place"]) else f"<!-- host of {name} -->{host(name)}<!-- end of host -->"
+
+    return HOST.sub(words, NUMBER.sub(number, text))
 
 
 def _table(header: str, *rows: str) -> str:
@@ -106,9 +144,7 @@ def headline() -> str:
     Each seed of a flow was scored at the K that its held-out images chose, so that accuracy and cost are shown by seed.
     """
     networks = json_of("cifar10-subset/latency.json")["networks"]
-    (teacher,) = re.findall(
-        r"^- Teacher: \w+, ([\d.]+)% on test", (RESULTS / "cifar10-subset/README.md").read_text(), re.M
-    )
+    teacher = measured("cifar10-subset/README.md; Teacher: resnet20,; .2f")
     shown = {
         "none": ("student, labels alone (`none`)", "plain"),
         "dkd": ("student, DKD (`metric`)", "plain"),
@@ -163,7 +199,7 @@ def training_step() -> str:
 def deployed_graph() -> str:
     """Return what steps cost in what deploys, on a host without instructions for INT8 and on one that has them."""
     hosts = [json_of(f"deployed-graph/{name}.json")["timings"] for name in ("epyc-2-cores", "xeon-vnni-2-cores")]
-    columns = [(timings, size) for timings in hosts for size in (1, 64)]
+    columns = [timings[size] for timings in hosts for size in ("1", "64")]
     forms = {
         ("plain student", ""): ("plain student",),
         ("K = 1", "general, exported"): ("K = 1, fp32, general", "K = 1, fp32, collapsed"),
@@ -173,14 +209,13 @@ def deployed_graph() -> str:
         ("K = 4, torch.compile", "general"): ("K = 4, torch compiled",),
     }
 
-    def cell(names: tuple[str, ...], timings: list[Any], size: int) -> str:
-        found = {t["name"]: t for t in timings if t["batch_size"] == size}
+    def cell(names: tuple[str, ...], found: Mapping[str, Any]) -> str:
         ratios = ", ".join(f"{found[name]['ratio']:.2f}" for name in names)
         plain = found["plain student"]["p50"]
         return f"{ratios} ({plain:.3g} ms)" if names == ("plain student",) else ratios
 
     rows = [
-        f"| {steps} | {form} | {' | '.join(cell(names, *column) for column in columns)} |"
+        f"| {steps} | {form} | {' | '.join(cell(names, column) for column in columns)} |"
         for (steps, form), names in forms.items()
     ]
     return _table("| | form | EPYC, batch 1 | batch 64 | Xeon with VNNI, batch 1 | batch 64 |", *rows)
@@ -192,6 +227,12 @@ def first_run() -> str:
     return f"```text\n{text.rstrip()}\n```"
 
 
+def first_run_in_short() -> str:
+    """Return what a first run says of what ships, how good, how large and how fast it is."""
+    text = (RESULTS / "first-run/summary.txt").read_text(encoding="utf-8")
+    return f"```text\n{text[: text.index('how sure')].rstrip()}\n```"
+
+
 MEASURED_RESULTS: Mapping[str, Callable[[], str]] = {
     "comparison on CIFAR-10": lambda: comparison("cifar10-subset", "accuracy", "top-1 %", 1),
     "headline": headline,
@@ -201,5 +242,6 @@ MEASURED_RESULTS: Mapping[str, Callable[[], str]] = {
     "training step": training_step,
     "deployed graph": deployed_graph,
     "first run": first_run,
+    "first run in short": first_run_in_short,
 }
 """From the name of a block to what writes it."""

@@ -7,6 +7,8 @@ import json
 import math
 import multiprocessing
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from click.testing import CliRunner
 from PIL import Image
 from torch.nn import functional
 
-from benchmarks import detector, fine_tuning, library_step, server_abuse, training_step
+from benchmarks import chain, detector, fine_tuning, library_step, server_abuse, training_step
 from benchmarks.backbones import main as backbones
 from benchmarks.compared_latency import RUNS
 from benchmarks.compared_latency import main as compared_latency
@@ -32,7 +34,7 @@ from models.detection.building import build_detector
 from models.factory import build_classifier
 from pipeline.comparison.config import load_comparison
 from pipeline.params.schema import load_params
-from tests.helpers import ROOT
+from tests.helpers import ROOT, write_params
 from tests.serving_helpers import make_package
 
 SMALL_STEP = {"batch": 8, "images": 16, "blocks": 1, "steps": 1}
@@ -143,7 +145,7 @@ def test_the_loader_beside_torchvisions(tmp_path: Path) -> None:
 def test_the_deployed_graph_beside_the_plain_student(tmp_path: Path) -> None:
     options = {"backbone": "resnet8_x0_5", "steps": 1, "batch": 1, "iterations": 10}
     found = result_of("deployed_graph", tmp_path, "--no-general", "--no-int8", "--no-compiled", **options)
-    timings = {timing["name"]: timing for timing in found["timings"]}
+    timings = found["timings"]["1"]
     assert timings.keys() == {"plain student", "K = 1, fp32, collapsed"}
     for timing in timings.values():
         check_points(timing)
@@ -324,6 +326,8 @@ def test_a_server_beside_its_session_and_under_load(package: Path, tmp_path: Pat
             assert row["ratio"] == pytest.approx(row["p50"] / ways["session"]["p50"], abs=1e-3, rel=0.02)
     pictures = found["pictures"]["1 of 64 x 48"]
     assert pictures["http, decoded by client"]["ratio"] == pictures["grpc, decoded by client"]["ratio"] == 1
+    sent = sorted(pictures[f"{transport}, BYTES"]["ratio"] for transport in ("http", "grpc"))
+    assert found["files"]["64 x 48"]["ratio_range"] == sent
 
 
 def test_a_server_under_abuse(package: Path, tmp_path: Path) -> None:
@@ -344,6 +348,58 @@ def test_the_largest_json_is_as_large_as_is_allowed() -> None:
     body = server_abuse.json_of(10_000)
     assert 9_980 < len(body) <= 10_000
     assert json.loads(body)["inputs"][0]["name"] == "image"
+
+
+MAKEFILE = """
+install:
+\t@mkdir -p .venv/bin && ln -s {python} .venv/bin/python && echo 123 > "$$PIP_CACHE_DIR/file" && touch .venv/.installed
+repro: .venv/.installed
+\t@python -m stages repair
+\t@python -m stages.train && python -m stages.evaluate && python -m stages.evaluate
+.venv/.installed: Makefile
+\t@echo must not be installed again && exit 2
+"""
+STAGES = {
+    "__init__": "",
+    "__main__": "import pathlib, sys\nsys.argv[1] == 'preset' and pathlib.Path('params.yaml').write_text(sys.argv[2])\n"
+    "sys.argv[1] == 'summary' and print('what ships')",
+    "train": "import pathlib\npathlib.Path('reports/metrics.json').write_text('{\"accuracy\": 0.5}')",
+    "evaluate": "sum(range(1_000_000))",
+}
+"""A chain of two stages, one of which runs twice."""
+
+
+def test_a_chain_is_timed_from_a_fresh_clone_to_nothing_to_do(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    for name in ("stages", "reports", "artifacts/tradeoff"):
+        (repository / name).mkdir(parents=True)
+    (repository / "Makefile").write_text(MAKEFILE.format(python=sys.executable))
+    (repository / "reports/.gitkeep").touch()
+    (repository / "artifacts/tradeoff/tradeoff.json").write_text("[]")
+    for name, code in STAGES.items():
+        (repository / "stages" / f"{name}.py").write_text(code)
+    author = ["-c", "user.name=a", "-c", "user.email=a@b.org"]
+    for words in (["init", "--quiet"], ["add", "."], [*author, "commit", "--quiet", "--message", "all"]):
+        subprocess.run(["git", *words], cwd=repository, check=True)
+    options = {"repository": repository, "first_run": tmp_path / "run"}
+    found = result_of("chain", tmp_path, "digits", "--install", **options)
+    assert found["install"]["download_bytes"] == 4
+    row = found["presets"]["digits"]
+    assert (row["first"]["n"], row["again"]["n"], row["metrics"]) == (1, 3, {"accuracy": 0.5})
+    assert row["stages"].keys() == {"train", "evaluate"}
+    of_stages = sum(spent["seconds"] for spent in row["stages"].values())
+    assert 0 < of_stages < row["first"]["seconds"]
+    assert row["first"]["cpu_seconds"] >= sum(spent["cpu_seconds"] for spent in row["stages"].values())
+    assert found["from_nothing"]["seconds"] == pytest.approx(found["install"]["seconds"] + row["first"]["seconds"])
+    assert (tmp_path / "run/summary.txt").read_text() == "what ships\n"
+    assert (tmp_path / "run/tradeoff.json").read_text() == "[]"
+
+
+@pytest.mark.parametrize("source", ["imagefolder", "digits"])
+def test_the_images_of_a_chain_go_into_its_parameters_unless_it_brings_its_own(source: str, tmp_path: Path) -> None:
+    path = write_params(tmp_path / "params.yaml", {"prepare_data.source": source})
+    chain.set_images(path, tmp_path / "photos")
+    assert (load_params(path).prepare_data.root == str(tmp_path / "photos")) == (source == "imagefolder")
 
 
 def test_every_benchmark_runs_here_or_beside_its_figures() -> None:

@@ -1,10 +1,12 @@
 """The documentation shows the tables as the code has them."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from tests import measured_results
 from tests.documented_tables import BLOCK, TABLES, documents, rewritten
 from tests.helpers import ROOT
 from tests.measured_results import MARK, NUMBER
@@ -55,6 +57,9 @@ def test_a_number_is_written_from_its_place_in_the_results() -> None:
         "+2.29": "cifar10-subset/table.csv; fm_kt (dist) - dist; accuracy; +.2%",
         "54.13": "fine_tuning.json; students; 0; mean; .2f",
         "0.930": "library_step.json; results; 1; ratio_quartiles; 0; .3f",
+        "16": "fine_tuning.json; weights; seconds; .0fmin",
+        "1.07": "stored-logits/results.json; results; resnet56; storing_ms / computed_ms; .2f",
+        "82.31": "detection-digits/README.md; Teacher: resnet8, AP; .2f",
     }
     for number, place in places.items():
         assert rewritten(f"a 1.5{MARK}{place} -->% b") == f"a {number}{MARK}{place} -->% b"
@@ -68,8 +73,22 @@ def test_a_number_is_written_from_its_place_in_the_results() -> None:
         "cifar10-subset/table.csv; none; score; .2%",
         "fine_tuning.json; students; 9; mean; .2f",
         "fine_tuning.json; classes; .2f",
+        "detection-digits/README.md; Student: resnet8, AP; .2f",
     ],
 )
 def test_a_place_without_a_number_is_named(place: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"no result {place!r} in benchmarks/results")):
         rewritten(f"1{MARK}{place} -->")
+
+
+def test_what_is_typed_waits_for_its_measurement_and_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured_results, "RESULTS", tmp_path)
+    text = "2.5<!-- = a.json; took; .1f ? --> s on <!-- host of a.json ? -->a CPU<!-- end of host -->"
+    assert rewritten(text) == text
+    about = {"cpu": "Intel(R) Xeon(R) CPU @ 2.20GHz", "cpus": 2}
+    (tmp_path / "a.json").write_text(json.dumps({"host": about, "took": 3.25}))
+    host = "<!-- host of a.json -->2 CPU cores (Intel Xeon)<!-- end of host -->"
+    assert rewritten(text) == f"3.2<!-- = a.json; took; .1f --> s on {host}"
+    assert rewritten(rewritten(text)) == rewritten(text)
+    with pytest.raises(ValueError, match=r"no result 'a\.json; gave; \.1f'"):
+        rewritten("1<!-- = a.json; gave; .1f ? -->")
