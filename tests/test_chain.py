@@ -22,7 +22,7 @@ from pipeline.core.durable import FINISHED
 from pipeline.data.decoding import central_square, decode_image
 from pipeline.preflight.code import NOT_COUNTED, PACKAGES, CodeReader
 from pipeline.preflight.stage_table import PROBE, STAGES
-from tests.helpers import TINY, copy_project, fill_folder, image_bytes, write_params
+from tests.helpers import ROOT, TINY, copy_project, fill_folder, image_bytes, write_params
 
 pytestmark = pytest.mark.slow
 
@@ -522,6 +522,22 @@ def test_the_summary_shows_every_runtime(project: Project) -> None:
     path.write_text(json.dumps(manifest))
     assert project.call("python", "-m", "stages", "summary") == output, "as in a run of a version without tasks"
     project.call("dvc", "checkout", "--force", "artifacts/onnx")
+
+
+def test_the_example_that_compares_runs_has_those_of_git_and_of_the_workspace(project: Project, tmp_path: Path) -> None:
+    compare, out = str(ROOT / "examples/compare_runs.py"), tmp_path / "runs.svg"
+    project.change({"distill_student.loss": "kd"})
+    printed = project.call("python", compare, "HEAD", "workspace", "--out", str(out))
+    assert printed.splitlines() == ["distill_student.loss  HEAD: dist  workspace: kd"]
+    assert out.read_text().count("kB of the fp32 file") == 1
+    output = project.call("python", compare, "HEAD~1", expect=1)
+    assert re.fullmatch(r"error: HEAD~1: no result of dvc repro \(.*'reports/metrics.json'\); give .*\n", output)
+    assert project.call("python", compare, "none", expect=1).startswith("error: none: no result of dvc repro (unknown")
+    headline = project.json("reports/metrics.json")
+    other = {key.replace("accuracy", "ap"): value for key, value in headline.items()}
+    (project.root / "reports/metrics.json").write_text(json.dumps(other))
+    refused = project.call("python", compare, "HEAD", "workspace", expect=1)
+    assert refused.endswith("error: the runs have different scores (accuracy, ap); compare runs of one task\n")
 
 
 def test_own_images_are_known_by_their_content(tmp_path: Path) -> None:

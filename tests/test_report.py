@@ -4,11 +4,15 @@ import csv
 import io
 import json
 import re
+import runpy
 import shutil
+import sys
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import onnxruntime
 import pytest
@@ -32,6 +36,7 @@ from pipeline.tasks.table import get_task
 from stages.__main__ import main as fmkt
 from tests.bench import Bench, taught_bench
 from tests.detection_scenes import make_scenes
+from tests.helpers import ROOT
 
 CPU, TASK = torch.device("cpu"), get_task("classification")
 CLASSES = ["cat", "dog", "never seen", "owl"]
@@ -427,3 +432,77 @@ def test_pages_of_plots_have_their_scripts_inside(tmp_path: Path) -> None:
     assert page.count("<script") == 1
     assert "window.vegaEmbed" in page
     assert Links(page).links == []
+
+
+DRAWN = {
+    "calibration/calibration.json": "artifacts/calibration/calibration.json",
+    "tradeoff/tradeoff.json": "artifacts/tradeoff/tradeoff.json",
+    "onnx.csv": "artifacts/evaluation/onnx_predictions.csv",
+    **{f"{name}.csv": f"reports/{name}.csv" for name in ("score_by_epoch", "likelihood_by_steps", "per_class")},
+    "precision_recall.csv": "reports/precision_recall.csv",
+}
+"""From where a bench has what the example draws to where a chain has it."""
+
+
+@pytest.fixture
+def draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Return a function that runs the example that draws a run, in a folder of its own, and returns its variables."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["draw_run.py", "drawn.png"])
+    with plt.rc_context({"backend": "agg"}):
+        yield lambda: runpy.run_path(str(ROOT / "examples/draw_run.py"))
+    plt.close("all")
+
+
+def lay_out(bench: Bench) -> None:
+    for name, place in DRAWN.items():
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bench.folder / name, place)
+
+
+def values(axes: Any) -> list[float]:
+    """Return the values of the points that are drawn as shares of a count, in their order."""
+    return [float(line.get_ydata()[1]) for line in axes.get_lines() if line.get_markevery() == [1]]
+
+
+@pytest.mark.parametrize("task", ["bench", "detection"])
+def test_the_example_draws_a_run_as_its_reports_have_it(
+    task: str, request: pytest.FixtureRequest, draw: Callable[[], dict[str, Any]]
+) -> None:
+    bench = request.getfixturevalue(task)
+    lay_out(bench)
+    panels = draw()
+    score = "ap" if task == "detection" else "accuracy"
+    curve, points = bench.json("calibration/calibration.json")["curve"], bench.json("tradeoff/tradeoff.json")["points"]
+    for axes, expected in (
+        (panels["steps"], [[point[score] for point in curve], [point[score] for point in points]]),
+        (panels["latency"], [[point[score] for point in points]]),
+    ):
+        bars = [container.lines[0] for container in axes.containers]
+        assert [[*line.get_ydata()] for line in bars] == expected
+        assert all(container.has_yerr for container in axes.containers)
+    assert panels["latency"].get_xlim()[0] == 0
+    recalls = sorted(float(row["recall"]) for row in table(bench, "per_class.csv") if row["recall"])
+    np.testing.assert_allclose(values(panels["classes"])[: len(recalls)], recalls, atol=1e-4)
+    if task == "detection":
+        assert {"IoU 0.5"} <= {text.get_text() for text in panels["trust"].get_legend().get_texts()}
+    else:
+        rights = [row["truth"] == row["prediction"] for row in table(bench, "onnx.csv")]
+        sizes = [len(tenth) for tenth in np.array_split(rights, 10)]
+        assert np.average(values(panels["trust"]), weights=sizes) == pytest.approx(np.mean(rights))
+    assert Image.open("drawn.png").size == (1600, 900)
+
+
+def test_the_example_says_what_it_does_not_find(draw: Callable[[], dict[str, Any]]) -> None:
+    with pytest.raises(SystemExit, match=r"error: there is no artifacts/calibration/calibration\.json; run dvc repro"):
+        draw()
+
+
+def test_the_example_leaves_out_a_likelihood_that_there_is_not(
+    bench: Bench, draw: Callable[[], dict[str, Any]]
+) -> None:
+    lay_out(bench)
+    Path("reports/likelihood_by_steps.csv").write_text("num_steps,bound,mixture,ensemble\n")
+    panels = draw()
+    assert not panels["likelihood"].get_visible()
+    assert panels["epochs"].get_visible()
