@@ -9,7 +9,7 @@ import pytest
 from tests import measured_results
 from tests.documented_tables import BLOCK, TABLES, documents, rewritten
 from tests.helpers import ROOT
-from tests.measured_results import MARK, NUMBER
+from tests.measured_results import HOST, MARK, NUMBER
 
 EXTENDING = ROOT / "docs/extending.md"
 
@@ -79,6 +79,14 @@ def test_a_number_is_written_from_its_place_in_the_results() -> None:
 def test_a_place_without_a_number_is_named(place: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"no result {place!r} in benchmarks/results")):
         rewritten(f"1{MARK}{place} -->")
+
+
+def test_what_waits_for_a_measurement_waits_for_one_that_a_command_makes() -> None:
+    commands = (ROOT / "benchmarks/README.md").read_text()
+    text = "".join(path.read_text() for path in documents())
+    places = [found["place"] for pattern in (NUMBER, HOST) for found in pattern.finditer(text)]
+    waiting = {place.partition(";")[0].removesuffix("?").strip() for place in places if place.endswith("?")}
+    assert [name for name in waiting if f"--output benchmarks/results/{name} " not in commands] == []
 
 
 def test_what_is_typed_waits_for_its_measurement_and_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
