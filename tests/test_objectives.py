@@ -201,7 +201,7 @@ def test_no_gradient_path_leads_through_the_teacher() -> None:
 @pytest.mark.parametrize(("ratio", "kept"), [(1.0, 10), (0.5, 5), (0.37, 3), (0.0, 0)])
 def test_pair_decoupling_permutes_the_rows_from_its_share_on(ratio: float, kept: int) -> None:
     torch.manual_seed(0)
-    rows = [paired([torch.arange(10)], ratio)[0].tolist() for _ in range(20)]
+    rows = [paired([torch.arange(10.0)], ratio)[0].tolist() for _ in range(20)]
     assert all(row[:kept] == list(range(kept)) and sorted(row) == list(range(10)) for row in rows)
     assert (len(set(map(tuple, rows))) > 1) == (kept < 9)
 
