@@ -43,7 +43,7 @@ used = resource.getrusage(resource.RUSAGE_CHILDREN)
 spent = [time.perf_counter() - began, used.ru_utime + used.ru_stime]
 with open({log!r}, "a") as file:
     file.write(json.dumps([sys.argv[1:], *spent]) + "\\n")
-sys.exit(code)
+sys.exit(code if code >= 0 else 128 - code)
 """
 """Stands before Python in the path of what is run, and notes what each call of it took."""
 

@@ -131,6 +131,13 @@ def test_stored_logits_beside_computed_ones(tmp_path: Path) -> None:
     assert row["ratio_range"] == [row["ratio"]] * 2
 
 
+def test_steps_in_bf16_beside_those_in_float32(tmp_path: Path) -> None:
+    options = {"network": "mobilenet_v3_small", "batch": 2, "side": 32, "turns": 1}
+    row = result_of("precision", tmp_path, **options)["results"]["mobilenet_v3_small"]
+    assert (row["depthwise"], row["convolutions"]) == (11, 52)
+    assert row["ratio"] == pytest.approx(row["bf16_ms"] / row["fp32_ms"], rel=0.02)
+
+
 def test_the_loader_beside_torchvisions(tmp_path: Path) -> None:
     found = result_of("loader", tmp_path, count=9, width=100, height=75, size=32, batch=4, blocks=1)["results"]
     assert found.keys() == {"pil", "tensor", "ours"}
