@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from typing import Any
 
 import dvc.api
 import matplotlib.pyplot as plt
@@ -14,15 +15,15 @@ COSTS = {
 }
 
 
-def flat(params, prefix=""):
+def flat(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the parameters by the keys that ``dvc exp run -S`` takes."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in params.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
 
 
-def read(run):
+def read(run: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return parameters and metrics of a run."""
     revision = None if run == "workspace" else run
     try:

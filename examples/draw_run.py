@@ -4,11 +4,12 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 
 
-def read(name):
+def read(name: str) -> Any:
     """Return the content of a JSON file, or the rows of a CSV file."""
     if not Path(name).exists():
         sys.exit(f"error: there is no {name}; run dvc repro, then this in the folder of dvc.yaml")
@@ -16,7 +17,7 @@ def read(name):
         return json.load(file) if name.endswith("json") else list(csv.DictReader(file))
 
 
-def draw(axes, title, rows, key, x, y):
+def draw(axes: Any, title: str, rows: list[dict[str, Any]], key: str, x: str, y: str) -> None:
     """Draw a line for each value of ``key``, with standard errors where the rows have them."""
     axes.set(title=title, xlabel=x, ylabel=y)
     for label in dict.fromkeys(row[key] for row in rows):
