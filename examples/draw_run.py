@@ -17,7 +17,7 @@ def read(name: str) -> Any:
         return json.load(file) if name.endswith("json") else list(csv.DictReader(file))
 
 
-def draw(axes: Any, title: str, rows: Any, key: str, x: str, y: str) -> None:
+def draw(axes: Any, title: str, rows: list[dict[str, Any]], key: str, x: str, y: str) -> None:
     """Draw a line for each value of ``key``, with standard errors where the rows have them."""
     axes.set(title=title, xlabel=x, ylabel=y)
     for label in dict.fromkeys(row[key] for row in rows):
