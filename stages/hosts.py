@@ -10,7 +10,6 @@ from pipeline.core.libraries import library_versions
 from pipeline.hosts.agreement import files_of, params_of
 from pipeline.hosts.channel import VERSION, Training
 from pipeline.hosts.joiner import Place
-from pipeline.hosts.launch import run_in_processes
 from pipeline.params.loading import load_section, read_sections
 from pipeline.preflight.code import stage_digest
 from pipeline.preflight.stage_table import STAGES, Kind, StageEntry, command_line
@@ -29,6 +28,8 @@ def run_on_hosts(stage: str, params_path: Path, execution: ExecutionSettings, pa
     Raises:
         UserError, LostHostError, LostProcessError, SaidError: see ``pipeline.hosts.launch.run_in_processes``.
     """
+    from pipeline.hosts.launch import run_in_processes  # brings PyTorch, which a host that waits does without
+
     # not declared to DVC: where processes run changes nothing of the result
     hosts = load_section(params_path, "execution.hosts", Hosts)
     entry = STAGES[stage]

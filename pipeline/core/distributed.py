@@ -14,11 +14,20 @@ import torch
 from torch import Tensor, distributed
 
 from pipeline.core.arrays import Outputs
-from pipeline.core.errors import LostPeerError
+from pipeline.core.errors import LostPeerError, UserError
 from pipeline.core.printable import first_line
 
 Value = TypeVar("Value")
-OF_CONNECTIONS = r"gloo/|[Cc]onnection (closed|reset|refused)|Broken pipe|[Ss]ocket"
+LOST_BY_GLOO = re.compile(
+    r"gloo.*(Connection (closed|reset|refused|timed out)|Broken pipe|No route to host|Network is (down|unreachable)"
+    r"|Socket (unexpectedly )?closed|Pair is not connected|(Read|Write|Connect) timeout|timed out connecting"
+    r"|timeout caused pair closure|Timed out waiting \d+ms for (send|recv) operation|connectFullMesh failed)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What gloo says, behind the file of its own that says it, where another process does not answer (transport/tcp)."""
+LOST_BY_NCCL = re.compile(r"ncclRemoteError|ncclSystemError|communicator was aborted|collective operation timeout")
+"""What PyTorch says of NCCL then; of ncclSystemError it says itself that a peer that has ended may be the cause."""
+NO_INTERFACE = re.compile(r"gloo.*Unable to find (address|interface) for", re.IGNORECASE | re.DOTALL)
 
 
 def was_launched() -> bool:
@@ -32,6 +41,7 @@ def process_group(device: torch.device) -> Iterator[None]:
 
     Raises:
         LostPeerError: the connection to another of them broke.
+        UserError: the network interface that the environment names is none.
     """
     if not was_launched():
         yield
@@ -44,11 +54,21 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lost_peers_named() -> Iterator[None]:
-    """Turn what PyTorch says of a connection that broke into a LostPeerError; gloo says it by its messages alone."""
+    """Turn what PyTorch says of a connection that broke into a LostPeerError; gloo says it by its messages alone.
+
+    What gloo and NCCL say of other things, as of shapes that do not fit or of memory, is left as it is.
+    """
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, distributed.DistError) and not re.search(OF_CONNECTIONS, str(error)):
+        if NO_INTERFACE.search(str(error)):
+            name = os.environ.get("GLOO_SOCKET_IFNAME")
+            raise UserError(
+                f"GLOO_SOCKET_IFNAME: got {name!r}, no network interface with an address ({first_line(error)}); give "
+                "the name of one, as ip -brief address lists them, or none"
+            ) from error
+        of_store = isinstance(error, distributed.DistNetworkError | distributed.DistStoreError)
+        if not of_store and not LOST_BY_GLOO.search(str(error)) and not LOST_BY_NCCL.search(str(error)):
             raise
         raise LostPeerError(
             f"another process of this training is gone, or cannot be reached ({first_line(error)})"

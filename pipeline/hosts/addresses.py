@@ -49,6 +49,11 @@ def own_address(endpoint: str) -> str:
     return address
 
 
+def require_free(endpoint: str) -> None:
+    """Raise UserError where a head could not listen at ``endpoint`` now: what there is to say of it, said at once."""
+    listen(own_address(endpoint), split_endpoint(endpoint)[1]).close()
+
+
 def listen(address: str, port: int) -> socket.socket:
     """Return a socket that listens at ``address`` alone, not at the host's other ones.
 

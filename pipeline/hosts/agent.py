@@ -11,6 +11,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.core.files import Json
@@ -19,10 +21,16 @@ from pipeline.core.processes import end_with_parent
 from pipeline.hosts.outcome import Outcome
 
 RENDEZVOUS_SECONDS = 600
+SUCCEEDED = "workers.default.succeeded"
+"""The metric by which torchrun tells that all processes of this host have ended well, before it waits for others'."""
 
 
-def run_agent(words: list[str]) -> Outcome | None:
+def run_agent(words: list[str], *, at_success: Callable[[], None] | None = None) -> Outcome | None:
     """Run torchrun with the arguments ``words`` in this process; return how it failed, None where it did not.
+
+    Args:
+        at_success: called when the processes of this host have ended well; torchrun then waits, for up to five minutes,
+            until those of the others have.
 
     Raises:
         KeyboardInterrupt: this process was interrupted.
@@ -31,6 +39,8 @@ def run_agent(words: list[str]) -> Outcome | None:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    if at_success is not None:
+        _call_at_success(at_success)
     try:
         run.run(run.parse_args(words))
     except ChildFailedError as error:
@@ -41,6 +51,17 @@ def run_agent(words: list[str]) -> Outcome | None:
             raise KeyboardInterrupt from None
         return Outcome.of_exit(-error.sigval)
     return None
+
+
+def _call_at_success(function: Callable[[], None]) -> None:
+    from torch.distributed.elastic.metrics.api import MetricData, MetricHandler, configure
+
+    class Handler(MetricHandler):
+        def emit(self, metric_data: MetricData) -> None:
+            if metric_data.name == SUCCEEDED:
+                function()
+
+    configure(Handler())
 
 
 def _outcome(failure: Any) -> Outcome:
@@ -73,17 +94,29 @@ def main() -> None:
     words = [f"--nnodes={task['num_hosts']}", f"--node-rank={task['rank']}", f"--nproc-per-node={task['processes']}"]
     words += [f"--master-addr={task['address']}", f"--master-port={task['port']}", f"--rdzv-id={task['run']}"]
     words += [f"--rdzv-conf=timeout={RENDEZVOUS_SECONDS}", "-m", *task["words"]]
+    has_succeeded = threading.Event()
+
+    def tell_success() -> None:
+        has_succeeded.set()
+        _tell(task["result"], None)
+
     try:
-        outcome = run_agent(words)
+        outcome = run_agent(words, at_success=tell_success)
     except RuntimeError as error:  # of PyTorch's own, between hosts: the store is gone, a host does not answer
         outcome = Outcome.of_lost_peer(f"the hosts of the training lost each other ({first_line(error)})")
     except KeyboardInterrupt:
         outcome = Outcome.of_exit(-signal.SIGINT)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # torchrun's own way of ending is over
     if task["listening"] is not None:
         del store
-    if outcome is not None:
-        os.write(task["result"], json.dumps(outcome._asdict()).encode())
+    if outcome is not None and not has_succeeded.is_set():  # what comes after success concerns other hosts
+        _tell(task["result"], outcome)
         sys.exit(1)
+
+
+def _tell(result: int, outcome: Outcome | None) -> None:
+    """Write to ``result`` how this host's processes ended, as a line of JSON."""
+    os.write(result, json.dumps({"outcome": outcome and outcome._asdict()}).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A host's agent as a process of its own, so that whoever started it keeps watch, and can end it."""
 
+import contextlib
 import json
 import os
 import socket
@@ -13,6 +14,8 @@ from pipeline.hosts.addresses import interface_of
 from pipeline.hosts.channel import Start
 from pipeline.hosts.outcome import Outcome
 
+LEAVING_SECONDS = 2.0
+"""Given to an agent whose processes have ended well to end by itself, once those of the other hosts have."""
 PATIENCE_SECONDS = 15.0
 """Given to processes that are asked to end; then they are ended."""
 LONGEST_RESULT = 2**16
@@ -59,26 +62,41 @@ class AgentProcess:
             command, env=environment(start.processes, own_address, os.environ), pass_fds=passed
         )
         os.close(writing)
+        os.set_blocking(self._result, False)
+        self._said = b""
         if listening is not None:
             listening.close()
 
     def poll(self) -> bool:
-        """Return whether the agent has ended."""
-        return self._process.poll() is not None
+        """Return whether the processes have ended; the agent itself may still wait for those of other hosts."""
+        return self._process.poll() is not None or self._line() is not None
 
     def outcome(self) -> Outcome | None:
-        """Return how it failed, once it has ended; None where it did not."""
-        exit_code = self._process.wait()
-        with open(self._result, "rb", closefd=False) as file:
-            said = file.read(LONGEST_RESULT)
+        """Return how the processes failed, once they have ended; None where they did not."""
+        line = self._line()
+        if line is None:
+            exit_code = self._process.wait()
+            line = self._line()
+        if line is not None:
+            said = parse_json(line)["outcome"]
+            return None if said is None else Outcome(**said)
         if exit_code == 0:
             return None
-        if said:
-            return Outcome(**parse_json(said))
         return Outcome.of_exit(exit_code) if exit_code < 0 else Outcome.of_lost_peer()
+
+    def _line(self) -> bytes | None:
+        """Return what the agent has said of how its processes ended; None as long as that is nothing."""
+        with contextlib.suppress(BlockingIOError):
+            while b"\n" not in self._said and (found := os.read(self._result, LONGEST_RESULT)):
+                self._said += found
+        line, end, _ = self._said.partition(b"\n")
+        return line if end else None
 
     def stop(self) -> None:
         """End the agent and its processes, where they have not ended."""
+        if self._line() is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(LEAVING_SECONDS)
         if self._process.poll() is None:
             self._process.terminate()
             try:

@@ -11,11 +11,10 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, TypeVar
 
 from pipeline.core.errors import LostHostError
-from pipeline.core.files import Json
 from pipeline.core.plain import Part, at_least, at_most, read_plain
 from pipeline.core.strict_json import parse_json
 
-VERSION = 1
+VERSION = 2
 """Of the messages; hosts of another understand each other no further than that."""
 LONGEST_LINE = 2**22
 MOST = 1024
@@ -55,10 +54,16 @@ class Dismissal(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Coming(Part):
+    """From a host, to a training, at once: that it is there, and will answer when it has prepared and compared."""
+
+    host: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer(Part):
     """From a host, to a training: that it takes part, or why not."""
 
-    host: str
     processes: Annotated[int, at_least(1), at_most(MOST)] | None
     """How many it runs; None leaves that to the head."""
     fault: str | None
@@ -89,6 +94,7 @@ class Ended(Part):
 KINDS: dict[str, type[Part]] = {
     "training": Training,
     "dismissal": Dismissal,
+    "coming": Coming,
     "answer": Answer,
     "start": Start,
     "ended": Ended,
@@ -117,9 +123,7 @@ class Channel:
 
     def send(self, message: Part) -> None:
         """Send ``message``; that the other one is gone is found by receiving."""
-        kind = next(name for name, known in KINDS.items() if type(message) is known)
-        content = {one.name: getattr(message, one.name) for one in fields(message)}  # type: ignore[arg-type]
-        self._send_line({kind: content})
+        self._send_line(encoded(message))
 
     def receive(self) -> Part:
         """Return the next message, signs of life left out.
@@ -158,11 +162,18 @@ class Channel:
 
     def _beat(self) -> None:
         while not self._closed.wait(BEAT_SECONDS):
-            self._send_line({})
+            self._send_line(b"{}\n")
 
-    def _send_line(self, content: Json) -> None:
+    def _send_line(self, line: bytes) -> None:
         with self._lock, contextlib.suppress(OSError):
-            self._connection.sendall(json.dumps(content).encode() + b"\n")
+            self._connection.sendall(line)
+
+
+def encoded(message: Part) -> bytes:
+    """Return the line that ``message`` is."""
+    kind = next(name for name, known in KINDS.items() if type(message) is known)
+    content = {one.name: getattr(message, one.name) for one in fields(message)}  # type: ignore[arg-type]
+    return json.dumps({kind: content}).encode() + b"\n"
 
 
 def _read(line: bytes) -> Part | None:

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import queue
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,106 +14,16 @@ from pipeline.core.errors import LostHostError, LostProcessError, SaidError, Use
 from pipeline.core.printable import printable, without_its_middle
 from pipeline.hosts.addresses import listen, own_address, split_endpoint
 from pipeline.hosts.agent_process import AgentProcess
-from pipeline.hosts.channel import VERSION, Answer, Channel, Dismissal, Ended, Start, Training
+from pipeline.hosts.channel import VERSION, Answer, Coming, Dismissal, Ended, Start, Training
+from pipeline.hosts.switchboard import Peer, Switchboard
 
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.2
 GRACE_SECONDS = 3.0
 """After a failure that explains little: in which a better explanation may come from another host."""
-PARTING_SECONDS = 2.0
-"""Given to hosts that have been told how it ended, to close the connection: then what they were told has arrived."""
-MOST_CONNECTIONS = 64
-"""Beside those of the hosts that are waited for."""
 GONE = 3
 """The weight of the loss of a host, which explains all other failures."""
-
-
-class Peer:
-    """Another host that has called."""
-
-    def __init__(self, channel: Channel, address: str) -> None:
-        self.channel = channel
-        self.address = address
-        self.processes: int | None = None
-        self.name = address
-
-    def note(self, answer: Answer) -> None:
-        """Take down what the host says of itself."""
-        self.name = f"{printable(answer.host)[:64]} ({self.address})"
-        self.processes = answer.processes
-
-
-class Event(NamedTuple):
-    """Something that came from another host."""
-
-    peer: Peer
-    message: object
-    """One of ``channel``, or a LostHostError."""
-
-
-class Switchboard:
-    """Takes calls of other hosts, greets each, and hands on what they say."""
-
-    def __init__(self, listening: socket.socket, greeting: Training | Dismissal, *, silence: float, most: int) -> None:
-        self.events: queue.Queue[Event] = queue.Queue()
-        self._listening = listening
-        self._greeting = greeting
-        self._silence = silence
-        self._room = threading.Semaphore(most)
-        self._closed = threading.Event()
-        self._peers: list[Peer] = []
-        threading.Thread(target=self._take_calls, daemon=True).start()
-
-    def tell(self, message: Ended) -> None:
-        """Take no more calls, and send ``message`` to all who have called: also those that were not needed."""
-        self._take_no_more()
-        for peer in [*self._peers]:
-            peer.channel.send(message)
-
-    def _take_no_more(self) -> None:
-        self._closed.set()
-        with contextlib.suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
-
-    def close(self) -> None:
-        """Take no more calls, and end those that there are."""
-        self._take_no_more()
-        for peer in [*self._peers]:
-            peer.channel.hang_up()
-        deadline = time.monotonic() + PARTING_SECONDS
-        while self._peers and time.monotonic() < deadline:
-            time.sleep(LOOK_SECONDS / 4)
-        for peer in [*self._peers]:
-            peer.channel.close()
-
-    def _take_calls(self) -> None:
-        while True:
-            try:
-                connection, (address, _) = self._listening.accept()
-            except OSError:  # closed; or that of a caller who went before, or of a system short of files
-                if self._closed.wait(LOOK_SECONDS):
-                    return
-                continue
-            if not self._room.acquire(blocking=False):
-                connection.close()
-                continue
-            peer = Peer(Channel(connection, silence=self._silence), address)
-            self._peers.append(peer)
-            threading.Thread(target=self._listen_to, args=[peer], daemon=True).start()
-
-    def _listen_to(self, peer: Peer) -> None:
-        peer.channel.send(self._greeting)
-        try:
-            while True:
-                self.events.put(Event(peer, peer.channel.receive()))
-        except LostHostError as error:
-            self.events.put(Event(peer, error))
-        finally:
-            peer.channel.close()
-            self._peers.remove(peer)
-            self._room.release()
 
 
 def lead(training: Training, words: Sequence[str], *, endpoint: str, wait_minutes: float) -> None:
@@ -132,8 +41,8 @@ def lead(training: Training, words: Sequence[str], *, endpoint: str, wait_minute
     """
     address = own_address(endpoint)
     listening = listen(address, split_endpoint(endpoint)[1])
-    most = training.num_hosts - 1 + MOST_CONNECTIONS
-    switchboard = Switchboard(listening, training, silence=training.silence_seconds, most=most)
+    silence = training.silence_seconds
+    switchboard = Switchboard(listening, training, silence=silence, num_hosts=training.num_hosts - 1)
     with contextlib.closing(switchboard):
         peers: list[Peer] = []
         fault: str | None = "the head was ended"
@@ -154,8 +63,17 @@ def lead(training: Training, words: Sequence[str], *, endpoint: str, wait_minute
             switchboard.tell(Ended(fault=fault))  # those as well who wait for the next training
 
 
-def dismiss(num_hosts: int, *, endpoint: str, seconds: float) -> list[str]:
-    """Tell hosts that wait for trainings that there will be none; return the addresses of those that were told.
+class Dismissed(NamedTuple):
+    """What came of letting hosts end."""
+
+    told: list[str]
+    """The addresses of those that were told."""
+    num_refused: int
+    """Calls that were not taken, as there were too many connections."""
+
+
+def dismiss(num_hosts: int, *, endpoint: str, seconds: float) -> Dismissed:
+    """Tell hosts that wait for trainings that there will be none.
 
     Args:
         num_hosts: with this one; when so many less one have been told, no more are waited for.
@@ -170,7 +88,7 @@ def dismiss(num_hosts: int, *, endpoint: str, seconds: float) -> list[str]:
     seconds = min(seconds, threading.TIMEOUT_MAX)
     deadline = time.monotonic() + seconds
     greeting = Dismissal(version=VERSION)
-    switchboard = Switchboard(listening, greeting, silence=seconds, most=MOST_CONNECTIONS + num_hosts)
+    switchboard = Switchboard(listening, greeting, silence=seconds, num_hosts=num_hosts - 1)
     with contextlib.closing(switchboard):
         while len(told) < num_hosts - 1:
             try:
@@ -179,32 +97,57 @@ def dismiss(num_hosts: int, *, endpoint: str, seconds: float) -> list[str]:
                 break
             if isinstance(event.message, Ended):
                 told[event.peer] = event.peer.address
-    return [*told.values()]
+    return Dismissed([*told.values()], switchboard.num_refused)
 
 
 def _gather(training: Training, switchboard: Switchboard, peers: list[Peer], *, endpoint: str, seconds: float) -> None:
-    """Wait until all other hosts have joined, and put them into ``peers``."""
+    """Wait until all other hosts have joined, and put them into ``peers``.
+
+    Args:
+        seconds: so long hosts may be missing; the time that those take to prepare and compare who have come is not
+            counted, unless others are missing meanwhile.
+    """
     wanted = training.num_hosts - 1
     others = "1 other host" if wanted == 1 else f"{wanted} other hosts"
     logger.info("%s waits for %s; there: fmkt join --endpoint %s", training.stage, others, endpoint)
-    deadline = time.monotonic() + seconds
+    left = seconds
+    preparing: list[Peer] = []
     while len(peers) < wanted:
+        is_missing = len(peers) + len(preparing) < wanted
+        began = time.monotonic()
         try:
-            peer, message = switchboard.events.get(timeout=max(0.0, deadline - time.monotonic()))
+            peer, message = switchboard.events.get(timeout=max(0.0, left) if is_missing else None)
         except queue.Empty:
-            came = f" ({', '.join(peer.name for peer in peers)})" if peers else ""
+            here = [*peers, *preparing]
+            came = f" ({', '.join(peer.name for peer in here)})" if here else ""
+            refused = f"; {refused_calls(switchboard.num_refused)}" if switchboard.num_refused else ""
             raise LostHostError(
-                f"execution.hosts.wait_minutes: {len(peers)} of {others}{came} came to {endpoint} within "
-                f"{seconds / 60:g} minutes; run fmkt join --endpoint {endpoint} on each, or give more time"
+                f"execution.hosts.wait_minutes: {len(here)} of {others}{came} came to {endpoint} within "
+                f"{seconds / 60:g} minutes{refused}; run fmkt join --endpoint {endpoint} on each, or give more time"
             ) from None
+        left -= time.monotonic() - began if is_missing else 0
         if peer in peers:
             raise LostHostError(f"{peer.name} {_loss(message)}")
-        if isinstance(message, Answer):
-            peer.note(message)
-            peers.append(peer)
-            if message.fault is not None:
+        if isinstance(message, Coming) and peer not in preparing:
+            peer.introduce(message.host)
+            preparing.append(peer)
+            logger.info("%s has come, and compares with this host", peer.name)
+        elif peer in preparing:
+            preparing.remove(peer)
+            if not isinstance(message, Answer):
+                logger.warning("%s %s; another is waited for", peer.name, _loss(message))
+            elif message.fault is not None:
                 raise LostHostError(f"{peer.name} cannot take part: {_shown(message.fault)}")
-            logger.info("%s has joined", peer.name)
+            else:
+                peer.processes = message.processes
+                peers.append(peer)
+                logger.info("%s has joined", peer.name)
+
+
+def refused_calls(count: int) -> str:
+    """Return in words that so many calls were not taken."""
+    calls = "1 call was" if count == 1 else f"{count} calls were"
+    return f"{calls} refused, as too many connections that say nothing were open at once"
 
 
 def _shown(fault: str) -> str:

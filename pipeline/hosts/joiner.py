@@ -18,7 +18,7 @@ from pipeline.core.printable import printable
 from pipeline.hosts.addresses import split_endpoint
 from pipeline.hosts.agent_process import AgentProcess
 from pipeline.hosts.agreement import Digest, differences, params_of
-from pipeline.hosts.channel import VERSION, Answer, Channel, Dismissal, Ended, Start, Training
+from pipeline.hosts.channel import VERSION, Answer, Channel, Coming, Dismissal, Ended, Start, Training
 from pipeline.hosts.outcome import Outcome
 
 logger = logging.getLogger(__name__)
@@ -101,6 +101,8 @@ def _greeting(channel: Channel) -> Training | Dismissal:
         greeting = channel.receive()
     except LostHostError as error:
         raise LostHostError(f"what answers at the endpoint {error}; it may be no head of this pipeline") from error
+    if isinstance(greeting, Ended) and greeting.fault is not None:
+        raise LostHostError(f"the head took no call: {printable(greeting.fault)}")
     if not isinstance(greeting, Training | Dismissal) or greeting.version != VERSION:
         raise UserError(
             "what answers at the endpoint is no head of this version of the pipeline; check out the same commit"
@@ -113,8 +115,9 @@ def _join(channel: Channel, address: str, training: Training, own: Own) -> None:
     logger.info("%s: the head calls for %d hosts", training.stage, training.num_hosts)
     events: queue.Queue[object] = queue.Queue()
     threading.Thread(target=_listen, args=[channel, events], daemon=True).start()
+    channel.send(Coming(host=own.name))
     fault = _fault(training, own)
-    channel.send(Answer(host=own.name, processes=own.processes, fault=fault))
+    channel.send(Answer(processes=own.processes, fault=fault))
     first = events.get()
     if fault is not None:
         raise UserError(fault)

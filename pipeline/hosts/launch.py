@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from pipeline.core.distributed import was_launched
 from pipeline.core.processes import num_cores
+from pipeline.hosts.addresses import require_free
 from pipeline.hosts.agent import run_agent
 from pipeline.hosts.channel import Training
 from pipeline.hosts.head import lead
@@ -30,7 +31,9 @@ def run_in_processes(module: str, num_processes: int, hosts: Hosts, describe: Ca
         return False
     words = [module, *sys.argv[1:]]
     if hosts.num_hosts > 1:
-        lead(describe(), words, endpoint=hosts.endpoint or "", wait_minutes=hosts.wait_minutes)
+        endpoint = hosts.endpoint or ""
+        require_free(endpoint)  # before all files are read, to describe the training
+        lead(describe(), words, endpoint=endpoint, wait_minutes=hosts.wait_minutes)
         return True
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // num_processes)))  # torchrun would take 1
     outcome = run_agent(["--standalone", f"--nproc-per-node={num_processes}", "-m", *words])

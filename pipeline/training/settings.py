@@ -144,7 +144,7 @@ class Hosts(Section):
         takes="HOST:PORT, e.g. 10.0.0.1:29400, or null",
     )
     wait_minutes: Annotated[float, Field(gt=0, le=LONGEST_WAIT)] = knob(
-        10.0, "so long a training waits for the other hosts, then it ends"
+        10.0, "so long other hosts may be missing, then the training ends; while they prepare and compare no time runs"
     )
     silence_seconds: Annotated[float, Field(ge=3, le=3600)] = rare(
         60.0, "a host not heard of for so long is lost; one that closes its connection is at once"

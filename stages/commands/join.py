@@ -110,6 +110,7 @@ def dismiss(params_path: Path, endpoint: str | None, wait: float) -> None:
     """Let the hosts end on which fmkt join waits; run here, on the host that trained with them."""
     from pipeline.core.errors import UserError
     from pipeline.hosts.head import dismiss as dismiss_hosts
+    from pipeline.hosts.head import refused_calls
     from pipeline.params.loading import load_section
     from pipeline.training.settings import Hosts
 
@@ -117,8 +118,13 @@ def dismiss(params_path: Path, endpoint: str | None, wait: float) -> None:
     num_hosts = load_section(params_path, "execution.hosts", Hosts).num_hosts
     if num_hosts == 1:
         raise UserError("execution.hosts.num_hosts: got 1, so no other host waits; give the number that trained")
-    told = dismiss_hosts(num_hosts, endpoint=place, seconds=wait)
-    say(f"{len(told)} of {num_hosts - 1} hosts were told to end")
+    told, num_refused = dismiss_hosts(num_hosts, endpoint=place, seconds=wait)
+    line = f"{len(told)} of {num_hosts - 1} hosts were told to end"
+    if not told:
+        line = f"nobody waits: no host called {place} within {wait:g} seconds, where {num_hosts - 1} could"
+    elif len(told) < num_hosts - 1:
+        line += f"; no other called {place} within {wait:g} seconds: it has ended, or is still busy"
+    say(f"{line}; {refused_calls(num_refused)}" if num_refused else line)
 
 
 def _endpoint(params_path: Path, given: str | None) -> str:
