@@ -654,6 +654,7 @@ def test_what_a_process_says_is_short_enough_to_be_told(tmp_path: Path, monkeypa
     assert len(said["fault"]) < 1500
 
 
+@pytest.mark.slow
 def test_the_error_of_a_process_ends_both_hosts_with_its_words(
     data: Path, port: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -669,6 +670,7 @@ def test_the_error_of_a_process_ends_both_hosts_with_its_words(
     assert errors == ["error: the loss is not finite"], "what follows from it is not said"
 
 
+@pytest.mark.slow
 def test_a_host_that_goes_when_all_is_written_ends_nothing(
     data: Path, port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -704,6 +706,7 @@ def test_a_host_that_goes_when_all_is_written_ends_nothing(
     assert warnings == ["the training was written; then b (127.0.0.1) closed its connection: it was ended"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_processes_that_are_told_to_end_do_so_without_a_word(
     number: signal.Signals, tmp_path: Path, capfd: pytest.CaptureFixture[str]
