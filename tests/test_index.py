@@ -340,18 +340,23 @@ def test_a_killed_reader_ends_prepare_data_in_one_line(
     assert result.output.splitlines()[-1].startswith("error: a process that reads images was killed")
 
 
+def open_files(process: str) -> set[str]:
+    """Return what the files are that ``process`` has open, those that it has inherited among them."""
+    return {str(link.readlink()) for link in Path(f"/proc/{process}/fd").iterdir() if link.is_symlink()}
+
+
 def test_decoding_takes_nothing_of_the_memory_that_containers_keep_small(
     images: Path, prepare: Prepare, tmp_path: Path
 ) -> None:
     prepare(images, **INDEX)
-    others = children()
+    others, inherited = children(), open_files("self")
     drawn = batches(tmp_path / "out", num_workers=2)
     list(drawn.epoch(0))
     for process in children() - others:
         maps = Path(f"/proc/{process}/maps").read_text().splitlines()
         ends = [line.split()[0].split("-") for line in maps if SHARED_MEMORY in line]
         assert sum(int(end, 16) - int(start, 16) for start, end in ends) < 2**16, "semaphores of other libraries"
-        assert not [link for link in Path(f"/proc/{process}/fd").iterdir() if SHARED_MEMORY in str(link.readlink())]
+        assert not [name for name in open_files(str(process)) - inherited if SHARED_MEMORY in name]
 
 
 @pytest.mark.slow
