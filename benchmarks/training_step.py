@@ -234,7 +234,8 @@ def main(num_steps: tuple[int, ...], compiling: str, output: Path | None, *, mem
     """Print a table."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config |= {"device": device, "compile": compiling}
-    config["precision"] = choose_precision(config["precision"], torch.device(device))
+    student = flow_student(config["student"])
+    config["precision"] = choose_precision(config["precision"], torch.device(device), student)
     torch.set_num_threads(config["threads"])
     results: dict[str, dict[str, Any]] = {}
     click.echo(f"{config['teacher']} to {config['student']}, {json.dumps(config)}, PyTorch {torch.__version__}")

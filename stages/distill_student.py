@@ -52,7 +52,8 @@ def main(params_path: Path, data: Path, teacher: Path, out: Path, metrics: Path,
     inputs += [teacher / DESCRIPTION, teacher / WEIGHTS] if built.teacher else []
     with training_run(
         NAME, out, device, execution,
-        precision=training.precision, params=params, inputs=inputs, code=stage_digest(NAME),
+        precision=training.precision, network=built.objective.network,
+        params=params, inputs=inputs, code=stage_digest(NAME),
     ) as run:  # fmt: skip
         facts = {"base": params["base"], "execution": run.execution.describe()}
         store_logits(built.objective.teacher, prepared.info, training, facts, inputs, code=stage_digest(NAME))

@@ -51,14 +51,15 @@ def main(params_path: Path, environment: Path, data: Path, out: Path, metrics: P
     supervision = task.supervision(prepared.info, **settings.training.supervision_settings())
     params: Json = {"base": base.model_dump(mode="json"), NAME: settings.model_dump(mode="json")}
     params["network"] = teacher.spec.own_code() if teacher else None
-    precision = settings.training.precision
     inputs = [data / "data.json", *(teacher.start.files if teacher else [])]
     inputs += [Path(settings.classes)] if settings.classes is not None else []
     report: Json = NOT_NEEDED
     rows: list[Row] = []
     with training_run(
-        NAME, out, device, execution, precision=precision, params=params, inputs=inputs, code=stage_digest(NAME)
-    ) as run:
+        NAME, out, device, execution,
+        precision=settings.training.precision, network=teacher.network if teacher else None,
+        params=params, inputs=inputs, code=stage_digest(NAME),
+    ) as run:  # fmt: skip
         if not trains and is_main():
             write_empty_history(history, supervision, prepared.task.primary)
         if teacher is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import get_model
 
 from models.factory import build_classifier
 from pipeline.core.errors import GateError, UserError
@@ -107,8 +108,29 @@ def test_mixed_precision_learns_with_float32_weights(precision: str, tmp_path: P
 def test_precision_is_chosen_by_what_the_cpu_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     for flags, expected in (("sse avx512_bf16 amx", "bf16"), ("sse avx2 avx512f", "fp32")):
         monkeypatch.setattr(Path, "read_text", lambda *_, text=flags, **__: f"flags : {text}\n")
-        assert choose_precision("auto", CPU) == expected
-    assert choose_precision("fp16", CPU) == "fp16"
+        assert choose_precision("auto", CPU, None) == expected
+    assert choose_precision("fp16", CPU, None) == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [
+        ("resnet18", "bf16"),
+        ("resnext50_32x4d", "bf16"),
+        ("vit_b_16", "bf16"),
+        ("mobilenet_v3_small", "fp32"),
+        ("efficientnet_b0", "fp32"),
+        ("convnext_tiny", "fp32"),
+    ],
+)
+def test_cpus_train_depthwise_networks_in_float32(
+    backbone: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "flags : sse avx512_bf16\n")
+    with torch.device("meta"):
+        network = get_model(backbone)
+    assert choose_precision("auto", CPU, network) == expected
+    assert choose_precision("bf16", CPU, network) == "bf16"
 
 
 def test_the_average_of_the_weights_is_what_is_validated_and_left(tmp_path: Path) -> None:

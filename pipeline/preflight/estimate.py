@@ -72,7 +72,7 @@ def _estimate(
     batches = open_batches(
         prepared.folder, prepared.training, settings, device, repeats=objective.num_views is not None
     )
-    execution = choose_execution(device, params.execution, precision=settings.precision)
+    execution = choose_execution(device, params.execution, precision=settings.precision, network=objective.network)
     step = build_step(objective, execution, settings, steps_per_epoch=len(batches))
     step.begin_epoch(settings.epochs - 1)  # where steps and warm-ups cost what most of the training costs
     num_steps = settings.epochs * len(batches)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from pipeline.core.distributed import is_main, world_size
 from pipeline.core.files import Json, replaced_folder
@@ -38,23 +39,42 @@ class Execution(NamedTuple):
         }
 
 
-def choose_execution(device: torch.device, settings: ExecutionSettings, *, precision: str) -> Execution:
-    """Return how training runs on ``device``; ``precision`` and ``settings.compile`` may be ``auto``."""
+DEPTHWISE_SHARE = 0.15
+"""Of a network's convolutions, from which on CPUs train it faster in fp32 (``python -m benchmarks.precision``)."""
+
+
+def choose_execution(
+    device: torch.device, settings: ExecutionSettings, *, precision: str, network: nn.Module | None
+) -> Execution:
+    """Return how ``network`` trains on ``device``; ``precision`` and ``settings.compile`` may be ``auto``.
+
+    Args:
+        network: what trains; None: nothing does.
+    """
     compiled = wants_compiling(settings.compile, device)
-    return Execution(device, choose_precision(precision, device), compiled, settings.compile_fallback)
+    return Execution(device, choose_precision(precision, device, network), compiled, settings.compile_fallback)
 
 
-def choose_precision(precision: str, device: torch.device) -> str:
-    """Return ``precision``; for ``auto`` the fastest that ``device`` computes natively.
+def choose_precision(precision: str, device: torch.device, network: nn.Module | None) -> str:
+    """Return ``precision``; for ``auto`` the one in which ``network`` is likely to train fastest on ``device``.
 
     That is bf16 on GPUs from compute capability 8.0 on and on CPUs with instructions for it; else fp16 on a GPU and
-    fp32 on a CPU.
+    fp32 on a CPU. CPUs take fp32 for networks with many depthwise convolutions too, whose gradients are slow in bf16.
+    Nothing is timed: the same inputs have to give the same weights.
     """
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
-    return "bf16" if BF16.keys() & cpu_flags(cpu_facts()) else "fp32"
+    computes_bf16 = bool(BF16.keys() & cpu_flags(cpu_facts()))
+    return "bf16" if computes_bf16 and (network is None or depthwise_share(network) < DEPTHWISE_SHARE) else "fp32"
+
+
+def depthwise_share(network: nn.Module) -> float:
+    """Return the share of the convolutions of ``network`` that see one channel each, 0 where it has none."""
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    depthwise = sum(1 < module.groups == module.in_channels for module in convolutions)
+    return depthwise / max(len(convolutions), 1)
 
 
 @contextlib.contextmanager

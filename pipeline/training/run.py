@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from pipeline.core.distributed import is_main, process_group
 from pipeline.core.files import Json
@@ -89,6 +90,7 @@ def training_run(
     settings: ExecutionSettings,
     *,
     precision: str,
+    network: nn.Module | None,
     params: Json,
     inputs: Sequence[Path],
     code: str,
@@ -99,6 +101,7 @@ def training_run(
 
     Args:
         precision: of the training; may be ``auto``.
+        network: what trains; None: nothing does.
         params: the parameters that decide about the result, by their sections.
         inputs: the files that do.
         code: digest of the code that does.
@@ -107,7 +110,7 @@ def training_run(
         BusyError: another process is at the same run, or writing ``out``.
     """
     with process_group(device):
-        execution = choose_execution(device, settings, precision=precision)
+        execution = choose_execution(device, settings, precision=precision, network=network)
         decisive = settings.model_dump(mode="json", exclude={"hosts"})
         facts = {"params": params, "execution": decisive | execution.describe()}
         with open_checkpoints(stage, facts, inputs, code=code) as checkpoints:
