@@ -326,6 +326,28 @@ def test_another_host_goes_on_and_the_protocol_says_where_runs_come_from() -> No
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("copied")
+def test_values_with_which_a_training_diverges_are_not_chosen() -> None:
+    endless = 1e30
+    result = compare(tune={RATE: [0.1, endless]})
+    assert result.exit_code == 0, result.output
+    assert re.search(
+        r"learning_rate: 1e\+30, seed 7: diverged after \d+ s, so that these values are not", result.output
+    )
+    text = Path("report/README.md").read_text()
+    assert re.search(r"- meta: \*\*.*learning_rate: 0\.1\*\* \(.*learning_rate: 1e\+30: diverged\)", text)
+    rows = {row["values"].rpartition(" ")[2]: row for row in read_csv(Path("report/tuning.csv"))}
+    assert (rows["1e+30"]["calib_score"], rows["1e+30"]["num_steps"], rows["1e+30"]["chosen"]) == ("", "", "0")
+    assert rows["0.1"]["chosen"] == "1"
+    [kept] = [one for path in Path("kept").glob("meta-*-7.json") if (one := read_json(path))["diverged"]]
+    assert kept["diverged"].startswith("training diverged: the loss is not finite at step ")
+    assert "started" not in compare(tune={RATE: [0.1, endless]}).output, "what is kept of it counts"
+    refused_all = compare(tune={RATE: [endless, 2 * endless]})
+    assert refused_all.exit_code == 1
+    assert "meta: its training diverged with all values that tune has" in refused_all.output
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("copied")
 def test_what_is_tried_side_by_side_is_timed_and_stopped_and_goes_on() -> None:
     epochs = {"distill_student.training.epochs": 1_000_000}
     made = Study(load_comparison(describe(changes=epochs, seeds=[4, 5])), Path("runs"), Store(None))

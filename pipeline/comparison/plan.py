@@ -91,18 +91,34 @@ class Run:
 
     def is_done(self, code: Mapping[str, str] | None = None) -> bool:
         """Return whether the commands have succeeded with what they need now, and what they wrote is still there."""
+        if not self.done_file.exists():
+            return False
         paths = [Path(value) for command in self.commands for _, value in _options(command)]
-        return all(path.exists() for path in (self.done_file, *paths)) and read_json(self.done_file).get(
-            "fingerprint"
-        ) == self.fingerprint(code)
+        is_there = self.diverged() is not None or all(path.exists() for path in paths)
+        return is_there and read_json(self.done_file).get("fingerprint") == self.fingerprint(code)
+
+    def may_diverge(self) -> bool:
+        """Return whether a training that diverges is a finding, and no failure."""
+        return False
 
     def seconds(self) -> float:
         """Return how long it took, once it is done."""
         return float(read_json(self.done_file)["seconds"])
 
-    def mark_done(self, fingerprint: str, seconds: float) -> None:
-        """Note that the commands have succeeded in ``seconds``; ``fingerprint`` is that from before they started."""
-        write_json(self.done_file, {"fingerprint": fingerprint, "seconds": round(seconds, 1)})
+    def diverged(self) -> str | None:
+        """Return how its training diverged, once it is done; None: it did not."""
+        how: str | None = read_json(self.done_file).get("diverged")
+        return how
+
+    def mark_done(self, fingerprint: str, seconds: float, *, diverged: str | None = None) -> None:
+        """Note that the commands have ended in ``seconds``.
+
+        Args:
+            fingerprint: that from before they started.
+            diverged: how the training diverged; None: all have succeeded.
+        """
+        known = {"fingerprint": fingerprint, "seconds": round(seconds, 1)}
+        write_json(self.done_file, known | ({} if diverged is None else {"diverged": diverged}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +134,10 @@ class Trial(Run):
     def is_evaluated(self) -> bool:
         """Whether the test split is seen: not by a run that only tunes."""
         return "evaluate" in [stage.name for stage in self.stages()]
+
+    def may_diverge(self) -> bool:
+        """Return whether it only tunes: values with which the training diverges are not chosen."""
+        return not self.is_evaluated
 
     def needs_teacher(self) -> bool:
         """Return whether its method learns from a teacher."""

@@ -128,9 +128,13 @@ def _tuning(comparison: Comparison, found: Findings, task: Task) -> str:
     where = f"on the held-out images, with the seeds {seeds}, which the table does not show"
     lines = [f"- Tuned {where}; {task.primary_title} there:"]
     for method, tries in found.tried.items():
-        scores = "; ".join(f"{described(one.values)}: {one.score:.2%}" for one in tries)
+        scores = "; ".join(f"{described(one.values)}: {_said(one.score)}" for one in tries)
         lines.append(f"  - {method}: **{described(found.chosen[method])}** ({scores})")
     return "\n".join(lines) + "\n"
+
+
+def _said(score: float | None) -> str:
+    return "diverged" if score is None else f"{score:.2%}"
 
 
 def _verdicts(count: int) -> str:

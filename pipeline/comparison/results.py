@@ -110,16 +110,25 @@ class Result(Kept):
     """A digest of the weights; None: the method learns from no teacher."""
     origin: Origin
     seconds: float
-    num_parameters: int
-    calibration: Json
+    num_parameters: int | None
+    """None: the training diverged."""
+    calibration: Json | None
+    """None: the training diverged."""
+    diverged: str | None = None
+    """How, of a run that only tunes."""
     scores: Json | None
     """On the test split; None of a run that only tunes, which never sees it."""
     tables: dict[str, list[Row]]
 
     def curve_point(self) -> Json:
         """Return the point of the calibrated number of steps on the curve over the calibration split."""
+        assert self.calibration is not None
         found: Json = next(p for p in self.calibration["curve"] if p["num_steps"] == self.calibration["num_steps"])
         return found
+
+    def calib_score(self, primary: str) -> float | None:
+        """Return the score ``primary`` of that point; None: the training diverged."""
+        return None if self.calibration is None else float(self.curve_point()[primary])
 
 
 def same_parameters(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -173,8 +182,8 @@ def _primary(task: str) -> str:
 
 
 def read_result(trial: Trial, teaching: Teaching) -> Result:
-    """Return what is to be kept of ``trial``, which has finished."""
-    evaluated = trial.folder / "scores.json"
+    """Return what is to be kept of ``trial``, which is done."""
+    evaluated, diverged = trial.folder / "scores.json", trial.diverged()
     return Result(
         method=trial.method,
         seed=trial.seed,
@@ -184,8 +193,9 @@ def read_result(trial: Trial, teaching: Teaching) -> Result:
         teacher=teaching.teacher if trial.needs_teacher() else None,
         origin=origin(),
         seconds=trial.seconds(),
-        num_parameters=trial.report("student/network.json")["num_parameters"],
-        calibration=trial.report("calibration/calibration.json"),
+        num_parameters=None if diverged else trial.report("student/network.json")["num_parameters"],
+        calibration=None if diverged else trial.report("calibration/calibration.json"),
+        diverged=diverged,
         scores=read_json(evaluated) if trial.is_evaluated else None,
         tables={name: read_csv(path) for name in TABLES if (path := trial.folder / f"{name}.csv").exists()},
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from pipeline.comparison.plan import Command, Run
+from pipeline.comparison.worker import DIVERGED
 from pipeline.core.errors import GateError
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def run_all(runs: Sequence[R], *, jobs: int, on_done: Callable[[R], None] = lamb
     """Bring all ``runs`` to their end, at most ``jobs`` at a time; interrupted or failed ones can be run again.
 
     Args:
-        on_done: called with each that has succeeded, as soon as it has.
+        on_done: called with each that is done, as soon as it is.
 
     Raises:
         GateError: some failed; names their logs. The others have run to their end.
@@ -100,9 +101,14 @@ def start_run(run: R) -> Running[R]:
 
 def _end(item: Running[R], failed: list[Run]) -> str:
     """Take note of a run that ended; return one line about it."""
-    if item.process.returncode == 0:
-        item.run.mark_done(item.fingerprint, item.seconds())
-        return f"{item.run.name}: done in {item.seconds():.0f} s"
-    failed.append(item.run)
-    lines = (item.run.folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"{item.run.name}: FAILED ({lines[-1] if lines else 'no output'})"
+    run, code = item.run, item.process.returncode
+    if code == 0:
+        run.mark_done(item.fingerprint, item.seconds())
+        return f"{run.name}: done in {item.seconds():.0f} s"
+    lines = (run.folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = lines[-1] if lines else "no output"
+    if code == DIVERGED and run.may_diverge():
+        run.mark_done(item.fingerprint, item.seconds(), diverged=last.removeprefix("error: "))
+        return f"{run.name}: diverged after {item.seconds():.0f} s, so that these values are not chosen"
+    failed.append(run)
+    return f"{run.name}: FAILED ({last})"

@@ -74,7 +74,7 @@ def _trial_row(result: Result, score: float) -> Row:
         "seed": result.seed,
         "score": score,
         "tuned": described(result.values),
-        "num_steps": result.calibration["num_steps"],
+        "num_steps": result.curve_point()["num_steps"],
         "macs": result.curve_point()["macs"],
         "parameters": result.num_parameters,
         "train_seconds": result.seconds,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from pipeline.comparison.config import Changes, Comparison, described
 from pipeline.comparison.results import Result, tuning_runs
+from pipeline.core.errors import GateError
 
 COLUMNS = ("method", "values", "seed", "calib_score", "num_steps", "chosen")
 
@@ -14,8 +15,8 @@ class Tried(NamedTuple):
     """What values brought a method."""
 
     values: Changes
-    score: float
-    """The mean over the seeds on the calibration split, with the calibrated number of steps."""
+    score: float | None
+    """The mean over the seeds on the calibration split, with the calibrated number of steps; None: one diverged."""
 
 
 def tried(comparison: Comparison, results: Sequence[Result], primary: str) -> dict[str, list[Tried]]:
@@ -27,7 +28,7 @@ def tried(comparison: Comparison, results: Sequence[Result], primary: str) -> di
     """
     return {
         method: [
-            Tried(values, statistics.fmean(r.curve_point()[primary] for r in tuning_runs(results, method, values)))
+            Tried(values, _mean([r.calib_score(primary) for r in tuning_runs(results, method, values)]))
             for values in comparison.tried_values
         ]
         for method in comparison.tuned_methods
@@ -35,8 +36,25 @@ def tried(comparison: Comparison, results: Sequence[Result], primary: str) -> di
 
 
 def choose(found: Mapping[str, Sequence[Tried]]) -> dict[str, Changes]:
-    """Return from each method to its best values; of equal ones those that stand first."""
-    return {method: max(tries, key=lambda one: one.score).values for method, tries in found.items()}
+    """Return from each method to its best values; of equal ones those that stand first.
+
+    Raises:
+        GateError: with all values that were tried of a method its training diverged.
+    """
+    return {method: _best(method, tries) for method, tries in found.items()}
+
+
+def _best(method: str, tries: Sequence[Tried]) -> Changes:
+    scored = [(one.score, one.values) for one in tries if one.score is not None]
+    if not scored:
+        said = "; ".join(described(one.values) for one in tries)
+        raise GateError(f"{method}: its training diverged with all values that tune has ({said}); try smaller ones")
+    return max(scored, key=lambda pair: pair[0])[1]
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    found = [score for score in scores if score is not None]
+    return statistics.fmean(found) if len(found) == len(scores) else None
 
 
 def tuning_rows(results: Sequence[Result], chosen: Mapping[str, Changes], primary: str) -> list[dict[str, Any]]:
@@ -46,8 +64,8 @@ def tuning_rows(results: Sequence[Result], chosen: Mapping[str, Changes], primar
             "method": result.method,
             "values": described(result.values),
             "seed": result.seed,
-            "calib_score": result.curve_point()[primary],
-            "num_steps": result.calibration["num_steps"],
+            "calib_score": result.calib_score(primary),
+            "num_steps": result.curve_point()["num_steps"] if result.calibration else None,
             "chosen": int(chosen[result.method] == result.values),
         }
         for result in results

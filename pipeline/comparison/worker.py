@@ -2,7 +2,7 @@
 
 It reads the commands as one line of JSON and ends when its input does, so that no training outlives the comparison that
 started it, however that ended. The stages run as ``python -m`` would run them; sharing a process spares each of them
-seconds of imports.
+seconds of imports. A training that diverged ends it with ``DIVERGED``, what else fails with the exit code of its stage.
 """
 
 import json
@@ -11,14 +11,20 @@ import runpy
 import sys
 import threading
 
+from pipeline.core.errors import DivergedError
+
+DIVERGED = 3
+
 
 def run_commands(commands: list[list[str]]) -> int:
-    """Run each of ``commands`` (module and arguments) and return the first exit code other than 0, else 0."""
+    """Run each of ``commands`` (module and arguments) until one fails; return how that ended, else 0."""
     for module, *arguments in commands:
         sys.argv = [module, *arguments]
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         except SystemExit as ended:
+            if isinstance(ended.__context__, DivergedError):
+                return DIVERGED
             if ended.code:
                 return ended.code if isinstance(ended.code, int) else 1
     return 0

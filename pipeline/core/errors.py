@@ -25,6 +25,10 @@ class GateError(RuntimeError):
     """The input was right, but a result is not good enough to go on (parity, accuracy, divergence). Exit code 1."""
 
 
+class DivergedError(GateError):
+    """A training has led to numbers that are not finite, and would again with the same parameters. Exit code 1."""
+
+
 class BusyError(RuntimeError):
     """Another process is at the same work. Exit code 1."""
 

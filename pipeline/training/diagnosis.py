@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.core.errors import GateError
+from pipeline.core.errors import DivergedError
 from pipeline.tasks.significance import STANDARD_ERRORS
 from pipeline.tasks.training import NOTHING_FOUND, GivenCheck, Supervision, Validation
 
@@ -106,13 +106,13 @@ def given_weights_warnings(
 
 
 def require_finite(network: nn.Module, *, key: str) -> None:
-    """Raise GateError where weights or running statistics of a trained ``network`` are not finite.
+    """Raise DivergedError where weights or running statistics of a trained ``network`` are not finite.
 
     The last update of a training may break what the losses before it did not show.
     """
     values = (value for value in (*network.parameters(), *network.buffers()) if value.is_floating_point())
     if not all(bool(value.isfinite().all()) for value in values):
-        raise GateError(
+        raise DivergedError(
             f"training diverged: the weights are not finite after its last step; lower {key}.optimizer.learning_rate, "
             f"or set {key}.clip_norm, e.g. to 1.0"
         )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.distributed import all_reduce_sum, world_size
-from pipeline.core.errors import GateError
+from pipeline.core.errors import DivergedError
 from pipeline.training.objective import Loss
 
 Figures = dict[str, float]
@@ -43,12 +43,12 @@ class EpochMetrics:
         """Return the mean figures of the steps since the last call, of this process alone.
 
         Raises:
-            GateError: one of their losses is not finite; names the step, its figures and its learning rate.
+            DivergedError: one of their losses is not finite; names the step, its figures and its learning rate.
         """
         rows: list[list[float]] = self._log[self._checked : self.count].tolist()
         for step, row in enumerate(rows, start=self._checked + 1):
             if not math.isfinite(row[0]):
-                raise GateError(self._diverged(step, row))
+                raise DivergedError(self._diverged(step, row))
         self._checked = self.count
         return {name: sum(column) / len(rows) for name, column in zip(self.names, zip(*rows, strict=True), strict=True)}
 

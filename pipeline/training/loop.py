@@ -68,7 +68,7 @@ def train(
             process.
 
     Raises:
-        GateError: the loss is not finite.
+        DivergedError: the loss is not finite.
         UserError: deterministic training is asked for, and the network has a layer without it on this device; or
             compiling failed.
     """

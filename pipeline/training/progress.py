@@ -47,7 +47,7 @@ class Progress:
         """Take note of a step; now and then read its figures and show them.
 
         Raises:
-            GateError: a loss is not finite.
+            DivergedError: a loss is not finite.
         """
         self.steps_taken += 1
         self.bar.update(self.batch_size)

@@ -42,7 +42,7 @@ class TrainingRun(NamedTuple):
             history: CSV file to which the main process writes the rows after every epoch.
 
         Raises:
-            GateError, UserError: see ``pipeline.training.loop.train`` and ``open_training_batches``.
+            DivergedError, UserError: see ``pipeline.training.loop.train`` and ``open_training_batches``.
         """
         rows = train(
             objective,
