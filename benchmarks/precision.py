@@ -17,7 +17,10 @@ from torch import nn
 from benchmarks.measuring import output_option, ratios, spread, take_turns, write_result
 from benchmarks.networks import plain_network
 
-NETWORKS = ("resnet18", "resnext50_32x4d", "regnet_y_400mf", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0")
+NETWORKS = (
+    "resnet18", "resnext50_32x4d", "regnet_y_400mf", "convnext_tiny",
+    "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x1_0",
+)  # fmt: skip
 
 
 def measure(name: str, *, batch: int, side: int, turns: int) -> dict[str, Any]:

@@ -120,7 +120,8 @@ def test_precision_is_chosen_by_what_the_cpu_computes(monkeypatch: pytest.Monkey
         ("vit_b_16", "bf16"),
         ("mobilenet_v3_small", "fp32"),
         ("efficientnet_b0", "fp32"),
-        ("convnext_tiny", "fp32"),
+        ("convnext_tiny", "bf16"),
+        ("shufflenet_v2_x1_0", "fp32"),
     ],
 )
 def test_cpus_train_depthwise_networks_in_float32(

@@ -40,7 +40,7 @@ class Execution(NamedTuple):
 
 
 DEPTHWISE_SHARE = 0.15
-"""Of a network's convolutions, from which on CPUs train it faster in fp32 (``python -m benchmarks.precision``)."""
+"""Of a network's convolutions, from which on most CPUs train it faster in fp32 (``python -m benchmarks.precision``)."""
 
 
 def choose_execution(
@@ -59,22 +59,27 @@ def choose_precision(precision: str, device: torch.device, network: nn.Module | 
     """Return ``precision``; for ``auto`` the one in which ``network`` is likely to train fastest on ``device``.
 
     That is bf16 on GPUs from compute capability 8.0 on and on CPUs with instructions for it; else fp16 on a GPU and
-    fp32 on a CPU. CPUs take fp32 for networks with many depthwise convolutions too, whose gradients are slow in bf16.
-    Nothing is timed: the same inputs have to give the same weights.
+    fp32 on a CPU. CPUs take fp32 for networks of depthwise convolutions too, whose gradients are slow in bf16. Nothing
+    is timed: the same inputs have to give the same weights.
     """
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
     computes_bf16 = bool(BF16.keys() & cpu_flags(cpu_facts()))
-    return "bf16" if computes_bf16 and (network is None or depthwise_share(network) < DEPTHWISE_SHARE) else "fp32"
+    return "bf16" if computes_bf16 and not (network is not None and _is_of_depthwise_convolutions(network)) else "fp32"
 
 
-def depthwise_share(network: nn.Module) -> float:
-    """Return the share of the convolutions of ``network`` that see one channel each, 0 where it has none."""
-    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    depthwise = sum(1 < module.groups == module.in_channels for module in convolutions)
-    return depthwise / max(len(convolutions), 1)
+def _is_of_depthwise_convolutions(network: nn.Module) -> bool:
+    """Return whether many convolutions of ``network`` see one channel each, and more than it has linear layers.
+
+    Linear layers are what bf16 speeds up most: ConvNeXt, which has two to each depthwise convolution, gains by it.
+    """
+    layers = list(network.modules())
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    depthwise = sum(1 < layer.groups == layer.in_channels for layer in convolutions)
+    num_linear = sum(isinstance(layer, nn.Linear) for layer in layers)
+    return depthwise > max(DEPTHWISE_SHARE * len(convolutions), num_linear)
 
 
 @contextlib.contextmanager
