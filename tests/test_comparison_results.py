@@ -22,6 +22,7 @@ from pipeline.comparison.report import Findings
 from pipeline.comparison.results import Store, Teaching, flat, same_parameters
 from pipeline.comparison.side_by_side import Trying, by_trying, choose_jobs, try_out
 from pipeline.comparison.table import chance_of_a_verdict, difference_rows, differences_markdown, paired
+from pipeline.core.errors import GateError
 from pipeline.core.files import read_csv, read_json, write_json
 from pipeline.core.processes import num_cores
 from stages.__main__ import main
@@ -109,19 +110,29 @@ MINUTES = {("none", 0): 4.0, ("none", 1): 4.0, ("none", 2): 4.0, ("meta", 0): 6.
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def diverging() -> set[tuple[str, float, int]]:
+    """Return method, learning rate and seed of the trainings that diverge under ``clock``; a test adds some."""
+    return set()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, diverging: set[tuple[str, float, int]]) -> list[float]:
     """Let trainings take the minutes of ``MINUTES``, 5 where they tune, without running; return the seconds so far."""
     now, took = [0.0], dict[Path, float]()
     origin = results.origin()
 
-    def run_all(runs: list[Trial], *, jobs: int, on_done: Any = lambda _: None) -> None:
-        for run in [run for run in runs if isinstance(run, Trial)]:
+    def run_all(
+        runs: list[Trial], *, jobs: int, on_done: Any = lambda _: None, is_wanted: Any = lambda _: True
+    ) -> None:
+        for run in (run for run in runs if isinstance(run, Trial) and is_wanted(run)):
             took[run.folder] = 60 * (MINUTES[run.method, run.seed] if run.is_evaluated else 5)
             now[0] += took[run.folder] / jobs
             on_done(run)
 
     def read_result(run: Trial, teaching: Teaching) -> results.Result:
         rate = run.settings.distill_student.training.optimizer.learning_rate
+        diverged = (run.method, rate, run.seed) in diverging
+        curve = [{"num_steps": None, "accuracy": 1 - abs(rate - 0.09)}]
         return results.Result(
             method=run.method,
             seed=run.seed,
@@ -131,9 +142,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             teacher=teaching.teacher if run.needs_teacher() else None,
             origin=origin,
             seconds=1,
-            num_parameters=1,
-            calibration={"num_steps": None, "curve": [{"num_steps": None, "accuracy": 1 - abs(rate - 0.09)}]},
-            scores={"accuracy": 0.5} if run.is_evaluated else None,
+            num_parameters=None if diverged else 1,
+            calibration=None if diverged else {"num_steps": None, "curve": curve},
+            diverged="training diverged" if diverged else None,
+            scores={"accuracy": 0.5} if run.is_evaluated and not diverged else None,
             tables={},
         )
 
@@ -182,6 +194,28 @@ def test_side_by_side_a_seed_takes_less(clock: list[float]) -> None:
     started = clock[0]
     assert study(7, jobs=2).run().seeds == [0, 1], "the longest takes 6, both together 5"
     assert clock[0] - started == 300
+
+
+def test_a_value_with_which_a_trial_diverges_gives_way_for_all_seeds(
+    clock: list[float], diverging: set[tuple[str, float, int]]
+) -> None:
+    diverging.add(("meta", 0.1, 1))
+    for found in (study(None).run(), study(None).kept()):
+        assert isinstance(found, Findings)
+        assert (found.seeds, found.chosen) == ([0, 1, 2], {"meta": {RATE: 0.01}}), (
+            "0.1 is better on the held-out images"
+        )
+        assert {result.values.get(RATE) for result in found.results if result.method == "meta"} == {0.01}
+        assert [one.score for one in found.tried["meta"]] == [pytest.approx(0.92), None]
+        assert [(result.seed, result.values[RATE]) for result in found.tuning if result.diverged] == [(1, 0.1)]
+        assert clock[0] / 60 == 10 + 12 + 2 * 6 + 3 * 6, "the third seed is not begun with a value that has lost"
+
+
+@pytest.mark.usefixtures("clock")
+def test_where_all_values_diverge_there_is_none_to_choose(diverging: set[tuple[str, float, int]]) -> None:
+    diverging |= {("meta", 0.1, 1), ("meta", 0.01, 7)}
+    with pytest.raises(GateError, match=r"meta: its training diverged with all values .*: 0\.01; .*: 0\.1\)"):
+        study(None).run()
 
 
 def test_results_count_under_their_own_data_teacher_and_parameters_alone(clock: list[float]) -> None:
@@ -303,7 +337,7 @@ def test_the_report_comes_from_the_kept_results_alone(finished: Path) -> None:
     kept = [json.loads(path.read_text()) for path in Path("kept").glob("meta-*-7.json")]
     assert {one["scores"] for one in kept} == {None}, "no run that tunes has seen the test split"
     assert sum(path.stat().st_size for path in Path("kept").iterdir()) < 100_000
-    [members] = [one["tables"]["ensemble"] for one in [read_json(Path("kept/meta-0.json"))]]
+    [members] = [one["tables"]["ensemble"] for one in map(read_json, Path("kept").glob("meta-*-0.json"))]
     assert [row["member"] for row in members] == ["1", "2", "mean", "best"]
 
 

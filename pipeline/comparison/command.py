@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipeline.comparison.config import Comparison, load_comparison
+from pipeline.comparison.config import Changes, Comparison, load_comparison
 from pipeline.comparison.plan import Trial, code_digests, probe_command, teacher_run, trials, tuning_trials, unfinished
 from pipeline.comparison.report import Findings, write_report
 from pipeline.comparison.results import Result, Store, Teaching, flat, read_result, read_teaching
@@ -109,20 +109,35 @@ class Study:
     def _findings(self, teaching: Teaching, bring: Callable[[Sequence[Trial]], list[Result]]) -> Findings | None:
         """Return what ``bring`` finds of the runs that tune, and with the values that they choose of the trials.
 
+        Values with which a trial diverges have lost: the next best take their place, for all seeds.
         None: not all values can be chosen yet.
         """
         tuning = bring(self.tuning)
         if len(tuning) < len(self.tuning):
             return None
-        tries = tried(self.comparison, tuning, get_task(teaching.task).primary)
-        chosen = choose(tries)
-        if chosen:
-            self.trials = trials(self.comparison, self.out, chosen)
-        return Findings(teaching, bring(self.trials), tuning, tries, chosen)
+        while True:
+            tries = tried(self.comparison, tuning, get_task(teaching.task).primary)
+            chosen = choose(tries)
+            if chosen:
+                self.trials = trials(self.comparison, self.out, chosen)
+            if not self._diverged(teaching):
+                found = bring(self.trials)
+                if not self._diverged(teaching):
+                    return Findings(teaching, found, tuning, tries, chosen)
+            tuning += self._diverged(teaching)
+
+    def _diverged(self, teaching: Teaching) -> list[Result]:
+        """Return the kept results of trials that diverged."""
+        kept = [self.store.find(run, teaching) for run in self.trials]
+        return [result for result in kept if result is not None and result.diverged is not None]
 
     def _bring(self, runs: Sequence[Trial], teaching: Teaching) -> list[Result]:
         """Run those of ``runs`` that are missing, as far as the time goes; return the results of whole seeds."""
-        code = code_digests()
+        code, lost = code_digests(), list[tuple[str, Changes]]()
+
+        def keep(run: Trial) -> None:
+            if self._keep(run, teaching).diverged is not None and run.is_evaluated:
+                lost.append((run.method, run.values))
 
         def find(run: Trial) -> Result | None:
             kept = self.store.find(run, teaching)
@@ -140,11 +155,18 @@ class Study:
             if not self._would_end(group):
                 logger.info("seed %d would not end within the time", group[0].seed)
                 break
-            run_all(group, jobs=self.jobs or 1, on_done=lambda run: self._keep(run, teaching))
+            run_all(
+                group,
+                jobs=self.jobs or 1,
+                on_done=keep,
+                is_wanted=lambda run: (run.method, run.values) not in lost,
+            )
         return self._finished(runs, lambda run: self.store.find(run, teaching))
 
-    def _keep(self, run: Trial, teaching: Teaching) -> None:
-        self.store.keep(run, read_result(run, teaching))
+    def _keep(self, run: Trial, teaching: Teaching) -> Result:
+        result = read_result(run, teaching)
+        self.store.keep(run, result)
+        return result
 
     def _would_end(self, group: Sequence[Trial]) -> bool:
         """Return whether ``group`` would end in time, by what runs of its methods took here."""

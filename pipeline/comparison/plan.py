@@ -136,8 +136,8 @@ class Trial(Run):
         return "evaluate" in [stage.name for stage in self.stages()]
 
     def may_diverge(self) -> bool:
-        """Return whether it only tunes: values with which the training diverges are not chosen."""
-        return not self.is_evaluated
+        """Return whether its values are tuned: others are chosen, then."""
+        return bool(self.values)
 
     def needs_teacher(self) -> bool:
         """Return whether its method learns from a teacher."""
@@ -242,7 +242,7 @@ def _trial(comparison: Comparison, out: Path, method: str, seed: int, values: Ch
     """Return the run of ``method`` with ``values``; one that ``tunes`` ends where the test split would be seen."""
     name, shared = folder_name(method), out / "teacher"
     said = f"{method}, {described(values)}" if tunes else method
-    if tunes:
+    if values:
         name += f"-{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]}"
     folder = out / ("tuning" if tunes else "trials") / f"{name}-{seed}"
     params = _write_params(comparison, folder, comparison.methods[method] | values | {"base.seed": seed})

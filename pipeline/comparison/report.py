@@ -33,7 +33,7 @@ class Findings(NamedTuple):
     results: list[Result]
     """Of the trials, all methods of each seed."""
     tuning: list[Result]
-    """Of the runs that tuned."""
+    """Of the runs that tuned, and of the trials that diverged, whose values others have taken the place of."""
     tried: Mapping[str, Sequence[Tried]]
     chosen: Mapping[str, Changes]
 

@@ -115,7 +115,7 @@ class Result(Kept):
     calibration: Json | None
     """None: the training diverged."""
     diverged: str | None = None
-    """How, of a run that only tunes."""
+    """How, of a run whose values are tuned."""
     scores: Json | None
     """On the test split; None of a run that only tunes, which never sees it."""
     tables: dict[str, list[Row]]
@@ -196,7 +196,7 @@ def read_result(trial: Trial, teaching: Teaching) -> Result:
         num_parameters=None if diverged else trial.report("student/network.json")["num_parameters"],
         calibration=None if diverged else trial.report("calibration/calibration.json"),
         diverged=diverged,
-        scores=read_json(evaluated) if trial.is_evaluated else None,
+        scores=read_json(evaluated) if trial.is_evaluated and not diverged else None,
         tables={name: read_csv(path) for name in TABLES if (path := trial.folder / f"{name}.csv").exists()},
     )
 
@@ -246,7 +246,8 @@ class Store:
         stages = [stage.name for stage in trial.stages()]
         for result in self.results:
             if (
-                (result.data, result.teacher, result.scores is not None) == (teaching.data, teacher, trial.is_evaluated)
+                (result.data, result.teacher) == (teaching.data, teacher)
+                and (result.diverged is not None or (result.scores is not None) == trial.is_evaluated)
                 and same_parameters(result.parameters, wanted)
                 and (self.code is None or all(result.origin.code.get(s) == self.code[s] for s in stages))
             ):

@@ -41,21 +41,29 @@ class Running(Generic[R]):
         self.process.wait()
 
 
-def run_all(runs: Sequence[R], *, jobs: int, on_done: Callable[[R], None] = lambda _: None) -> None:
+def run_all(
+    runs: Sequence[R],
+    *,
+    jobs: int,
+    on_done: Callable[[R], None] = lambda _: None,
+    is_wanted: Callable[[R], bool] = lambda _: True,
+) -> None:
     """Bring all ``runs`` to their end, at most ``jobs`` at a time; interrupted or failed ones can be run again.
 
     Args:
         on_done: called with each that is done, as soon as it is.
+        is_wanted: called with each before it starts; one that is not wanted any more is left out.
 
     Raises:
         GateError: some failed; names their logs. The others have run to their end.
     """
     waiting = list(runs)
-    total, done, failed = len(waiting), 0, list[Run]()
+    done, failed = 0, list[Run]()
     started = time.perf_counter()
     at_work: list[Running[R]] = []
     try:
         while waiting or at_work:
+            waiting = [run for run in waiting if is_wanted(run)]
             while waiting and len(at_work) < jobs:
                 at_work.append(start_run(waiting.pop(0)))
                 logger.info("%s: started; its log is %s", at_work[-1].run.name, at_work[-1].run.folder / LOG)
@@ -63,8 +71,9 @@ def run_all(runs: Sequence[R], *, jobs: int, on_done: Callable[[R], None] = lamb
             for item in [item for item in at_work if item.process.poll() is not None]:
                 at_work.remove(item)
                 done += 1
-                left = (time.perf_counter() - started) / done * (total - done)
-                logger.info("%s, %d of %d, about %.0f s left", _end(item, failed), done, total, left)
+                to_do = len(waiting) + len(at_work)
+                left = (time.perf_counter() - started) / done * to_do
+                logger.info("%s, %d of %d, about %.0f s left", _end(item, failed), done, done + to_do, left)
                 if item.run not in failed:
                     on_done(item.run)
     finally:
@@ -72,7 +81,7 @@ def run_all(runs: Sequence[R], *, jobs: int, on_done: Callable[[R], None] = lamb
             item.stop()
     if failed:
         logs = ", ".join(str(run.folder / LOG) for run in failed)
-        raise GateError(f"{len(failed)} of {total} runs failed; see {logs}, then run the same command again")
+        raise GateError(f"{len(failed)} of {done} runs failed; see {logs}, then run the same command again")
 
 
 def run_command(command: Command) -> int:

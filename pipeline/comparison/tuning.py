@@ -16,14 +16,14 @@ class Tried(NamedTuple):
 
     values: Changes
     score: float | None
-    """The mean over the seeds on the calibration split, with the calibrated number of steps; None: one diverged."""
+    """The mean over the seeds on the calibration split, with the calibrated number of steps; None: a run diverged."""
 
 
 def tried(comparison: Comparison, results: Sequence[Result], primary: str) -> dict[str, list[Tried]]:
     """Return from each tuned method to what all values brought it, in the order of the comparison's file.
 
     Args:
-        results: of the runs that tune, all of them.
+        results: of the runs that tune, all of them, and of the trials that diverged.
         primary: the score that decides.
     """
     return {
