@@ -181,7 +181,7 @@ def teacher_logits(folder: Path, train: Images, test: Images, epochs: int) -> tu
 
     It is trained once for each number of epochs on the same images.
     """
-    shown = hashlib.sha256(np.ascontiguousarray(train.large)).hexdigest()[:8]
+    shown = hashlib.sha256(train.large.numpy().tobytes()).hexdigest()[:8]
     path = folder / f"teacher-{epochs}-{shown}.pt"
     if not path.exists():
         torch.manual_seed(0)
