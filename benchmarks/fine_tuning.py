@@ -9,6 +9,7 @@ the seeds and methods through the comparison: both students have the same recipe
 one from scratch has three times as many.
 """
 
+import hashlib
 import json
 import os
 import statistics
@@ -92,8 +93,8 @@ def run(words: list[str]) -> float:
 
 
 def train_weights(out: Path, values: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """Train on the other classes; return the file of weights and what is said of its training."""
-    folder = out / "weights"
+    """Train on the other classes, once with the same ``values``; return the file of weights and what is said of it."""
+    folder = out / f"weights-{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]}"
     folder.mkdir(exist_ok=True)
     write_params(folder / "params.yaml", values)
     student = {

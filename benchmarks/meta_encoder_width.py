@@ -11,6 +11,7 @@ train/<class>/ and test/<class>/.
 
 import csv
 import functools
+import hashlib
 import itertools
 import json
 import math
@@ -178,9 +179,10 @@ def logits_of(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 def teacher_logits(folder: Path, train: Images, test: Images, epochs: int) -> tuple[Tensor, dict[str, Any]]:
     """Return the teacher's logits of the training images, mean of both mirror images, and what is said of it.
 
-    It is trained once.
+    It is trained once for each number of epochs on the same images.
     """
-    path = folder / "teacher.pt"
+    shown = hashlib.sha256(train.large.numpy().tobytes()).hexdigest()[:8]
+    path = folder / f"teacher-{epochs}-{shown}.pt"
     if not path.exists():
         torch.manual_seed(0)
         network = build_classifier(backbone=TEACHER, **COMMON)
@@ -275,6 +277,9 @@ def train(
     work: Path,
 ) -> None:
     """Train each arm with each seed, unless runs.jsonl has it; the teacher lies in --work."""
+    is_as_committed = (epochs, teacher_epochs, per_class) == (None, TEACHER_EPOCHS, PER_CLASS)
+    if not is_as_committed and output.resolve() == RESULTS.resolve():
+        raise click.UsageError("other epochs or images make no part of the committed results; give another --output")
     for folder in (output, work):
         folder.mkdir(parents=True, exist_ok=True)
     shown, held_out = read_images(images / "train", per_class), read_images(images / "test", per_class)

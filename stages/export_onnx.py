@@ -16,6 +16,7 @@ from pipeline.export.onnx.files import Source, export_precisions
 from pipeline.export.onnx.manifest import describe_files
 from pipeline.export.samples import write_samples
 from pipeline.export.settings import ExportOnnx
+from pipeline.networks.spec import WEIGHTS
 from pipeline.runtimes.engine_file import describe_signature
 from pipeline.tasks.data import open_data
 from pipeline.tasks.reference import reference
@@ -57,6 +58,7 @@ def main(params_path: Path, data: Path, student: Path, calibration: Path, out: P
         manifest: Json = {**facts, **found._asdict(), "gates": settings.gates.model_dump(mode="json")}
         manifest |= {"image_size": list(info.image_size), "input": settings.input, "opset": settings.opset}
         manifest |= {"task": info.task, "signature": describe_signature(signature), "num_steps": network.num_steps}
+        manifest["student_sha256"] = sha256(student / WEIGHTS)
         calibrated = {"split_sha256": sha256(data / "calib.safetensors"), "num_images": len(calibrated_on)}
         manifest["int8_calibration"] = calibrated | {"method": settings.calibration.method}
         write_json(folder / MANIFEST, manifest)

@@ -40,7 +40,7 @@ def main(params_path: Path, data: Path, student: Path, onnx: Path, out: Path) ->
     networks = with_each_num_steps(student_network, candidates)
     calibrated_on = prepared.split("calib").spread(export.calibration.num_images).pixels
     source = Source(networks[0], prepared.signature(export.input), prepared.training, calibrated_on, {}, export)
-    measured = measure_tradeoff(networks, source, read_exported(onnx), task, test, settings, batch_sizes)
+    measured = measure_tradeoff(networks, source, read_exported(onnx, student), task, test, settings, batch_sizes)
     protocol = f"ONNX Runtime, CPU, batch of {settings.batch_size}, {settings.num_threads} thread(s), "
     timed = describe_protocol(warmup=settings.warmup, iterations=settings.iterations)
     report = {

@@ -22,6 +22,7 @@ from PIL import Image
 from torch.nn import functional
 
 from benchmarks import chain, detector, fine_tuning, library_step, server_abuse, training_step
+from benchmarks import meta_encoder_width as meta_encoder_widths
 from benchmarks.backbones import main as backbones
 from benchmarks.compared_latency import RUNS
 from benchmarks.compared_latency import main as compared_latency
@@ -255,6 +256,25 @@ def test_widths_of_meta_encoders(noise: Path, tmp_path: Path) -> None:
     assert f"resnet20, 1 epochs, {teacher['accuracy']:.1f}% on the test images" in text
 
 
+def test_a_teacher_of_other_images_or_epochs_is_not_taken_for_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meta_encoder_widths, "fit", lambda *_, **__: None)
+    images = [torch.rand(3, 3, 32, 32) for _ in range(2)]
+    one, other = (meta_encoder_widths.Images(large, large, torch.zeros(3).long()) for large in images)
+    first, about = meta_encoder_widths.teacher_logits(tmp_path, one, other, 1)
+    assert torch.equal(meta_encoder_widths.teacher_logits(tmp_path, one, other, 1)[0], first)
+    assert not torch.equal(meta_encoder_widths.teacher_logits(tmp_path, other, one, 1)[0], first)
+    assert about["epochs"] == 1
+    assert meta_encoder_widths.teacher_logits(tmp_path, one, other, 2)[1]["epochs"] == 2
+
+
+def test_what_is_trained_in_small_makes_no_part_of_the_committed_results(noise: Path) -> None:
+    done = CliRunner().invoke(meta_encoder_width, ["train", "--images", str(noise), "--epochs", "1"])
+    assert done.exit_code == 2
+    assert "give another --output" in done.output
+
+
 def test_gains_of_meta_encoders_are_paired_by_seed() -> None:
     flow = {1: {"1": 63.0, "4": 64.0}, 2: {"1": 1.0, "4": 2.0}}
     scores = {"metric": {0: {"1": 60.0}, 1: {"1": 62.0}}, "fm_kt conv auto": flow}
@@ -300,6 +320,25 @@ def test_fine_tuning_is_a_valid_comparison_of_classes_apart(noise: Path, tmp_pat
     assert comparison.seeds == [0, 1]
     assert comparison.methods[fine_tuning.LONGER] == {"distill_student.training.epochs": 6}
     assert comparison.methods[fine_tuning.STARTED] == {"distill_student.weights": str(weights)}
+
+
+def test_weights_are_trained_once_for_the_same_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+
+    def training(words: list[str]) -> float:
+        place = Path(words[words.index("--out") + 1])
+        place.mkdir()
+        (place.parent / "student.json").write_text('{"val_accuracy": 0.5}')
+        trained.append(place)
+        return 1.0
+
+    monkeypatch.setattr(fine_tuning, "run", training)
+    for epochs in (2, 2, 3):
+        values = fine_tuning.changes(tmp_path, backbone="resnet8_x0_5", epochs=epochs)
+        path, about = fine_tuning.train_weights(tmp_path, values)
+        assert path.parent == trained[-1]
+        assert about == {"val_accuracy": 0.5, "seconds": 1.0}
+    assert [place.name for place in trained] == ["data", "student"] * 2
 
 
 def test_fine_tuning_reports_percent_with_their_spread(tmp_path: Path) -> None:

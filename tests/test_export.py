@@ -19,10 +19,14 @@ from models.deploy import DeployableNetwork, PlainNetwork, SampledNetwork
 from models.factory import build_classifier
 from models.students import build_flow_student
 from pipeline.core.errors import GateError, UserError
+from pipeline.core.files import write_json
 from pipeline.data.dataset import DataInfo, Split
 from pipeline.evaluation.runtimes import RUNTIMES, Options
+from pipeline.export.folder import MANIFEST
 from pipeline.export.onnx.exporter import export_image_network, onnx_metadata
+from pipeline.export.onnx.files import read_exported
 from pipeline.export.precisions import PRECISIONS
+from pipeline.networks.spec import WEIGHTS
 from pipeline.package.writer import read_metadata
 from pipeline.runtimes.base import predict
 from pipeline.runtimes.onnx import OnnxRuntime
@@ -176,6 +180,28 @@ def test_another_network_does_not_pass_the_gate(export: Export) -> None:
 def test_an_opset_that_the_exporter_does_not_keep_fails(tmp_path: Path) -> None:
     with pytest.raises(GateError, match="asked for opset 17, the exporter wrote 18"):
         write(NETWORKS["conv, 1 step"](), tmp_path / "model.onnx", opset=17)
+
+
+def test_an_export_is_taken_for_its_own_steps_and_its_own_student_alone(tmp_path: Path) -> None:
+    """A stage that is run by hand may find what an earlier student has left."""
+    folder, student = tmp_path / "onnx", tmp_path / "student"
+    student.mkdir()
+    (student / WEIGHTS).write_bytes(b"weights")
+    entry = {"bytes": 1, "form": "folded", "gates": {}, "tensorrt_static_check": {}}
+    files = {"model.onnx": entry | {"precision": "fp32"}, "model.fp16.onnx": entry | {"precision": "fp16"}}
+    manifest = {"files": files, "gates": {}, "num_steps": 2, "opset": 20, "signature": {}}
+    write_json(folder / MANIFEST, manifest | {"student_sha256": hashlib.sha256(b"weights").hexdigest()})
+    exported = read_exported(folder, student)
+    taken = exported.take(2, ["fp16"])
+    assert taken is not None
+    assert [(file.path, file.precision, file.form) for file in taken.files] == [
+        (folder / "model.fp16.onnx", "fp16", "folded")
+    ]
+    assert exported.take(1, ["fp16"]) is None
+    assert exported.take(2, ["fp16", "int8-cpu"]) is None
+    (student / WEIGHTS).write_bytes(b"other weights")
+    with pytest.raises(UserError, match=r"onnx: exported from another student than that in .*; run export_onnx again"):
+        read_exported(folder, student)
 
 
 def test_onnx_runtime_names_a_file_that_it_cannot_load(tmp_path: Path, export: Export) -> None:

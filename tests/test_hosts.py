@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ from pipeline.hosts import agent, head, joiner, launch, switchboard
 from pipeline.hosts.addresses import interface_of, listen, own_address
 from pipeline.hosts.agent_process import AgentProcess, environment
 from pipeline.hosts.agreement import differences, files_of, params_of
-from pipeline.hosts.channel import LONGEST_LINE, VERSION, Answer, Channel, Coming, Ended, Start, Training, expect
+from pipeline.hosts.channel import LONGEST_LINE, VERSION, Answer, Channel, Coming, Ended, Start, Training
 from pipeline.hosts.joiner import Own, Place, call, take_part
 from pipeline.hosts.outcome import Outcome
 from pipeline.training.settings import Hosts
@@ -45,6 +45,7 @@ PARAMS: Json = {
     "other": {"x": 1},
 }
 KEYS = ("base", "train_teacher")
+Message = TypeVar("Message")
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +103,13 @@ def joined(port: int, own: Own) -> "Future[bool]":
 
 def lead(training: Training, port: int, words: list[str] | None = None, *, seconds: float = 30.0) -> None:
     head.lead(training, words or [], endpoint=f"127.0.0.1:{port}", wait_minutes=seconds / 60)
+
+
+def expect(channel: Channel, kind: type[Message]) -> Message:
+    """Return what ``channel`` brings next, which must be of ``kind``."""
+    message = channel.receive()
+    assert isinstance(message, kind)
+    return message
 
 
 # ------------------------------------------------------------------------------------------------------ addresses
@@ -303,14 +311,6 @@ def test_a_host_that_is_not_needed_hears_so_when_the_training_has_ended(data: Pa
         of_head.close()
 
 
-@pytest.mark.parametrize("command", ["join", "dismiss"])
-@pytest.mark.parametrize("number", ["nan", "inf", "0"])
-def test_a_time_to_wait_is_a_number(command: str, number: str) -> None:
-    done = CliRunner().invoke(main, [command, "--endpoint", "127.0.0.1:1", "--wait", number])
-    assert done.exit_code == 2
-    assert "Invalid value for '--wait'" in done.output
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -372,6 +372,22 @@ def test_hosts_that_are_dismissed_end(data: Path, port: int) -> None:
     assert head.dismiss(2, endpoint=f"127.0.0.1:{port}", seconds=20).told == ["127.0.0.1"]
     assert waiting.result() is False
     assert head.dismiss(2, endpoint=f"127.0.0.1:{port}", seconds=0.1) == ([], 0)
+
+
+def test_a_connection_that_says_nothing_makes_room_for_a_host_that_is_let_end(
+    data: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the head may wait for that host."""
+    monkeypatch.setattr(switchboard, "MOST_CONNECTIONS", 0)
+    monkeypatch.setattr(head, "ANSWER_SECONDS", 1.0)
+    with ThreadPoolExecutor(1) as executor:
+        dismissing = executor.submit(head.dismiss, 2, endpoint=f"127.0.0.1:{port}", seconds=20)
+        with call(f"127.0.0.1:{port}", seconds=20) as idle:
+            while idle.recv(2**16):
+                pass
+            waiting = joined(port, host(data))
+            assert waiting.result() is False
+        assert dismissing.result() == (["127.0.0.1"], 0)
 
 
 @pytest.mark.parametrize(
@@ -565,6 +581,17 @@ def test_of_several_failures_the_one_that_explains_the_others_is_told(
     board.close()
 
 
+def test_what_befalls_a_host_when_all_is_written_counts_so_however_late_the_head_looks(data: Path, port: int) -> None:
+    """Its processes have ended well in the moment in which it waits for a word of the others."""
+    board = head.Switchboard(listen("127.0.0.1", port), training_of(data), silence=5, num_hosts=1)
+    peer = head.Peer(Channel(socket.socketpair()[0], silence=5), "b")
+    board.events.put(switchboard.Event(peer, GONE))
+    agent = ToyAgent(None)
+    agent.poll = board.events.empty  # type: ignore[method-assign]
+    with contextlib.closing(board):
+        head._Watch(agent, board, [peer]).until_all_have_ended()  # type: ignore[arg-type]
+
+
 def test_torchruns_failures_are_told_apart() -> None:
     """A process that said what is wrong, one that was ended, and one that lost another."""
 
@@ -641,6 +668,25 @@ def test_a_wrong_endpoint_is_said_before_files_are_read(port: int) -> None:
         launch.run_in_processes("x", 2, hosts, describe)
     with listen("127.0.0.1", port), pytest.raises(UserError, match=f"port {port} of this host is in use"):
         launch.run_in_processes("x", 2, hosts.model_copy(update={"endpoint": f"127.0.0.1:{port}"}), describe)
+
+
+def test_no_host_that_calls_takes_the_first_look_at_the_endpoint_for_a_head(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would find it gone at once, which ends fmkt join --once."""
+
+    class DescribedError(Exception):
+        pass
+
+    def describe() -> Training:
+        raise DescribedError
+
+    def listened(self: socket.socket, backlog: int) -> None:  # noqa: ARG001
+        raise AssertionError("a host could have called")
+
+    monkeypatch.setattr(socket.socket, "listen", listened)
+    with pytest.raises(DescribedError):
+        launch.run_in_processes("x", 2, Hosts(num_hosts=2, endpoint=f"127.0.0.1:{port}"), describe)
 
 
 def test_what_a_process_says_is_short_enough_to_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,8 @@ class ManifestRecord(Record):
     signature: dict[str, Any]
     num_steps: NumSteps
     opset: int
+    student_sha256: str = ""
+    """Of the student's weights; empty: a version before did not say it."""
     task: str = ""
     left_out: dict[str, str] = field(default_factory=dict)
 

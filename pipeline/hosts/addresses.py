@@ -50,8 +50,11 @@ def own_address(endpoint: str) -> str:
 
 
 def require_free(endpoint: str) -> None:
-    """Raise UserError where a head could not listen at ``endpoint`` now: what there is to say of it, said at once."""
-    listen(own_address(endpoint), split_endpoint(endpoint)[1]).close()
+    """Raise UserError where a head could not listen at ``endpoint`` now: what there is to say of it, said at once.
+
+    Nothing listens meanwhile: a host that calls would take it for a head that is gone at once.
+    """
+    _bound(own_address(endpoint), split_endpoint(endpoint)[1], backlog=None).close()
 
 
 def listen(address: str, port: int) -> socket.socket:
@@ -60,13 +63,19 @@ def listen(address: str, port: int) -> socket.socket:
     Raises:
         UserError: the port is taken, or not for this user.
     """
-    listening = socket.socket(socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return _bound(address, port, backlog=BACKLOG)
+
+
+def _bound(address: str, port: int, *, backlog: int | None) -> socket.socket:
+    """Return a socket at ``address`` and ``port``, which listens where there is a ``backlog``."""
+    bound = socket.socket(socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((address, port))
-        listening.listen(BACKLOG)
+        bound.bind((address, port))
+        if backlog is not None:
+            bound.listen(backlog)
     except OSError as error:
-        listening.close()
+        bound.close()
         if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
             raise
         why = (
@@ -75,7 +84,7 @@ def listen(address: str, port: int) -> socket.socket:
             else "not for this user"
         )
         raise UserError(f"{KEY}: port {port} of this host is {why}; give another one") from error
-    return listening
+    return bound
 
 
 def interface_of(address: str) -> str | None:

@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pipeline.core.errors import LostHostError
 from pipeline.core.plain import Part, at_least, at_most, read_plain
@@ -22,7 +22,6 @@ MOST = 1024
 BEAT_SECONDS = 1.0
 """Between signs of life."""
 CLOSED = "closed its connection: it was ended"
-Message = TypeVar("Message", bound="Part")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,15 +184,3 @@ def _read(line: bytes) -> Part | None:
         return read_plain(KINDS[kind], values)
     except (KeyError, ValueError) as error:
         raise LostHostError("says what no host of this pipeline does") from error
-
-
-def expect(channel: Channel, *kinds: type[Message]) -> Message:
-    """Return the next message of ``channel``, which must be one of ``kinds``.
-
-    Raises:
-        LostHostError: see ``Channel.receive``; or it is another.
-    """
-    message = channel.receive()
-    if not isinstance(message, kinds):
-        raise LostHostError("says what no host of this pipeline does")
-    return message

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2
 GRACE_SECONDS = 3.0
 """After a failure that explains little: in which a better explanation may come from another host."""
+ANSWER_SECONDS = 10.0
+"""Given to a host that is let end to say that it does; one that says nothing for so long makes room for others."""
 GONE = 3
 """The weight of the loss of a host, which explains all other failures."""
 
@@ -88,7 +90,7 @@ def dismiss(num_hosts: int, *, endpoint: str, seconds: float) -> Dismissed:
     seconds = min(seconds, threading.TIMEOUT_MAX)
     deadline = time.monotonic() + seconds
     greeting = Dismissal(version=VERSION)
-    switchboard = Switchboard(listening, greeting, silence=seconds, num_hosts=num_hosts - 1)
+    switchboard = Switchboard(listening, greeting, silence=ANSWER_SECONDS, num_hosts=num_hosts - 1)
     with contextlib.closing(switchboard):
         while len(told) < num_hosts - 1:
             try:
@@ -238,7 +240,11 @@ class _Watch:
         return bool(self._faults) and now > self._since + GRACE_SECONDS
 
     def _look(self) -> None:
-        """Take note of what has happened, or wait a moment for it."""
+        """Take note of what has happened, or wait a moment for it.
+
+        This host comes last: what another says when all is written here already must not count as said before.
+        """
+        self._hear()
         if not self._has_ended and self._agent.poll():
             outcome = self._agent.outcome()
             self._has_ended, self._is_written = True, outcome is None
@@ -246,6 +252,9 @@ class _Watch:
                 self._since = time.monotonic()
             else:
                 self._note(outcome.weight, outcome.error())
+
+    def _hear(self) -> None:
+        """Take note of what another host says, or of its going; wait a moment where there is nothing."""
         try:
             peer, message = self._switchboard.events.get(timeout=LOOK_SECONDS)
         except queue.Empty:

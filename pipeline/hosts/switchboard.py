@@ -127,6 +127,6 @@ class Switchboard:
         except LostHostError as error:
             self.events.put(Event(peer, error))
         finally:
+            self._room.release()
             peer.channel.close()
             self._peers.remove(peer)
-            self._room.release()

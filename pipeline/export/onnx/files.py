@@ -13,7 +13,7 @@ from models.core.calling import as_tuple
 from models.deploy import DeployableNetwork
 from pipeline.core.arrays import Pixels
 from pipeline.core.errors import GateError, UserError
-from pipeline.core.files import Json
+from pipeline.core.files import Json, sha256
 from pipeline.core.records import ManifestRecord, read_record
 from pipeline.core.signature import Signature
 from pipeline.export.calibration import Calibration
@@ -23,6 +23,7 @@ from pipeline.export.onnx.graph_form import smallest_form
 from pipeline.export.precisions import FP32, PRECISIONS, PrecisionEntry
 from pipeline.export.settings import ExportOnnx
 from pipeline.export.tensorrt.operator_support import MAJORS, check_support
+from pipeline.networks.spec import WEIGHTS
 from pipeline.runtimes.base import Runtime
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.runtimes.torch import TorchRuntime
@@ -80,13 +81,15 @@ class ExportedFolder(NamedTuple):
         return Exports([self.files[name] for name in PRECISIONS if name in precisions], {})
 
 
-def read_exported(folder: Path) -> ExportedFolder:
-    """Return what the stage that exports wrote into ``folder``.
+def read_exported(folder: Path, student: Path) -> ExportedFolder:
+    """Return what the stage that exports wrote into ``folder`` of the student in the folder ``student``.
 
     Raises:
-        UserError: its manifest is missing or damaged.
+        UserError: its manifest is missing or damaged, or says that it is of another student.
     """
     manifest = read_record(folder / MANIFEST, ManifestRecord)
+    if manifest.get("student_sha256") != sha256(student / WEIGHTS):
+        raise UserError(f"{folder}: exported from another student than that in {student}; run export_onnx again")
     entries = {entry["precision"]: (name, entry.get("form", "")) for name, entry in manifest["files"].items()}
     found = {precision: Exported(folder / name, precision, form) for precision, (name, form) in entries.items()}
     return ExportedFolder(manifest["num_steps"], found)
