@@ -79,7 +79,11 @@ def _end_at_once(number: int, _: object) -> NoReturn:
 @click.option("--tls-certificate", type=FILE, help="Certificate chain as PEM: both transports are encrypted.")
 @click.option("--tls-key", type=FILE, help="Its key as PEM, without a password.")
 @click.option(
-    "--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True, help="How it writes its log."
+    "--log-format",
+    type=click.Choice(["json", "text"]),
+    default="json",
+    show_default=True,
+    help="How it writes its log.",
 )
 @exit_codes
 def serve(**settings: Any) -> None:
