@@ -52,6 +52,7 @@ NAV: list[Any] = [
     },
     {
         "How to": [
+            "how-to/questions.md",
             "how-to/images.md",
             "how-to/boxes.md",
             "how-to/networks-and-weights.md",

@@ -214,6 +214,16 @@ def test_a_package_becomes_a_verified_engine(
     assert listed_engines()[about["plan_sha256"]]["package"] == "small"
 
 
+def test_a_build_in_the_packages_own_folder_keeps_its_timings_elsewhere(
+    package: Path, device: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a device, where ``fmkt.pyz`` is run beside the files: ``verify`` would refuse a timing cache there."""
+    monkeypatch.chdir(package)
+    result = CliRunner().invoke(command, ["--package", "."])
+    assert result.exit_code == 0, result.output
+    assert device[0]["cache"] == register_path().parent / "tensorrt/NVIDIA-Orin-nvgpu-10.3.0.timing"
+
+
 def test_options_replace_the_packages_settings(
     build: Callable[..., Result], package: Path, tmp_path: Path, device: list[dict[str, Any]]
 ) -> None:

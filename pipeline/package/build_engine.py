@@ -8,7 +8,7 @@ from pipeline.core.errors import UserError, user_error
 from pipeline.core.files import Json
 from pipeline.export.tensorrt.engines import build_engine
 from pipeline.export.tensorrt.plan import EnginePlan
-from pipeline.package.engine_register import list_engine, require_register
+from pipeline.package.engine_register import list_engine, register_path, require_register
 from pipeline.package.reader import Package
 from pipeline.package.schema import ENGINE_SETTINGS, read_described, read_settings
 from pipeline.package.verify import ENGINES
@@ -21,7 +21,13 @@ NEEDED = (
 
 
 def build_from_package(
-    package: Package, precision: str, *, host: Json, out: Path | None, overrides: Mapping[str, Any], cache: Path
+    package: Package,
+    precision: str,
+    *,
+    host: Json,
+    out: Path | None,
+    overrides: Mapping[str, Any],
+    cache: Path | None,
 ) -> Json:
     """Build the engine of ``precision`` from a package alone, verify it here, and return what its sidecar says.
 
@@ -30,6 +36,8 @@ def build_from_package(
     Args:
         host: what ``pipeline.core.host.probe_tensorrt`` finds here.
         overrides: settings that replace those of the package, by their names.
+        cache: folder of the timing cache; None: beside the list of engines, since what is built in the folder of a
+            package must leave nothing there that ``verify`` refuses.
 
     Raises:
         UserError: the package is damaged or has no such file, a setting is wrong, this host cannot build engines, or
@@ -43,7 +51,8 @@ def build_from_package(
     require_register()
     folder = package.folder / ENGINES if out is None else out
     gate = package.gate(precision, gpu_kernels=True)
-    about = build_engine(folder, plan, host=host, samples=samples, gate=gate, cache=cache)
+    timings = register_path().parent if cache is None else cache
+    about = build_engine(folder, plan, host=host, samples=samples, gate=gate, cache=timings)
     list_engine(folder / plan.file, package=package.name)
     return about
 

@@ -19,7 +19,15 @@ COUNT = click.IntRange(min=1)
 @click.option(
     "--student", type=PATH, help="Folder of the student (artifacts/student): adds PyTorch and the plain student."
 )
-@click.option("--batch", "batch_sizes", type=COUNT, multiple=True, default=(1, 32), show_default=True)
+@click.option(
+    "--batch",
+    "batch_sizes",
+    type=COUNT,
+    multiple=True,
+    default=(1, 32),
+    show_default=True,
+    help="Images of a call; may be repeated.",
+)
 @click.option(
     "--provider",
     "providers",
@@ -27,11 +35,12 @@ COUNT = click.IntRange(min=1)
     multiple=True,
     default=("cpu",),
     show_default=True,
+    help="What of ONNX Runtime computes; may be repeated.",
 )
 @click.option("--num-threads", type=COUNT, default=1, show_default=True, help="CPU threads of each runtime.")
 @click.option("--compiled/--no-compiled", default=True, show_default=True, help="Also time torch.compile (a minute).")
-@click.option("--warmup", type=COUNT, default=10, show_default=True)
-@click.option("--iterations", type=click.IntRange(min=10), default=100, show_default=True)
+@click.option("--warmup", type=COUNT, default=10, show_default=True, help="Calls before those that are timed.")
+@click.option("--iterations", type=click.IntRange(min=10), default=100, show_default=True, help="Calls that are timed.")
 @exit_codes
 def benchmark(
     package: Path,

@@ -57,13 +57,11 @@ def _overrides(function: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--cache",
     type=click.Path(path_type=Path),
-    default=Path(".cache"),
-    show_default=True,
-    help="Folder of the timing cache.",
+    help="Folder of the timing cache.  [default: where this user's list of engines lies]",
 )
 @_overrides
 @exit_codes
-def build_engine(package: Path, precision: str, out: Path | None, cache: Path, **overrides: Any) -> None:
+def build_engine(package: Path, precision: str, out: Path | None, cache: Path | None, **overrides: Any) -> None:
     """Build an engine from a package and verify it on this device; options left out are as in its engine.json."""
     from pipeline.core.host import probe_tensorrt
 

@@ -25,7 +25,14 @@ def _end_at_once(number: int, _: object) -> NoReturn:
 
 @click.command(short_help="Serve a package over HTTP and gRPC.")
 @package_option
-@click.option("--precision", "precisions", multiple=True, default=("fp32",), show_default=True, help="May be repeated.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    default=("fp32",),
+    show_default=True,
+    help="Which of the package's files; may be repeated.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--http-port", type=PORT, default=8000, show_default=True, help="HTTP, and /metrics; 0: any.")
 @click.option("--grpc-port", type=PORT, default=8001, show_default=True, help="gRPC; 0: any.")
@@ -48,7 +55,13 @@ def _end_at_once(number: int, _: object) -> NoReturn:
 )
 @click.option("--max-connections", type=POSITIVE, default=512, show_default=True, help="Of each transport.")
 @click.option("--max-queue", type=click.IntRange(min=0), default=64, show_default=True, help="Requests that may wait.")
-@click.option("--timeout", type=FiniteRange(min=0, min_open=True), default=10.0, show_default=True, help="Seconds.")
+@click.option(
+    "--timeout",
+    type=FiniteRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Seconds that a request may take.",
+)
 @click.option("--grace", type=FiniteRange(min=0), default=30.0, show_default=True, help="Seconds to end within.")
 @click.option(
     "--drain-seconds",
@@ -65,7 +78,13 @@ def _end_at_once(number: int, _: object) -> NoReturn:
 )
 @click.option("--tls-certificate", type=FILE, help="Certificate chain as PEM: both transports are encrypted.")
 @click.option("--tls-key", type=FILE, help="Its key as PEM, without a password.")
-@click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
+@click.option(
+    "--log-format",
+    type=click.Choice(["json", "text"]),
+    default="json",
+    show_default=True,
+    help="How it writes its log.",
+)
 @exit_codes
 def serve(**settings: Any) -> None:
     """Serve a package over HTTP and gRPC by the Open Inference Protocol, until SIGTERM or SIGINT."""
