@@ -35,6 +35,7 @@ from models.factory import build_classifier, check_image_size, count_parameters
 from models.step_sampler import StepSampler
 from models.students import FlowStudent, build_flow_student
 from pipeline.core.files import read_json, write_json
+from pipeline.core.printable import first_line
 from pipeline.data.batch import Batch
 from pipeline.distillation.criteria import DistSettings
 from pipeline.distillation.criterion import Criterion
@@ -102,7 +103,7 @@ def attempt(work: Any) -> dict[str, Any]:
     try:
         return dict(work())
     except Exception as error:  # noqa: BLE001  (whatever stands in the way is what is wanted)
-        return {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"}
+        return {"error": f"{type(error).__name__}: {first_line(error)[:200] or 'no more is said'}"}
 
 
 def as_student(name: str, size: tuple[int, int]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pytest
 from click.testing import Result
 
 from pipeline.core.errors import UserError
-from pipeline.core.scratch import scratch_folder
+from pipeline.core.scratch import own_place, scratch_folder
 from pipeline.data.sources.archive import opened_folder
 from tests.helpers import ROOT, SPLIT_LAYOUT, fill_folder, image_bytes, make_archive, refused
 
@@ -253,6 +253,18 @@ def test_what_a_killed_run_unpacked_goes_with_the_next_one(name: str, tmp_path: 
     with opened_folder(archive) as folder:
         assert list(tmp_path.glob(".cache/unpacked/unpacked*")) == [folder]
     assert [path.name for path in (tmp_path / ".cache/unpacked").iterdir()] == [".lock"]
+
+
+def test_a_place_outside_of_projects_is_this_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    place = own_place()
+    assert (place.parent, own_place()) == (tmp_path, place)
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    place.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    place.symlink_to("elsewhere")
+    with pytest.raises(PermissionError, match=place.name):
+        own_place()
 
 
 def test_scratch_folders_of_many_runs_at_once_stay(tmp_path: Path) -> None:

@@ -161,10 +161,13 @@ def test_a_folder_is_answered_but_for_what_is_damaged(package: Path, album: Path
 
 
 def test_an_archive_and_files_are_answered_and_more_than_the_first_label(
-    package: Path, album: Path, pictures: list[Path], tmp_path: Path
+    package: Path, album: Path, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (album / "2.png").unlink()
     archive, table = make_archive(album, "zip"), tmp_path / "results.csv"
+    monkeypatch.delenv("DVC_ROOT")
+    monkeypatch.chdir(package)
+    before = sorted(package.rglob("*"))
     done = run("predict", package, str(archive), str(pictures[0]), "--out", str(table), "--top", "2")
     assert done.exit_code == 0, done.stderr
     with table.open(newline="") as file:
@@ -172,6 +175,7 @@ def test_an_archive_and_files_are_answered_and_more_than_the_first_label(
     files = [*(str(archive / name) for name in SEEN), str(pictures[0])]
     assert [(row["file"], row["rank"]) for row in rows] == [(name, rank) for name in files for rank in ("1", "2")]
     assert rows[0] == {**rows[-2], "file": files[0]}, "the same image"
+    assert sorted(package.rglob("*")) == before, "a folder that holds more is refused by verify"
 
 
 def test_predictions_come_as_they_are_made(package: Path, pictures: list[Path]) -> None:

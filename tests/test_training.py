@@ -176,6 +176,23 @@ def test_a_layer_without_determinism_is_explained(tmp_path: Path, monkeypatch: p
         run(tmp_path)
 
 
+def of_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ... is free.")
+
+
+def of_the_host() -> None:
+    torch.empty(2**50)
+
+
+@pytest.mark.parametrize(("ask", "words"), [(of_a_gpu, "CUDA out of memory"), (of_the_host, "can't allocate memory")])
+def test_too_little_memory_names_the_batch_size(
+    ask: Callable[[], None], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.autograd, "backward", lambda _: ask())
+    with pytest.raises(UserError, match=rf"batch_size: got \d+, for which .* memory \(.*{words}.*\); halve it"):
+        run(tmp_path)
+
+
 def test_no_figure_is_read_within_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two readings of the metrics no tensor becomes a number: on a GPU each would wait for all queued work."""
     reads: list[str] = []

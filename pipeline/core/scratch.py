@@ -1,15 +1,32 @@
 """Temporary folders in a known place, which the next run clears where one was killed."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 UNPACKED = ".cache/unpacked"
 """In the project: archives, unpacked for as long as they are read."""
+
+
+def own_place() -> Path:
+    """Return this user's place outside of any project, below the system's folder for temporary files.
+
+    Raises:
+        PermissionError: something of another user, or no folder, has that name.
+    """
+    place = Path(tempfile.gettempdir()) / f"fmkt-{os.geteuid()}"
+    with contextlib.suppress(FileExistsError):
+        place.mkdir(mode=0o700)
+    about = place.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(place))
+    return place
 
 
 @contextlib.contextmanager

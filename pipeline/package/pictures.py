@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pipeline.core.arrays import Pixels
 from pipeline.core.errors import UserError
 from pipeline.core.printable import printable
+from pipeline.core.scratch import own_place
 from pipeline.core.text_table import counted
 from pipeline.data.decoding import MAX_MEGAPIXELS, Resize, TooManyPixelsError, decode_shown
 from pipeline.data.image_bytes import read_image_bytes
@@ -56,7 +57,8 @@ def image_files(paths: Sequence[Path]) -> Iterator[list[ImageFile]]:
             if path.is_file() and not is_archive(path.name):
                 found.append(ImageFile(str(path), path, PurePath(path.name)))
             elif path.exists():
-                found += _images_below(path, stack.enter_context(opened_folder(path)))
+                opened = opened_folder(path, place=None if path.is_dir() else own_place())  # not in a package's folder
+                found += _images_below(path, stack.enter_context(opened))
             else:
                 raise UserError(f"{printable(path)}: no such file, folder or archive")
         yield found

@@ -19,7 +19,7 @@ from pipeline.networks.programs import find_program
 from pipeline.params.schema import Params
 from pipeline.tasks.data import TaskData, open_data
 from pipeline.training.execution import choose_execution
-from pipeline.training.loop import build_step, nondeterminism_explained
+from pipeline.training.loop import build_step, refusals_explained
 from pipeline.training.objective import Objective
 from pipeline.training.progress import FORETELLING, peak_memory, wait_for_device
 from pipeline.training.run import open_batches
@@ -77,7 +77,7 @@ def _estimate(
     step.begin_epoch(settings.epochs - 1)  # where steps and warm-ups cost what most of the training costs
     num_steps = settings.epochs * len(batches)
     num_new = min(objective.num_views or settings.epochs, settings.epochs) * len(batches)
-    with nondeterminism_explained():
+    with refusals_explained(settings, key=f"{stage}.training"):
         seconds = _seconds_of_a_step(step, batches) * num_new
         if isinstance(objective.teacher, StoredTeacher) and num_new < num_steps:
             seconds += _seconds_with_stored(objective.teacher, step, batches) * (num_steps - num_new)

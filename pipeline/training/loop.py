@@ -12,6 +12,7 @@ from torch import nn
 from pipeline.core.distributed import broadcast, is_main
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_csv
+from pipeline.core.printable import first_line
 from pipeline.core.torch_setup import derive_seed, seed_everything
 from pipeline.data.batch import Batch, TrainingBatches
 from pipeline.data.dataset import Split
@@ -69,15 +70,15 @@ def train(
 
     Raises:
         DivergedError: the loss is not finite.
-        UserError: deterministic training is asked for, and the network has a layer without it on this device; or
-            compiling failed.
+        UserError: deterministic training is asked for, and the network has a layer without it on this device; the
+            device has too little memory; or compiling failed.
     """
     step = build_step(objective, execution, settings, steps_per_epoch=len(batches))
     rows = _resume(step, checkpoints, on_epoch)
     with (
         _compiled(objective, execution),
         _shown(settings.epochs, len(rows), batches, execution) as shown,
-        nondeterminism_explained(),
+        refusals_explained(settings, key=key),
         strides_taken_first(objective.network, execution.device),
     ):
         run_epoch = _EpochRunner(step, batches, execution, seed=seed, key=key)
@@ -211,11 +212,22 @@ def _validate(objective: Objective, step: TrainingStep, val: Split, execution: E
 
 
 @contextlib.contextmanager
-def nondeterminism_explained() -> Iterator[None]:
-    """Turn PyTorch's refusal of a layer into a UserError that names the parameter."""
+def refusals_explained(settings: Training, *, key: str) -> Iterator[None]:
+    """Turn PyTorch's refusals of a layer, or of more memory, into a UserError that names the parameter.
+
+    Args:
+        key: of ``settings`` in the parameters file.
+    """
     try:
         yield
     except RuntimeError as error:
-        if "does not have a deterministic implementation" not in str(error):
-            raise
-        raise UserError(f"base.deterministic: got True, but {str(error).split('.')[0]}; set it to false") from error
+        said = first_line(error)
+        if "does not have a deterministic implementation" in said:
+            raise UserError(f"base.deterministic: got True, but {said.split('.')[0]}; set it to false") from error
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in said:
+            raise UserError(
+                f"{key}.batch_size: got {settings.batch_size}, for which there is too little memory ({said}); halve "
+                f"it, and {key}.optimizer.learning_rate with it, or end what else uses the device; the same command "
+                "then trains anew"
+            ) from error
+        raise

@@ -80,7 +80,7 @@ class Training(Section):
     epochs: Annotated[int, Field(ge=0)] = knob(20, "passes over the training images; 0: given weights as they are")
     batch_size: Annotated[int, Field(ge=2)] = knob(64, "images of one step, over all processes")
     min_epoch_steps: Count = knob(1, "steps of an epoch at least; fewer images are passed over again until then")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = knob("fp32", "number format; auto: the fastest of the device")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = knob("fp32", "number format; auto: by device and network")
     optimizer: Optimizer = knob(Optimizer(), "what changes the weights")
     schedule: LearningRate = knob(LearningRate(), "learning rate over the epochs")
     augment: Augment = knob(Augment(), "random changes of the training images")

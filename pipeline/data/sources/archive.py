@@ -45,8 +45,11 @@ def is_archive(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def opened_folder(path: Path) -> Iterator[Path]:
-    """Yield ``path`` itself where it is a directory, else a folder with the archive's files, in ``.cache/unpacked``.
+def opened_folder(path: Path, *, place: Path | None = None) -> Iterator[Path]:
+    """Yield ``path`` itself where it is a directory, else a folder with the archive's files.
+
+    Args:
+        place: where that folder is made; None: the project's ``.cache/unpacked``.
 
     Raises:
         UserError: there is nothing at ``path``; it is no archive of a known kind; it is damaged; or a member is a link,
@@ -65,7 +68,7 @@ def opened_folder(path: Path) -> Iterator[Path]:
         )
     with readable_file(path), path.open("rb") as file:
         is_zip = file.read(len(ZIP_HEAD)) == ZIP_HEAD
-    with scratch_folder(project_root() / UNPACKED) as folder:
+    with scratch_folder(place or project_root() / UNPACKED) as folder:
         try:
             (_unpack_zip if is_zip else _unpack_tar)(path, folder)
         except UserError:
