@@ -120,10 +120,11 @@ class Clone:
 
 
 def set_images(params: Path, images: Path) -> None:
-    """Let the parameters file ``params`` take its images from ``images``, unless its data set brings its own."""
+    """Let the parameters file ``params`` take ``images``, and name its package, unless its data set brings its own."""
     content = YAML().load(params)
     if content["prepare_data"]["source"] == "imagefolder":
         content["prepare_data"]["root"] = str(images.resolve())
+        content["package"]["name"] = "photos"
         YAML().dump(content, params)
 
 
@@ -193,14 +194,14 @@ def main(
             if first_run is not None:
                 keep_run(measured[0]["folder"], environment, first_run)
                 first_run = None
-    if installs:
-        first = next(iter(found["presets"].values()))["first"]["seconds"]
-        found["from_nothing"] = {"seconds": round(found["install"]["seconds"] + first, 3)}
+            if installs:
+                first = next(iter(found["presets"].values()))["first"]["seconds"]
+                found["from_nothing"] = {"seconds": round(found["install"]["seconds"] + first, 3)}
+            write_result(output, **found)  # what has been measured stays where the next preset fails
     for preset, row in found["presets"].items():
         click.echo(f"{preset}: first {row['first']['seconds']:.1f} s, again {row['again']['seconds']:.1f} s")
         for stage, spent in row["stages"].items():
             click.echo(f"  {stage:20} {spent['seconds']:7.1f} s {spent['cpu_seconds']:7.1f} s of CPU")
-    write_result(output, **found)
 
 
 if __name__ == "__main__":
