@@ -16,6 +16,7 @@ from torch import nn
 
 from benchmarks.measuring import output_option, ratios, spread, take_turns, write_result
 from benchmarks.networks import plain_network
+from pipeline.training.execution import is_depthwise
 
 NETWORKS = (
     "resnet18", "resnext50_32x4d", "regnet_y_400mf", "convnext_tiny",
@@ -39,7 +40,7 @@ def measure(name: str, *, batch: int, side: int, turns: int) -> dict[str, Any]:
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     return {
         "convolutions": len(convolutions),
-        "depthwise": sum(1 < module.groups == module.in_channels for module in convolutions),
+        "depthwise": sum(map(is_depthwise, convolutions)),
         **{f"{kind}_ms": round(1000 * float(np.median(spent)), 2) for kind, spent in seconds.items()},
         **spread("ratio", ratios(seconds["bf16"], seconds["fp32"])),
     }

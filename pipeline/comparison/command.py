@@ -120,11 +120,13 @@ class Study:
             chosen = choose(tries)
             if chosen:
                 self.trials = trials(self.comparison, self.out, chosen)
-            if not self._diverged(teaching):
+            diverged = self._diverged(teaching)  # of an earlier call: none of its other seeds is begun
+            if not diverged:
                 found = bring(self.trials)
-                if not self._diverged(teaching):
+                diverged = self._diverged(teaching)
+                if not diverged:
                     return Findings(teaching, found, tuning, tries, chosen)
-            tuning += self._diverged(teaching)
+            tuning += diverged
 
     def _diverged(self, teaching: Teaching) -> list[Result]:
         """Return the kept results of trials that diverged."""

@@ -70,16 +70,20 @@ def choose_precision(precision: str, device: torch.device, network: nn.Module | 
     return "bf16" if computes_bf16 and not (network is not None and _is_of_depthwise_convolutions(network)) else "fp32"
 
 
+def is_depthwise(layer: nn.Module) -> bool:
+    """Return whether ``layer`` is a convolution whose filters see one channel each."""
+    return isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels
+
+
 def _is_of_depthwise_convolutions(network: nn.Module) -> bool:
-    """Return whether many convolutions of ``network`` see one channel each, and more than it has linear layers.
+    """Return whether many convolutions of ``network`` are depthwise, and more than it has linear layers.
 
     Linear layers are what bf16 speeds up most: ConvNeXt, which has two to each depthwise convolution, gains by it.
     """
     layers = list(network.modules())
-    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
-    depthwise = sum(1 < layer.groups == layer.in_channels for layer in convolutions)
+    num_convolutions = sum(isinstance(layer, nn.Conv2d) for layer in layers)
     num_linear = sum(isinstance(layer, nn.Linear) for layer in layers)
-    return depthwise > max(DEPTHWISE_SHARE * len(convolutions), num_linear)
+    return sum(map(is_depthwise, layers)) > max(DEPTHWISE_SHARE * num_convolutions, num_linear)
 
 
 @contextlib.contextmanager

@@ -221,13 +221,15 @@ def refusals_explained(settings: Training, *, key: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        said = first_line(error)
+        said = str(error)  # whole: the words that tell may stand anywhere in a long line
         if "does not have a deterministic implementation" in said:
-            raise UserError(f"base.deterministic: got True, but {said.split('.')[0]}; set it to false") from error
+            raise UserError(
+                f"base.deterministic: got True, but {said.split('.', maxsplit=1)[0]}; set it to false"
+            ) from error
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in said:
             raise UserError(
-                f"{key}.batch_size: got {settings.batch_size}, for which there is too little memory ({said}); halve "
-                f"it, and {key}.optimizer.learning_rate with it, or end what else uses the device; the same command "
-                "then trains anew"
+                f"{key}.batch_size: got {settings.batch_size}, for which there is too little memory "
+                f"({first_line(error)}); halve it, and {key}.optimizer.learning_rate with it, or end what else uses "
+                "the device; the same command then trains anew"
             ) from error
         raise
