@@ -140,7 +140,7 @@ def step(student: FlowStudent, teacher: Classifier, size: tuple[int, int]) -> fl
     if odd or not bool(loss.isfinite()):
         raise ValueError(f"{len(odd)} parameters have no finite gradient, as {', '.join(odd[:2])}; the loss is {loss}")
     torch.optim.SGD(student.parameters(), lr=1e-4).step()
-    return float(loss)
+    return float(loss.detach())
 
 
 def compare(trained: nn.Module, form: nn.Module, size: tuple[int, int]) -> dict[str, float]:
@@ -183,7 +183,8 @@ def main(names: tuple[str, ...], output: Path) -> None:
     """Examine the networks NAMES, or all that have not been yet."""
     found = read_json(output) if output.exists() else {}
     todo = list(names) or [name for name in all_names() if name not in found]
-    context = multiprocessing.get_context("fork")  # what takes seconds to import is imported once
+    context = multiprocessing.get_context("forkserver")  # autograd's threads, if this process has some, bear no fork
+    context.set_forkserver_preload(["benchmarks.networks"])  # what takes seconds to import is imported once
     for number, name in enumerate(todo, start=1):
         started = time.perf_counter()
         with tempfile.NamedTemporaryFile("r") as file:
