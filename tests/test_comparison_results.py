@@ -118,19 +118,25 @@ def diverging() -> set[tuple[str, float, int]]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch, diverging: set[tuple[str, float, int]]) -> list[float]:
     """Let trainings take the minutes of ``MINUTES``, 5 where they tune, without running; return the seconds so far."""
-    now, took = [0.0], dict[Path, float]()
+    now, took, short = [0.0], dict[Path, float](), set[Path]()
     origin = results.origin()
+
+    def rate_of(run: Trial) -> float:
+        return run.settings.distill_student.training.optimizer.learning_rate
 
     def run_all(
         runs: list[Trial], *, jobs: int, on_done: Any = lambda _: None, is_wanted: Any = lambda _: True
     ) -> None:
         for run in (run for run in runs if isinstance(run, Trial) and is_wanted(run)):
             took[run.folder] = 60 * (MINUTES[run.method, run.seed] if run.is_evaluated else 5)
+            if (run.method, rate_of(run), run.seed) in diverging:
+                short.add(run.folder)
+                took[run.folder] = 1.0
             now[0] += took[run.folder] / jobs
             on_done(run)
 
     def read_result(run: Trial, teaching: Teaching) -> results.Result:
-        rate = run.settings.distill_student.training.optimizer.learning_rate
+        rate = rate_of(run)
         diverged = (run.method, rate, run.seed) in diverging
         curve = [{"num_steps": None, "accuracy": 1 - abs(rate - 0.09)}]
         return results.Result(
@@ -159,6 +165,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, diverging: set[tuple[str, float, int]
     monkeypatch.setattr(command, "unfinished", lambda runs: runs)
     monkeypatch.setattr(command, "read_teaching", taught)
     monkeypatch.setattr(Trial, "is_done", lambda run, _=None: run.folder in took)
+    monkeypatch.setattr(Trial, "diverged", lambda run: "soon" if run.folder in short else None)
     monkeypatch.setattr(Trial, "seconds", lambda run: took[run.folder])
     return now
 
@@ -208,7 +215,19 @@ def test_a_value_with_which_a_trial_diverges_gives_way_for_all_seeds(
         assert {result.values.get(RATE) for result in found.results if result.method == "meta"} == {0.01}
         assert [one.score for one in found.tried["meta"]] == [pytest.approx(0.92), None]
         assert [(result.seed, result.values[RATE]) for result in found.tuning if result.diverged] == [(1, 0.1)]
-        assert clock[0] / 60 == 10 + 12 + 2 * 6 + 3 * 6, "the third seed is not begun with a value that has lost"
+        assert clock[0] / 60 == pytest.approx(10 + 12 + 6 + 1 / 60 + 3 * 6), (
+            "the third seed is not begun with a value that has lost"
+        )
+
+
+def test_a_run_that_diverges_soon_says_nothing_of_how_long_others_take(
+    clock: list[float], diverging: set[tuple[str, float, int]]
+) -> None:
+    diverging.add(("meta", 0.1, 7))
+    study(None, seeds=[0]).run()
+    started = clock[0]
+    assert study(9).run().seeds == [0], "4 minutes, and 5.5 as the mean of the other runs of meta"
+    assert clock[0] == started
 
 
 @pytest.mark.usefixtures("clock")

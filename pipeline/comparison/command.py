@@ -177,7 +177,7 @@ class Study:
         code = code_digests()
         took: dict[str, list[float]] = {}
         for run in (*self.tuning, *self.trials):
-            if run.is_done(code):
+            if run.is_done(code) and run.diverged() is None:  # one that diverged took less than a whole run does
                 took.setdefault(run.method, []).append(run.seconds())
         known = {method: statistics.fmean(seconds) for method, seconds in took.items()}
         usual = statistics.fmean(known.values()) if known else 0.0
