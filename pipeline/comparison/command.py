@@ -153,16 +153,19 @@ class Study:
         if missing and self.jobs is None:
             self.jobs = choose_jobs(missing)
             logger.info("%d runs side by side", self.jobs)
-        for group in _by_seed(missing) if self.deadline is not None else filter(None, [missing]):
-            if not self._would_end(group):
-                logger.info("seed %d would not end within the time", group[0].seed)
-                break
-            run_all(
-                group,
-                jobs=self.jobs or 1,
-                on_done=keep,
-                is_wanted=lambda run: (run.method, run.values) not in lost,
-            )
+        groups = {group[0].seed: group for group in _by_seed(missing)}
+        begun = dict[int, bool]()
+
+        def is_wanted(run: Trial) -> bool:
+            if (run.method, run.values) in lost:
+                return False
+            if run.seed not in begun:
+                begun[run.seed] = self._would_end(groups[run.seed], beside_others=bool(begun) and self.jobs != 1)
+                if not begun[run.seed]:
+                    logger.info("seed %d would not end within the time", run.seed)
+            return begun[run.seed]
+
+        run_all(missing, jobs=self.jobs or 1, on_done=keep, is_wanted=is_wanted)
         return self._finished(runs, lambda run: self.store.find(run, teaching))
 
     def _keep(self, run: Trial, teaching: Teaching) -> Result:
@@ -170,8 +173,12 @@ class Study:
         self.store.keep(run, result)
         return result
 
-    def _would_end(self, group: Sequence[Trial]) -> bool:
-        """Return whether ``group`` would end in time, by what runs of its methods took here."""
+    def _would_end(self, group: Sequence[Trial], *, beside_others: bool) -> bool:
+        """Return whether ``group`` would end in time, by what runs of its methods took here.
+
+        Args:
+            beside_others: runs are at work that may still take a while.
+        """
         if self.deadline is None:
             return True
         code = code_digests()
@@ -182,7 +189,8 @@ class Study:
         known = {method: statistics.fmean(seconds) for method, seconds in took.items()}
         usual = statistics.fmean(known.values()) if known else 0.0
         each = [known.get(run.method, usual) for run in group]
-        needed = max(sum(each) / (self.jobs or 1), *each)
+        shared, longest = sum(each) / (self.jobs or 1), max(each)
+        needed = shared + longest if beside_others else max(shared, longest)
         return time.monotonic() + needed < self.deadline
 
     def _finished(self, runs: Sequence[Trial], find: Find) -> list[Result]:

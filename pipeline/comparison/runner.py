@@ -63,10 +63,11 @@ def run_all(
     at_work: list[Running[R]] = []
     try:
         while waiting or at_work:
-            waiting = [run for run in waiting if is_wanted(run)]
             while waiting and len(at_work) < jobs:
-                at_work.append(start_run(waiting.pop(0)))
-                logger.info("%s: started; its log is %s", at_work[-1].run.name, at_work[-1].run.folder / LOG)
+                run = waiting.pop(0)
+                if is_wanted(run):
+                    at_work.append(start_run(run))
+                    logger.info("%s: started; its log is %s", run.name, run.folder / LOG)
             time.sleep(POLL_SECONDS)
             for item in [item for item in at_work if item.process.poll() is not None]:
                 at_work.remove(item)

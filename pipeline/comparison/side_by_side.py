@@ -44,10 +44,10 @@ def choose_jobs(waiting: Sequence[Trial]) -> int:
     on_gpu = base.device.startswith("cuda") or (base.device == "auto" and torch.cuda.is_available())
     if not on_gpu:
         return max(1, num_cores() // (base.num_threads or num_cores()))
-    alike = [trial for trial in waiting if trial.method == waiting[0].method]
+    ordered = sorted(waiting, key=lambda trial: trial.method != waiting[0].method)  # alike ones first
     device = torch.device(base.device if base.device != "auto" else "cuda")
-    limit = min(len(alike), num_cores())
-    return by_trying(lambda jobs: try_out(alike[:jobs], device), limit=limit, free=free_memory(device))
+    limit = min(len(ordered), num_cores())
+    return by_trying(lambda jobs: try_out(ordered[:jobs], device), limit=limit, free=free_memory(device))
 
 
 def free_memory(device: torch.device) -> int:
