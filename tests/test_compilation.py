@@ -152,6 +152,27 @@ def test_compiling_may_fail_where_a_frozen_backbone_begins_to_learn(
             run(tmp_path, trained, **changes)
 
 
+def test_compiled_a_frozen_backbone_learns_what_it_learns_eagerly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch 2.11 itself takes a graph without gradients for one that has them."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    torch.compiler.reset()
+
+    def trained(*, compiled: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a weight of the backbone before and after."""
+        small = objective()
+        tuned = tune(small, frozen_epochs=1)
+        weight = tuned.network.get_parameter(min(tuned.names))
+        before = weight.detach().clone()
+        run(tmp_path / str(compiled), small, compiled=compiled, fine_tuning=tuned.settings)
+        return before, weight.detach()
+
+    before, eager = trained(compiled=False)
+    assert not torch.equal(before, eager)
+    torch.testing.assert_close(trained(compiled=True)[1], eager)
+
+
 def test_compiling_is_for_gpus_unless_it_is_asked_for() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert [wants_compiling(choice, gpu) for choice in ("auto", "always", "never")] == [True, True, False]

@@ -113,7 +113,7 @@ def test_the_calibration_has_the_bound_of_its_own_images_and_may_choose_by_it(be
     noise = likelihood.fit(split, STEPS)
     for point in curve:
         own = [row for row in likelihood.rows(split, noise) if row["num_steps"] == point["num_steps"]]
-        assert point["bound"] == pytest.approx(own[0]["bound"], rel=1e-9)
+        assert point["bound"] == pytest.approx(own[0]["bound"], rel=1e-6), "the stage may have run on a GPU"
         assert point["bound"] == fitted_bound(noise, point["num_steps"])
     assert trivial_bound(noise) == pytest.approx(own[0]["trivial"], rel=1e-9)
     by_bound = {"calibrate_steps.criterion": "bound", "calibrate_steps.tolerance": 0.0}

@@ -183,6 +183,9 @@ class _EpochRunner:
         self.batches = batches
         self.seed = seed
         self.key = key
+        self.compiled = execution.compiled
+        self.learning: list[bool] | None = None
+        """For each parameter whether it learned in the epoch before."""
         if execution.compiled:
             networks = [step.objective.network, *([step.objective.teacher] if step.objective.teacher else [])]
             self.take = guard_compiling(step, networks, fallback=execution.compile_fallback)
@@ -192,6 +195,8 @@ class _EpochRunner:
         seed_everything(self.seed, "epoch", epoch)
         objective = self.step.objective
         self.step.begin_epoch(epoch)
+        if self.compiled:
+            self._compile_for_what_learns()
         metrics = EpochMetrics(len(self.batches), key=self.key)
         row: Row = {"epoch": epoch + 1, "learning_rate": self.step.learning_rate}
         for batch in self.batches.epoch(derive_seed(self.seed, "batches", objective.view(epoch))):
@@ -200,6 +205,13 @@ class _EpochRunner:
             metrics.add(loss, objective.supervision.batch_scores(loss.predicted, batch), learning_rate)
             shown.step(metrics, epoch=epoch)
         return row | metrics.means()
+
+    def _compile_for_what_learns(self) -> None:
+        """Forget what was compiled while other parameters learned: PyTorch 2.11 goes on with it, without gradients."""
+        learning = [parameter.requires_grad for parameter in self.step.objective.parameters()]
+        if self.learning not in (None, learning):
+            torch.compiler.reset()
+        self.learning = learning
 
 
 def _validate(objective: Objective, step: TrainingStep, val: Split, execution: Execution) -> Validation:
