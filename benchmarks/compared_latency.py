@@ -1,85 +1,121 @@
-"""How long the students of the comparison on a subset of CIFAR-10, and its teacher, take for an image.
+"""How long the students of a comparison, and its teacher, take for an image.
 
-    python -m benchmarks.compared_latency --output benchmarks/results/cifar10-subset/latency.json   # two minutes
+    python -m benchmarks.compared_latency cifar10-long --output benchmarks/results/cifar10-long/latency.json
 
-A latency is that of a graph, whatever its weights: they are random. Students are timed in the form that deploys today,
-which is smaller than that of the runs: the script stops unless the general forms have the multiply-adds of those.
+It takes three minutes.
+
+A latency is that of a graph, whatever its weights: they are random, and methods that deploy the same graph share one
+measurement. Students are timed in the form that deploys today, which is smaller than that of the runs: the script stops
+unless the general forms have the multiply-adds of those.
 """
 
 import csv
 import tempfile
+from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
+import onnx
 import torch
 from torch import nn
 
 from benchmarks.measuring import output_option, write_result
-from benchmarks.networks import MEAN, SIZE, STD, exported, flow_student, plain_network
+from benchmarks.networks import exported
 from models.deploy import with_each_num_steps
-from models.students import build_layered_classifier
+from pipeline.comparison.config import Comparison, changed_params, folder_name, load_comparison
+from pipeline.distillation.method import build_student
+from pipeline.distillation.methods import METHODS
+from pipeline.distillation.pairs import with_pairs
 from pipeline.networks.complexity import count_macs
+from pipeline.params.schema import load_params
+from pipeline.preflight.assumed_networks import assumed_data
 from pipeline.runtimes.latency import describe_protocol, percentiles, random_pixels, time_in_turns
+from pipeline.runtimes.onnx import OnnxRuntime
 
-RUNS = Path(__file__).parent / "results/cifar10-subset/trials.csv"
-STUDENT, TEACHER, CLASSES = "resnet8_x0_5", "resnet20", 10
-STEPS = (1, 2, 4)
-"""Numbers of steps that calibration chose."""
+ROOT = Path(__file__).parent
 WARMUP = 20
 CPU = torch.device("cpu")
 
 
-def networks() -> tuple[dict[str, nn.Module], set[int]]:
-    """Return each network as it deploys, by name, and the multiply-adds of all students in their general form."""
-    torch.manual_seed(0)
-    layered = build_layered_classifier(
-        backbone=STUDENT, num_classes=CLASSES, mean=MEAN, std=STD, layers="conv", width=None
-    )
-    eager = {
-        "teacher": plain_network(TEACHER, classes=CLASSES),
-        "plain": plain_network(STUDENT, classes=CLASSES),
-        "layers": layered,
-        "flow": flow_student(STUDENT, classes=CLASSES),
-    }
-    forms, general = {}, set()
-    for name, network in eager.items():
-        for form in with_each_num_steps(network.eval(), STEPS):
-            forms[f"{name}, K = {form.num_steps}" if form.num_steps else name] = form.smallest_form(SIZE)
-            if name != "teacher":
-                general.add(count_macs(form.general_form(), SIZE, CPU))
-    return forms, general
+class Form(NamedTuple):
+    """A network as it deploys."""
+
+    name: str
+    """That of its method, with the number of steps where it takes some."""
+    network: nn.Module
+    image_size: tuple[int, int]
+    general_macs: int | None
+    """Multiply-adds of a student in the form of the runs; None of the teacher."""
 
 
-def measured_macs() -> set[int]:
-    """Return the multiply-adds of the committed runs."""
-    with RUNS.open(newline="") as file:
+def forms(comparison: Comparison, *, classes: int) -> Iterator[Form]:
+    """Yield the teacher, and each method with each number of steps that calibration tries."""
+    with tempfile.TemporaryDirectory() as folder:
+        for method, changes in comparison.methods.items():
+            path = Path(folder, f"{folder_name(method)}.yaml")
+            path.write_text(changed_params(comparison, changes), encoding="utf-8")
+            params = load_params(path)
+            task, info = assumed_data(params, count=classes)
+            if method == comparison.baseline:
+                spec = task.plain_network(params.train_teacher, info, mean=[*info.mean], std=[*info.std])
+                yield Form("teacher", task.build_plain(spec).eval(), info.image_size, None)
+            chosen = with_pairs(params.distill_student, info, task)
+            student = build_student(METHODS[chosen.method].load().student(chosen, info, task), info.image_size)
+            for form in with_each_num_steps(student.eval(), params.calibrate_steps.candidates):
+                name = method if form.num_steps is None else f"{method}, K = {form.num_steps}"
+                general = count_macs(form.general_form(), info.image_size, CPU)
+                yield Form(name, form.smallest_form(info.image_size), info.image_size, general)
+
+
+def measured_macs(name: str) -> set[int]:
+    """Return the multiply-adds of the committed runs of the comparison ``name``."""
+    with (ROOT / "results" / name / "trials.csv").open(newline="") as file:
         return {int(row["macs"]) for row in csv.DictReader(file)}
 
 
+def graph_of(path: Path) -> Hashable:
+    """Return what decides about the latency of an ONNX file: operators and shapes, not values."""
+    graph = onnx.load(path).graph
+    return tuple(node.op_type for node in graph.node), tuple(tuple(weight.dims) for weight in graph.initializer)
+
+
 @click.command()
+@click.argument("name")
+@click.option("--classes", default=10, show_default=True, help="Of its data.")
 @click.option("--iterations", default=400, show_default=True)
-@click.option("--network", "names", multiple=True, help="These alone, as 'plain' or 'flow, K = 1'.  [default: all]")
+@click.option("--network", "names", multiple=True, help="These alone, as 'metric' or 'fm_kt, K = 1'.  [default: all]")
 @output_option
-def main(*, iterations: int, names: tuple[str, ...], output: Path | None) -> None:
-    """Time all of them in turns by ONNX Runtime, one image and one thread."""
+def main(*, name: str, classes: int, iterations: int, names: tuple[str, ...], output: Path | None) -> None:
+    """Time all networks of the comparison NAME in turns by ONNX Runtime, one image and one thread."""
     torch.set_num_threads(1)
-    forms, general = networks()
-    if general != measured_macs():
-        raise click.ClickException(f"these are not the networks that were compared: multiply-adds {general}")
-    if unknown := set(names) - forms.keys():
-        raise click.BadParameter(f"got {', '.join(unknown)}; there are {', '.join(forms)}", param_hint="--network")
-    chosen = {name: forms[name] for name in names or forms}
+    torch.manual_seed(0)
+    found = {form.name: form for form in forms(load_comparison(ROOT / f"comparisons/{name}.yaml"), classes=classes)}
+    unknown = measured_macs(name) - {form.general_macs for form in found.values()}
+    if unknown:
+        raise click.ClickException(f"these are not the networks that were compared: multiply-adds {unknown}")
+    if missing := set(names) - found.keys():
+        raise click.BadParameter(f"got {', '.join(missing)}; there are {', '.join(found)}", param_hint="--network")
+    size = found["teacher"].image_size
+    graphs: dict[Hashable, list[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        runtimes = [exported(form, Path(folder, f"{number}.onnx")) for number, form in enumerate(chosen.values())]
-        seconds = time_in_turns(runtimes, random_pixels(1, SIZE), warmup=WARMUP, iterations=iterations)
-    found: dict[str, dict[str, Any]] = {}
-    for (name, form), spent in zip(chosen.items(), seconds, strict=True):
-        row = found[name] = {"macs": count_macs(form, SIZE, CPU)}
-        row |= {f"{point}_ms": value for point, value in percentiles(spent).items()}
-        click.echo(f"{name:12} {row['macs']:11,} multiply-adds  {row['p50_ms']:.4f} ms")
+        runtimes: dict[Hashable, OnnxRuntime] = {}
+        for number, chosen in enumerate(names or found):
+            path = Path(folder, f"{number}.onnx")
+            runtime = exported(found[chosen].network, path, size=size)
+            graph = graph_of(path)
+            graphs.setdefault(graph, []).append(chosen)
+            runtimes.setdefault(graph, runtime)
+        seconds = time_in_turns([*runtimes.values()], random_pixels(1, size), warmup=WARMUP, iterations=iterations)
+    networks: dict[str, dict[str, Any]] = {}
+    for graph, spent in zip(runtimes, seconds, strict=True):
+        points = {f"{point}_ms": value for point, value in percentiles(spent).items()}
+        for form in graphs[graph]:
+            macs = count_macs(found[form].network, size, CPU)
+            networks[form] = {"macs": macs, **points}
+            click.echo(f"{form:28} {macs:11,} multiply-adds  {networks[form]['p50_ms']:.4f} ms")
     protocol = describe_protocol(warmup=WARMUP, iterations=iterations)
-    write_result(output, protocol=f"ONNX Runtime fp32, one thread, in turns; {protocol}", networks=found)
+    write_result(output, protocol=f"ONNX Runtime fp32, one thread, in turns; {protocol}", networks=networks)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from torch.nn import functional
 from benchmarks import chain, detector, fine_tuning, library_step, server_abuse, training_step
 from benchmarks import meta_encoder_width as meta_encoder_widths
 from benchmarks.backbones import main as backbones
-from benchmarks.compared_latency import RUNS
 from benchmarks.compared_latency import main as compared_latency
+from benchmarks.compared_latency import measured_macs
 from benchmarks.measuring import host, ratios, spread, take_turns
 from benchmarks.meta_encoder_width import main as meta_encoder_width
 from benchmarks.meta_encoder_width import rows_of
@@ -162,15 +162,19 @@ def test_the_deployed_graph_beside_the_plain_student(tmp_path: Path) -> None:
 
 
 def test_latencies_of_what_was_compared(tmp_path: Path) -> None:
-    found = result_of("compared_latency", tmp_path, network="plain", iterations=10)["networks"]
-    with RUNS.open(newline="") as file:
-        (macs,) = {int(row["macs"]) for row in csv.DictReader(file) if row["method"] == "none"}
-    assert found.keys() == {"plain"}
-    assert found["plain"]["macs"] == macs
-    check_points({point.removesuffix("_ms"): value for point, value in found["plain"].items()})
-    refused = CliRunner().invoke(compared_latency, ["--network", "plane"])
+    name = "cifar10-subset"
+    found = result_of("compared_latency", tmp_path, name, "--network", "none", "--network", "dkd", iterations=10)
+    networks = found["networks"]
+    assert networks.keys() == {"none", "dkd"}
+    assert networks["none"] == networks["dkd"], "the same graph is timed once"
+    assert {networks["none"]["macs"]} <= measured_macs(name)
+    check_points({point.removesuffix("_ms"): value for point, value in networks["none"].items()})
+    refused = CliRunner().invoke(compared_latency, [name, "--network", "plane"])
     assert refused.exit_code == 2
-    assert "got plane; there are teacher, plain, layers, flow, K = 1, flow, K = 2, flow, K = 4" in refused.output
+    assert (
+        "got plane; there are teacher, none, kd, dkd, dist, student + meta (dist), fm_kt (dist), K = 1"
+        in refused.output
+    )
 
 
 def test_a_detector_beside_torchvisions(tmp_path: Path) -> None:

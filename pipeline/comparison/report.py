@@ -11,10 +11,13 @@ from pipeline.comparison.results import Result, Teaching, origins
 from pipeline.comparison.table import (
     COLUMNS,
     DIFFERENCE_COLUMNS,
+    STEPS_COLUMNS,
     chance_of_a_verdict,
     difference_rows,
     differences_markdown,
     markdown,
+    steps_markdown,
+    steps_rows,
     summarize_methods,
     trial_rows,
 )
@@ -56,6 +59,10 @@ def write_report(
     write_csv(folder / "trials.csv", list(rows[0]), rows)
     write_csv(folder / "table.csv", COLUMNS, methods)
     texts = [markdown(methods, comparison.baseline, task.primary_title)]
+    steps = steps_rows(found.results, rows, comparison.baseline, task.primary)
+    if steps:
+        write_csv(folder / "steps.csv", STEPS_COLUMNS, steps)
+        texts.append(steps_markdown(steps, comparison.baseline, task.primary_title))
     if comparison.differences:
         gaps = difference_rows(rows, comparison.differences)
         write_csv(folder / "differences.csv", DIFFERENCE_COLUMNS, gaps)

@@ -15,6 +15,7 @@ COLUMNS = (
     "method", "score", "std", "n", "gain", "gain_error", "verdict", "tuned", "num_steps", "macs", "parameters",
     "train_seconds",
 )  # fmt: skip
+STEPS_COLUMNS = ("method", "num_steps", "score", "std", "n", "gain", "gain_error", "verdict", "macs")
 DIFFERENCE_COLUMNS = ("first", "second", "difference", "error", "n", "verdict")
 GAINS, LOSES, CHANCE, ONE_SEED = "gains", "loses", "within chance", "one seed"
 Row = dict[str, Any]
@@ -113,6 +114,39 @@ def summarize_methods(rows: Sequence[Row], baseline: str) -> list[Row]:
     return found
 
 
+def steps_rows(results: Sequence[Result], rows: Sequence[Row], baseline: str, primary: str) -> list[Row]:
+    """Return a row (see ``STEPS_COLUMNS``) for each number of steps of each method that deploys some.
+
+    Gains are over ``baseline`` as it deploys, paired by seed. Nothing chose among the rows.
+    """
+    base, found = scores_by_seed(rows, baseline), []
+    deploying = dict.fromkeys(row["method"] for row in rows if row["num_steps"] is not None)
+    for method in deploying:
+        scores: dict[int, dict[int, float]] = {}
+        macs: dict[int, int] = {}
+        for result in results:
+            if result.method == method and result.calibration is not None:
+                macs |= {point["num_steps"]: point["macs"] for point in result.calibration["curve"]}
+                for line in result.tables["flow_by_num_steps"]:  # flows at several stages share one score
+                    scores.setdefault(int(line["num_steps"]), {})[result.seed] = float(line[primary])
+        for num_steps, own in sorted(scores.items()):
+            gain = paired(own, base)
+            found.append(
+                {
+                    "method": method,
+                    "num_steps": num_steps,
+                    "score": statistics.fmean(own.values()),
+                    "std": statistics.stdev(own.values()) if len(own) > 1 else None,
+                    "n": len(own),
+                    "gain": gain.mean,
+                    "gain_error": gain.error,
+                    "verdict": "" if method == baseline else gain.verdict,
+                    "macs": macs[num_steps],
+                }
+            )
+    return found
+
+
 def difference_rows(rows: Sequence[Row], pairs: Sequence[Sequence[str]]) -> list[Row]:
     """Return a row (see ``DIFFERENCE_COLUMNS``) for each of ``pairs`` of methods: the first less the second."""
     found = []
@@ -162,6 +196,25 @@ def markdown(rows: Sequence[Row], baseline: str, score: str) -> str:
 
 def _without(cells: list[str], at: int) -> list[str]:
     return cells[:at] + cells[at + 1 :]
+
+
+def steps_markdown(rows: Sequence[Row], baseline: str, score: str) -> str:
+    """Return the table of each number of steps as Markdown, scores and gains in percent."""
+    header = ["method", "K", f"{score}, %", "std", "n", f"gain over {baseline} ± standard error", "verdict"]
+    lines = [
+        [
+            row["method"],
+            str(row["num_steps"]),
+            f"{100 * row['score']:.2f}",
+            "" if row["std"] is None else f"{100 * row['std']:.2f}",
+            str(row["n"]),
+            str(Difference(row["gain"], row["gain_error"], row["n"])),
+            row["verdict"],
+            f"{row['macs']:,}",
+        ]
+        for row in rows
+    ]
+    return _table([*header, "multiply-adds"], lines)
 
 
 def differences_markdown(rows: Sequence[Row]) -> str:
