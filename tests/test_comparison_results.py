@@ -6,6 +6,7 @@ import shutil
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,14 @@ from pipeline.comparison.plan import Run, Trial
 from pipeline.comparison.report import Findings
 from pipeline.comparison.results import Store, Teaching, flat, same_parameters
 from pipeline.comparison.side_by_side import Trying, by_trying, choose_jobs, try_out
-from pipeline.comparison.table import chance_of_a_verdict, difference_rows, differences_markdown, paired
+from pipeline.comparison.table import (
+    chance_of_a_verdict,
+    difference_rows,
+    differences_markdown,
+    paired,
+    steps_markdown,
+    steps_rows,
+)
 from pipeline.core.errors import GateError
 from pipeline.core.files import read_csv, read_json, write_json
 from pipeline.core.processes import num_cores
@@ -90,6 +98,29 @@ def test_differences_are_those_of_common_seeds_with_their_standard_error() -> No
     assert (row["difference"], row["n"]) == (pytest.approx(statistics.mean(gaps)), 2)
     assert row["error"] == pytest.approx(statistics.stdev(gaps) / 2**0.5)
     assert differences_markdown([row]).splitlines()[2] == r"| a\|b - c | +20.00 ± 10.00 | 2 | within chance |"
+
+
+def test_each_number_of_steps_is_shown_whatever_calibration_chose() -> None:
+    curve = [{"num_steps": 1, "macs": 1000}, {"num_steps": 4, "macs": 4000}]
+    by_seed = {0: {1: 0.5, 4: 0.75}, 1: {1: 0.25, 4: 0.75}}
+    found = [
+        SimpleNamespace(
+            method="flow",
+            seed=seed,
+            calibration={"curve": curve},
+            tables={"flow_by_num_steps": [{"num_steps": str(k), "accuracy": str(x)} for k, x in scores.items()]},
+        )
+        for seed, scores in by_seed.items()
+    ]
+    rows = [{"method": "plain", "seed": seed, "score": 0.25, "num_steps": None} for seed in by_seed]
+    rows += [{"method": "flow", "seed": seed, "score": 0.75, "num_steps": 4} for seed in by_seed]
+    first, last = steps_rows(found, rows, "plain", "accuracy")  # type: ignore[arg-type]
+    assert (first["num_steps"], first["score"], first["gain"], first["macs"]) == (1, 0.375, 0.125, 1000)
+    assert (first["verdict"], first["gain_error"]) == ("within chance", pytest.approx(0.125))
+    assert (last["num_steps"], last["gain"], last["std"], last["verdict"]) == (4, 0.5, 0.0, "gains")
+    assert steps_markdown([last], "plain", "top-1 accuracy").splitlines()[2] == (
+        "| flow | 4 | 75.00 | 0.00 | 2 | +50.00 ± 0.00 | gains | 4,000 |"
+    )
 
 
 @pytest.mark.parametrize("n", [2, 3, 8])
