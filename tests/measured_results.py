@@ -138,38 +138,41 @@ def comparison(name: str, score: str, title: str, digits: int) -> str:
     return _table(header, *rows)
 
 
+HEADLINE = "cifar10-long"
+PLAIN = {
+    "none": "student, labels alone (`none`)",
+    "metric": "student, KD (`metric`)",
+    "metric_meta": "student, KD, the flow's layers without a flow (`metric_meta`)",
+    "metric_meta, 4 heads": "student, KD, four such heads (`layers.num_heads`)",
+    "theta flow": "student, KD with the flow in training alone (`fm_kt_theta`)",
+}
+FLOW = "fm_kt"
+
+
 def headline() -> str:
-    """Return accuracy and latency of the teacher and of what matters of the comparison on CIFAR-10.
-
-    Each seed of a flow was scored at the K that its held-out images chose, so that accuracy and cost are shown by seed.
-    """
-    networks = json_of("cifar10-subset/latency.json")["networks"]
-    teacher = measured("cifar10-subset/README.md; Teacher: resnet20,; .2f")
-    shown = {
-        "none": ("student, labels alone (`none`)", "plain"),
-        "dkd": ("student, DKD (`metric`)", "plain"),
-        "student + meta (dist)": ("student, DIST, the flow's layers without a flow (`metric_meta`)", "layers"),
-    }
-    flow = "fm_kt (dist)"
-    rows = [f"| teacher, resnet20 | {teacher} | {_cost(networks, 'teacher')} |"]
-    scores = {
-        row["method"]: f"{100 * float(row['accuracy']):.2f} ({100 * float(row['std']):.2f})"
-        for row in rows_of("cifar10-subset/table.csv")
-    }
-    rows += [f"| {name} | {scores[method]} | {_cost(networks, form)} |" for method, (name, form) in shown.items()]
-    seeds = [row for row in rows_of("cifar10-subset/trials.csv") if row["method"] == flow]
-    steps = ", ".join(row["num_steps"] for row in seeds)
-    each = ", ".join(f"{100 * float(row['accuracy']):.2f}" for row in seeds)
-    cost = _cost(networks, *(f"flow, K = {row['num_steps']}" for row in seeds))
-    name = f"student, DIST with the flow (`fm_kt`), each seed at the K that it chose: {steps}"
-    rows.append(f"| {name} | {scores[flow]}: {each} | {cost} |")
-    return _table("| | top-1 % (std) | ms for one image | multiply-adds |", *rows)
+    """Return accuracy and latency of the teacher and of what matters of the long comparison on CIFAR-10."""
+    networks = json_of(f"{HEADLINE}/latency.json")["networks"]
+    scores = {row["method"]: row for row in rows_of(f"{HEADLINE}/table.csv")}
+    teacher = measured(f"{HEADLINE}/README.md; Teacher: resnet20, top-1 accuracy; .2f")
+    rows = [f"| teacher, resnet20 | {teacher} | | {_cost(networks['teacher'])} |"]
+    rows += [f"| {text} | {_score(scores[method])} | {_cost(networks[method])} |" for method, text in PLAIN.items()]
+    for row in rows_of(f"{HEADLINE}/steps.csv"):
+        if row["method"] == FLOW:
+            steps = row["num_steps"]
+            name = f"student, KD with the flow (`fm_kt`), K = {steps}"
+            rows.append(f"| {name} | {_score(row)} | {_cost(networks[f'{FLOW}, K = {steps}'])} |")
+    return _table("| | top-1 % (std) | gain over `none` | ms for one image | multiply-adds |", *rows)
 
 
-def _cost(networks: Mapping[str, Any], *forms: str) -> str:
-    latency = ", ".join(f"{networks[form]['p50_ms']:.2f}" for form in forms)
-    macs = ", ".join(f"{networks[form]['macs'] / 1e6:.1f}" for form in forms)
-    return f"{latency} | {macs} M"
+def _score(row: Mapping[str, str]) -> str:
+    """Return score and gain of a row, of table.csv or steps.csv."""
+    score = f"{100 * float(row.get('accuracy') or row['score']):.2f} ({100 * float(row['std']):.2f})"
+    gain = "" if not row["verdict"] else f"{100 * float(row['gain']):+.2f} ± {100 * float(row['gain_error']):.2f}"
+    return f"{score} | {gain}"
+
+
+def _cost(network: Mapping[str, Any]) -> str:
+    return f"{network['p50_ms']:.3f} | {network['macs'] / 1e6:.1f} M"
 
 
 def fine_tuning() -> str:

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -69,6 +67,9 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_the_sbom_is_a_valid_document_of_cyclonedx(document: dict[str, Any]) -> None:
+    from cyclonedx.schema import SchemaVersion  # takes a second
+    from cyclonedx.validation.json import JsonStrictValidator
+
     assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(document)) is None
     about = document["metadata"]["component"]
