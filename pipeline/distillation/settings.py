@@ -147,7 +147,7 @@ class DistillStudent(TrainedNetwork):
     loss: Annotated[str, entry_of(CRITERIA)] = knob("dist", "criterion by which student and teacher are compared")
     loss_weight: Positive = knob(1.0, "weight of the criterion beside the loss on the labels")
     flow: Flow = knob(Flow(), "the flow from student to teacher")
-    training: Training = knob(Training(epochs=30), "how the student is trained")
+    training: Training = knob(Training(epochs=18), "how the student is trained")
     stored_views: Count | None = knob(
         None,
         "null: the teacher runs at each step; V: in the first V epochs alone, whose batches then come again in turn, "

@@ -21,7 +21,7 @@ class TrainTeacher(TrainedNetwork):
     classes: PathText | None = knob(
         None, "classes of given weights, in their order: a text or JSON file; null: that of data.json"
     )
-    training: Training = knob(Training(epochs=20), "how the teacher is trained")
+    training: Training = knob(Training(epochs=12), "how the teacher is trained")
 
     @property
     def is_program(self) -> bool:
