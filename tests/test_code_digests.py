@@ -321,11 +321,44 @@ def test_an_unreadable_file_is_named(project: Path) -> None:
 def test_the_file_of_digests_has_all_stages_but_the_probe(tmp_path: Path) -> None:
     write_code_digests(tmp_path / "code.json")
     found = json.loads((tmp_path / "code.json").read_text())
+    assert found.pop("files")
     assert list(found) == sorted(set(STAGES) - {PROBE})
     assert found == {name: stage_digest(name) for name in found}
     assert len(set(found.values())) == len(found)
     write_code_digests(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "code.json").read_bytes()
+
+
+def test_the_file_of_digests_is_made_anew_where_anything_has_changed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code, "PROJECT", project)
+    monkeypatch.setattr(code, "STAGES", {"first": entry("first"), "second": entry("second")})
+    written, parsed = project / "code.json", list[str]()
+    read = code.read_source
+    monkeypatch.setattr(code, "read_source", lambda content, name: parsed.append(name) or read(content, name))
+
+    def probe() -> tuple[dict[str, str], bool]:
+        """Return the digests, and whether code was parsed for them."""
+        parsed.clear()
+        write_code_digests(written)
+        return json.loads(written.read_text()), bool(parsed)
+
+    before, _ = probe()
+    assert probe() == (before, False), "nothing has changed"
+    tools = project / "models/tools.py"
+    tools.write_text(tools.read_text() + "# a comment\n")
+    commented, was_parsed = probe()
+    assert was_parsed
+    assert [name for name in before if before[name] != commented[name]] == ["files"]
+    tools.write_text(tools.read_text() + "MORE = 1\n")
+    changed, _ = probe()
+    assert {name for name in before if commented[name] != changed[name]} == {"files", "second"}
+    for damaged in ("", "[]", "{}", json.dumps(changed | {"second": 3}), json.dumps(changed | {"gone": "x"})):
+        written.write_text(damaged)
+        assert probe() == (changed, True)
+    (project / "beside.py").touch()
+    assert probe()[1], "what lies beside the packages may be what they import"
 
 
 def test_every_data_file_beside_the_code_counts_for_a_stage() -> None:

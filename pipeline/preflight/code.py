@@ -12,12 +12,12 @@ import functools
 import gc
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from pipeline.core.errors import UserError
-from pipeline.core.files import write_json
+from pipeline.core.files import read_json, write_json
 from pipeline.preflight.stage_table import PROBE, STAGES, StageEntry
 
 PROJECT = Path(__file__).parents[2]
@@ -29,6 +29,8 @@ DVC compares the command line of a stage itself; the options and help texts of a
 """
 DIGEST_LENGTH = 16
 """Hexadecimal digits: short, since DVC prints them in its tables."""
+FILES = "files"
+"""The key, beside those of the stages, of a digest of all files, which no stage depends on."""
 
 
 def stage_digest(stage: str) -> str:
@@ -43,11 +45,27 @@ def stage_digest(stage: str) -> str:
 def write_code_digests(path: Path) -> None:
     """Write the digest of each stage but the probe, which always runs, to the JSON file ``path``.
 
+    What it holds stays where no file has changed since, for whose sake it also has a digest of all of them.
+
     Raises:
         UserError: a file of the project cannot be read or has a syntax error; names file and line.
     """
     reader = CodeReader(PROJECT)
-    write_json(path, {name: reader.digest(stage) for name, stage in STAGES.items() if name != PROBE})
+    files = reader.files_digest()
+    stages = [name for name in STAGES if name != PROBE]
+    if _holds(path, {FILES, *stages}, files):
+        return
+    write_json(path, {name: reader.digest(STAGES[name]) for name in stages} | {FILES: files})
+
+
+def _holds(path: Path, names: Set[str], files: str) -> bool:
+    """Return whether the JSON file ``path`` has digests of ``names``, made when all files were as they are now."""
+    try:
+        found = read_json(path)
+    except UserError:
+        return False
+    whole = isinstance(found, dict) and found.keys() == names
+    return whole and all(isinstance(digest, str) for digest in found.values()) and found[FILES] == files
 
 
 class CodeReader:
@@ -67,6 +85,13 @@ class CodeReader:
         self._matched: dict[str, frozenset[str]] = {}
         self._module_files: dict[str, frozenset[str]] = {}
         self._foreign: dict[str, bool] = {}
+
+    def files_digest(self) -> str:
+        """Return a digest of whatever decides about the others: all files, and what lies beside the packages."""
+        digest = hashlib.sha256("\0".join(_modules_in(self.project)).encode())
+        for name in sorted(self.files):
+            digest.update(f"{name}\0{hashlib.sha256(self._content(name)).hexdigest()}\n".encode())
+        return digest.hexdigest()
 
     def digest(self, stage: StageEntry) -> str:
         """Return the digest of the code that ``stage`` runs."""
@@ -158,13 +183,21 @@ class CodeReader:
     def _source(self, name: str) -> "Source":
         """Return what the file ``name`` says."""
         if name not in self._sources:
-            try:
-                content = (self.project / name).read_bytes()
-            except OSError as error:
-                raise UserError(f"{name}: cannot be read ({error.strerror})") from error
+            content = self._content(name)
             is_code = name.endswith(".py")
             self._sources[name] = read_source(content, name) if is_code else Source(hashlib.sha256(content).hexdigest())
         return self._sources[name]
+
+    def _content(self, name: str) -> bytes:
+        try:
+            return (self.project / name).read_bytes()
+        except OSError as error:
+            raise UserError(f"{name}: cannot be read ({error.strerror})") from error
+
+
+def _modules_in(folder: Path) -> list[str]:
+    """Return the names of the modules and packages that lie in ``folder``."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file())
 
 
 _DOTTED = tuple(f"{package}." for package in PACKAGES)
