@@ -8,8 +8,8 @@ make figures    # writes docs/assets; the same results and imports give the same
 import csv
 import itertools
 import json
+import math
 import re
-import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,41 +25,31 @@ from pipeline.report.tradeoff_plot import plot_tradeoff
 from pipeline.tasks.table import get_task
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks/results/cifar10-subset"
+RESULTS = ROOT / "benchmarks/results/cifar10-long"
 RUN = ROOT / "benchmarks/results/first-run"
 ASSETS = ROOT / "docs/assets"
 
 
-FORMS = {
-    "none": "plain",
-    "kd": "plain",
-    "dkd": "plain",
-    "dist": "plain",
-    "student + meta (dist)": "layers",
-    "fm_kt (dist)": "flow, K = {num_steps}",
-    "fm_kt_theta (dist)": "plain",
-    "ofm_kt (dist)": "flow, K = {num_steps}",
-}
-"""From each method of the comparison to its network in latency.json."""
 LABELS = {
     "none": "labels alone",
-    "kd": "KD",
-    "dkd": "DKD",
-    "dist": "DIST",
-    "student + meta (dist)": "DIST + the same layers",
-    "fm_kt (dist)": "FM-KT",
-    "fm_kt_theta (dist)": "FM-KT$^\\Theta$",
-    "ofm_kt (dist)": "OFM-KT (no teacher)",
+    "metric": "KD",
+    "metric_meta": "KD + the same layers",
+    "metric_meta, 4 heads": "four heads",
+    "theta flow": "FM-KT$^\\Theta$",
+    "fm_kt, K = 1": "FM-KT, K = 1",
+    "fm_kt, K = 2": "K = 2",
+    "fm_kt, K = 4": "K = 4",
 }
+"""The networks that are shown, by their names in latency.json."""
 PLACES = {
-    "none": (7, -3, "left"),
-    "kd": (-7, -6, "right"),
-    "dkd": (-7, 4, "right"),
-    "dist": (-7, 1, "right"),
-    "student + meta (dist)": (12, 12, "right"),
-    "fm_kt (dist)": (8, 3, "left"),
-    "fm_kt_theta (dist)": (-7, -11, "right"),
-    "ofm_kt (dist)": (9, -4, "left"),
+    "none": (8, -3, "left"),
+    "metric": (-8, -3, "right"),
+    "metric_meta": (9, -12, "left"),
+    "metric_meta, 4 heads": (8, 3, "left"),
+    "theta flow": (-8, -4, "right"),
+    "fm_kt, K = 1": (-7, 7, "right"),
+    "fm_kt, K = 2": (1, 11, "center"),
+    "fm_kt, K = 4": (8, -6, "left"),
 }
 """Where a label stands beside its point: points to the right, points up, alignment."""
 
@@ -67,30 +57,33 @@ PLACES = {
 class Point(NamedTuple):
     """A network in the plane of latency and accuracy."""
 
-    method: str
+    network: str
     latency: float
-    """Median of one image, ms; of a flow the mean over the seeds, each of which has its own K."""
+    """Median of one image, ms."""
     accuracy: float
     """Mean over the seeds, %."""
-    deviation: float
-    """Of the seeds, points."""
+    error: float
+    """Its standard error, points."""
 
 
 def compared() -> list[Point]:
-    """Return the methods of the comparison."""
+    """Return the networks of the comparison: flows with each number of steps."""
     networks = json.loads((RESULTS / "latency.json").read_text())["networks"]
-    with (RESULTS / "trials.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = {row["method"]: row for row in _rows("table.csv")}
+    rows |= {f"{row['method']}, K = {row['num_steps']}": row for row in _rows("steps.csv")}
     points = []
-    for method, form in FORMS.items():
-        own = [row for row in rows if row["method"] == method]
-        accuracies = [100 * float(row["accuracy"]) for row in own]
-        latencies = [networks[form.format(**row)]["p50_ms"] for row in own]
-        spread = statistics.stdev(accuracies)
-        points.append(Point(method, statistics.mean(latencies), statistics.mean(accuracies), spread))
-    (score,) = re.findall(r"^- Teacher: \w+, ([\d.]+)% on test", (RESULTS / "README.md").read_text(), re.MULTILINE)
+    for network in LABELS:
+        row = rows[network]
+        error = 100 * float(row["std"]) / math.sqrt(int(row["n"]))
+        points.append(Point(network, networks[network]["p50_ms"], 100 * float(row["score"]), error))
+    (score,) = re.findall(r"^- Teacher: .* ([\d.]+)% on test", (RESULTS / "README.md").read_text(), re.MULTILINE)
     points.append(Point("teacher", networks["teacher"]["p50_ms"], float(score), 0.0))
     return points
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    with (RESULTS / name).open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -105,33 +98,35 @@ def front(points: Sequence[Point]) -> list[Point]:
 def draw_tradeoff(axes: Any, theme: Theme) -> None:
     """Draw accuracy against latency, the front as a line."""
     points = compared()
-    best = front(points)
+    best, right = front(points), 1.4 * max(p.latency for p in points)
     axes.step(
-        [*(p.latency for p in best), 0.78],
+        [*(p.latency for p in best), right],
         [*(p.accuracy for p in best), best[-1].accuracy],
         where="post", color=theme.ship, linewidth=1.6, alpha=0.7, zorder=1, label="Pareto front",
     )  # fmt: skip
     for point in points:
-        flow = point.method in {"fm_kt (dist)", "ofm_kt (dist)", "fm_kt_theta (dist)"}
-        color = theme.teacher if point.method == "teacher" else theme.flow if flow else theme.student
+        flow = point.network.startswith(("fm_kt", "theta"))
+        color = theme.teacher if point.network == "teacher" else theme.flow if flow else theme.student
         axes.errorbar(
-            point.latency, point.accuracy, yerr=point.deviation or None,
-            fmt="D" if point.method == "teacher" else "o", color=color, markersize=6, capsize=2.5, elinewidth=1,
+            point.latency, point.accuracy, yerr=point.error or None,
+            fmt="D" if point.network == "teacher" else "o", color=color, markersize=6, capsize=2.5, elinewidth=1,
         )  # fmt: skip
-        if point.method == "teacher":
+        if point.network == "teacher":
             place, text = (-9, -3, "right"), f"teacher resnet20, {point.accuracy:.1f}%"
         else:
-            place, text = PLACES[point.method], LABELS[point.method]
-        if point.method in {"none", "fm_kt (dist)"}:
+            place, text = PLACES[point.network], LABELS[point.network]
+        if point.network in {"none", "fm_kt, K = 1", "metric_meta, 4 heads"}:
             text += f", {point.accuracy:.1f}%"
         axes.annotate(
             text, (point.latency, point.accuracy), place[:2], textcoords="offset points", ha=place[2],
             color=color, fontsize=8.5,
         )  # fmt: skip
     axes.set_xscale("log")
-    axes.set_xlim(0.05, 0.78)
-    axes.set_ylim(65.5, 80.5)
-    axes.set_xticks([0.05, 0.1, 0.2, 0.4], ["0.05", "0.1", "0.2", "0.4"])
+    left = 0.28 * min(p.latency for p in points)
+    axes.set_xlim(left, right)
+    axes.set_ylim(67.5, 80.5)
+    ticks = [tick for tick in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if left < tick < right]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel("ms for one image, one CPU thread (log)")
     axes.set_ylabel("top-1 accuracy on test, %")
@@ -246,7 +241,7 @@ def overview(theme: Theme) -> Figure:
     draw_method(figure.add_axes((0.005, 0.02, 6.4 / 11, 0.93)), theme)
     axes = figure.add_axes((0.655, 0.145, 0.34, 0.765))
     draw_tradeoff(axes, theme)
-    axes.set_title("CIFAR-10 subset, 9,900 images, three seeds", fontsize=10.5, fontweight="bold", loc="left")
+    axes.set_title("10,000 images of CIFAR-10, five seeds", fontsize=10.5, fontweight="bold", loc="left")
     return figure
 
 

@@ -2,7 +2,8 @@
 
 A table is a block, as those of ``tests/documented_tables.py``. A single number has its place beside it, in a comment
 that no reader of the page sees, as ``72.64<!-- = cifar10-subset/table.csv; fm_kt (dist); accuracy; .2% -->``: the file,
-the keys on the way (of a CSV file the first column's value and the column, of a document the words before the number),
+the keys on the way (of a CSV file the first column's value and the column, of differences.csv both methods as ``A less
+B``, of a document the words before the number),
 and how the number is written: a format of Python, with a unit of ``UNITS`` after it, without the percent sign. A key
 ``A - B`` stands for the difference of two, ``A / B`` for their quotient.
 
@@ -56,6 +57,8 @@ def measured(place: str) -> str:
 
 
 def _content(name: str, keys: list[str]) -> Any:
+    if name.endswith("differences.csv"):
+        return {f"{row['first']} less {row['second']}": row for row in rows_of(name)}
     if name.endswith(".csv"):
         return {next(iter(row.values())): row for row in rows_of(name)}
     if name.endswith(".md"):
