@@ -76,9 +76,15 @@ def measured_macs(name: str) -> set[int]:
 
 
 def graph_of(path: Path) -> Hashable:
-    """Return what decides about the latency of an ONNX file: operators and shapes, not values."""
+    """Return what decides about the latency of an ONNX file: operators, their settings and shapes, not values."""
     graph = onnx.load(path).graph
-    return tuple(node.op_type for node in graph.node), tuple(tuple(weight.dims) for weight in graph.initializer)
+    nodes = [(node.op_type, *_settings(node)) for node in graph.node]
+    return tuple(nodes), tuple(tuple(weight.dims) for weight in graph.initializer)
+
+
+def _settings(node: onnx.NodeProto) -> list[bytes]:
+    kinds = (onnx.AttributeProto.INT, onnx.AttributeProto.INTS, onnx.AttributeProto.STRING)
+    return [setting.SerializeToString() for setting in node.attribute if setting.type in kinds]
 
 
 @click.command()
@@ -95,7 +101,7 @@ def main(*, name: str, classes: int, iterations: int, names: tuple[str, ...], ou
     unknown = measured_macs(name).difference(*(form.macs for form in found.values()))
     if unknown:
         raise click.ClickException(f"these are not the networks that were compared: multiply-adds {unknown}")
-    if missing := set(names) - found.keys():
+    if missing := sorted(set(names) - found.keys()):
         raise click.BadParameter(f"got {', '.join(missing)}; there are {', '.join(found)}", param_hint="--network")
     size = found["teacher"].image_size
     graphs: dict[Hashable, list[str]] = {}

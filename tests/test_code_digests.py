@@ -359,6 +359,18 @@ def test_the_file_of_digests_is_made_anew_where_anything_has_changed(
         assert probe() == (changed, True)
     (project / "beside.py").touch()
     assert probe()[1], "what lies beside the packages may be what they import"
+    (project / "models/.#net.py").symlink_to("nowhere")
+    assert probe()[1]
+    assert not probe()[1], "an editor's lock is no file to read, and keeps no stage from running"
+
+
+def test_all_digests_are_of_one_reading(project: Path) -> None:
+    """Else those of a stage, edited meanwhile and put back, would stay with the digest of the files as they were."""
+    before = digests(project)["second"]
+    reader = CodeReader(project)
+    reader.files_digest()
+    (project / "models/tools.py").write_text("MORE = 1\n")
+    assert reader.digest(entry("second")) == before
 
 
 def test_every_data_file_beside_the_code_counts_for_a_stage() -> None:

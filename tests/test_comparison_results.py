@@ -4,7 +4,9 @@ import json
 import re
 import shutil
 import statistics
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,7 @@ from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 from scipy.stats import t as student
 
-from pipeline.comparison import command, results, side_by_side
+from pipeline.comparison import command, results, runner, side_by_side
 from pipeline.comparison.command import Study
 from pipeline.comparison.config import load_comparison
 from pipeline.comparison.plan import Run, Trial
@@ -156,9 +158,9 @@ def clock(monkeypatch: pytest.MonkeyPatch, diverging: set[tuple[str, float, int]
         return run.settings.distill_student.training.optimizer.learning_rate
 
     def run_all(
-        runs: list[Trial], *, jobs: int, on_done: Any = lambda _: None, is_wanted: Any = lambda _: True
+        runs: list[Trial], *, jobs: int, on_done: Any = lambda _: None, is_wanted: Any = lambda *_: True
     ) -> None:
-        for run in (run for run in runs if isinstance(run, Trial) and is_wanted(run)):
+        for run in (run for run in runs if isinstance(run, Trial) and is_wanted(run, ())):
             took[run.folder] = 60 * (MINUTES[run.method, run.seed] if run.is_evaluated else 5)
             if (run.method, rate_of(run), run.seed) in diverging:
                 short.add(run.folder)
@@ -232,6 +234,47 @@ def test_side_by_side_a_seed_takes_less(clock: list[float]) -> None:
     started = clock[0]
     assert study(7, jobs=2).run().seeds == [0, 1], "the longest takes 6, both together 5"
     assert clock[0] - started == 300
+
+
+def test_a_seed_begins_while_the_last_run_of_another_is_at_work_where_it_would_end_so(clock: list[float]) -> None:
+    made = study(None)
+    made.run()
+    made.jobs = 2
+    none, meta = [trial for trial in made.trials if trial.seed == 0]
+    minutes = {"none": 4.0, "meta": (3 * 6 + 2 * 5) / 5}
+    ending: Any = SimpleNamespace(run=meta, seconds=lambda: 60 * (minutes["meta"] - 1))
+    late: Any = SimpleNamespace(run=meta, seconds=lambda: 1e6)
+
+    def would_end(within: float, *at_work: Any) -> bool:
+        made.deadline = clock[0] + 60 * within
+        return made._would_end([none, meta], at_work)
+
+    for at_work, needed in (((), minutes["meta"]), ((ending,), 1 + minutes["meta"]), ((late,), minutes["meta"])):
+        assert not would_end(needed - 0.1, *at_work)
+        assert would_end(needed + 0.1, *at_work)
+    made.jobs = 1
+    assert not would_end(9.5)
+    assert would_end(9.7), "one after the other"
+
+
+def test_who_is_asked_whether_a_run_is_wanted_sees_those_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(run: Run) -> runner.Running[Run]:
+        run.folder.mkdir()
+        return runner.Running(run, subprocess.Popen([sys.executable, "-c", ""]), "fingerprint")
+
+    monkeypatch.setattr(runner, "start_run", start)
+    asked: list[tuple[str, list[str]]] = []
+
+    def is_wanted(run: Run, at_work: Sequence[runner.Running[Run]]) -> bool:
+        asked.append((run.name, [item.run.name for item in at_work]))
+        return run.name != "b"
+
+    runs = [Run(name=name, folder=tmp_path / name, commands=[]) for name in "abc"]
+    runner.run_all(runs, jobs=2, is_wanted=is_wanted)
+    assert asked == [("a", []), ("b", ["a"]), ("c", ["a"])]
+    assert [run.done_file.exists() for run in runs] == [True, False, True]
 
 
 def test_a_value_with_which_a_trial_diverges_gives_way_for_all_seeds(

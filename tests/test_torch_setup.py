@@ -31,6 +31,16 @@ def test_a_cpu_has_no_index() -> None:
     assert set_up_torch("x", Base(device="cpu", num_threads=None)) == torch.device("cpu")
 
 
+def test_deterministic_work_fills_no_tensor_that_is_written_anyway() -> None:
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]  # as PyTorch has it
+    try:
+        set_up_torch("x", Base(device="cpu", deterministic=True, num_threads=None))
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    finally:
+        torch.set_deterministic_debug_mode("default")
+
+
 @pytest.mark.parametrize(("cores", "environment", "threads"), [(2, None, 2), (8, None, 3), (2, "3", 3)])
 def test_all_cores_are_those_of_a_containers_quota(
     cores: int, environment: str | None, threads: int, monkeypatch: pytest.MonkeyPatch

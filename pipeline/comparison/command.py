@@ -1,5 +1,6 @@
 """A whole comparison: check everything, obtain the teacher, tune, run the trials, report."""
 
+import heapq
 import logging
 import statistics
 import time
@@ -10,7 +11,7 @@ from pipeline.comparison.config import Changes, Comparison, load_comparison
 from pipeline.comparison.plan import Trial, code_digests, probe_command, teacher_run, trials, tuning_trials, unfinished
 from pipeline.comparison.report import Findings, write_report
 from pipeline.comparison.results import Result, Store, Teaching, flat, read_result, read_teaching
-from pipeline.comparison.runner import run_all, run_command
+from pipeline.comparison.runner import Running, run_all, run_command
 from pipeline.comparison.side_by_side import choose_jobs
 from pipeline.comparison.tuning import choose, tried
 from pipeline.core.errors import UserError
@@ -153,14 +154,13 @@ class Study:
         if missing and self.jobs is None:
             self.jobs = choose_jobs(missing)
             logger.info("%d runs side by side", self.jobs)
-        groups = {group[0].seed: group for group in _by_seed(missing)}
-        begun = dict[int, bool]()
+        groups, begun = _by_seed(missing), dict[int, bool]()
 
-        def is_wanted(run: Trial) -> bool:
+        def is_wanted(run: Trial, at_work: Sequence[Running[Trial]]) -> bool:
             if (run.method, run.values) in lost:
                 return False
             if run.seed not in begun:
-                begun[run.seed] = self._would_end(groups[run.seed], beside_others=bool(begun) and self.jobs != 1)
+                begun[run.seed] = self._would_end(groups[run.seed], at_work)
                 if not begun[run.seed]:
                     logger.info("seed %d would not end within the time", run.seed)
             return begun[run.seed]
@@ -173,12 +173,8 @@ class Study:
         self.store.keep(run, result)
         return result
 
-    def _would_end(self, group: Sequence[Trial], *, beside_others: bool) -> bool:
-        """Return whether ``group`` would end in time, by what runs of its methods took here.
-
-        Args:
-            beside_others: runs are at work that may still take a while.
-        """
+    def _would_end(self, group: Sequence[Trial], at_work: Sequence[Running[Trial]]) -> bool:
+        """Return whether ``group`` would end in time beside the runs ``at_work``, by what its methods took here."""
         if self.deadline is None:
             return True
         code = code_digests()
@@ -188,23 +184,28 @@ class Study:
                 took.setdefault(run.method, []).append(run.seconds())
         known = {method: statistics.fmean(seconds) for method, seconds in took.items()}
         usual = statistics.fmean(known.values()) if known else 0.0
-        each = [known.get(run.method, usual) for run in group]
-        shared, longest = sum(each) / (self.jobs or 1), max(each)
-        needed = shared + longest if beside_others else max(shared, longest)
+        free = [max(0.0, known.get(item.run.method, usual) - item.seconds()) for item in at_work]
+        free += [0.0] * ((self.jobs or 1) - len(free))
+        heapq.heapify(free)
+        needed = 0.0
+        for run in group:  # each in the place that is free first, as they are run
+            end = free[0] + known.get(run.method, usual)
+            heapq.heapreplace(free, end)
+            needed = max(needed, end)
         return time.monotonic() + needed < self.deadline
 
     def _finished(self, runs: Sequence[Trial], find: Find) -> list[Result]:
         """Return the results of those seeds whose ``runs`` are all finished."""
         results = []
-        for group in _by_seed(runs):
+        for group in _by_seed(runs).values():
             found = [result for run in group if (result := find(run)) is not None]
             results += found if len(found) == len(group) else []
         return results
 
 
-def _by_seed(runs: Sequence[Trial]) -> list[list[Trial]]:
-    """Return ``runs`` in groups of one seed, in the order of their first."""
+def _by_seed(runs: Sequence[Trial]) -> dict[int, list[Trial]]:
+    """Return ``runs`` by their seed, in the order of their first."""
     groups: dict[int, list[Trial]] = {}
     for run in runs:
         groups.setdefault(run.seed, []).append(run)
-    return [*groups.values()]
+    return groups

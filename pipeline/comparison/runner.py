@@ -46,13 +46,13 @@ def run_all(
     *,
     jobs: int,
     on_done: Callable[[R], None] = lambda _: None,
-    is_wanted: Callable[[R], bool] = lambda _: True,
+    is_wanted: Callable[[R, Sequence[Running[R]]], bool] = lambda *_: True,
 ) -> None:
     """Bring all ``runs`` to their end, at most ``jobs`` at a time; interrupted or failed ones can be run again.
 
     Args:
         on_done: called with each that is done, as soon as it is.
-        is_wanted: called with each before it starts; one that is not wanted any more is left out.
+        is_wanted: called with each before it starts, and with those at work; one that is not wanted is left out.
 
     Raises:
         GateError: some failed; names their logs. The others have run to their end.
@@ -65,7 +65,7 @@ def run_all(
         while waiting or at_work:
             while waiting and len(at_work) < jobs:
                 run = waiting.pop(0)
-                if is_wanted(run):
+                if is_wanted(run, at_work):
                     at_work.append(start_run(run))
                     logger.info("%s: started; its log is %s", run.name, run.folder / LOG)
             time.sleep(POLL_SECONDS)

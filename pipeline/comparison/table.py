@@ -92,18 +92,11 @@ def summarize_methods(rows: Sequence[Row], baseline: str) -> list[Row]:
     found = []
     for method in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == method]
-        scores = scores_by_seed(rows, method)
-        gain = paired(scores, base)
         steps = sorted({row["num_steps"] for row in own if row["num_steps"] is not None})
         found.append(
             {
                 "method": method,
-                "score": statistics.fmean(scores.values()),
-                "std": statistics.stdev(scores.values()) if len(scores) > 1 else None,
-                "n": len(own),
-                "gain": gain.mean,
-                "gain_error": gain.error,
-                "verdict": "" if method == baseline else gain.verdict,
+                **_scored(scores_by_seed(rows, method), base, is_baseline=method == baseline),
                 "tuned": own[0]["tuned"],
                 "num_steps": " ".join(map(str, steps)),
                 "macs": round(statistics.fmean(row["macs"] for row in own)),
@@ -114,36 +107,36 @@ def summarize_methods(rows: Sequence[Row], baseline: str) -> list[Row]:
     return found
 
 
+def _scored(scores: Mapping[int, float], base: Mapping[int, float], *, is_baseline: bool) -> Row:
+    """Return the columns from ``score`` to ``verdict`` of a method's ``scores`` by seed; gains are over ``base``."""
+    gain = paired(scores, base)
+    return {
+        "score": statistics.fmean(scores.values()),
+        "std": statistics.stdev(scores.values()) if len(scores) > 1 else None,
+        "n": len(scores),
+        "gain": gain.mean,
+        "gain_error": gain.error,
+        "verdict": "" if is_baseline else gain.verdict,
+    }
+
+
 def steps_rows(results: Sequence[Result], rows: Sequence[Row], baseline: str, primary: str) -> list[Row]:
-    """Return a row (see ``STEPS_COLUMNS``) for each number of steps of each method that deploys some.
+    """Return a row (see ``STEPS_COLUMNS``) for each candidate K >= 1 of each method that deploys steps.
 
     Gains are over ``baseline`` as it deploys, paired by seed. Nothing chose among the rows.
     """
     base, found = scores_by_seed(rows, baseline), []
-    deploying = dict.fromkeys(row["method"] for row in rows if row["num_steps"] is not None)
-    for method in deploying:
+    for method in dict.fromkeys(row["method"] for row in rows if row["num_steps"] is not None):
         scores: dict[int, dict[int, float]] = {}
         macs: dict[int, int] = {}
         for result in results:
             if result.method == method and result.calibration is not None:
                 macs |= {point["num_steps"]: point["macs"] for point in result.calibration["curve"]}
-                for line in result.tables["flow_by_num_steps"]:  # flows at several stages share one score
+                for line in result.tables.get("flow_by_num_steps", []):  # flows at several stages share one score
                     scores.setdefault(int(line["num_steps"]), {})[result.seed] = float(line[primary])
         for num_steps, own in sorted(scores.items()):
-            gain = paired(own, base)
-            found.append(
-                {
-                    "method": method,
-                    "num_steps": num_steps,
-                    "score": statistics.fmean(own.values()),
-                    "std": statistics.stdev(own.values()) if len(own) > 1 else None,
-                    "n": len(own),
-                    "gain": gain.mean,
-                    "gain_error": gain.error,
-                    "verdict": "" if method == baseline else gain.verdict,
-                    "macs": macs[num_steps],
-                }
-            )
+            scored = _scored(own, base, is_baseline=method == baseline)
+            found.append({"method": method, "num_steps": num_steps, **scored, "macs": macs[num_steps]})
     return found
 
 
@@ -161,11 +154,7 @@ def markdown(rows: Sequence[Row], baseline: str, score: str) -> str:
     """Return the table as Markdown, scores and gains in percent; ``score`` is what they are: "top-1 accuracy"."""
     header = [
         "method",
-        f"{score}, %",
-        "std",
-        "n",
-        f"gain over {baseline} ± standard error",
-        "verdict",
+        *_scored_header(baseline, score),
         "tuned",
         "K",
         "multiply-adds",
@@ -175,11 +164,7 @@ def markdown(rows: Sequence[Row], baseline: str, score: str) -> str:
     lines = [
         [
             row["method"],
-            f"{100 * row['score']:.2f}",
-            "" if row["std"] is None else f"{100 * row['std']:.2f}",
-            str(row["n"]),
-            "" if row["method"] == baseline else str(Difference(row["gain"], row["gain_error"], row["n"])),
-            row["verdict"],
+            *_scored_cells(row, with_gain=row["method"] != baseline),
             row["tuned"],
             row["num_steps"],
             f"{row['macs']:,}",
@@ -194,27 +179,29 @@ def markdown(rows: Sequence[Row], baseline: str, score: str) -> str:
     return _table(header, lines)
 
 
+def _scored_header(baseline: str, score: str) -> list[str]:
+    return [f"{score}, %", "std", "n", f"gain over {baseline} ± standard error", "verdict"]
+
+
+def _scored_cells(row: Row, *, with_gain: bool = True) -> list[str]:
+    """Return what stands under ``_scored_header``."""
+    return [
+        f"{100 * row['score']:.2f}",
+        "" if row["std"] is None else f"{100 * row['std']:.2f}",
+        str(row["n"]),
+        str(Difference(row["gain"], row["gain_error"], row["n"])) if with_gain else "",
+        row["verdict"],
+    ]
+
+
 def _without(cells: list[str], at: int) -> list[str]:
     return cells[:at] + cells[at + 1 :]
 
 
 def steps_markdown(rows: Sequence[Row], baseline: str, score: str) -> str:
     """Return the table of each number of steps as Markdown, scores and gains in percent."""
-    header = ["method", "K", f"{score}, %", "std", "n", f"gain over {baseline} ± standard error", "verdict"]
-    lines = [
-        [
-            row["method"],
-            str(row["num_steps"]),
-            f"{100 * row['score']:.2f}",
-            "" if row["std"] is None else f"{100 * row['std']:.2f}",
-            str(row["n"]),
-            str(Difference(row["gain"], row["gain_error"], row["n"])),
-            row["verdict"],
-            f"{row['macs']:,}",
-        ]
-        for row in rows
-    ]
-    return _table([*header, "multiply-adds"], lines)
+    lines = [[row["method"], str(row["num_steps"]), *_scored_cells(row), f"{row['macs']:,}"] for row in rows]
+    return _table(["method", "K", *_scored_header(baseline, score), "multiply-adds"], lines)
 
 
 def differences_markdown(rows: Sequence[Row]) -> str:

@@ -47,7 +47,8 @@ def set_up_torch(stage: str, settings: Base) -> torch.device:
     torch.backends.cudnn.benchmark = not deterministic
     # not use_deterministic_algorithms, which imports the compiler too: 1.5 s
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a kernel each
+    # each new tensor would be filled with NaN first, by a kernel more
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on the GPU as on the CPU
     seed_everything(settings.seed, stage)
     return _select_device(settings.device)

@@ -53,9 +53,8 @@ def write_code_digests(path: Path) -> None:
     reader = CodeReader(PROJECT)
     files = reader.files_digest()
     stages = [name for name in STAGES if name != PROBE]
-    if _holds(path, {FILES, *stages}, files):
-        return
-    write_json(path, {name: reader.digest(STAGES[name]) for name in stages} | {FILES: files})
+    if not _holds(path, {FILES, *stages}, files):
+        write_json(path, {name: reader.digest(STAGES[name]) for name in stages} | {FILES: files})
 
 
 def _holds(path: Path, names: Set[str], files: str) -> bool:
@@ -64,8 +63,8 @@ def _holds(path: Path, names: Set[str], files: str) -> bool:
         found = read_json(path)
     except UserError:
         return False
-    whole = isinstance(found, dict) and found.keys() == names
-    return whole and all(isinstance(digest, str) for digest in found.values()) and found[FILES] == files
+    whole = found.keys() == names and all(isinstance(digest, str) for digest in found.values())
+    return whole and found[FILES] == files
 
 
 class CodeReader:
@@ -80,6 +79,7 @@ class CodeReader:
         for name in sorted(self.files):
             if not name.endswith(".py"):
                 self._data.setdefault(_package_and_name(name), []).append(name)
+        self._contents: dict[str, bytes] = {}
         self._sources: dict[str, Source] = {}
         self._needed: dict[str, frozenset[str]] = {}
         self._matched: dict[str, frozenset[str]] = {}
@@ -87,11 +87,16 @@ class CodeReader:
         self._foreign: dict[str, bool] = {}
 
     def files_digest(self) -> str:
-        """Return a digest of whatever decides about the others: all files, and what lies beside the packages."""
-        digest = hashlib.sha256("\0".join(_modules_in(self.project)).encode())
+        """Return a digest of whatever decides about the others: all files, and the modules beside the packages."""
+        beside = (path for pattern in ("*.py", "*/__init__.py") for path in self.project.glob(pattern))
+        lines = sorted(path.relative_to(self.project).as_posix() for path in beside)
         for name in sorted(self.files):
-            digest.update(f"{name}\0{hashlib.sha256(self._content(name)).hexdigest()}\n".encode())
-        return digest.hexdigest()
+            try:
+                content = hashlib.sha256(self._content(name)).hexdigest()
+            except UserError:  # as an editor's lock, a link to nowhere; a stage that needs it has no digest
+                content = "unreadable"
+            lines.append(f"{name}\0{content}")
+        return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
     def digest(self, stage: StageEntry) -> str:
         """Return the digest of the code that ``stage`` runs."""
@@ -189,15 +194,12 @@ class CodeReader:
         return self._sources[name]
 
     def _content(self, name: str) -> bytes:
-        try:
-            return (self.project / name).read_bytes()
-        except OSError as error:
-            raise UserError(f"{name}: cannot be read ({error.strerror})") from error
-
-
-def _modules_in(folder: Path) -> list[str]:
-    """Return the names of the modules and packages that lie in ``folder``."""
-    return sorted(path.name for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file())
+        if name not in self._contents:
+            try:
+                self._contents[name] = (self.project / name).read_bytes()
+            except OSError as error:
+                raise UserError(f"{name}: cannot be read ({error.strerror})") from error
+        return self._contents[name]
 
 
 _DOTTED = tuple(f"{package}." for package in PACKAGES)

@@ -184,8 +184,8 @@ class _EpochRunner:
         self.seed = seed
         self.key = key
         self.compiled = execution.compiled
-        self.learning: list[bool] | None = None
-        """For each parameter whether it learned in the epoch before."""
+        self.learning: list[bool] = []
+        """For each parameter whether it learned in the epoch before; empty before the first."""
         if execution.compiled:
             networks = [step.objective.network, *([step.objective.teacher] if step.objective.teacher else [])]
             self.take = guard_compiling(step, networks, fallback=execution.compile_fallback)
@@ -207,11 +207,14 @@ class _EpochRunner:
         return row | metrics.means()
 
     def _compile_for_what_learns(self) -> None:
-        """Forget what was compiled while other parameters learned: PyTorch 2.11 goes on with it, without gradients."""
+        """Forget what was compiled while other parameters learned: PyTorch 2.11 goes on with it, without gradients.
+
+        The first epoch forgets what an earlier training of this process compiled.
+        """
         learning = [parameter.requires_grad for parameter in self.step.objective.parameters()]
-        if self.learning not in (None, learning):
+        if learning != self.learning:
             torch.compiler.reset()
-        self.learning = learning
+            self.learning = learning
 
 
 def _validate(objective: Objective, step: TrainingStep, val: Split, execution: Execution) -> Validation:
