@@ -122,7 +122,7 @@ def draw_tradeoff(axes: Any, theme: Theme) -> None:
             color=color, fontsize=8.5,
         )  # fmt: skip
     axes.set_xscale("log")
-    left = 0.28 * min(p.latency for p in points)
+    left = 0.21 * min(p.latency for p in points)
     axes.set_xlim(left, right)
     axes.set_ylim(67.5, 80.5)
     ticks = [tick for tick in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if left < tick < right]
