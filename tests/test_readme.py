@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from pipeline.params.presets import list_presets
 from stages.__main__ import main
 from tests.helpers import ROOT, default_params
-from tests.measured_results import measured
+from tests.measured_results import measured, rows_of
 
 README = ROOT / "README.md"
 PARAMS = YAML(typ="safe").load(default_params())
@@ -108,8 +108,14 @@ def test_the_front_page_is_short_and_shows_a_picture() -> None:
     assert text.count("\n") <= 120
     assert text.count("<picture>") == 1
     shown = re.findall(r"(\d+\.\d)%", text[text.index("<img alt=") : text.index("</picture>")])
-    students = [measured(f"cifar10-subset/table.csv; {method}; accuracy; .1%") for method in ("none", "fm_kt (dist)")]
-    assert shown == [*students, measured("cifar10-subset/README.md; Teacher: resnet20,; .1f")]
+    long = "cifar10-long"
+    [flow] = [row for row in rows_of(f"{long}/steps.csv") if (row["method"], row["num_steps"]) == ("fm_kt", "1")]
+    assert shown == [
+        measured(f"{long}/table.csv; none; score; .1%"),
+        f"{100 * float(flow['score']):.1f}",
+        measured(f"{long}/table.csv; metric_meta, 4 heads; score; .1%"),
+        measured(f"{long}/README.md; Teacher: resnet20, top-1 accuracy; .1f"),
+    ]
 
 
 @functools.cache
