@@ -321,7 +321,6 @@ def test_an_unreadable_file_is_named(project: Path) -> None:
 def test_the_file_of_digests_has_all_stages_but_the_probe(tmp_path: Path) -> None:
     write_code_digests(tmp_path / "code.json")
     found = json.loads((tmp_path / "code.json").read_text())
-    assert found.pop("files")
     assert list(found) == sorted(set(STAGES) - {PROBE})
     assert found == {name: stage_digest(name) for name in found}
     assert len(set(found.values())) == len(found)
@@ -348,13 +347,11 @@ def test_the_file_of_digests_is_made_anew_where_anything_has_changed(
     assert probe() == (before, False), "nothing has changed"
     tools = project / "models/tools.py"
     tools.write_text(tools.read_text() + "# a comment\n")
-    commented, was_parsed = probe()
-    assert was_parsed
-    assert [name for name in before if before[name] != commented[name]] == ["files"]
+    assert probe() == (before, True), "it changes no digest, but that has to be found out"
     tools.write_text(tools.read_text() + "MORE = 1\n")
     changed, _ = probe()
-    assert {name for name in before if commented[name] != changed[name]} == {"files", "second"}
-    for damaged in ("", "[]", "{}", json.dumps(changed | {"second": 3}), json.dumps(changed | {"gone": "x"})):
+    assert {name for name in before if before[name] != changed[name]} == {"second"}
+    for damaged in ("", "[]", json.dumps(changed | {"second": "0"})):
         written.write_text(damaged)
         assert probe() == (changed, True)
     (project / "beside.py").touch()

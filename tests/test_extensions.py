@@ -227,7 +227,6 @@ class Copy:
             patched.setattr(code, "PROJECT", self.root)
             code.write_code_digests(self.root / "code.json")
         found: dict[str, str] = self.json("code.json")
-        del found["files"]
         return found
 
 

@@ -12,12 +12,12 @@ import functools
 import gc
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from pipeline.core.errors import UserError
-from pipeline.core.files import read_json, write_json
+from pipeline.core.files import sha256, write_bytes, write_json
 from pipeline.preflight.stage_table import PROBE, STAGES, StageEntry
 
 PROJECT = Path(__file__).parents[2]
@@ -29,8 +29,6 @@ DVC compares the command line of a stage itself; the options and help texts of a
 """
 DIGEST_LENGTH = 16
 """Hexadecimal digits: short, since DVC prints them in its tables."""
-FILES = "files"
-"""The key, beside those of the stages, of a digest of all files, which no stage depends on."""
 
 
 def stage_digest(stage: str) -> str:
@@ -45,26 +43,23 @@ def stage_digest(stage: str) -> str:
 def write_code_digests(path: Path) -> None:
     """Write the digest of each stage but the probe, which always runs, to the JSON file ``path``.
 
-    What it holds stays where no file has changed since, for whose sake it also has a digest of all of them.
+    Beside it a hidden file, which DVC does not know, says from which files it was made: while none of them changes,
+    nothing is parsed again.
 
     Raises:
         UserError: a file of the project cannot be read or has a syntax error; names file and line.
     """
-    reader = CodeReader(PROJECT)
+    reader, made_from = CodeReader(PROJECT), path.with_name(f".{path.name}.made-from")
     files = reader.files_digest()
-    stages = [name for name in STAGES if name != PROBE]
-    if not _holds(path, {FILES, *stages}, files):
-        write_json(path, {name: reader.digest(STAGES[name]) for name in stages} | {FILES: files})
+    if path.is_file() and made_from.is_file() and made_from.read_bytes() == _made_from(files, path):
+        return
+    write_json(path, {name: reader.digest(stage) for name, stage in STAGES.items() if name != PROBE})
+    write_bytes(made_from, _made_from(files, path))
 
 
-def _holds(path: Path, names: Set[str], files: str) -> bool:
-    """Return whether the JSON file ``path`` has digests of ``names``, made when all files were as they are now."""
-    try:
-        found = read_json(path)
-    except UserError:
-        return False
-    whole = found.keys() == names and all(isinstance(digest, str) for digest in found.values())
-    return whole and found[FILES] == files
+def _made_from(files: str, path: Path) -> bytes:
+    """Return what stands beside the file ``path`` that was made from ``files``; of another content it says nothing."""
+    return f"{files} {sha256(path)}\n".encode()
 
 
 class CodeReader:
