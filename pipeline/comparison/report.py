@@ -88,7 +88,7 @@ Made by `{command}`.
 - Seeds {seeds} (initial weights, order and augmentation of the images). {training}
 {methods}
 - Scores are those of the last epoch on the test split, which nothing was chosen on. Where there are steps, K is the
-  one calibrated on the held-out images; epochs.svg shows the score on those.
+  one calibrated on the held-out images, but for the table that has each; epochs.svg shows the score on those images.
 {tuning}- `std` is the sample standard deviation over the seeds; gains and differences are paired by seed, with their
   standard error. {verdicts}
 - Multiply-adds are those of the deployed network for one image; seconds are those of a whole run on a machine shared
