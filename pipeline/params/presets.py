@@ -41,11 +41,12 @@ def load_preset(folder: Path, name: str) -> Params:
     _require_preset(folder, name)
     content: dict[str, Any] = Params().model_dump(mode="json")
     chain = _chain(folder, name)
-    for path in reversed(chain):
-        changes = {key: value for key, value in _overlay(path).items() if key != EXTENDS}
+    for path, overlay in reversed(chain.items()):
+        changes = {key: value for key, value in overlay.items() if key != EXTENDS}
         content = _merged(content, changes, path)
-    extended = ", ".join(path.stem for path in chain[1:])
-    return validated(content, Params, f"{chain[0]} (extends {extended})" if extended else chain[0])
+    first, *others = chain
+    extended = ", ".join(path.stem for path in others)
+    return validated(content, Params, f"{first} (extends {extended})" if extended else first)
 
 
 def render_preset(folder: Path, name: str) -> str:
@@ -115,18 +116,21 @@ def _title(path: Path) -> str:
     return title
 
 
-def _chain(folder: Path, name: str) -> list[Path]:
-    """Return the file of the preset ``name``, of the one that it extends, and so on."""
-    names = [name]
-    while (other := _overlay(folder / f"{names[-1]}.yaml").get(EXTENDS)) is not None:
-        path = folder / f"{names[-1]}.yaml"
+def _chain(folder: Path, name: str) -> dict[Path, dict[str, Any]]:
+    """Return the file of the preset ``name``, of the one that it extends, and so on, with what each holds."""
+    path = folder / f"{name}.yaml"
+    chain = {path: _overlay(path)}
+    while (other := chain[path].get(EXTENDS)) is not None:
         known = sorted(file.stem for file in folder.glob("*.yaml"))
         if other not in known:
             raise UserError(f"{path}: {EXTENDS}: {unknown_name('preset', str(other), known)}")
-        if other in names:
-            raise UserError(f"{path}: {EXTENDS}: goes round in a circle: {', '.join([*names, other])}")
-        names.append(other)
-    return [folder / f"{name}.yaml" for name in names]
+        extended = folder / f"{other}.yaml"
+        if extended in chain:
+            names = ", ".join([*(one.stem for one in chain), str(other)])
+            raise UserError(f"{path}: {EXTENDS}: goes round in a circle: {names}")
+        path = extended
+        chain[path] = _overlay(path)
+    return chain
 
 
 def _overlay(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Write parameters as a commented file, and explain single keys."""
 
 import difflib
+import functools
 import io
 import json
 import re
@@ -79,10 +80,16 @@ def _commented(lines: Sequence[str], comment: str) -> Iterator[str]:
 
 def _key_lines(name: str, value: Any, depth: int) -> list[str]:
     """Return the lines of a key at ``depth`` as DVC's YAML writes them."""
-    content: Any = {name: _scalar(value)}
+    return [*_lines_of(name, json.dumps(value), depth)]
+
+
+@functools.cache
+def _lines_of(name: str, value: str, depth: int) -> tuple[str, ...]:
+    """Return the lines of a key whose ``value`` is given as JSON; most are the same in all presets."""
+    content: Any = {name: _scalar(json.loads(value))}
     for _ in range(depth):
         content = {"section": content}
-    return _dumped(content).splitlines()[depth:]
+    return tuple(_dumped(content).splitlines()[depth:])
 
 
 def _scalar(value: Any) -> Any:
