@@ -3,7 +3,9 @@
 Nothing here knows a section: who reads one says which settings it holds.
 """
 
+import copy
 import difflib
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,13 +80,19 @@ def read_yaml(path: Path) -> object:
     text = ""
     try:
         text = path.read_text(encoding="utf-8")
-        return YAML(typ="safe", pure=True).load(text)
+        return copy.deepcopy(_parsed(text))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a YAML file, e.g. params.yaml") from error
     except RecursionError as error:
         raise UserError(f"{path}: not valid YAML: nested too deeply") from error
     except (YAMLError, ValueError, LookupError, TypeError) as error:  # all but the first: of values that are none
         raise UserError(f"{path}: not valid YAML: {yaml_fault(error, text)}") from error
+
+
+@functools.lru_cache(maxsize=16)
+def _parsed(text: str) -> object:
+    """Return what ``text`` holds; a stage reads the same file once for each of its sections."""
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def validated(content: object, model: type[S], source: Path | str, location: Location = ()) -> S:
