@@ -25,7 +25,8 @@ INODES = 24
 FILES = (6, 24)
 """Open files allowed: from hardly enough to start to nearly enough."""
 STAYS = (".checkpoints", ".cache", ".dvc")
-"""What a failed stage may leave for the next one, beside lock files, folders, and files that it had written whole."""
+"""What a failed stage may leave for the next one, beside lock files, what the digests of code were made from, folders,
+and files that it had written whole."""
 
 
 @contextlib.contextmanager
@@ -111,7 +112,7 @@ def _run(chain: Chain, words: list[str], place: Path, limits: dict[int, int]) ->
 
 def _may_stay(path: Path, tops: list[str]) -> bool:
     """Return whether a stage that failed, and writes ``tops``, may leave the file ``path``."""
-    return path.parts[0] in STAYS or path.name.endswith(".lock") or path.as_posix() in tops
+    return path.parts[0] in STAYS or path.name.endswith((".lock", ".made-from")) or path.as_posix() in tops
 
 
 def _size_of(root: Path, names: list[str]) -> int:

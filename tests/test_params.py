@@ -699,8 +699,8 @@ def test_an_explanation_holds_what_the_table_says(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("distill_student.training.epochs", "takes    an integer >= 0\n  default  30"),
-        ("train_teacher.training.epochs", "takes    an integer >= 0\n  default  20"),
+        ("distill_student.training.epochs", "takes    an integer >= 0\n  default  18"),
+        ("train_teacher.training.epochs", "takes    an integer >= 0\n  default  12"),
         ("train_teacher.std", "takes    a list of 3, each a number > 0, or null\n  default  null"),
         ("distill_student.feature_pairs", "takes    a list of at least one, each a list of 2, each an integer >= 1"),
         ("base.deterministic", "takes    true or false\n  default  true"),
