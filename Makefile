@@ -27,7 +27,7 @@ LOCKED := $(PIP) --require-hashes --requirement
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-install: $(INSTALLED)  ## create .venv with the pinned requirements (about 6 GB) and the command fmkt
+install: $(INSTALLED)  ## create .venv with the pinned requirements (about 7 GB) and the command fmkt
 	@echo "ready; to use it in this shell: source $(BIN)/activate"
 
 $(INSTALLED): requirements.lock pyproject.toml
