@@ -38,6 +38,7 @@ from pipeline.params.schema import load_params
 from tests.helpers import ROOT, write_params
 from tests.serving_helpers import make_package
 
+pytestmark = pytest.mark.slow
 SMALL_STEP = {"batch": 8, "images": 16, "blocks": 1, "steps": 1}
 
 

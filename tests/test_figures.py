@@ -9,6 +9,7 @@ from benchmarks.figures import main
 from tests.helpers import ROOT
 
 ASSETS = ROOT / "docs/assets"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

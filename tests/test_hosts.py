@@ -411,6 +411,7 @@ def test_who_was_told_to_end_is_said(
     assert [one.result() for one in waiting] == [False] * joining
 
 
+@pytest.mark.slow
 def test_a_head_with_too_many_idle_connections_says_so_on_both_sides(
     data: Path, port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

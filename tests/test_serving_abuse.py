@@ -128,6 +128,7 @@ def test_an_ordinary_client_reads_why_a_large_body_is_refused(server: ServerProc
     assert (status, "no such model" in answer["error"]) == (404, True)
 
 
+@pytest.mark.slow
 def test_silent_calls_hold_up_neither_health_nor_inference(server: ServerProcess) -> None:
     ending = threading.Event()
 
@@ -211,6 +212,7 @@ def test_long_json_becomes_the_same_batch() -> None:
         np.testing.assert_array_equal(batch, images)
 
 
+@pytest.mark.slow
 def test_a_log_that_nobody_reads_stops_nothing(package: Path) -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]

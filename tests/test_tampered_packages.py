@@ -151,6 +151,7 @@ def test_a_server_does_not_start_unproved(package: Path) -> None:
         write_sums_again(package)
 
 
+@pytest.mark.slow
 def test_a_network_that_never_ends_ends_the_command(package: Path) -> None:
     tamperings(package)[ENDLESS].change(package)
     write_sums_again(package)
