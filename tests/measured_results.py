@@ -169,7 +169,7 @@ def headline() -> str:
 
 def _score(row: Mapping[str, str]) -> str:
     """Return score and gain of a row, of table.csv or steps.csv."""
-    score = f"{100 * float(row.get('accuracy') or row['score']):.2f} ({100 * float(row['std']):.2f})"
+    score = f"{100 * float(row['score']):.2f} ({100 * float(row['std']):.2f})"
     gain = "" if not row["verdict"] else f"{100 * float(row['gain']):+.2f} ± {100 * float(row['gain_error']):.2f}"
     return f"{score} | {gain}"
 
