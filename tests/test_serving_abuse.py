@@ -339,6 +339,23 @@ def test_both_transports_are_encrypted(package: Path, tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+def test_a_handshake_begins_with_what_came_before_the_server_looked(package: Path, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path, "one")
+    context = ssl.create_default_context(cafile=str(certificate))
+    with serving(package, "--tls-certificate", str(certificate), "--tls-key", str(key)) as server:
+        os.kill(server.process.pid, signal.SIGSTOP)
+        raw = socket.create_connection(("127.0.0.1", int(server.http.split(":")[1])))
+        with context.wrap_socket(raw, server_hostname="127.0.0.1", do_handshake_on_connect=False) as client:
+            client.settimeout(0)
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()  # its first message is sent
+            os.kill(server.process.pid, signal.SIGCONT)
+            client.settimeout(5)
+            client.do_handshake()
+            client.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
 def test_certificates_that_are_none(package: Path, tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path, "one")
     _, other = make_certificate(tmp_path, "two")

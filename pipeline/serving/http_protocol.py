@@ -4,13 +4,17 @@ import asyncio
 import contextlib
 import json
 import ssl
+import types
+from collections.abc import Coroutine, Generator
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pipeline.serving.connections import ConnectionGuard
+
+Result = TypeVar("Result")
 
 INTERIM = b"HTTP/1.1 1"
 """How an interim answer begins (100 Continue), which no body follows."""
@@ -30,6 +34,19 @@ EXPECTING_SECONDS = 1.0
 """For which a refused client that has asked whether it may send its body may still send it."""
 NEVER = float("inf")
 TOO_LONG = 431, f"the head of the request, or what is between the pieces of its body, has more than {HEAD_BYTES} bytes"
+
+
+def begun(coroutine: Coroutine[Any, Any, Result]) -> Coroutine[Any, Any, Result]:
+    """Return ``coroutine`` once its first step is taken, which must end in a wait (``eager_start`` of Python 3.12)."""
+    awaited = coroutine.send(None)
+
+    @types.coroutine
+    def rest() -> Generator[Any, Any, Result]:
+        yield awaited
+        result: Result = yield from coroutine
+        return result
+
+    return rest()
 
 
 class JoiningTransport:
@@ -117,14 +134,18 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._tls is None:
             self._begin(transport)
         else:
-            self.loop.create_task(self._encrypt(transport, self._tls))
+            handshake = self.loop.start_tls(
+                transport, self, self._tls, server_side=True, ssl_handshake_timeout=HEAD_SECONDS
+            )
+            # The first step takes this protocol's place at the transport; begun later, it would miss what comes now.
+            self.loop.create_task(self._encrypt(transport, begun(handshake)))
 
-    async def _encrypt(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
+    async def _encrypt(
+        self, transport: asyncio.Transport, handshake: Coroutine[Any, Any, asyncio.Transport | None]
+    ) -> None:
         encrypted = None
         with contextlib.suppress(OSError):  # of a client that speaks no TLS, or goes away; ssl.SSLError is one
-            encrypted = await self.loop.start_tls(
-                transport, self, tls, server_side=True, ssl_handshake_timeout=HEAD_SECONDS
-            )
+            encrypted = await handshake
         if encrypted is None:
             self.guard.leave(self)
             transport.abort()
