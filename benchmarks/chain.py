@@ -8,7 +8,7 @@ r"""What the chain takes, by wall clock and by CPU: to install it, from a fresh 
 Each run is ``make repro`` of a preset in a clone of its own of what is committed here, without data, cache or results,
 and then again, with nothing to do. Seconds of a stage are those of its process, started by DVC; CPU seconds count all
 of its children's. With ``--install`` the environment is made anew with an empty cache of pip, whose size is then what
-was downloaded.
+was downloaded; null where pip took all files from this host and kept none.
 """
 
 import json
@@ -75,9 +75,9 @@ def install(clone: Path) -> dict[str, Any]:
     """Make the environment of ``clone`` with an empty cache of pip; return what that took, and how large it is."""
     with tempfile.TemporaryDirectory() as cache:
         spent = timed(["make", "install"], clone, PIP_CACHE_DIR=cache, PIP_NO_CACHE_DIR="0")
-        downloaded = num_bytes(Path(cache))
-    found = {**spent._asdict(), "download_bytes": downloaded, "disk_bytes": num_bytes(clone / ".venv")}
-    return {key: round(value, 3) for key, value in found.items()}
+        downloaded = num_bytes(Path(cache)) or None
+    took = {key: round(value, 3) for key, value in spent._asdict().items()}
+    return {**took, "download_bytes": downloaded, "disk_bytes": num_bytes(clone / ".venv")}
 
 
 def num_bytes(folder: Path) -> int:
