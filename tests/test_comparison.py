@@ -25,7 +25,8 @@ from pipeline.preflight import code
 from pipeline.training.settings import Training
 from stages import probe_environment
 from stages.__main__ import main
-from tests.helpers import ROOT, TINY, fill_folder, refused, write_params
+from tests.helpers import ROOT, fill_folder, refused
+from workbench.project import TINY, write_params
 
 ARGUMENTS = ["compare", "comparison.yaml", "--out", "runs", "--report", "report", "--jobs"]
 NONE, FM_KT = {"distill_student.method": "none"}, {"distill_student.method": "fm_kt"}

@@ -36,7 +36,8 @@ from pipeline.core.errors import GateError
 from pipeline.core.files import read_csv, read_json, write_json
 from pipeline.core.processes import num_cores
 from stages.__main__ import main
-from tests.helpers import ROOT, TINY, refused, write_params
+from tests.helpers import ROOT, refused
+from workbench.project import TINY, write_params
 
 RATE, HEADS = "distill_student.training.optimizer.learning_rate", "distill_student.layers.num_heads"
 NONE = {"distill_student.method": "none"}

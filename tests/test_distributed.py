@@ -21,7 +21,7 @@ from pipeline.core import distributed
 from pipeline.core.distributed import all_gather, all_reduce_sum, broadcast, local_shard
 from tests.helpers import ROOT
 from tests.two_processes import LOSSES, take_steps
-from tests.bench import Bench, taught_bench
+from workbench.bench import Bench, taught_bench
 
 pytestmark = pytest.mark.slow
 

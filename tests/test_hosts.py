@@ -37,7 +37,8 @@ from pipeline.hosts.outcome import Outcome
 from pipeline.training.settings import Hosts
 from stages.__main__ import main
 from stages.exit_codes import errors_end_it
-from tests.helpers import ROOT, TINY, copy_project, refused, write_params
+from tests.helpers import ROOT, refused
+from workbench.project import TINY, copy_project, write_params
 
 PARAMS: Json = {
     "base": {"seed": 0, "device": "cpu"},

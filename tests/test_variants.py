@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from stages.commands.verify import verify
-from tests.bench import Bench, taught_bench
+from workbench.bench import Bench, taught_bench
 
 pytestmark = pytest.mark.slow
 

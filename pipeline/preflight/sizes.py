@@ -43,7 +43,5 @@ def _pairs(params: Params) -> Iterator[Pair]:
     for count in CLASSES:
         task, info = assumed_data(params, count=count)
         small = assumed_student(params, count=count)
-        large = task.build_plain(
-            task.plain_network(params.train_teacher, info, mean=[*info.mean], std=[*info.std])
-        )
+        large = task.build_plain(task.plain_network(params.train_teacher, info, mean=[*info.mean], std=[*info.std]))
         yield Pair(count_parameters(small), count_parameters(large))
