@@ -105,7 +105,7 @@ sbom: $(INSTALLED)  ## write what is installed, with hashes and licences, as a C
 
 clean:  ## remove caches, rendered plots and the site; results stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache dvc_plots site
-	@find models pipeline stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find models pipeline stages workbench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## also remove .venv and the checkpoints of interrupted training
 	@rm -rf $(VENV) .checkpoints

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.preflight.stage_table import STAGES, Kind, PathOption, command_line
-from tests.helpers import TINY, copy_project
+from workbench.project import TINY, copy_project
 
 COMPARED = (
     "artifacts/data",

@@ -28,8 +28,8 @@ from attacks.campaign import Attack, NotHereError, Outcome
 from attacks.tamperings import ENDLESS, Tampering, put_in_place, tamperings, write_sums_again
 from pipeline.core.errors import BusyError, GateError, UserError
 from stages.__main__ import main
-from tests.bench import Bench
-from tests.helpers import write_params
+from workbench.bench import Bench
+from workbench.project import write_params
 
 CHANGES = {
     "distill_student.method": "ofm_kt",

@@ -11,7 +11,7 @@ from pathlib import Path
 from attacks.campaign import Outcome
 from attacks.malformed import Target
 from attacks.memory import resident_mib
-from tests.serving_helpers import NAME, SIZE, ServerProcess, make_package, serving
+from workbench.serving_helpers import NAME, SIZE, ServerProcess, make_package, serving
 
 SLOW_HEALTH = 5.0
 """Seconds after which an answer on health counts as missing; a host may be busy with other things."""

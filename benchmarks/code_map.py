@@ -15,7 +15,7 @@ from matplotlib.textpath import TextPath
 
 from benchmarks.drawing import Theme, arrow, box
 from pipeline.preflight.code import PROJECT
-from tests.rooms import FILES, IMPORTS, named_files, purpose, reached, room
+from workbench.rooms import FILES, IMPORTS, named_files, purpose, reached, room
 
 PLAN = (
     "tests 24",

@@ -23,13 +23,10 @@ from torch import nn
 from benchmarks.measuring import output_option, write_result
 from benchmarks.networks import exported
 from models.deploy import with_each_num_steps
-from pipeline.comparison.config import Comparison, changed_params, folder_name, load_comparison
-from pipeline.distillation.method import build_student
-from pipeline.distillation.methods import METHODS
-from pipeline.distillation.pairs import with_pairs
+from pipeline.comparison.config import Comparison, Side, changed_params, folder_name, load_comparison
 from pipeline.networks.complexity import count_macs
 from pipeline.params.schema import load_params
-from pipeline.preflight.assumed_networks import assumed_data
+from pipeline.preflight.assumed_networks import assumed_data, assumed_student
 from pipeline.runtimes.latency import describe_protocol, percentiles, random_pixels, time_in_turns
 from pipeline.runtimes.onnx import OnnxRuntime
 
@@ -60,10 +57,9 @@ def forms(comparison: Comparison, *, classes: int) -> Iterator[Form]:
             if method == comparison.baseline:
                 spec = task.plain_network(params.train_teacher, info, mean=[*info.mean], std=[*info.std])
                 yield Form("teacher", task.build_plain(spec).eval(), info.image_size, set())
-            chosen = with_pairs(params.distill_student, info, task)
-            student = build_student(METHODS[chosen.method].load().student(chosen, info, task), info.image_size)
+            student = assumed_student(params, count=classes)
             for form in with_each_num_steps(student.eval(), params.calibrate_steps.candidates):
-                name = method if form.num_steps is None else f"{method}, K = {form.num_steps}"
+                name = str(Side(method, form.num_steps))
                 smallest, general = form.smallest_form(info.image_size), form.general_form()
                 macs = {count_macs(network, info.image_size, CPU) for network in (smallest, general)}
                 yield Form(name, smallest, info.image_size, macs)

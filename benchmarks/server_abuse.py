@@ -27,7 +27,7 @@ import numpy as np
 
 from attacks.memory import largest_mib, resident_mib
 from benchmarks.measuring import output_option, write_result
-from tests.serving_helpers import NAME, SIZE, ServerProcess, make_package, random_images, serving
+from workbench.serving_helpers import NAME, SIZE, ServerProcess, make_package, random_images, serving
 
 GRPC_LIVE = "/inference.GRPCInferenceService/ServerLive"
 GRPC_INFER = "/inference.GRPCInferenceService/ModelInfer"

@@ -47,7 +47,7 @@ from pipeline.runtimes.latency import percentiles, random_pixels
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Classes
 from pipeline.tasks.verification import Reference
-from tests.serving_helpers import CLASSIFICATION, CLIENTS, ServerProcess, serving, write_package
+from workbench.serving_helpers import CLASSIFICATION, CLIENTS, ServerProcess, serving, write_package
 
 STEPS = 4
 OUTPUT = "logits"

@@ -12,6 +12,7 @@ from typing import ParamSpec
 
 from pipeline.core.errors import (
     BusyError,
+    DivergedError,
     GateError,
     LostHostError,
     LostPeerError,
@@ -48,10 +49,10 @@ def errors_end_it() -> Iterator[None]:
         yield
     except UserError as error:
         _stop(error, code=2)
+    except SaidError as error:  # before GateError: one that diverged is both
+        sys.exit(error.exit_code)
     except (BusyError, GateError, LostHostError, LostProcessError) as error:
         _stop(error, code=1)
-    except SaidError as error:
-        sys.exit(error.exit_code)
     except LostPeerError as error:
         if not _leave(error, lost_peer=True):
             say_error(error)
@@ -80,7 +81,7 @@ def say_error(error: Exception | str) -> None:
 
 
 def _leave(error: Exception | str, *, lost_peer: bool) -> bool:
-    """Leave ``error`` where torchrun looks for it, for other hosts; return whether torchrun has started this process.
+    """Leave ``error`` where torchrun looks for it, for its starter; return whether torchrun has started this process.
 
     It takes a message with a time of its own, by which it finds the first of several.
     """
@@ -89,6 +90,7 @@ def _leave(error: Exception | str, *, lost_peer: bool) -> bool:
         return False
     fault = first_line(error)
     said = {"message": fault, "timestamp": int(time.time()), "fault": fault, "lost_peer": lost_peer}
+    said["diverged"] = isinstance(error, DivergedError)
     with contextlib.suppress(OSError):
         Path(path).write_text(json.dumps(said), encoding="utf-8")
     return True

@@ -66,7 +66,8 @@ def main(
         diagnostics = FlowDiagnostics(flows, frozen, prepared.task)
         split = prepared.split("test")
         traces = {num_steps: diagnostics.trace(split, num_steps, device) for num_steps in candidates}
-        summary = [row for num_steps, rows in traces.items() for row in diagnostics.summarize(rows, num_steps)]
+        summary = diagnostics.without_a_step(split, device)
+        summary += [row for num_steps, rows in traces.items() for row in diagnostics.summarize(rows, num_steps)]
         if frozen is not None:
             figures = FlowLikelihood(flows, frozen, prepared.task.batch_size, device)
             tried = [network.num_steps or 0 for network in with_each_num_steps(flows.student, candidates)]

@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from stages.prepare_data import main
-from tests.helpers import write_params
+from workbench.project import write_params
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; what tests start inherits it

@@ -14,7 +14,7 @@ from pipeline.export.samples import write_samples
 from pipeline.tasks.base import Classes
 from pipeline.tasks.table import exported_task
 from pipeline.tasks.verification import Reference
-from tests.serving_helpers import write_package
+from workbench.serving_helpers import write_package
 
 HEIGHT, WIDTH = 64, 96
 CLASSES = Classes(("cat", "dog", "traffic light"), (17, 18, 10))

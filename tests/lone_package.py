@@ -9,7 +9,7 @@ from pipeline.package.writer import write_sums
 from pipeline.package.zipapp import ARCHIVE, write_zipapp
 from pipeline.preflight.code import PROJECT
 from stages.package import archived_files
-from tests.serving_helpers import add_samples, make_package
+from workbench.serving_helpers import add_samples, make_package
 
 ELSEWHERE = {"PATH": "/usr/bin:/bin"}
 """The variables of a host that knows nothing of the checkout; a home is added."""

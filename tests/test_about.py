@@ -16,7 +16,7 @@ from pipeline.params.schema import load_params
 from stages.__main__ import main
 from stages.package import PROJECT, _written_by_a_run
 from tests.helpers import ROOT, refused
-from tests.serving_helpers import NAME, make_package
+from workbench.serving_helpers import NAME, make_package
 
 FACTS = {"name": "fmkt-digits", "data": {"name": "digits", "newest_file": None, "carried_by": "scikit-learn 1.7"}}
 DATA = {

@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from pipeline.preflight.code import PACKAGES, PROJECT, CodeReader
-from tests.rooms import AT_ONCE, FILES, IMPORTS, ROOMS, folder, named_files, purpose, reached, room
+from pipeline.preflight.code import PACKAGES, PROJECT, CodeReader, read_source
+from workbench.rooms import AT_ONCE, FILES, IMPORTS, ROOMS, folder, named_files, purpose, reached, room
 
 LIBRARIES = {
     "tensorrt": ("tensorrt",),
@@ -21,6 +21,8 @@ ONLY_IN = {"click": "stages", "dvc": "nowhere"}
 MODELS_THIRD_PARTY = {"torch", "torchvision", "timm"}
 
 
+BESIDE: Mapping[str, set[str]] = {"workbench": set(), "attacks": {"workbench"}, "benchmarks": {"attacks", "workbench"}}
+"""What stands between the chain and its tests: which of each other it imports."""
 READER = CodeReader(PROJECT)
 CODE = [name for name in FILES if PurePosixPath(name).parts[0] in PACKAGES]
 """What a user runs: neither tests nor what deploys."""
@@ -39,6 +41,16 @@ def test_imports_point_downwards(name: str) -> None:
         at_once, loaded = (named_files(name, imports[name]) for imports in (AT_ONCE, IMPORTS))
         loaded = {file for file in loaded if not file.startswith(f"{own}/")}
         assert [file for file in at_once | loaded if room(file) and ROOMS.index(room(file)) > ROOMS.index(own)] == []
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "deploy", *BESIDE])
+def test_what_stands_beside_the_chain_imports_downwards_too(package: str) -> None:
+    """No attack and no benchmark needs the tests, and nothing that ships needs either: ``workbench`` serves them."""
+    above = {*BESIDE, "tests"} - {package} - BESIDE.get(package, set())
+    for path in (PROJECT / package).rglob("*.py"):
+        name = path.relative_to(PROJECT).as_posix()
+        imports = {module.split(".")[0] for module in read_source(path.read_bytes(), name).imports}
+        assert imports & above == set(), name
 
 
 @pytest.mark.parametrize("name", CODE)

@@ -35,8 +35,9 @@ from models.detection.building import build_detector
 from models.factory import build_classifier
 from pipeline.comparison.config import load_comparison
 from pipeline.params.schema import load_params
-from tests.helpers import ROOT, write_params
-from tests.serving_helpers import make_package
+from tests.helpers import ROOT
+from workbench.project import write_params
+from workbench.serving_helpers import make_package
 
 pytestmark = pytest.mark.slow
 SMALL_STEP = {"batch": 8, "images": 16, "blocks": 1, "steps": 1}

@@ -22,7 +22,8 @@ from pipeline.core.durable import FINISHED
 from pipeline.data.decoding import central_square, decode_image
 from pipeline.preflight.code import NOT_COUNTED, PACKAGES, CodeReader
 from pipeline.preflight.stage_table import PROBE, STAGES
-from tests.helpers import ROOT, TINY, copy_project, fill_folder, image_bytes, write_params
+from tests.helpers import ROOT, fill_folder, image_bytes
+from workbench.project import TINY, copy_project, write_params
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,8 @@ from pipeline.tasks.classification.class_order import better_order
 from pipeline.tasks.classification.given_weights import check_given_classifier, usual_normalisations
 from pipeline.tasks.classification.targets import ClassTargets
 from pipeline.tasks.training import GivenCheck
-from tests.bench import Bench
-from tests.helpers import write_params
+from workbench.bench import Bench
+from workbench.project import write_params
 
 Labels = NDArray[np.int64]
 COUNTED = tuple(sorted(map(str, range(12))))

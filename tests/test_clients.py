@@ -19,8 +19,9 @@ from pipeline.package.clients import client_rows, write_clients
 from pipeline.package.model_card import TEMPLATE
 from pipeline.package.reader import Package
 from stages.__main__ import main
-from tests import detection_package, serving_helpers
-from tests.serving_helpers import ServerProcess, serving
+from tests import detection_package
+from workbench import serving_helpers
+from workbench.serving_helpers import ServerProcess, serving
 
 WAYS = [[*grpc, *file] for grpc, file in itertools.product(([], ["--grpc"]), ([], ["--file"]))]
 SIDEWAYS = 6

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import code_map
-from tests.rooms import FILES, IMPORTS, named_files, reached
+from workbench.rooms import FILES, IMPORTS, named_files, reached
 
 GRAPH = code_map.imports_between_rooms()
 

@@ -25,7 +25,8 @@ from pipeline.preflight import code
 from pipeline.training.settings import Training
 from stages import probe_environment
 from stages.__main__ import main
-from tests.helpers import ROOT, TINY, fill_folder, refused, write_params
+from tests.helpers import ROOT, fill_folder, refused
+from workbench.project import TINY, write_params
 
 ARGUMENTS = ["compare", "comparison.yaml", "--out", "runs", "--report", "report", "--jobs"]
 NONE, FM_KT = {"distill_student.method": "none"}, {"distill_student.method": "fm_kt"}
@@ -85,6 +86,31 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
             "comparison.yaml: differences: got 'kd', which is none of the methods none",
         ),
         ({"differences": [["none", "none"]]}, "comparison.yaml: differences: got [none, none]; give two methods"),
+        (
+            {"differences": [["fm_kt, K = 1", "fm_kt, K = 1"]]},
+            "comparison.yaml: differences: got [fm_kt, K = 1, fm_kt, K = 1]; give two methods, or numbers of steps",
+        ),
+        (
+            {"differences": [["none", "fm_kt at K = 1"]]},
+            "got 'fm_kt at K = 1', which is none of the methods none, fm_kt; a method with one number of steps is",
+        ),
+        (
+            {"differences": [["kd, K = 1", "none"]]},
+            "comparison.yaml: differences: got 'kd, K = 1', which is none of the methods none, fm_kt",
+        ),
+        (
+            {"differences": [["none", "fm_kt, K = 3"]]},
+            "differences: got 'fm_kt, K = 3', but fm_kt is scored at K = 1, 2; give one of them, or add it to calibra",
+        ),
+        ({"differences": [["fm_kt, K = 0", "none"]]}, "got 'fm_kt, K = 0', but fm_kt is scored at K = 1, 2; give one"),
+        (
+            {"differences": [["fm_kt", "none, K = 1"]]},
+            "differences: got 'none, K = 1', but none takes no steps when it deploys; give none",
+        ),
+        (
+            {"methods": {"none": NONE, "fm_kt, K = 4": FM_KT}},
+            "methods: got 'fm_kt, K = 4', which is how differences name a number of steps; give another name",
+        ),
         ({"tune_seeds": [5]}, "comparison.yaml: tune: missing, so that tune_seeds and tune_methods mean nothing"),
         ({"tune": {RATE: [0.1, 0.2]}, "tune_seeds": [1]}, "tune_seeds: got [1]; give at least one, and none of [0, 1]"),
         ({"tune": {RATE: [0.1, 0.2]}}, "comparison.yaml: tune_seeds: got []; give at least one"),

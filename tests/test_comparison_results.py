@@ -19,7 +19,7 @@ from scipy.stats import t as student
 
 from pipeline.comparison import command, results, runner, side_by_side
 from pipeline.comparison.command import Study
-from pipeline.comparison.config import load_comparison
+from pipeline.comparison.config import Side, load_comparison
 from pipeline.comparison.plan import Run, Trial
 from pipeline.comparison.report import Findings
 from pipeline.comparison.results import Store, Teaching, flat, same_parameters
@@ -36,7 +36,8 @@ from pipeline.core.errors import GateError
 from pipeline.core.files import read_csv, read_json, write_json
 from pipeline.core.processes import num_cores
 from stages.__main__ import main
-from tests.helpers import ROOT, TINY, refused, write_params
+from tests.helpers import ROOT, refused
+from workbench.project import TINY, write_params
 
 RATE, HEADS = "distill_student.training.optimizer.learning_rate", "distill_student.layers.num_heads"
 NONE = {"distill_student.method": "none"}
@@ -95,17 +96,17 @@ def test_a_verdict_needs_two_standard_errors_and_two_seeds() -> None:
 def test_differences_are_those_of_common_seeds_with_their_standard_error() -> None:
     scores = {"a|b": {1: 0.5, 2: 0.7, 3: 0.6}, "c": {2: 0.6, 3: 0.3, 4: 0.9}}
     rows = [{"method": name, "seed": s, "score": x} for name, own in scores.items() for s, x in own.items()]
-    [row] = difference_rows(rows, [["a|b", "c"]])
+    [row] = difference_rows([], rows, [(Side("a|b"), Side("c"))], "accuracy")
     gaps = [0.7 - 0.6, 0.6 - 0.3]
     assert (row["difference"], row["n"]) == (pytest.approx(statistics.mean(gaps)), 2)
     assert row["error"] == pytest.approx(statistics.stdev(gaps) / 2**0.5)
     assert differences_markdown([row]).splitlines()[2] == r"| a\|b - c | +20.00 ± 10.00 | 2 | within chance |"
 
 
-def test_each_number_of_steps_is_shown_whatever_calibration_chose() -> None:
+def scored_by_steps(by_seed: dict[int, dict[int, float]]) -> Any:
+    """Return results of the method "flow", from seed and number of steps to its score on the test split."""
     curve = [{"num_steps": 1, "macs": 1000}, {"num_steps": 4, "macs": 4000}]
-    by_seed = {0: {1: 0.5, 4: 0.75}, 1: {1: 0.25, 4: 0.75}}
-    found = [
+    return [
         SimpleNamespace(
             method="flow",
             seed=seed,
@@ -114,9 +115,39 @@ def test_each_number_of_steps_is_shown_whatever_calibration_chose() -> None:
         )
         for seed, scores in by_seed.items()
     ]
+
+
+def test_a_difference_is_of_the_number_of_steps_that_it_names() -> None:
+    found = scored_by_steps({0: {1: 0.5, 4: 0.75}, 1: {1: 0.25, 4: 0.75}, 2: {4: 0.5}})
+    rows = [{"method": "plain", "seed": seed, "score": 0.25, "num_steps": None} for seed in range(3)]
+    rows += [{"method": "flow", "seed": seed, "score": 0.875, "num_steps": 4} for seed in range(3)]
+    pairs = [
+        (Side.parse("flow, K = 1"), Side.parse("plain")),
+        (Side.parse("flow"), Side.parse("flow, K = 4")),
+        (Side.parse("flow, K = 2"), Side.parse("plain")),
+    ]
+    steps, chosen = difference_rows(found, rows, pairs, "accuracy")
+    assert (steps["first"], steps["second"], steps["difference"], steps["n"]) == ("flow, K = 1", "plain", 0.125, 2)
+    assert (chosen["first"], chosen["second"], chosen["n"]) == ("flow", "flow, K = 4", 3)
+    assert chosen["difference"] == pytest.approx((0.125 + 0.125 + 0.375) / 3)
+
+
+@pytest.mark.parametrize("name", ["flow", "a, b", "flow, K = 1", "a, b, K = 12", "flow, K = 0"])
+def test_a_side_is_read_as_it_is_written(name: str) -> None:
+    assert str(Side.parse(name)) == name
+
+
+@pytest.mark.parametrize("name", ["flow, K=1", "flow, K = 01", "flow, K = -1", ", K = 1", "flow, K = 1 "])
+def test_what_is_nearly_a_number_of_steps_is_none(name: str) -> None:
+    assert Side.parse(name) == Side(name)
+
+
+def test_each_number_of_steps_is_shown_whatever_calibration_chose() -> None:
+    by_seed = {0: {1: 0.5, 4: 0.75}, 1: {1: 0.25, 4: 0.75}}
+    found = scored_by_steps(by_seed)
     rows = [{"method": "plain", "seed": seed, "score": 0.25, "num_steps": None} for seed in by_seed]
     rows += [{"method": "flow", "seed": seed, "score": 0.75, "num_steps": 4} for seed in by_seed]
-    first, last = steps_rows(found, rows, "plain", "accuracy")  # type: ignore[arg-type]
+    first, last = steps_rows(found, rows, "plain", "accuracy")
     assert (first["num_steps"], first["score"], first["gain"], first["macs"]) == (1, 0.375, 0.125, 1000)
     assert (first["verdict"], first["gain_error"]) == ("within chance", pytest.approx(0.125))
     assert (last["num_steps"], last["gain"], last["std"], last["verdict"]) == (4, 0.5, 0.0, "gains")

@@ -26,8 +26,9 @@ from pipeline.runtimes.base import predict
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Classes
 from stages.__main__ import main
-from tests import detection_package, serving_helpers
+from tests import detection_package
 from tests.helpers import ROOT
+from workbench import serving_helpers
 
 COMPILER = shutil.which("g++")
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no g++")

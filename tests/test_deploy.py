@@ -26,7 +26,7 @@ from pipeline.package.zipapp import ARCHIVE
 from stages.commands.serve import serve
 from tests.helpers import ROOT
 from tests.lone_package import ELSEWHERE, make_environment, make_lone_package
-from tests.serving_helpers import LABELS
+from workbench.serving_helpers import LABELS
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = sorted(DEPLOY.glob("*/Dockerfile"))

@@ -17,7 +17,8 @@ from pipeline.params.schema import Params, load_params
 from pipeline.tasks.table import TASKS
 from pipeline.training.settings import LearningRate, Training
 from stages.probe_environment import main as probe
-from tests.helpers import default_params, refused
+from tests.helpers import refused
+from workbench.project import default_params
 
 WriteParams = Callable[[dict[str, Any]], Path]
 SCENES = "scenes"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from tests.detection_package import HEIGHT, OUTPUTS, WIDTH, make_package, pictures, right_outputs
-from tests.serving_helpers import CLIENTS, NAME, ServerProcess, serving
+from workbench.serving_helpers import CLIENTS, NAME, ServerProcess, serving
 
 PATH = f"/v2/models/{NAME}/infer"
 SHAPES = [[1], [5, 4], [5], [5]]

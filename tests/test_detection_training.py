@@ -30,13 +30,13 @@ from pipeline.training.network_settings import DetectorSettings
 from pipeline.training.settings import FineTuning, LearningRate, Training
 from pipeline.training.teacher import Teacher, build_teacher
 from pipeline.training.teacher_settings import TrainTeacher
-from tests.bench import SMALL as SMALL_RUN
-from tests.bench import Bench
 from tests.detection_data import CLASSES, INFO, SIDE, make_split, write_data
-from tests.helpers import write_params
 from tests.test_distributed import run_module
 from tests.toy_detectors import LEVELS, SMALL, TRAINING, distilled, make_batch, make_teacher
 from tests.two_detector_processes import take_steps
+from workbench.bench import SMALL as SMALL_RUN
+from workbench.bench import Bench
+from workbench.project import write_params
 
 CPU = torch.device("cpu")
 

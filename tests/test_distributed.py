@@ -15,11 +15,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from models.global_batch_norm import GlobalBatchNorm, synchronize_batch_norms
+from pipeline.comparison.plan import Trial
+from pipeline.comparison.runner import run_all
 from pipeline.core import distributed
 from pipeline.core.distributed import all_gather, all_reduce_sum, broadcast, local_shard
-from tests.bench import Bench, taught_bench
 from tests.helpers import ROOT
 from tests.two_processes import LOSSES, take_steps
+from workbench.bench import Bench, taught_bench
 
 pytestmark = pytest.mark.slow
 
@@ -107,6 +109,22 @@ def test_a_wrong_parameter_keeps_its_message_and_its_exit_code(bench: Bench) -> 
     assert result.returncode == 2, result.stderr
     assert "error: batch_size: got 33, which 2 processes cannot share equally; give a multiple" in result.stderr
     assert not (bench.folder / "odd").exists()
+
+
+def test_a_training_that_diverges_in_two_processes_is_a_finding_of_a_comparison(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that diverges in one process is: its values lose, and nothing has failed."""
+    rate = "distill_student.training.optimizer.learning_rate"
+    words = bench.command("distill_student", {**CHANGES, "execution.num_processes": 2, rate: 1e30}, out="endless")
+    trial = Trial(name="t", folder=bench.folder, commands=[words], method="fm_kt", seed=0, values={rate: 1e30})
+    monkeypatch.setattr(Trial, "fingerprint", lambda _: "")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(bench.folder)
+    run_all([trial], jobs=1)
+    how = trial.diverged()
+    assert how is not None
+    assert how.startswith("training diverged: the loss is not finite at step "), how
 
 
 def test_what_another_process_sends_is_not_unpickled() -> None:

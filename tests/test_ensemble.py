@@ -13,7 +13,7 @@ from pipeline.distillation.traced_flows import traced_flows
 from pipeline.evaluation.ensemble import COLUMNS, member_figures
 from pipeline.networks.saved import load_adapter, load_network
 from pipeline.tasks.data import open_data
-from tests.bench import Bench, taught_bench
+from workbench.bench import Bench, taught_bench
 
 CPU = torch.device("cpu")
 HEADS = {"distill_student.method": "metric_meta", "distill_student.layers.num_heads": 3}

@@ -14,8 +14,9 @@ from pipeline.preflight import estimate
 from pipeline.preflight.estimate import estimate_trainings
 from pipeline.training.step import TrainingStep
 from stages.__main__ import main
-from tests.bench import Bench
-from tests.helpers import refused, write_params
+from tests.helpers import refused
+from workbench.bench import Bench
+from workbench.project import write_params
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from ruamel.yaml import YAML
 
 from pipeline.preflight import code
 from pipeline.preflight.stage_table import PROBE, STAGES, command_line
-from tests.helpers import ROOT, write_params
+from tests.helpers import ROOT
+from workbench.project import write_params
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from pipeline.evaluation.likelihood import FlowLikelihood, fitted_bound, trivial
 from pipeline.networks.saved import load_adapter, load_network
 from pipeline.networks.spec import WEIGHTS
 from pipeline.tasks.data import open_data
-from tests.bench import Bench, taught_bench
+from workbench.bench import Bench, taught_bench
 
 CPU = torch.device("cpu")
 FEATURES = {"distill_student.transfer": "features", "distill_student.loss": "pkd"}

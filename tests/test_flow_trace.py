@@ -39,7 +39,7 @@ def _uneven_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def make_student(**changes: str) -> FlowStudent:
+def make_student(**changes: Any) -> FlowStudent:
     """Return a student whose predictions differ from image to image and from step to step."""
     torch.manual_seed(1)
     student = build_flow_student(**{**FLOW, **changes})
@@ -159,6 +159,36 @@ def test_without_a_teacher_there_are_no_distances() -> None:
     rows = rows_of(flows, num_steps=2)
     assert all(row.keys() == set(columns(TASK)) - {"state_distance", "estimate_distance"} for row in rows)
     assert diagnostics(flows, None).summarize(rows, 2)[0]["distance"] is None
+
+
+def test_a_tied_student_is_scored_without_a_step_as_its_classifier_answers() -> None:
+    student, teacher = make_student(tied=True), make_teacher()
+    student.flow.velocity = Constant()  # as it is made, it rests
+    plain = student.flow.transform(student.eval().features(IMAGES))
+    student.train()
+    [row] = diagnostics(flows_of(student), teacher).without_a_step(SPLIT, torch.device("cpu"))
+    share = accuracy(plain)
+    distances = [relative(own[None], teacher(image)[0]) for own, image in zip(plain, IMAGES[:, None], strict=True)]
+    assert row == {
+        "flow": "logits",
+        "num_steps": 0,
+        "accuracy": pytest.approx(share),
+        "accuracy_standard_error": pytest.approx(math.sqrt(share * (1 - share) / len(SPLIT))),
+        "distance": pytest.approx(sum(distances) / len(SPLIT), rel=1e-4),
+        "curvature": None,
+    }
+    assert [*row] == summary_columns(TASK)
+    [one_step] = rows_of(flows_of(student), teacher, 1)
+    assert row["distance"] != pytest.approx(one_step["estimate_distance"], rel=1e-2), "a step would show"
+    assert diagnostics(flows_of(student), None).without_a_step(SPLIT, torch.device("cpu"))[0]["distance"] is None
+
+
+def test_a_student_that_was_not_trained_without_a_step_is_not_scored_so() -> None:
+    student = make_student()
+    assert diagnostics(flows_of(student), make_teacher()).without_a_step(SPLIT, torch.device("cpu")) == []
+    plain = Classifier(student.backbone, nn.Identity(), mean=PLAIN["mean"], std=PLAIN["std"])
+    beside = flows_of(plain, student.flow)
+    assert diagnostics(beside, make_teacher()).without_a_step(SPLIT, torch.device("cpu")) == []
 
 
 @pytest.mark.parametrize("adapter", [None, nn.ModuleList([nn.Identity()])])

@@ -33,8 +33,8 @@ from pipeline.preflight.network_checks import check_networks
 from pipeline.preflight.sizes import check_student_is_smaller
 from pipeline.tasks.classification.training import ClassificationTraining
 from pipeline.tasks.table import TASKS
-from tests.bench import Bench, taught_bench
 from tests.helpers import ROOT, refused
+from workbench.bench import Bench, taught_bench
 
 WriteParams = Callable[[dict[str, Any]], Path]
 CPU, TASK = torch.device("cpu"), ClassificationTraining()

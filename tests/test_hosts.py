@@ -24,7 +24,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from pipeline.core import distributed
-from pipeline.core.errors import LostHostError, LostPeerError, LostProcessError, SaidError, UserError
+from pipeline.core.errors import DivergedError, LostHostError, LostPeerError, LostProcessError, SaidError, UserError
 from pipeline.core.files import Json
 from pipeline.core.libraries import library_versions
 from pipeline.hosts import agent, head, joiner, launch, switchboard
@@ -37,7 +37,8 @@ from pipeline.hosts.outcome import Outcome
 from pipeline.training.settings import Hosts
 from stages.__main__ import main
 from stages.exit_codes import errors_end_it
-from tests.helpers import ROOT, TINY, copy_project, refused, write_params
+from tests.helpers import ROOT, refused
+from workbench.project import TINY, copy_project, write_params
 
 PARAMS: Json = {
     "base": {"seed": 0, "device": "cpu"},
@@ -601,6 +602,10 @@ def test_torchruns_failures_are_told_apart() -> None:
 
     said = outcome(2, {"message": "m", "fault": "no such file", "lost_peer": False})
     assert said == Outcome("no such file", 2, 2, was_said=True)
+    assert type(said.error()) is SaidError
+    endless = outcome(1, {"fault": "training diverged: x", "lost_peer": False, "diverged": True}).error()
+    assert isinstance(endless, SaidError)
+    assert isinstance(endless, DivergedError), "whoever started it can tell"
     lost = outcome(1, {"fault": "unable to find address for: eth7", "lost_peer": True})
     assert lost.fault == "unable to find address for: eth7"
     assert outcome(-9, {"message": "<NONE>"}).fault == "a process of the training was ended by signal 9 (Killed)"

@@ -35,8 +35,8 @@ from pipeline.data.streamed_batches import StreamedBatches
 from pipeline.tasks.classification.targets import class_targets
 from pipeline.tasks.classification.training import ClassificationTraining
 from pipeline.tasks.data import open_data
-from tests.bench import Bench
 from tests.helpers import ROOT, image_bytes, refused
+from workbench.bench import Bench
 
 Prepare = Callable[..., Result]
 CPU = torch.device("cpu")

@@ -12,8 +12,9 @@ from pipeline.evaluation.summary import summarize
 from pipeline.package.reader import Package
 from pipeline.package.writer import write_sums
 from stages.__main__ import main
-from tests.bench import Bench
-from tests.helpers import refused, write_params
+from tests.helpers import refused
+from workbench.bench import Bench
+from workbench.project import write_params
 
 CHANGES = {
     "distill_student.method": "none",

@@ -111,7 +111,7 @@ def test_the_library_imports_pytorch_as_it_is_needed_and_nothing_of_the_checkout
     assert (early, still) == ([], False)
     assert schedules == ["rectified", "vp", "ve"]
     assert list(offered) == models.__all__
-    folders = [str(ROOT / name) for name in ("models", "pipeline", "stages", "attacks", "tests")]
+    folders = [str(ROOT / name) for name in ("models", "pipeline", "stages", "workbench", "attacks", "tests")]
     assert not [file for file in files if file.startswith(tuple(folders))]
     assert all(file.startswith(str(python.parent.parent)) for file in own)
     assert str(ROOT) not in path

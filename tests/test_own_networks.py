@@ -29,9 +29,9 @@ from pipeline.networks.saved import load_network
 from pipeline.networks.spec import NetworkSpec
 from pipeline.networks.weights import save_network
 from pipeline.runtimes.onnx import OnnxRuntime
-from tests.bench import Bench
 from tests.helpers import refused
 from tests.test_probe import run_probe
+from workbench.bench import Bench
 
 WriteParams = Callable[[dict[str, Any]], Path]
 STATISTICS: dict[str, Any] = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}

@@ -29,8 +29,9 @@ from pipeline.package.writer import write_sums
 from pipeline.runtimes.onnx import OnnxRuntime
 from pipeline.tasks.base import Prediction
 from stages.__main__ import main
-from tests.bench import Bench
-from tests.helpers import ROOT, make_archive, refused, write_params
+from tests.helpers import ROOT, make_archive, refused
+from workbench.bench import Bench
+from workbench.project import write_params
 
 CHANGES = {
     "distill_student.method": "ofm_kt",

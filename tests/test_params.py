@@ -34,7 +34,8 @@ from pipeline.params.reference import parameters
 from pipeline.params.rendering import RARE, explain, overview, render
 from pipeline.params.schema import Params, load_params
 from stages.__main__ import main as stages_main
-from tests.helpers import ROOT, default_params
+from tests.helpers import ROOT
+from workbench.project import default_params
 
 WriteParams = Callable[[dict[str, Any]], Path]
 ENGINE_WIDTH = max(map(len, ENGINE_PRECISIONS))

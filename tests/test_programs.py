@@ -24,8 +24,9 @@ from pipeline.networks.spec import NetworkSpec
 from pipeline.networks.weights import save_network
 from pipeline.params.schema import load_params
 from pipeline.preflight.checks import check_params
-from tests.bench import Bench
-from tests.helpers import refused, write_params
+from tests.helpers import refused
+from workbench.bench import Bench
+from workbench.project import write_params
 
 SIZE = (8, 8)
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]

@@ -13,8 +13,9 @@ from ruamel.yaml import YAML
 
 from pipeline.params.presets import list_presets
 from stages.__main__ import main
-from tests.helpers import ROOT, default_params
+from tests.helpers import ROOT
 from tests.measured_results import measured, rows_of
+from workbench.project import default_params
 
 README = ROOT / "README.md"
 PARAMS = YAML(typ="safe").load(default_params())

@@ -34,9 +34,9 @@ from pipeline.tasks.base import Confusion, Review, Row, Tile
 from pipeline.tasks.significance import share_error
 from pipeline.tasks.table import get_task
 from stages.__main__ import main as fmkt
-from tests.bench import Bench, taught_bench
 from tests.detection_scenes import make_scenes
 from tests.helpers import ROOT
+from workbench.bench import Bench, taught_bench
 
 CPU, TASK = torch.device("cpu"), get_task("classification")
 CLASSES = ["cat", "dog", "never seen", "owl"]

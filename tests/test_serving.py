@@ -19,7 +19,7 @@ from google.protobuf import json_format
 from tritonclient.utils import InferenceServerException
 
 from attacks.malformed import Target, grpc_case, http_case, send_garbage, send_grpc, send_http
-from tests.serving_helpers import (
+from workbench.serving_helpers import (
     CLASSES,
     CLIENTS,
     LABELS,

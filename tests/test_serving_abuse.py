@@ -30,7 +30,7 @@ from pipeline.serving.tensors import InputTensor, TensorSpec, read_batch
 from pipeline.serving.wire import read_request
 from stages.commands.serve import serve
 from tests.helpers import ROOT, refused
-from tests.serving_helpers import (
+from workbench.serving_helpers import (
     CLIENTS,
     COMMAND,
     NAME,

@@ -24,7 +24,7 @@ from pipeline.package.reader import Package
 from pipeline.serving.models import load_models
 from stages.commands.serve import serve
 from tests.helpers import refused
-from tests.serving_helpers import (
+from workbench.serving_helpers import (
     CLIENTS,
     COMMAND,
     LABELS,

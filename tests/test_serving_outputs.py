@@ -20,8 +20,8 @@ from pipeline.package.reader import Package
 from pipeline.package.triton_config import check_triton_configs, write_triton_configs
 from pipeline.tasks import table
 from stages.__main__ import main
-from tests.serving_helpers import CLIENTS, NAME, ServerProcess, random_images, serving
 from tests.toy_task import COUNT, LEVELS, make_package, pictures, register, right_outputs
+from workbench.serving_helpers import CLIENTS, NAME, ServerProcess, random_images, serving
 
 START = "from tests.toy_task import register; register(); from stages.commands.serve import serve; serve()"
 PATH = f"/v2/models/{NAME}/infer"

@@ -17,8 +17,8 @@ from PIL import Image
 from pipeline.core.files import read_json, write_json
 from pipeline.package.writer import write_sums
 from tests import detection_package
-from tests.serving_helpers import NAME, ServerProcess, make_package, serving
 from tests.test_serving_pictures import PICTURES, turned
+from workbench.serving_helpers import NAME, ServerProcess, make_package, serving
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
 VERSION = "2.1.0<b>"

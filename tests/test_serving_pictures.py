@@ -27,7 +27,7 @@ from pipeline.serving.refusal import RefusalError
 from pipeline.serving.tensors import InputTensor
 from stages.__main__ import main
 from tests import detection_package
-from tests.serving_helpers import CLIENTS, NAME, SIZE, ServerProcess, make_package, right_logits, serving
+from workbench.serving_helpers import CLIENTS, NAME, SIZE, ServerProcess, make_package, right_logits, serving
 
 INFER = f"/v2/models/{NAME}/infer"
 SIDEWAYS = 6

@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from pipeline.serving.refusal import Reason, RefusalError
 from pipeline.serving.tensors import InputTensor, TensorSpec, classified, read_batch, to_bytes
 from pipeline.serving.wire import decompressed
-from tests.serving_helpers import NAME, SIZE, ServerProcess, make_package, random_images, serving
+from workbench.serving_helpers import NAME, SIZE, ServerProcess, make_package, random_images, serving
 
 PATH = f"/v2/models/{NAME}/infer"
 COUNT = 3 * SIZE * SIZE

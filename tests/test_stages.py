@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from pipeline.networks.saved import load_network
-from tests.bench import Bench
 from tests.helpers import ROOT, refused
+from workbench.bench import Bench
 
 WriteParams = Callable[[dict[str, Any]], Path]
 

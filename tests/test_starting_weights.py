@@ -22,9 +22,9 @@ from pipeline.training.settings import FineTuning, LearningRate, Training
 from pipeline.training.start import find_start
 from pipeline.training.teacher_settings import TrainTeacher
 from stages.probe_environment import main as probe
-from tests.bench import Bench, taught_bench
 from tests.helpers import fill_folder, refused
 from tests.toy_objectives import INFO
+from workbench.bench import Bench, taught_bench
 
 WriteParams = Callable[[dict[str, Any]], Path]
 KEY = "distill_student.weights"

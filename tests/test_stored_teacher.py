@@ -23,10 +23,10 @@ from pipeline.distillation.stored_teacher import StoredTeacher, store_logits
 from pipeline.tasks.classification.training import build_mix
 from pipeline.training.loop import Row
 from pipeline.training.settings import Training
-from tests.bench import Bench, taught_bench
 from tests.helpers import refused
 from tests.toy_objectives import INFO, make_objective
 from tests.toy_training import CPU, make_split, run
+from workbench.bench import Bench, taught_bench
 
 SPLIT = make_split(64, (8, 8))
 STEPS = 4

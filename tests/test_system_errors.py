@@ -18,7 +18,8 @@ from safetensors.numpy import save_file
 from pipeline.core.errors import UserError, system_fault, written_file
 from pipeline.core.files import replaced_folder, write_bytes
 from stages.exit_codes import errors_end_it
-from tests.helpers import ROOT, default_params
+from tests.helpers import ROOT
+from workbench.project import default_params
 
 Prepare = Callable[..., Result]
 

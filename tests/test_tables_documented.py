@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.comparison.table import paired
 from tests import measured_results
 from tests.documented_tables import BLOCK, TABLES, documents, rewritten
 from tests.helpers import ROOT
-from tests.measured_results import HOST, MARK, NUMBER, RESULTS
+from tests.measured_results import HOST, MARK, NUMBER
 
 EXTENDING = ROOT / "docs/extending.md"
 
@@ -101,23 +100,3 @@ def test_what_is_typed_waits_for_its_measurement_and_no_longer(tmp_path: Path, m
     assert rewritten(rewritten(text)) == rewritten(text)
     with pytest.raises(ValueError, match=r"no result 'a\.json; gave; \.1f'"):
         rewritten("1<!-- = a.json; gave; .1f ? -->")
-
-
-def test_what_the_pages_say_of_one_step_is_what_the_runs_show() -> None:
-    """They say in words that at K = 1 the flow gains less over plain distillation than calibrated, within chance."""
-    one_step, plain, calibrated = dict[int, float](), dict[int, float](), dict[int, float]()
-    for path in (RESULTS / "cifar10-long/runs").glob("*.json"):
-        run = json.loads(path.read_text())
-        if run.get("scores") is None:  # it tuned, or is no run
-            continue
-        score = run["scores"]["accuracy"]
-        if run["method"] == "metric":
-            plain[run["seed"]] = score
-        elif run["method"] == "fm_kt":
-            calibrated[run["seed"]] = score
-            [row] = [row for row in run["tables"]["flow_by_num_steps"] if row["num_steps"] == "1"]
-            one_step[run["seed"]] = float(row["accuracy"])
-    assert sorted(one_step) == sorted(plain) == [0, 1, 2, 3, 4]
-    assert paired(one_step, plain).verdict == "within chance"
-    assert paired(calibrated, plain).verdict == "gains"
-    assert 0 < paired(one_step, plain).mean < paired(calibrated, plain).mean

@@ -16,7 +16,7 @@ from pipeline.package.reader import Package
 from pipeline.package.triton_config import check_triton_configs, write_triton_configs
 from tests import detection_package
 from tests.helpers import ROOT
-from tests.serving_helpers import LABELS, NAME, SIZE, make_package
+from workbench.serving_helpers import LABELS, NAME, SIZE, make_package
 
 ALL = ("fp16", "int8-cpu")
 

@@ -21,7 +21,7 @@ from pipeline.runtimes.engine_file import describe_signature
 from stages.__main__ import main
 from tests import detection_package
 from tests.helpers import ROOT, refused
-from tests.serving_helpers import NAME, make_package
+from workbench.serving_helpers import NAME, make_package
 
 OLD_PACKAGE = ROOT / "tests/packages/v0_1"
 BATCH = {"min": 1, "opt": 8, "max": 32}

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from stages.commands.verify import verify
-from tests.bench import Bench, taught_bench
+from workbench.bench import Bench, taught_bench
 
 pytestmark = pytest.mark.slow
 
@@ -173,8 +173,12 @@ def test_a_tied_student_deploys_without_a_step_as_the_plain_one_or_with_any_numb
     for runtime, artifact in (("onnx", "onnx"), ("torch", "student")):
         assert bench.evaluate(runtime, artifact, changes).exit_code == 0
     assert bench.json("onnx.json")["accuracy"] == bench.json("torch.json")["accuracy"]
+    traced = rows(bench.folder / "flow_by_num_steps.csv")
+    assert [row["num_steps"] for row in traced] == ["0", "3"]
+    assert float(traced[0]["accuracy"]) == pytest.approx(bench.json("torch.json")["accuracy"], abs=1e-6)
     report = bench.report(changes)
     assert report.exit_code == 0, report.output
+    assert [row["num_steps"] for row in rows(bench.folder / "score_by_steps.csv") if row["test"]] == ["0", "3"]
     assert bench.package(changes).exit_code == 0
     assert "Sampling steps: 0 (" in (bench.folder / "package/README.md").read_text()
     verified = CliRunner().invoke(verify, ["--package", str(bench.folder / "package")])

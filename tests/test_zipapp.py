@@ -28,7 +28,7 @@ from pipeline.package.zipapp import ARCHIVE, write_zipapp
 from pipeline.preflight.code import PROJECT
 from stages.package import archived_files
 from tests.lone_package import ELSEWHERE, make_environment, make_lone_package
-from tests.serving_helpers import LABELS
+from workbench.serving_helpers import LABELS
 
 pytestmark = pytest.mark.slow
 

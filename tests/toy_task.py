@@ -18,7 +18,7 @@ from pipeline.tasks.mean_score import MeanScoreTask
 from pipeline.tasks.parity import Parity, Scale, compare_values, output_scale
 from pipeline.tasks.table import TaskEntry
 from pipeline.tasks.verification import Reference
-from tests.serving_helpers import SIZE, random_images, write_package
+from workbench.serving_helpers import SIZE, random_images, write_package
 
 LEVELS, COUNT = "levels", "bright_channels"
 CHANNELS = ["red", "green", "blue"]

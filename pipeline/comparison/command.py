@@ -8,7 +8,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.comparison.config import Changes, Comparison, load_comparison
-from pipeline.comparison.plan import Trial, code_digests, probe_command, teacher_run, trials, tuning_trials, unfinished
+from pipeline.comparison.plan import (
+    Trial,
+    check_sides,
+    code_digests,
+    probe_command,
+    teacher_run,
+    trials,
+    tuning_trials,
+    unfinished,
+)
 from pipeline.comparison.report import Findings, write_report
 from pipeline.comparison.results import Result, Store, Teaching, flat, read_result, read_teaching
 from pipeline.comparison.runner import Running, run_all, run_command
@@ -83,6 +92,7 @@ class Study:
         checked = comparison.seeds[:1] if first else comparison.seeds
         self.trials = trials(comparison, out, first, seeds=checked)
         """All that are wanted; where values are tuned, until they are chosen, those of a seed with some of them."""
+        check_sides(comparison, self.trials)
         self.teacher = teacher_run(comparison, out)
 
     def kept(self) -> Findings | None:

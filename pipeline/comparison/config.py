@@ -4,9 +4,8 @@ import copy
 import io
 import itertools
 import re
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -20,6 +19,24 @@ Changes = dict[str, Any]
 Seed = Annotated[int, Field(ge=0), Strict()]
 STUDENT = "distill_student."
 """How the keys begin that methods may change: all share data and teacher."""
+
+
+class Side(NamedTuple):
+    """A side of a difference: a method as it deploys, or with one number of steps, as in "fm_kt, K = 1"."""
+
+    method: str
+    num_steps: int | None = None
+    """K; None: as it deploys, with the calibrated number where it takes steps."""
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Return the side that is called ``name``."""
+        found = re.fullmatch(r"(.+), K = (0|[1-9][0-9]*)", name)
+        return cls(name) if found is None else cls(found[1], int(found[2]))
+
+    def __str__(self) -> str:
+        """Return its name."""
+        return self.method if self.num_steps is None else f"{self.method}, K = {self.num_steps}"
 
 
 class Comparison(BaseModel):
@@ -40,7 +57,7 @@ class Comparison(BaseModel):
     methods: Annotated[dict[str, Changes], Field(min_length=1)]
     """From a method's name in the table to its own changes."""
     differences: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
-    """Pairs of methods: a second table says by how much the first of each exceeds the second."""
+    """Pairs of names of a ``Side``: a table says by how much the first of each exceeds the second."""
     tune: dict[str, Annotated[list[Any], Field(min_length=2)]] = {}
     """From a key to the values of which each method gets the one that is best on the calibration split."""
     tune_seeds: list[Seed] = []
@@ -57,6 +74,11 @@ class Comparison(BaseModel):
         folders = [folder_name(method) for method in self.methods]
         if "" in folders or len(set(folders)) < len(folders):
             raise ValueError(f"methods: got {', '.join(self.methods)}; names must differ in their letters and digits")
+        stepping = [method for method in self.methods if Side.parse(method).num_steps is not None]
+        if stepping:
+            raise ValueError(
+                f"methods: got {stepping[0]!r}, which is how differences name a number of steps; give another name"
+            )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: got {self.seeds}; give each once")
         for name, keys in (("methods", itertools.chain(*self.methods.values())), ("tune", self.tune)):
@@ -70,10 +92,15 @@ class Comparison(BaseModel):
 
     @model_validator(mode="after")
     def _differences_are_of_methods(self) -> Self:
-        for first, second in self.differences:
-            self._require_methods("differences", [first, second])
-            if first == second:
-                raise ValueError(f"differences: got [{first}, {second}]; give two methods")
+        for pair in self.sides:
+            for side in pair:
+                if side.method not in self.methods:
+                    raise ValueError(
+                        f"differences: got {str(side)!r}, which is none of the methods {', '.join(self.methods)}; a "
+                        f"method with one number of steps is written '{self.baseline}, K = 1'"
+                    )
+            if pair[0] == pair[1]:
+                raise ValueError(f"differences: got [{pair[0]}, {pair[1]}]; give two methods, or numbers of steps")
         return self
 
     @model_validator(mode="after")
@@ -88,7 +115,9 @@ class Comparison(BaseModel):
             raise ValueError(
                 f"tune_seeds: got {self.tune_seeds}; give at least one, and none of {self.seeds}, which the table shows"
             )
-        self._require_methods("tune_methods", self.tune_methods or [])
+        for name in self.tune_methods or []:
+            if name not in self.methods:
+                raise ValueError(f"tune_methods: got {name!r}, which is none of the methods {', '.join(self.methods)}")
         for name in self.tuned_methods:
             own = sorted(self.tune.keys() & self.methods[name].keys())
             if own:
@@ -101,10 +130,10 @@ class Comparison(BaseModel):
                 raise ValueError(f"tune: {key} is {values}; give each value once")
         return self
 
-    def _require_methods(self, key: str, names: Iterable[str]) -> None:
-        for name in names:
-            if name not in self.methods:
-                raise ValueError(f"{key}: got {name!r}, which is none of the methods {', '.join(self.methods)}")
+    @property
+    def sides(self) -> list[tuple[Side, Side]]:
+        """Return the pairs of ``differences``."""
+        return [(Side.parse(first), Side.parse(second)) for first, second in self.differences]
 
     @property
     def tuned_methods(self) -> list[str]:

@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from models.deploy import with_each_num_steps
 from pipeline.comparison.config import Changes, Comparison, changed_params, described, folder_name
+from pipeline.core.errors import UserError
 from pipeline.core.files import Json, read_json, write_json, write_text
 from pipeline.params.schema import Params, load_params
+from pipeline.preflight.assumed_networks import assumed_student
 from pipeline.preflight.checks import earlier_inputs
 from pipeline.preflight.code import PROJECT, CodeReader
-from pipeline.preflight.network_checks import check_networks
+from pipeline.preflight.network_checks import check_networks, known_size
 from pipeline.preflight.stage_table import PROBE, STAGES, StageEntry, command_line
 from pipeline.preflight.weights import check_given_weights
 
@@ -224,6 +227,45 @@ def tuning_trials(comparison: Comparison, out: Path) -> list[Trial]:
             for values in comparison.tried_values
         ]
     )
+
+
+def check_sides(comparison: Comparison, found: Sequence[Trial]) -> None:
+    """Raise UserError where ``differences`` names a number of steps with which its method will not be scored.
+
+    Args:
+        found: trials, at least one of each method.
+    """
+    settings = {trial.method: trial.settings for trial in found}
+    for side in itertools.chain(*comparison.sides):
+        if side.num_steps is None:
+            continue
+        scored = _scored_steps(settings[side.method])
+        if scored is None:
+            continue
+        if not scored:
+            raise UserError(
+                f"differences: got {str(side)!r}, but {side.method} takes no steps when it deploys; give {side.method}"
+            )
+        if side.num_steps not in scored:
+            raise UserError(
+                f"differences: got {str(side)!r}, but {side.method} is scored at K = {', '.join(map(str, scored))}; "
+                "give one of them, or add it to calibrate_steps.candidates"
+            )
+
+
+def _scored_steps(params: Params) -> list[int] | None:
+    """Return the numbers of steps with which the student of ``params`` is scored; none where it takes none.
+
+    None: it cannot be built before the size of its images is known, so that only its training shows them.
+    """
+    try:
+        student = assumed_student(params)
+    except UserError:
+        if known_size(params) is None:
+            return None
+        raise
+    networks = with_each_num_steps(student, params.calibrate_steps.candidates)
+    return [network.num_steps for network in networks if network.num_steps is not None]
 
 
 def _checked(found: list[Trial]) -> list[Trial]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from pipeline.comparison.results import Result
 from pipeline.comparison.table import Row
-from pipeline.core.plotting import new_figure, save_figure
+from pipeline.core.plotting import count_steps, new_figure, save_figure
 
 Points = dict[int, list[float]]
 """From a place on the horizontal axis to a value for each seed."""
@@ -100,12 +100,14 @@ def _over_epochs(results: Sequence[Result], title: str, y_title: str, primary: s
 def _against_steps(results: Sequence[Result], rows: Sequence[Row], title: str, y_title: str, primary: str) -> Figure:
     """Score on the test split against the number of steps, a line for each method."""
     figure, axes = new_figure(title, y_title)
+    shown = set[int]()
     for method in _methods(results):
         points = _points(results, method, "flow_by_num_steps", "num_steps", primary)
         xs = sorted(points)
+        shown.update(xs)
         means = [statistics.fmean(points[x]) for x in xs]
         axes.errorbar(xs, means, [_std(points[x]) for x in xs], marker="o", capsize=3, label=_label(method, rows))
-    axes.set_xscale("log", base=2)
+    count_steps(axes, shown)
     axes.set_xlabel("number of sampling steps K")
     axes.legend()
     return figure

@@ -64,9 +64,13 @@ def write_report(
         write_csv(folder / "steps.csv", STEPS_COLUMNS, steps)
         texts.append(steps_markdown(steps, comparison.baseline, task.primary_title))
     if comparison.differences:
-        gaps = difference_rows(rows, comparison.differences)
+        gaps = difference_rows(found.results, rows, comparison.sides, task.primary)
         write_csv(folder / "differences.csv", DIFFERENCE_COLUMNS, gaps)
         texts.append(differences_markdown(gaps))
+        known = {(row["first"], row["second"]) for row in gaps}
+        unknown = [f"{first} - {second}" for first, second in comparison.differences if (first, second) not in known]
+        if unknown:
+            texts.append(f"No seed has scores of both sides, as its runs did not score that K: {'; '.join(unknown)}.")
     if found.tuning:
         write_csv(folder / "tuning.csv", TUNING_COLUMNS, tuning_rows(found.tuning, found.chosen, task.primary))
     if len(found.seeds) < len(comparison.seeds):

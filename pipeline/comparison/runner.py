@@ -116,7 +116,8 @@ def _end(item: Running[R], failed: list[Run]) -> str:
         run.mark_done(item.fingerprint, item.seconds())
         return f"{run.name}: done in {item.seconds():.0f} s"
     lines = (run.folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    last = lines[-1] if lines else "no output"
+    said = [line for line in lines if line.startswith("error: ")]  # several processes are followed by torchrun's words
+    last = (said or lines or ["no output"])[-1]
     if code == DIVERGED and run.may_diverge():
         run.mark_done(item.fingerprint, item.seconds(), diverged=last.removeprefix("error: "))
         return f"{run.name}: diverged after {item.seconds():.0f} s, so that these values are not chosen"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from scipy.special import stdtr
 
-from pipeline.comparison.config import described
+from pipeline.comparison.config import Side, described
 from pipeline.comparison.results import Result
 from pipeline.tasks.significance import STANDARD_ERRORS
 
@@ -58,6 +58,16 @@ def chance_of_a_verdict(n: int) -> float:
 def scores_by_seed(rows: Sequence[Row], method: str) -> dict[int, float]:
     """Return the scores of ``method`` by seed."""
     return {row["seed"]: row["score"] for row in rows if row["method"] == method}
+
+
+def scores_by_steps(results: Sequence[Result], method: str, primary: str) -> dict[int, dict[int, float]]:
+    """Return the scores of ``method`` on the test split by number of steps and seed, ascending; none is chosen."""
+    scores: dict[int, dict[int, float]] = {}
+    for result in results:
+        if result.method == method:
+            for line in result.tables.get("flow_by_num_steps", []):  # flows at several stages share one score
+                scores.setdefault(int(line["num_steps"]), {})[result.seed] = float(line[primary])
+    return dict(sorted(scores.items()))
 
 
 def trial_rows(results: Sequence[Result], primary: str) -> list[Row]:
@@ -121,32 +131,42 @@ def _scored(scores: Mapping[int, float], base: Mapping[int, float], *, is_baseli
 
 
 def steps_rows(results: Sequence[Result], rows: Sequence[Row], baseline: str, primary: str) -> list[Row]:
-    """Return a row (see ``STEPS_COLUMNS``) for each candidate K >= 1 of each method that deploys steps.
+    """Return a row (see ``STEPS_COLUMNS``) for each number of steps that was scored of each method that deploys steps.
 
     Gains are over ``baseline`` as it deploys, paired by seed. Nothing chose among the rows.
     """
     base, found = scores_by_seed(rows, baseline), []
     for method in dict.fromkeys(row["method"] for row in rows if row["num_steps"] is not None):
-        scores: dict[int, dict[int, float]] = {}
         macs: dict[int, int] = {}
         for result in results:
             if result.method == method and result.calibration is not None:
                 macs |= {point["num_steps"]: point["macs"] for point in result.calibration["curve"]}
-                for line in result.tables.get("flow_by_num_steps", []):  # flows at several stages share one score
-                    scores.setdefault(int(line["num_steps"]), {})[result.seed] = float(line[primary])
-        for num_steps, own in sorted(scores.items()):
+        for num_steps, own in scores_by_steps(results, method, primary).items():
             scored = _scored(own, base, is_baseline=method == baseline)
             found.append({"method": method, "num_steps": num_steps, **scored, "macs": macs[num_steps]})
     return found
 
 
-def difference_rows(rows: Sequence[Row], pairs: Sequence[Sequence[str]]) -> list[Row]:
-    """Return a row (see ``DIFFERENCE_COLUMNS``) for each of ``pairs`` of methods: the first less the second."""
+def difference_rows(
+    results: Sequence[Result], rows: Sequence[Row], pairs: Sequence[tuple[Side, Side]], primary: str
+) -> list[Row]:
+    """Return a row (see ``DIFFERENCE_COLUMNS``) for each of ``pairs``: the first less the second.
+
+    A pair has none without a seed of which both are known: older runs did not score every number of steps.
+    """
+
+    def scores(side: Side) -> dict[int, float]:
+        if side.num_steps is None:
+            return scores_by_seed(rows, side.method)
+        return scores_by_steps(results, side.method, primary).get(side.num_steps, {})
+
     found = []
     for first, second in pairs:
-        gap = paired(scores_by_seed(rows, first), scores_by_seed(rows, second))
-        values = {"difference": gap.mean, "error": gap.error, "n": gap.n, "verdict": gap.verdict}
-        found.append({"first": first, "second": second, **values})
+        own, others = scores(first), scores(second)
+        if own.keys() & others.keys():
+            gap = paired(own, others)
+            values = {"difference": gap.mean, "error": gap.error, "n": gap.n, "verdict": gap.verdict}
+            found.append({"first": str(first), "second": str(second), **values})
     return found
 
 

@@ -53,6 +53,10 @@ class SaidError(RuntimeError):
         self.exit_code = exit_code
 
 
+class SaidDivergedError(SaidError, DivergedError):
+    """A training diverged in a process that this one started, which printed so. Exit code: that of the process."""
+
+
 class LostHostError(RuntimeError):
     """Another host that trains with this one did not come, cannot take part, or went. Exit code 1."""
 

@@ -1,11 +1,13 @@
 """Figures of one look, whose bytes depend on what they show alone."""
 
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from matplotlib import get_data_path, rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 MARGIN = 0.15
 FONT = Path(get_data_path(), "fonts/ttf/DejaVuSans.ttf")
@@ -26,6 +28,18 @@ def new_figure(title: str, y_title: str) -> tuple[Figure, Any]:
     axes.grid(visible=True, alpha=0.3)
     axes.margins(y=MARGIN)
     return figure, axes
+
+
+def count_steps(axes: Any, places: Iterable[float]) -> None:
+    """Let the horizontal axis be a number of steps: doublings are equally far apart, 0 has a place beside 1.
+
+    Args:
+        places: where something is drawn, each of which gets a mark.
+    """
+    axes.set_xscale("symlog", base=2, linthresh=1)
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set_xticks(sorted(set(places)))
+    axes.minorticks_off()
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

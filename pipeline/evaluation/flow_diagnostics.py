@@ -83,6 +83,36 @@ class FlowDiagnostics:
             for (flow, i), values in figures.items()
         ]
 
+    @torch.no_grad()
+    def without_a_step(self, split: Split, device: torch.device) -> list[Row]:
+        """Return the row (see ``summary_columns``) of K = 0, of a student that was trained to answer so; else none.
+
+        ``distance`` is that of its answers, and there is no ``curvature``.
+        """
+        student = self.flows.student
+        if student.fewest_steps > 0:
+            return []
+        student.eval().to(device)
+        outputs: list[Outputs] = []
+        distances: list[Tensor] = []
+        for batch in ordered_batches(split, self.task.batch_size, device):
+            answers = student(batch.images, 0)
+            outputs.append(self.outputs(answers))
+            if self.teacher is not None:
+                [target] = self.teacher(batch.images)
+                distances.append(_distance(answers, target))
+        scores = scores_with_error(self.task, concatenate(outputs), split.targets.truth())
+        [flow] = self.flows.names
+        return [
+            {
+                "flow": flow,
+                "num_steps": 0,
+                **{name: scores[name] for name in (self.task.primary, self.task.primary_error)},
+                "distance": float(torch.cat(distances).mean()) if distances else None,
+                "curvature": None,
+            }
+        ]
+
     def summarize(self, rows: Sequence[Row], num_steps: int) -> list[Row]:
         """Return a row (see ``summary_columns``) for each flow of a trace of ``num_steps`` steps.
 

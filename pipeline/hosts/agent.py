@@ -70,7 +70,8 @@ def _outcome(failure: Any) -> Outcome:
     if said.get("lost_peer"):
         return Outcome.of_lost_peer(str(said["fault"]))
     if failure.exitcode >= 0 and "fault" in said:
-        return Outcome.of_words(str(said["fault"]), failure.exitcode)
+        diverged = said.get("diverged") is True
+        return Outcome.of_words(str(said["fault"]), failure.exitcode, has_diverged=diverged)
     return Outcome.of_exit(failure.exitcode)
 
 

@@ -3,7 +3,7 @@
 import signal
 from typing import NamedTuple
 
-from pipeline.core.errors import LostHostError, LostProcessError, SaidError
+from pipeline.core.errors import LostHostError, LostProcessError, SaidDivergedError, SaidError
 
 
 class Outcome(NamedTuple):
@@ -16,11 +16,13 @@ class Outcome(NamedTuple):
     exit_code: int
     was_said: bool
     """Whether the process has printed the fault on its own host."""
+    has_diverged: bool = False
+    """Whether the fault is that the training diverged, which it would again."""
 
     @classmethod
-    def of_words(cls, fault: str, exit_code: int) -> "Outcome":
+    def of_words(cls, fault: str, exit_code: int, *, has_diverged: bool = False) -> "Outcome":
         """Return that of a process which said ``fault`` and ended."""
-        return cls(fault, 2, exit_code if exit_code in {1, 2} else 1, was_said=True)
+        return cls(fault, 2, exit_code if exit_code in {1, 2} else 1, was_said=True, has_diverged=has_diverged)
 
     @classmethod
     def of_exit(cls, exit_code: int) -> "Outcome":
@@ -39,7 +41,8 @@ class Outcome(NamedTuple):
     def error(self) -> Exception:
         """Return the error with which the host ends on which it happened."""
         if self.was_said:
-            return SaidError(self.fault, self.exit_code)
+            kind = SaidDivergedError if self.has_diverged else SaidError
+            return kind(self.fault, self.exit_code)
         if self.weight:
             return LostProcessError(
                 f"{self.fault}; where memory ran short, give it more or ask less, then run it again"

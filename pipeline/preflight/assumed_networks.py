@@ -4,6 +4,9 @@ from torch import nn
 
 from pipeline.data.dataset import DataInfo
 from pipeline.data.sources.table import SOURCES
+from pipeline.distillation.method import build_student
+from pipeline.distillation.methods import METHODS
+from pipeline.distillation.pairs import with_pairs
 from pipeline.params.schema import Params
 from pipeline.preflight.network_checks import known_size
 from pipeline.tasks.table import TASKS
@@ -23,6 +26,17 @@ def assumed_data(params: Params, *, count: int = FEW) -> tuple[TaskTraining, Dat
     names = tuple(map(str, range(count)))
     info = DataInfo(task, names, size, STATISTICS, STATISTICS, "none", "packed")
     return TASKS[task].load().training(), info
+
+
+def assumed_student(params: Params, *, count: int = FEW) -> nn.Module:
+    """Return the student as its method trains it, with random weights, for images of ``count`` classes.
+
+    Raises:
+        UserError: it cannot be built.
+    """
+    task, info = assumed_data(params, count=count)
+    chosen = with_pairs(params.distill_student, info, task)
+    return build_student(METHODS[chosen.method].load().student(chosen, info, task), info.image_size)
 
 
 def assumed_network(params: Params, settings: NetworkChoice, *, with_feature_map: bool = False) -> nn.Module:

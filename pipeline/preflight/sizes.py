@@ -6,11 +6,8 @@ from typing import NamedTuple
 from models.factory import count_parameters
 from pipeline.core.errors import UserError
 from pipeline.distillation.building import check_smaller
-from pipeline.distillation.method import build_student
-from pipeline.distillation.methods import METHODS
-from pipeline.distillation.pairs import with_pairs
 from pipeline.params.schema import Params
-from pipeline.preflight.assumed_networks import assumed_data
+from pipeline.preflight.assumed_networks import assumed_data, assumed_student
 from pipeline.preflight.network_checks import known_size
 
 CLASSES = (2, 1000)
@@ -43,10 +40,8 @@ def check_student_is_smaller(params: Params) -> None:
 
 def _pairs(params: Params) -> Iterator[Pair]:
     """Yield the sizes of networks with random weights, with few classes and with many."""
-    student, teacher = params.distill_student, params.train_teacher
     for count in CLASSES:
         task, info = assumed_data(params, count=count)
-        chosen = with_pairs(student, info, task)
-        small = build_student(METHODS[student.method].load().student(chosen, info, task), info.image_size)
-        large = task.build_plain(task.plain_network(teacher, info, mean=[*info.mean], std=[*info.std]))
+        small = assumed_student(params, count=count)
+        large = task.build_plain(task.plain_network(params.train_teacher, info, mean=[*info.mean], std=[*info.std]))
         yield Pair(count_parameters(small), count_parameters(large))

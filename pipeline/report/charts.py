@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from matplotlib.ticker import ScalarFormatter
-
-from pipeline.core.plotting import new_figure, save_figure
+from pipeline.core.plotting import count_steps, new_figure, save_figure
 from pipeline.tasks.base import Row
 
 MARKED = 30
@@ -52,10 +50,7 @@ def plot_chart(chart: Chart, path: Path) -> bool:
         axes.errorbar(line.x, line.y, yerr=line.error, marker=shown, capsize=3, alpha=0.9, label=line.name)
     axes.set_xlabel(chart.x_title)
     if chart.counts_steps:
-        axes.set_xscale("symlog", base=2, linthresh=1)  # as a logarithm from 1 on, and 0 has a place
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.set_xticks(sorted({x for line in lines for x in line.x}))
-        axes.minorticks_off()
+        count_steps(axes, (x for line in lines for x in line.x))
     axes.legend(fontsize="small")
     save_figure(figure, path)
     return True

@@ -29,12 +29,12 @@ from pipeline.export.precisions import PRECISIONS
 from pipeline.export.samples import write_samples
 from pipeline.export.tensorrt.plan import EngineSettings
 from pipeline.package.writer import class_table, preprocessing, write_sums
+from pipeline.preflight.code import PROJECT
 from pipeline.runtimes.engine_file import describe_signature
 from pipeline.tasks.base import Classes, Task
 from pipeline.tasks.gate import Gate
 from pipeline.tasks.table import get_task
 from pipeline.tasks.verification import Reference
-from tests.helpers import ROOT
 
 CLIENTS: dict[str, Any] = {"http": tritonclient.http, "grpc": tritonclient.grpc}
 NAME = "fmkt-student"
@@ -181,11 +181,11 @@ class ServerProcess:
         command = [sys.executable, "-c", code, "--package", str(package), "--http-port", "0", "--grpc-port", "0"]
         self.process = subprocess.Popen(
             [*command, *options],
-            cwd=ROOT,
+            cwd=PROJECT,
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
         )
         self.lines: list[str] = []
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -249,7 +249,7 @@ class ServerProcess:
 def run_python(code: str, *arguments: str) -> tuple[int, str]:
     """Return exit code and standard error of a process that runs ``code``."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code, *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False
     )
     return done.returncode, done.stderr
 

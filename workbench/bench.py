@@ -9,7 +9,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from pipeline.preflight.stage_table import STAGES, command_line
-from tests.helpers import TINY, write_params
+from workbench.project import TINY, write_params
 
 WriteParams = Callable[[dict[str, Any]], Path]
 SMALL = {
