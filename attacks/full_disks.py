@@ -10,6 +10,7 @@ from pathlib import Path
 from attacks.campaign import Attack, Outcome, Verdict, refusal
 from attacks.chains import Chain, digests, outputs, stages
 from attacks.mounts import call, keep_mounts_private, mounted
+from pipeline.preflight.code import MADE_FROM
 
 WAYS = ("a full disk", "no inode left", "a limit on the size of files", "few open files")
 CAUSES = {
@@ -112,7 +113,7 @@ def _run(chain: Chain, words: list[str], place: Path, limits: dict[int, int]) ->
 
 def _may_stay(path: Path, tops: list[str]) -> bool:
     """Return whether a stage that failed, and writes ``tops``, may leave the file ``path``."""
-    return path.parts[0] in STAYS or path.name.endswith((".lock", ".made-from")) or path.as_posix() in tops
+    return path.parts[0] in STAYS or path.name.endswith((".lock", MADE_FROM)) or path.as_posix() in tops
 
 
 def _size_of(root: Path, names: list[str]) -> int:

@@ -27,6 +27,8 @@ NOT_COUNTED = frozenset({"pipeline/preflight/stage_table.py"})
 
 DVC compares the command line of a stage itself; the options and help texts of another must not retrain the teacher.
 """
+MADE_FROM = ".made-from"
+"""How the name of the hidden file ends that says what the digests were made from."""
 DIGEST_LENGTH = 16
 """Hexadecimal digits: short, since DVC prints them in its tables."""
 
@@ -49,7 +51,7 @@ def write_code_digests(path: Path) -> None:
     Raises:
         UserError: a file of the project cannot be read or has a syntax error; names file and line.
     """
-    reader, made_from = CodeReader(PROJECT), path.with_name(f".{path.name}.made-from")
+    reader, made_from = CodeReader(PROJECT), path.with_name(f".{path.name}{MADE_FROM}")
     files = reader.files_digest()
     if path.is_file() and made_from.is_file() and made_from.read_bytes() == _made_from(files, path):
         return
