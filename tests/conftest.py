@@ -1,5 +1,6 @@
 """Fixtures shared by the tests."""
 
+import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -27,18 +28,23 @@ for name in ("no_proxy", "NO_PROXY"):  # the servers of tests are on this host, 
 for number, name in enumerate(("commit.gpgSign", "tag.gpgSign"), start=int(os.environ.get("GIT_CONFIG_COUNT", "0"))):
     os.environ |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": "false"}  # whatever ~/.gitconfig has
     os.environ["GIT_CONFIG_COUNT"] = str(number + 1)
+COUNTER = itertools.count()
 
 
 @pytest.fixture(autouse=True)
-def _checkpoints_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test a folder of its own for checkpoints, as each repository has one."""
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+def _places_of_its_own(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Give each test a folder for checkpoints and a list of built engines, as each repository and user has them.
 
-
-@pytest.fixture(autouse=True)
-def _engines_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test a list of built engines of its own, as each user has one."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    They lie in the test's own folder, or, where it asks for none, at a place that nobody makes until it is written to.
+    """
+    if "tmp_path" in request.fixturenames:
+        place = request.getfixturevalue("tmp_path")
+    else:
+        place = tmp_path_factory.getbasetemp() / f"without-folder/{next(COUNTER)}"
+    monkeypatch.setenv("DVC_ROOT", str(place))
+    monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
 
 
 @pytest.fixture(autouse=True)
