@@ -15,7 +15,7 @@ from matplotlib.textpath import TextPath
 
 from benchmarks.drawing import Theme, arrow, box
 from pipeline.preflight.code import PROJECT
-from workbench.rooms import FILES, IMPORTS, named_files, purpose, reached, room
+from workbench.rooms import FILES, imports, named_files, purpose, reached, room
 
 PLAN = (
     "tests 24",
@@ -61,7 +61,7 @@ def imports_between_rooms() -> dict[str, set[str]]:
     graph: dict[str, set[str]] = {place: set() for place in map(map_room, FILES) if place}
     for name in FILES:
         if own := map_room(name):
-            graph[own] |= {map_room(other) for other in named_files(name, IMPORTS[name])} - {own, ""}
+            graph[own] |= {map_room(other) for other in named_files(name, imports(name))} - {own, ""}
     return graph
 
 

@@ -1,5 +1,7 @@
 """Fixtures shared by the tests."""
 
+import gc
+import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -7,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import CliRunner, Result
 
-from stages.prepare_data import main
 from workbench.project import write_params
 
-torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; what tests start inherits it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup, where a test of it would wait in vain
@@ -27,23 +26,52 @@ for name in ("no_proxy", "NO_PROXY"):  # the servers of tests are on this host, 
 for number, name in enumerate(("commit.gpgSign", "tag.gpgSign"), start=int(os.environ.get("GIT_CONFIG_COUNT", "0"))):
     os.environ |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": "false"}  # whatever ~/.gitconfig has
     os.environ["GIT_CONFIG_COUNT"] = str(number + 1)
+COUNTER = itertools.count()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Iterator[None]:
+    """Keep the garbage collector from what stays to the end: modules and tests, through which it goes again and again.
+
+    While they come it finds nothing, and it would take a third of the time; then it leaves them alone.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)
-def _checkpoints_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test a folder of its own for checkpoints, as each repository has one."""
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+def _places_of_its_own(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Give each test a folder for checkpoints and a list of built engines, as each repository and user has them.
+
+    They lie in the test's own folder, or, where it asks for none, at a place that nobody makes until it is written to.
+    """
+    if "tmp_path" in request.fixturenames:
+        place = request.getfixturevalue("tmp_path")
+    else:
+        place = tmp_path_factory.getbasetemp() / f"without-folder/{next(COUNTER)}"
+    monkeypatch.setenv("DVC_ROOT", str(place))
+    monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
 
 
-@pytest.fixture(autouse=True)
-def _engines_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test a list of built engines of its own, as each user has one."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Let PyTorch compute on one thread; the process that hands the tests to others never imports it."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def _settings_of_pytorch() -> Iterator[None]:
     """Undo what stages that run in this process set for their own."""
+    import torch
+
     yield
     torch.set_num_threads(1)
     torch.set_deterministic_debug_mode("default")
@@ -58,6 +86,7 @@ def params_file(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def prepare(tmp_path: Path, params_file: Callable[..., Path]) -> Callable[..., Result]:
     """Return a function that runs the stage on an image folder or archive."""
+    from stages.prepare_data import main
 
     def run(root: Path | None, source: str = "imagefolder", **changes: Any) -> Result:
         settings = {"source": source, "root": None if root is None else str(root), **changes}

@@ -3,12 +3,12 @@
 import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
 
 from pipeline.preflight.code import PACKAGES, PROJECT, CodeReader, read_source
-from workbench.rooms import AT_ONCE, FILES, IMPORTS, ROOMS, folder, named_files, purpose, reached, room
+from workbench.rooms import FILES, ROOMS, folder, imports, imports_at_once, named_files, purpose, reached, room
 
 LIBRARIES = {
     "tensorrt": ("tensorrt",),
@@ -26,6 +26,7 @@ BESIDE: Mapping[str, set[str]] = {"workbench": set(), "attacks": {"workbench"}, 
 READER = CodeReader(PROJECT)
 CODE = [name for name in FILES if PurePosixPath(name).parts[0] in PACKAGES]
 """What a user runs: neither tests nor what deploys."""
+STAGES = [name for name in CODE if name.startswith("stages/")]
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[str]:
@@ -33,14 +34,16 @@ def circles(graph: Mapping[str, set[str]]) -> list[str]:
     return sorted(f"{one} -> {other}" for one in graph for other in graph[one] if one in reached(graph, other))
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_imports_point_downwards(name: str) -> None:
+def test_imports_point_downwards() -> None:
     """A table's loader may also load from the folders inside the table's room."""
-    own = room(name)
-    if own:
-        at_once, loaded = (named_files(name, imports[name]) for imports in (AT_ONCE, IMPORTS))
+    upwards = {}
+    for name in filter(room, FILES):
+        own = room(name)
+        at_once, loaded = (named_files(name, modules(name)) for modules in (imports_at_once, imports))
         loaded = {file for file in loaded if not file.startswith(f"{own}/")}
-        assert [file for file in at_once | loaded if room(file) and ROOMS.index(room(file)) > ROOMS.index(own)] == []
+        files = [file for file in at_once | loaded if room(file) and ROOMS.index(room(file)) > ROOMS.index(own)]
+        upwards |= {name: files} if files else {}
+    assert upwards == {}
 
 
 @pytest.mark.parametrize("package", [*PACKAGES, "deploy", *BESIDE])
@@ -49,32 +52,32 @@ def test_what_stands_beside_the_chain_imports_downwards_too(package: str) -> Non
     above = {*BESIDE, "tests"} - {package} - BESIDE.get(package, set())
     for path in (PROJECT / package).rglob("*.py"):
         name = path.relative_to(PROJECT).as_posix()
-        imports = {module.split(".")[0] for module in read_source(path.read_bytes(), name).imports}
-        assert imports & above == set(), name
+        found = {module.split(".")[0] for module in read_source(path.read_bytes(), name).imports}
+        assert found & above == set(), name
 
 
-@pytest.mark.parametrize("name", CODE)
-def test_a_package_imports_only_what_is_meant_for_it(name: str) -> None:
-    package, found = PurePosixPath(name).parts[0], {module.split(".")[0] for module in IMPORTS[name]}
-    assert all(package == where for library, where in ONLY_IN.items() if library in found)
-    if package == "models":
-        assert found - set(sys.stdlib_module_names) - {"models"} <= MODELS_THIRD_PARTY
+def libraries(name: str) -> set[str]:
+    """Return what the file ``name`` imports anywhere, by the first part of its name."""
+    return {module.split(".")[0] for module in imports(name)}
 
 
-@pytest.mark.parametrize("name", CODE)
-def test_optional_libraries_stay_in_rooms_of_their_names(name: str) -> None:
-    found = {module.split(".")[0] for module in IMPORTS[name]}
-    parts = PurePosixPath(name).with_suffix("").parts
-    for library, names in LIBRARIES.items():
-        assert library not in found or any(part.startswith(names) for part in parts)
+def test_a_package_imports_only_what_is_meant_for_it() -> None:
+    allowed = set(sys.stdlib_module_names) | {"models"} | MODELS_THIRD_PARTY
+    for name in CODE:
+        package = PurePosixPath(name).parts[0]
+        assert all(package == where for library, where in ONLY_IN.items() if library in libraries(name)), name
+        assert package != "models" or libraries(name) <= allowed, name
 
 
-@pytest.mark.parametrize("name", [name for name in CODE if name.startswith("stages/")])
-def test_stages_never_import_each_other(name: str) -> None:
-    own = {file for file in named_files(name, IMPORTS[name]) if file.startswith("stages/")}
-    if name in {"stages/__main__.py", "stages/commands/consumer.py"}:
-        own = {file for file in own if not file.startswith("stages/commands/")}
-    assert own <= {
+def test_optional_libraries_stay_in_rooms_of_their_names() -> None:
+    for name in CODE:
+        parts = PurePosixPath(name).with_suffix("").parts
+        for library in LIBRARIES.keys() & libraries(name):
+            assert any(part.startswith(LIBRARIES[library]) for part in parts), f"{name}: {library}"
+
+
+def test_stages_never_import_each_other() -> None:
+    shared = {
         "stages/__init__.py",
         "stages/common.py",
         "stages/declared.py",
@@ -84,18 +87,20 @@ def test_stages_never_import_each_other(name: str) -> None:
         "stages/commands/__init__.py",
         "stages/commands/options.py",
     }
+    for name in STAGES:
+        own = {file for file in named_files(name, imports(name)) if file.startswith("stages/")}
+        if name in {"stages/__main__.py", "stages/commands/consumer.py"}:
+            own = {file for file in own if not file.startswith("stages/commands/")}
+        assert own <= shared, name
 
 
-@pytest.mark.parametrize("name", [name for name in CODE if name.startswith("stages/")])
-def test_what_is_printed_has_its_control_characters_escaped(name: str) -> None:
-    text = Path(__file__).parents[1].joinpath(name).read_text()
-    assert name == "stages/output.py" or not re.search(r"\b(click\.s?echo\w*|print)\(", text), (
-        "stages.output.say prints"
-    )
+def test_what_is_printed_has_its_control_characters_escaped() -> None:
+    printing = {name for name in STAGES if re.search(r"\b(click\.s?echo\w*|print)\(", (PROJECT / name).read_text())}
+    assert printing == {"stages/output.py"}, "stages.output.say prints"
 
 
 def test_no_circle_between_files() -> None:
-    runs = {name: {file for module in AT_ONCE[name] for file in READER.module_files(module)} for name in CODE}
+    runs = {name: {file for module in imports_at_once(name) for file in READER.module_files(module)} for name in CODE}
     assert circles({name: files - {name} for name, files in runs.items()}) == []
 
 
@@ -103,7 +108,7 @@ def test_no_circle_between_folders() -> None:
     """A folder inside a room is one of its own: ``data`` and ``data/sources`` must not import each other."""
     graph: dict[str, set[str]] = {}
     for name in CODE:
-        others = {folder(file) for file in named_files(name, AT_ONCE[name])} - {folder(name)}
+        others = {folder(file) for file in named_files(name, imports_at_once(name))} - {folder(name)}
         graph[folder(name)] = graph.get(folder(name), set()) | others
     assert circles(graph) == []
 

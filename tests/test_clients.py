@@ -24,6 +24,8 @@ from workbench import serving_helpers
 from workbench.serving_helpers import ServerProcess, serving
 
 WAYS = [[*grpc, *file] for grpc, file in itertools.product(([], ["--grpc"]), ([], ["--file"]))]
+ONE_OF_EACH_TASK = pytest.mark.parametrize("package", ["float32", "boxes"], indirect=True)
+"""For refusals, which come before a tensor's type or what an answer holds makes a difference."""
 SIDEWAYS = 6
 """The orientation of a camera that was held upright."""
 
@@ -104,6 +106,7 @@ def test_the_client_says_the_same_on_every_way(package: Package, server: ServerP
             np.testing.assert_allclose(list(map(float, values)), [thing["score"], *thing["box"]], atol=0.006)
 
 
+@ONE_OF_EACH_TASK
 def test_a_server_that_does_not_answer_is_said_in_a_line(package: Package, server: ServerProcess) -> None:
     for way in ([], ["--grpc"]):
         address = server.grpc if way else server.http
@@ -116,12 +119,14 @@ def test_a_server_that_does_not_answer_is_said_in_a_line(package: Package, serve
         assert "Traceback" not in nobody.stderr
 
 
+@ONE_OF_EACH_TASK
 def test_an_address_with_a_scheme_is_refused(package: Package) -> None:
     done = ask(package, "--url", "http://localhost:8000")
     assert done.returncode == 2
     assert "--url: got http://localhost:8000; give host and port alone, such as localhost:8000" in done.stderr
 
 
+@ONE_OF_EACH_TASK
 def test_what_is_no_picture_is_said_in_a_line(package: Package) -> None:
     (package.folder / "text.png").write_text("no picture")
     (package.folder / "cut.png").write_bytes((package.folder / "image.png").read_bytes()[:200])
@@ -131,6 +136,7 @@ def test_what_is_no_picture_is_said_in_a_line(package: Package) -> None:
         assert re.fullmatch(rf"error: {name}: cannot be read as an image \(.*\)\n", done.stderr)
 
 
+@ONE_OF_EACH_TASK
 def test_a_missing_library_is_said_in_a_line(package: Package, tmp_path: Path) -> None:
     """With what ``requirements-serve.txt`` brings, tritonclient speaks gRPC alone: its HTTP needs gevent."""
     (tmp_path / "gevent.py").write_text("raise ModuleNotFoundError('not here')")

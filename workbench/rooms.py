@@ -1,10 +1,11 @@
 """The rooms of the house: which file lies in which, and what they import of each other, read from the syntax trees."""
 
 import ast
+import functools
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from pipeline.preflight.code import PACKAGES, PROJECT, read_source
+from pipeline.preflight.code import PACKAGES, PROJECT, Source, read_source
 
 ROOMS = (
     "models",
@@ -40,11 +41,21 @@ def _files_below(package: str) -> list[str]:
 FILES = [name for package in (*PACKAGES, "deploy", "tests") for name in _files_below(package)]
 """All code that is in a room, relative to the project."""
 _KNOWN = frozenset(FILES)
-_SOURCES = {name: read_source((PROJECT / name).read_bytes(), name) for name in FILES}
-IMPORTS: Mapping[str, frozenset[str]] = {name: source.imports for name, source in _SOURCES.items()}
-"""Of each file the modules that it imports anywhere."""
-AT_ONCE: Mapping[str, frozenset[str]] = {name: source.imports_at_once for name, source in _SOURCES.items()}
-"""Those that it imports when it is imported itself; loaders of tables import when called."""
+
+
+@functools.cache
+def _source(name: str) -> Source:
+    return read_source((PROJECT / name).read_bytes(), name)
+
+
+def imports(name: str) -> frozenset[str]:
+    """Return the modules that the file ``name`` imports anywhere."""
+    return _source(name).imports
+
+
+def imports_at_once(name: str) -> frozenset[str]:
+    """Return those that it imports when it is imported itself; loaders of tables import when called."""
+    return _source(name).imports_at_once
 
 
 def room(name: str) -> str:
@@ -58,9 +69,9 @@ def folder(name: str) -> str:
     return name if path.name == "__main__.py" else str(path.parent)
 
 
-def named_files(name: str, imports: frozenset[str]) -> set[str]:
-    """Return the files that ``imports`` of the file ``name`` name; packages above these do not count."""
-    places = [module.replace(".", "/") for module in imports]
+def named_files(name: str, modules: frozenset[str]) -> set[str]:
+    """Return the files that ``modules``, imported by the file ``name``, name; packages above these do not count."""
+    places = [module.replace(".", "/") for module in modules]
     return ({f"{place}.py" for place in places} | {f"{place}/__init__.py" for place in places}) & _KNOWN - {name}
 
 
