@@ -1,4 +1,7 @@
-"""Evaluate one runtime on the test split: scores, parity with the trained network, latency."""
+"""Evaluate one runtime on the test split: scores, parity with the trained network, latency.
+
+Where there is nothing to evaluate, as without an engine, PyTorch is not imported.
+"""
 
 import logging
 from pathlib import Path
@@ -6,18 +9,14 @@ from pathlib import Path
 import click
 
 from pipeline.core.files import write_csv, write_json
+from pipeline.core.records import DataRecord, read_record
 from pipeline.core.settings import Base
-from pipeline.core.torch_setup import set_up_torch
-from pipeline.data.dataset import read_names
-from pipeline.evaluation.calibration_file import load_calibrated
-from pipeline.evaluation.runtime_report import evaluate_runtimes
 from pipeline.evaluation.runtimes import RUNTIMES, Options
 from pipeline.evaluation.settings import Evaluate
 from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.export.settings import ExportOnnx
-from pipeline.tasks.data import open_data
-from pipeline.tasks.reference import reference
 from pipeline.tasks.settings import DetectionSettings
+from pipeline.tasks.table import get_task
 from stages.common import stage_options
 from stages.declared import load_declared
 from stages.exit_codes import exit_codes
@@ -41,6 +40,22 @@ def main(
     predictions: Path,
 ) -> None:
     """Write the report of RUNTIME; fails where it differs from the trained network by more than the gates allow."""
+    entry = RUNTIMES[runtime_name]
+    reason = None if entry.missing is None else entry.missing(artifact)
+    if reason is not None:
+        logger.info("skipped: %s", reason)
+        write_csv(predictions, get_task(read_record(data / "data.json", DataRecord)["task"]).image_columns, [])
+        for path in (scores, out):
+            write_json(path, {"status": "skipped", "reason": reason})
+        return
+
+    from pipeline.core.torch_setup import set_up_torch
+    from pipeline.data.dataset import read_names
+    from pipeline.evaluation.calibration_file import load_calibrated
+    from pipeline.evaluation.runtime_report import evaluate_runtimes
+    from pipeline.tasks.data import open_data
+    from pipeline.tasks.reference import reference
+
     base = load_declared("evaluate", params_path, "base", Base)
     settings = load_declared("evaluate", params_path, "evaluate", Evaluate)
     gates = load_declared("evaluate", params_path, "export_onnx", ExportOnnx).gates
@@ -50,13 +65,7 @@ def main(
     prepared = open_data(data, detections, about["arguments"])
     task, signature = prepared.task, prepared.signature()
     options = Options(network, prepared.task, signature, settings.provider, settings.num_threads, device)
-    opened = RUNTIMES[runtime_name].load()(artifact, options)
-    if isinstance(opened, str):
-        logger.info("skipped: %s", opened)
-        write_csv(predictions, task.image_columns, [])
-        for path in (scores, out):
-            write_json(path, {"status": "skipped", "reason": opened})
-        return
+    opened = entry.load()(artifact, options)
     allowed = {name: settings.placed_gate if name == FP32 else gates.placed(name) for name in PRECISIONS}
     trained = reference(task, network, signature, prepared.split("test"), settings.batch_size)
     names, class_names = read_names(data, "test"), prepared.info.class_names

@@ -107,7 +107,6 @@ def test_the_torch_runtime_leaves_the_network_where_it_is(name: str, tmp_path: P
     """What it answers is compared with the network's own answers, on the CPU, afterwards."""
     network = NETWORKS[name]()
     opened = RUNTIMES["torch"].load()(tmp_path, Options(network, TASK, SIGNATURE, "cpu", 1, torch.device("meta")))
-    assert not isinstance(opened, str)
     assert [runtime() for runtime in opened.values()]
     assert {tensor.device.type for tensor in network.state_dict().values()} == {"cpu"}
 

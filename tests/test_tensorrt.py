@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import json
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,7 +39,7 @@ from pipeline.tasks.gate import Gate, PlacedGate
 from pipeline.tasks.table import get_task
 from pipeline.tasks.verification import Reference
 from stages.export_tensorrt import main
-from tests.helpers import refused
+from tests.helpers import ROOT, refused
 
 TASK = get_task("classification")
 SETTINGS = EngineSettings(timing_cache=False)
@@ -146,6 +147,30 @@ def test_where_no_engine_can_be_built_the_stage_says_why_and_how(stage: Callable
     assert status["on_the_target_device"]["fp16"].startswith("trtexec --onnx=model.fp16.onnx")
     assert "image:64x3x8x6" in status["on_the_target_device"]["fp32"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["status.json"]
+
+
+def test_where_there_is_no_engine_nothing_is_evaluated_and_pytorch_not_imported(
+    stage: Callable[..., Result], tmp_path: Path
+) -> None:
+    stage(NO_GPU)
+    size = {"image_size": [8, 6], "mean": [0.5] * 3, "std": [0.2] * 3, "resize": "none", "storage": "packed"}
+    about = {"task": TASK.name, "classes": ["a", "b"], "class_counts": {"train": [1, 1]}, **size}
+    (tmp_path / "data.json").write_text(json.dumps(about))
+    places = {name: str(tmp_path / name) for name in ("student", "calibration", "scores", "predictions")}
+    places |= {"data": str(tmp_path), "artifact": str(tmp_path / "out"), "out": str(tmp_path / "report.json")}
+    words = ["tensorrt", *(text for name, place in places.items() for text in (f"--{name}", place))]
+    code = f"""
+import sys
+from click.testing import CliRunner
+from stages.evaluate import main
+result = CliRunner().invoke(main, {words})
+print(result.exit_code, "torch" in sys.modules)
+"""
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout == "0 False\n", told
+    for name in ("report.json", "scores"):
+        assert json.loads((tmp_path / name).read_text()) == {"status": "skipped", "reason": NO_GPU["reason"]}
+    assert (tmp_path / "predictions").read_text().splitlines() == [",".join(TASK.image_columns)]
 
 
 def test_the_stage_tells_what_the_operator_table_says(stage: Callable[..., Result], tmp_path: Path) -> None:

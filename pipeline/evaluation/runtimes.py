@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pipeline.runtimes.base import Runtime
     from pipeline.tasks.base import Task
 
-Opened = dict[str, Callable[[], "Runtime"]] | str
-"""From each precision, fp32 first, to what opens its runtime; or the reason why there is none on this host."""
+Opened = dict[str, Callable[[], "Runtime"]]
+"""From each precision, fp32 first, to what opens its runtime."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,11 @@ class RuntimeEntry(Entry):
     load: Callable[[], Open]
     artifact: str
     """Folder in the project of what it runs, where ``dvc repro`` evaluates it."""
+    missing: Callable[[Path], str | None] | None = None
+    """From the folder of what is evaluated to the reason why it has nothing on this host, or None, without PyTorch.
+
+    None: there always is something.
+    """
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong with this entry."""
@@ -92,16 +97,18 @@ def _tensorrt() -> Open:
     from pipeline.runtimes.tensorrt import open_engine
 
     def open_tensorrt(folder: Path, options: Options) -> Opened:  # noqa: ARG001  (signature of Open)
-        status = read_record(folder / "status.json", StatusRecord)
-        if status["status"] == "skipped":
-            return str(status["reason"])
-
         def opener(sidecar: str) -> Callable[[], Runtime]:
             return lambda: open_engine(folder / sidecar.removesuffix(".json"))
 
-        return fp32_first({precision: opener(sidecar) for precision, sidecar in status["engines"].items()})
+        engines = read_record(folder / "status.json", StatusRecord)["engines"]
+        return fp32_first({precision: opener(sidecar) for precision, sidecar in engines.items()})
 
     return open_tensorrt
+
+
+def _without_engines(folder: Path) -> str | None:
+    status = read_record(folder / "status.json", StatusRecord)
+    return str(status["reason"]) if status["status"] == "skipped" else None
 
 
 RUNTIMES = Table(
@@ -109,6 +116,10 @@ RUNTIMES = Table(
     RuntimeEntry(name="torch", description="PyTorch in eager mode", load=_torch, artifact="artifacts/student"),
     RuntimeEntry(name="onnx", description="ONNX Runtime", load=_onnx, artifact="artifacts/onnx"),
     RuntimeEntry(
-        name="tensorrt", description="TensorRT, where engines were built", load=_tensorrt, artifact="artifacts/tensorrt"
+        name="tensorrt",
+        description="TensorRT, where engines were built",
+        load=_tensorrt,
+        artifact="artifacts/tensorrt",
+        missing=_without_engines,
     ),
 )
