@@ -402,8 +402,9 @@ def test_weights_of_a_network_that_was_cut_elsewhere_find_their_place(tmp_path: 
 
 
 def test_the_probe_records_the_users_code_and_refuses_what_cannot_be_built(
-    own: Path, tmp_path: Path, params_file: WriteParams
+    own: Path, tmp_path: Path, params_file: WriteParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)  # Python's default: what is changed at once stays unseen
     out = tmp_path / "environment.json"
     changes = {"distill_student.backbone": f"python:{own}:small", "prepare_data.image_size": 16}
     assert run_probe(params_file(changes), out).exit_code == 0
@@ -417,6 +418,7 @@ def test_the_probe_records_the_users_code_and_refuses_what_cannot_be_built(
     refused(run_probe(params_file(changes), out), f"distill_student.backbone: {own}, line 15: NameError: name 'Large'")
     changes["distill_student.backbone"] = f"python:{own}:of_size"
     refused(run_probe(params_file(changes), out), "distill_student.backbone: backbone 'python:")
+    assert not list(own.parent.rglob("*.pyc"))
 
 
 def test_the_probe_builds_a_network_of_one_size_before_that_is_known(

@@ -81,13 +81,17 @@ def _call(build: Callable[..., Any], num_classes: int, image_size: Sequence[int]
 
 @contextlib.contextmanager
 def _own_faults(path: Path) -> Iterator[None]:
-    """Turn whatever the code of ``path`` raises into a ValueError with the place; let it import what lies beside."""
+    """Turn whatever the code of ``path`` raises into a ValueError with the place; let it import what lies beside.
+
+    Nothing is kept of it as bytecode, which Python takes for that of a file that was changed within the same second.
+    """
     folder = str(path.resolve().parent)
     for name in [name for name, other in _BESIDE.items() if other != folder]:
         sys.modules.pop(name, None)  # another file's, which may be called the same
         del _BESIDE[name]
-    before = set(sys.modules)
+    before, without_bytecode = set(sys.modules), sys.dont_write_bytecode
     sys.path.insert(0, folder)
+    sys.dont_write_bytecode = True
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -98,6 +102,7 @@ def _own_faults(path: Path) -> Iterator[None]:
             place = f"{error.filename}, line {error.lineno}"
         raise ValueError(f"{place}: {type(error).__name__}: {first_line(error)}") from error
     finally:
+        sys.dont_write_bytecode = without_bytecode
         sys.path.remove(folder)
         for name in set(sys.modules) - before:
             if (getattr(sys.modules[name], "__file__", None) or "").startswith(f"{folder}/"):

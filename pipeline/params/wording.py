@@ -1,5 +1,6 @@
 """What a parameter takes, and what is wrong with a value or with the YAML of a file, in plain words."""
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -91,9 +92,14 @@ def _shown(value: object) -> str:
     return words[value] if value is None or isinstance(value, bool) else repr(value)
 
 
+@functools.cache
+def _schema_of(model: type[BaseModel]) -> Schema:
+    return model.model_json_schema()
+
+
 def _node_at(model: type[BaseModel], location: Sequence[Any]) -> Schema:
     """Return the JSON schema of what stands at ``location`` of ``model``, or of the nearest thing above it."""
-    schema = model.model_json_schema()
+    schema = _schema_of(model)
     definitions: Schema = schema.get("$defs", {})
 
     def followed(node: Schema) -> Schema:
