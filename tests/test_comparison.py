@@ -102,7 +102,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
             {"differences": [["none", "fm_kt, K = 3"]]},
             "differences: got 'fm_kt, K = 3', but fm_kt is scored at K = 1, 2; give one of them, or add it to calibra",
         ),
-        ({"differences": [["fm_kt, K = 0", "none"]]}, "got 'fm_kt, K = 0', but fm_kt is scored at K = 1, 2; give one"),
+        (
+            {"differences": [["fm_kt, K = 0", "none"]]},
+            "but fm_kt is scored at K = 1, 2; give one of them, or a method with theta.tied",
+        ),
         (
             {"differences": [["fm_kt", "none, K = 1"]]},
             "differences: got 'none, K = 1', but none takes no steps when it deploys; give none",

@@ -356,6 +356,25 @@ def test_a_handshake_begins_with_what_came_before_the_server_looked(package: Pat
             assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
+def test_an_encrypted_connection_that_ends_before_its_handshake_is_forgotten(package: Path, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path, "one")
+    context = ssl.create_default_context(cafile=str(certificate))
+    options = ("--max-connections", str(CONNECTIONS), "--tls-certificate", str(certificate), "--tls-key", str(key))
+    with serving(package, *options) as server, contextlib.ExitStack() as stack:
+        os.kill(server.process.pid, signal.SIGSTOP)
+        for _ in range(CONNECTIONS // 2):
+            connected(server).close()
+        os.kill(server.process.pid, signal.SIGCONT)
+        client = stack.enter_context(contextlib.closing(http.client.HTTPSConnection(server.http, context=context)))
+        client.request("GET", "/metrics")
+        metrics = client.getresponse().read().decode()
+        assert float(metrics.partition("\nfmkt_connections ")[2].split()[0]) == 1, "its own"
+        silent = [stack.enter_context(connected(server)) for _ in range(3 * CONNECTIONS)]
+        assert answered(silent[0]) == b"", "closed for another"
+        assert server.stop() == 0
+        assert not [line for line in server.lines if '"level": "error"' in line], "none was waited for at the end"
+
+
 def test_certificates_that_are_none(package: Path, tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path, "one")
     _, other = make_certificate(tmp_path, "two")

@@ -247,9 +247,10 @@ def check_sides(comparison: Comparison, found: Sequence[Trial]) -> None:
                 f"differences: got {str(side)!r}, but {side.method} takes no steps when it deploys; give {side.method}"
             )
         if side.num_steps not in scored:
+            other = "add it to calibrate_steps.candidates" if side.num_steps else "a method with theta.tied"
             raise UserError(
                 f"differences: got {str(side)!r}, but {side.method} is scored at K = {', '.join(map(str, scored))}; "
-                "give one of them, or add it to calibrate_steps.candidates"
+                f"give one of them, or {other}"
             )
 
 

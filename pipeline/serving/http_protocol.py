@@ -37,14 +37,20 @@ TOO_LONG = 431, f"the head of the request, or what is between the pieces of its 
 
 
 def begun(coroutine: Coroutine[Any, Any, Result]) -> Coroutine[Any, Any, Result]:
-    """Return ``coroutine`` once its first step is taken, which must end in a wait (``eager_start`` of Python 3.12)."""
+    """Return ``coroutine`` once its first step is taken, which must end in a wait (``eager_start`` of Python 3.12).
+
+    Where that wait fails or is cancelled the coroutine is closed there, so that it tidies up at once.
+    """
     awaited = coroutine.send(None)
 
     @types.coroutine
     def rest() -> Generator[Any, Any, Result]:
-        yield awaited
-        result: Result = yield from coroutine
-        return result
+        try:
+            yield awaited
+            result: Result = yield from coroutine
+            return result
+        finally:
+            coroutine.close()
 
     return rest()
 
@@ -146,7 +152,7 @@ class GuardedProtocol(HttpToolsProtocol):
         encrypted = None
         with contextlib.suppress(OSError):  # of a client that speaks no TLS, or goes away; ssl.SSLError is one
             encrypted = await handshake
-        if encrypted is None:
+        if encrypted is None or transport.is_closing():  # one that was ended meanwhile is handed over as if it stood
             self.guard.leave(self)
             transport.abort()
             return
