@@ -1,5 +1,6 @@
 """The project in small: parameters with which its whole chain takes seconds, and a copy to run it in."""
 
+import copy
 import functools
 import shutil
 from collections.abc import Mapping
@@ -66,10 +67,23 @@ def default_params() -> str:
     return render_preset(PROJECT / "presets", DEFAULT)
 
 
+@functools.lru_cache(maxsize=4)
+def _plain(text: str) -> Any:
+    return _yaml().load(text)
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    return yaml
+
+
 def write_params(path: Path, changes: Mapping[str, Any], base: Path | None = None) -> Path:
-    """Write the parameters in ``base``, or the default ones, with ``changes`` (dotted key to value) to ``path``."""
-    yaml = YAML()
-    content = yaml.load(base.read_text() if base else default_params())
+    """Write the parameters in ``base``, or the default ones, with ``changes`` (dotted key to value) to ``path``.
+
+    Their comments are left out, which takes half the time.
+    """
+    content = copy.deepcopy(_plain(base.read_text() if base else default_params()))
     for key, value in changes.items():
         *sections, last = key.split(".")
         target = content
@@ -78,5 +92,5 @@ def write_params(path: Path, changes: Mapping[str, Any], base: Path | None = Non
         target[last] = value
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        yaml.dump(content, file)
+        _yaml().dump(content, file)
     return path
