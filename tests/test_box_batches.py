@@ -1,5 +1,6 @@
 """Boxes follow the pixels of images that are painted boxes, through each augmentation, packed and as an index."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import Result
+from click.testing import CliRunner, Result
 from PIL import Image
 from torch import Tensor
 
@@ -25,7 +26,9 @@ from pipeline.params.schema import load_params
 from pipeline.tasks.detection.targets import BoxTargets
 from pipeline.tasks.detection.task import Detection
 from pipeline.tasks.detection.truth import encode_objects
+from stages import prepare_data
 from tests.helpers import fill_folder, refused
+from workbench.project import write_params
 
 Prepare = Callable[..., Result]
 
@@ -61,11 +64,10 @@ def painted(size: tuple[int, int], generator: np.random.Generator) -> tuple[np.n
     return image, objects
 
 
-@pytest.fixture
-def scenes(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of 30 painted images in COCO's format, four of them large photos."""
-    root, generator = tmp_path / "scenes", np.random.default_rng(5)
-    root.mkdir()
+    root, generator = tmp_path_factory.mktemp("scenes"), np.random.default_rng(5)
     images, annotations = [], []
     for number in range(30):
         size = LARGE.get(number, SIZES[number % len(SIZES)])
@@ -87,14 +89,18 @@ def scenes(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def prepared(scenes: Path, prepare: Prepare, tmp_path: Path) -> Callable[[str], Path]:
-    """Return a function that prepares the scenes as packed, or as an index."""
+@pytest.fixture(scope="module")
+def prepared(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that returns the scenes prepared as packed, or as an index, which is done once for each."""
 
+    @functools.cache
     def run(storage: str) -> Path:
-        result = prepare(scenes, "coco", image_size=[HEIGHT, WIDTH], storage=storage)
+        folder = tmp_path_factory.mktemp(storage)
+        data = {"source": "coco", "root": str(scenes), "image_size": [HEIGHT, WIDTH], "storage": storage}
+        params = write_params(folder / "params.yaml", {f"prepare_data.{key}": value for key, value in data.items()})
+        result = CliRunner().invoke(prepare_data.main, ["--params", str(params), "--out", str(folder / "out")])
         assert result.exit_code == 0, result.output
-        return tmp_path / "out"
+        return folder / "out"
 
     return run
 
@@ -248,11 +254,10 @@ def test_what_is_written_says_how_images_were_brought_to_their_size(prepared: Ca
     ],
 )
 def test_sizes_that_a_task_cannot_have_are_refused(
-    scenes: Path, prepare: Prepare, source: str, changes: dict[str, Any], words: tuple[str, ...]
+    scenes: Path, prepare: Prepare, tmp_path: Path, source: str, changes: dict[str, Any], words: tuple[str, ...]
 ) -> None:
-    if source == "imagefolder":
-        fill_folder(scenes, {"cat": 9, "dog": 9})
-    refused(prepare(scenes, source, **changes), *words)
+    fill_folder(tmp_path / "photos", {"cat": 9, "dog": 9})
+    refused(prepare(scenes if source == "coco" else tmp_path / "photos", source, **changes), *words)
 
 
 @pytest.mark.parametrize("source", ["coco", "imagefolder"])

@@ -58,12 +58,14 @@ def test_torchvisions_networks_are_recognised_without_being_named(build: object,
     assert fits == [f"fits {build.__name__}: 5 classes, names begin with model."]
 
 
+@pytest.mark.slow
 def test_a_backbone_without_a_classifier_is_recognised(tmp_path: Path) -> None:
     state = {name: value for name, value in small("resnet8").items() if not name.startswith("fc.")}
     torch.save(state, tmp_path / "w.pth")
     assert "fits resnet8: without a classifier\n" in inspect(tmp_path / "w.pth").output
 
 
+@pytest.mark.slow
 def test_what_fits_nothing_shows_its_names(tmp_path: Path) -> None:
     torch.save({"encoder.q": torch.ones(4, 4), "encoder.k": torch.ones(4, 4)}, tmp_path / "w.pth")
     result = inspect(tmp_path / "w.pth")

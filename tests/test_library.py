@@ -179,6 +179,7 @@ def test_every_example_runs_and_learns(example: Path, python: Path, tmp_path: Pa
     assert not list(tmp_path.iterdir()), "an example leaves nothing behind"
 
 
+@pytest.mark.slow
 def test_the_code_of_its_page_runs(python: Path, tmp_path: Path) -> None:
     """In the order in which it stands, with networks of the shapes that the page says."""
     given = """

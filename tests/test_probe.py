@@ -111,6 +111,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
         data_fingerprint(PrepareData(source="imagefolder", root=str(images)))
 
 
+@pytest.mark.slow
 def test_the_probe_ends_with_two_and_one_line_and_writes_nothing(tmp_path: Path, params_file: WriteParams) -> None:
     out = tmp_path / "environment.json"
     for changes in (

@@ -112,6 +112,7 @@ def test_of_a_lock_any_beginning_is_whole_or_goes(tmp_path: Path) -> None:
     assert 1 <= kept < 200
 
 
+@pytest.mark.slow
 def test_after_a_power_cut_dvc_goes_on(tmp_path: Path) -> None:
     """As on ext4 right after the end of ``dvc repro``: names are there, what DVC wrote is empty."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

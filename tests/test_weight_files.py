@@ -351,6 +351,7 @@ def test_published_names_of_densenet_and_auxiliary_heads_are_understood(tmp_path
     assert last.startswith("not taken of the file: aux1.conv.conv.weight, ")
 
 
+@pytest.mark.slow
 def test_a_whole_module_is_refused_with_the_line_that_saves_its_weights(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     for content, keys in ((network(), ""), ({"model": network(), "epoch": 1}, "['model']")):
