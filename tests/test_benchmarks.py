@@ -115,6 +115,13 @@ def test_a_step_by_the_library_beside_one_by_hand(tmp_path: Path) -> None:
     torch.testing.assert_close(ours(), by_hand())
 
 
+def test_a_step_alone_and_beside_other_work(tmp_path: Path) -> None:
+    results = result_of("shared_host", tmp_path, steps=2, turns=1)["results"]
+    assert results["alone"]["others"] == 0 < results["beside other work"]["others"]
+    for row in results.values():
+        assert row["ratio"] == pytest.approx(row["spinning"]["step_ms"] / row["asleep"]["step_ms"], rel=0.02)
+
+
 def test_a_training_step_beside_a_plain_loop(tmp_path: Path) -> None:
     common = {"teacher": "resnet8", "student": "resnet8", "warmup": 1, "threads": 1, **SMALL_STEP}
     options = {"num_steps": 1, "precision": "fp32", "compile": "never", **common}
