@@ -233,24 +233,29 @@ def check_sides(comparison: Comparison, found: Sequence[Trial]) -> None:
     """Raise UserError where ``differences`` names a number of steps with which its method will not be scored.
 
     Args:
-        found: trials, at least one of each method.
+        found: trials, at least one of each method; of a method whose values are tuned, one with each that may be
+            chosen.
     """
-    settings = {trial.method: trial.settings for trial in found}
     for side in itertools.chain(*comparison.sides):
         if side.num_steps is None:
             continue
-        scored = _scored_steps(settings[side.method])
-        if scored is None:
-            continue
-        if not scored:
-            raise UserError(
-                f"differences: got {str(side)!r}, but {side.method} takes no steps when it deploys; give {side.method}"
-            )
-        if side.num_steps not in scored:
-            raise UserError(
-                f"differences: got {str(side)!r}, but {side.method} is scored at K = {', '.join(map(str, scored))}; "
-                "give one of them, or add it to calibrate_steps.candidates"
-            )
+        scored = set[int]()
+        for settings in [trial.settings for trial in found if trial.method == side.method]:
+            steps = _scored_steps(settings)
+            if steps is None or side.num_steps in steps:
+                break
+            scored.update(steps)
+        else:
+            raise UserError(f"differences: got {str(side)!r}, but {_how_scored(side.method, sorted(scored))}")
+
+
+def _how_scored(method: str, scored: Sequence[int]) -> str:
+    if not scored:
+        return f"{method} takes no steps when it deploys; give {method}"
+    return (
+        f"{method} is scored at K = {', '.join(map(str, scored))}; give one of them, or add it to "
+        "calibrate_steps.candidates"
+    )
 
 
 def _scored_steps(params: Params) -> list[int] | None:
