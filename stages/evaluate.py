@@ -9,14 +9,13 @@ from pathlib import Path
 import click
 
 from pipeline.core.files import write_csv, write_json
-from pipeline.core.records import DataRecord, read_record
 from pipeline.core.settings import Base
 from pipeline.evaluation.runtimes import RUNTIMES, Options
 from pipeline.evaluation.settings import Evaluate
 from pipeline.export.precisions import FP32, PRECISIONS
 from pipeline.export.settings import ExportOnnx
 from pipeline.tasks.settings import DetectionSettings
-from pipeline.tasks.table import get_task
+from pipeline.tasks.table import task_of_data
 from stages.common import stage_options
 from stages.declared import load_declared
 from stages.exit_codes import exit_codes
@@ -43,8 +42,9 @@ def main(
     entry = RUNTIMES[runtime_name]
     reason = None if entry.missing is None else entry.missing(artifact)
     if reason is not None:
+        task = task_of_data(data)
         logger.info("skipped: %s", reason)
-        write_csv(predictions, get_task(read_record(data / "data.json", DataRecord)["task"]).image_columns, [])
+        write_csv(predictions, task.image_columns, [])
         for path in (scores, out):
             write_json(path, {"status": "skipped", "reason": reason})
         return

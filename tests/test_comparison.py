@@ -17,9 +17,12 @@ from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 
 from pipeline.comparison import config, plan, report, table, worker
+from pipeline.comparison.command import Study
 from pipeline.comparison.config import load_comparison
 from pipeline.comparison.plan import trials
-from pipeline.core.errors import UserError
+from pipeline.comparison.results import Store
+from pipeline.comparison.runner import run_all
+from pipeline.core.errors import GateError, UserError
 from pipeline.core.files import read_json
 from pipeline.preflight import code
 from pipeline.training.settings import Training
@@ -92,7 +95,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
         ),
         (
             {"differences": [["none", "fm_kt at K = 1"]]},
-            "got 'fm_kt at K = 1', which is none of the methods none, fm_kt; a method with one number of steps is",
+            "none of the methods none, fm_kt; a method with one number of steps is written 'METHOD, K = 1'",
         ),
         (
             {"differences": [["kd, K = 1", "none"]]},
@@ -113,6 +116,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
         (
             {"methods": {"none": NONE, "fm_kt, K = 4": FM_KT}},
             "methods: got 'fm_kt, K = 4', which is how differences name a number of steps; give another name",
+        ),
+        (
+            {"differences": [["fm_kt", "none", "none"]]},
+            "differences.0: got ['fm_kt', 'none', 'none']; give a list of 2",
         ),
         ({"tune_seeds": [5]}, "comparison.yaml: tune: missing, so that tune_seeds and tune_methods mean nothing"),
         ({"tune": {RATE: [0.1, 0.2]}, "tune_seeds": [1]}, "tune_seeds: got [1]; give at least one, and none of [0, 1]"),
@@ -151,6 +158,15 @@ def test_a_wrong_comparison_is_refused_in_one_line_before_anything_runs(content:
         refused(CliRunner().invoke(main, ["compare", name, *ARGUMENTS[2:], "1"]), f"error: {name}: ")
     refused(compare(**content), words)
     assert [REPORT.exists(), Path("runs/teacher/data").exists()] == [False, False]
+
+
+def test_a_number_of_steps_counts_with_which_any_value_that_is_tuned_is_scored() -> None:
+    """Which value is chosen is not known before the runs that tune."""
+    tied = {"tune": {"distill_student.theta.tied": [False, True]}, "tune_seeds": [9], "tune_methods": ["theta"]}
+    content = {**tied, "methods": {"none": NONE, "theta": {"distill_student.method": "fm_kt_theta"}}}
+    describe(**content, differences=[["theta, K = 0", "none"], ["theta, K = 2", "none"]])
+    Study(config.load_comparison(Path("comparison.yaml")), Path("runs"), Store(None))
+    refused(compare(**content, differences=[["theta, K = 3", "none"]]), "but theta is scored at K = 0, 1, 2; give one")
 
 
 def stale(**content: Any) -> list[str]:
@@ -296,6 +312,18 @@ def test_a_killed_comparison_leaves_no_process_and_goes_on_where_it_was() -> Non
         assert all(map(gone, workers))
     assert (compare().exit_code, rows_without_seconds("table.csv")) == (0, expected)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_a_run_that_is_killed_is_named_with_its_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its log ends in the middle of its work, with words that say nothing of it."""
+    Path("killed.py").write_text("import os\n\nprint('epoch 1', flush=True)\nos.kill(os.getpid(), 9)\n")
+    run = plan.Run(name="one", folder=tmp_path / "one", commands=[["killed"]])
+    monkeypatch.setattr(plan.Run, "fingerprint", lambda _: "")
+    with caplog.at_level("INFO"), pytest.raises(GateError, match="1 of 1 runs failed"):
+        run_all([run], jobs=1)
+    assert "one: FAILED (ended by signal 9 (Killed)), 1 of 1" in caplog.text
 
 
 @pytest.mark.slow

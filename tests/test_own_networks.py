@@ -1,6 +1,8 @@
 """Networks of the user's own and of timm: where they are cut, what is refused and how, and what makes them anew."""
 
 import json
+import os
+import py_compile
 import re
 import sys
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from models.backbones.cutting import cut_classifier
 from models.backbones.local_imports import file_digest
+from models.backbones.python_file import build_python_classifier
 from models.backbones.sources import backbone_fingerprint, find_backbone
 from models.backbones.timm_models import build_timm_classifier
 from models.core.calling import call
@@ -325,6 +328,23 @@ def test_two_files_have_each_its_own_beside_it(own: Path) -> None:
         backbone = build_parts(f"python:{folder}/net.py:small", 3).backbone
         found.append(any(isinstance(module, nn.GELU) for module in backbone.modules()))
     assert found == [False, True, False]
+
+
+def test_bytecode_of_a_version_before_is_not_taken_for_a_file(own: Path) -> None:
+    """Python keeps it where the user imports the files; size and second of what is changed at once are the same."""
+    package = own.parent / "layers"
+    package.mkdir()
+    (package / "deep.py").write_text("scale = 1\n")
+    changes = {own: ("12", "16"), own.parent / "blocks.py": ("ReLU", "GELU"), package / "deep.py": ("= 1", "= 3")}
+    own.write_text(own.read_text() + "\nfrom layers.deep import scale\n\ndef scaled(n):\n    return Small(n * scale)\n")
+    for path, (old, new) in changes.items():
+        py_compile.compile(str(path))
+        second = path.stat().st_mtime
+        path.write_text(path.read_text().replace(old, new))
+        os.utime(path, (second, second))
+    network = build_python_classifier(f"{own}:scaled", 5)
+    assert any(isinstance(module, nn.GELU) for module in network.modules())
+    assert (network.classifier.in_features, network.classifier.out_features) == (16, 15)
 
 
 def test_a_network_that_cannot_be_cut_says_why_and_is_a_teacher_all_the_same(own: Path) -> None:

@@ -375,6 +375,19 @@ def test_an_encrypted_connection_that_ends_before_its_handshake_is_forgotten(pac
         assert not [line for line in server.lines if '"level": "error"' in line], "none was waited for at the end"
 
 
+def test_the_end_does_not_wait_for_encrypted_clients_that_say_nothing(package: Path, tmp_path: Path) -> None:
+    """A client that keeps a connection for its next request does not see that the server says goodbye."""
+    certificate, key = make_certificate(tmp_path, "own")
+    context = ssl.create_default_context(cafile=str(certificate))
+    with serving(package, "--tls-certificate", str(certificate), "--tls-key", str(key)) as server:
+        raw = socket.create_connection(("127.0.0.1", int(server.http.split(":")[1])))
+        with context.wrap_socket(raw, server_hostname="127.0.0.1") as client:
+            client.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+            assert server.stop() == 0
+        assert [line for line in server.lines if '"level": "error"' in line] == []
+
+
 def test_certificates_that_are_none(package: Path, tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path, "one")
     _, other = make_certificate(tmp_path, "two")

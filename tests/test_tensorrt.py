@@ -38,6 +38,7 @@ from pipeline.runtimes.tensorrt import infer_within, open_engine
 from pipeline.tasks.gate import Gate, PlacedGate
 from pipeline.tasks.table import get_task
 from pipeline.tasks.verification import Reference
+from stages import evaluate
 from stages.export_tensorrt import main
 from tests.helpers import ROOT, refused
 
@@ -171,6 +172,8 @@ print(result.exit_code, "torch" in sys.modules)
     for name in ("report.json", "scores"):
         assert json.loads((tmp_path / name).read_text()) == {"status": "skipped", "reason": NO_GPU["reason"]}
     assert (tmp_path / "predictions").read_text().splitlines() == [",".join(TASK.image_columns)]
+    (tmp_path / "data.json").write_text(json.dumps(about | {"task": "pose"}))
+    refused(CliRunner().invoke(evaluate.main, words), "data.json: unknown task 'pose'", "run prepare_data again")
 
 
 def test_the_stage_tells_what_the_operator_table_says(stage: Callable[..., Result], tmp_path: Path) -> None:

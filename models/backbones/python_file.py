@@ -15,6 +15,7 @@ from torch import nn
 from .backbone import BackboneAndHead, cannot_take
 from .cutting import PROBE_SIZE, cut_classifier
 from .local_imports import file_and_function
+from .source_imports import SourceLoader, imports_from
 from .tracing import FAULTS, first_line
 
 _BESIDE: dict[str, str] = {}
@@ -60,12 +61,12 @@ def build_python_classifier(name: str, num_classes: int, image_size: Sequence[in
 
 
 def _load(path: Path) -> object:
-    spec = importlib.util.spec_from_file_location(f"network_in_{path.stem}", path)
+    loader = SourceLoader(f"network_in_{path.stem}", str(path))
+    spec = importlib.util.spec_from_file_location(loader.name, path, loader=loader)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and the like look their module up
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
     return module
 
 
@@ -81,19 +82,15 @@ def _call(build: Callable[..., Any], num_classes: int, image_size: Sequence[int]
 
 @contextlib.contextmanager
 def _own_faults(path: Path) -> Iterator[None]:
-    """Turn whatever the code of ``path`` raises into a ValueError with the place; let it import what lies beside.
-
-    Nothing is kept of it as bytecode, which Python takes for that of a file that was changed within the same second.
-    """
+    """Turn whatever the code of ``path`` raises into a ValueError with the place; let it import what lies beside."""
     folder = str(path.resolve().parent)
     for name in [name for name, other in _BESIDE.items() if other != folder]:
         sys.modules.pop(name, None)  # another file's, which may be called the same
         del _BESIDE[name]
-    before, without_bytecode = set(sys.modules), sys.dont_write_bytecode
-    sys.path.insert(0, folder)
-    sys.dont_write_bytecode = True
+    before = set(sys.modules)
     try:
-        yield
+        with imports_from(folder):
+            yield
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(folder)]
@@ -102,8 +99,6 @@ def _own_faults(path: Path) -> Iterator[None]:
             place = f"{error.filename}, line {error.lineno}"
         raise ValueError(f"{place}: {type(error).__name__}: {first_line(error)}") from error
     finally:
-        sys.dont_write_bytecode = without_bytecode
-        sys.path.remove(folder)
         for name in set(sys.modules) - before:
             if (getattr(sys.modules[name], "__file__", None) or "").startswith(f"{folder}/"):
                 _BESIDE[name] = folder

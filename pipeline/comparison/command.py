@@ -92,7 +92,7 @@ class Study:
         checked = comparison.seeds[:1] if first else comparison.seeds
         self.trials = trials(comparison, out, first, seeds=checked)
         """All that are wanted; where values are tuned, until they are chosen, those of a seed with some of them."""
-        check_sides(comparison, self.trials)
+        check_sides(comparison, [*self.trials, *self.tuning])
         self.teacher = teacher_run(comparison, out)
 
     def kept(self) -> Findings | None:

@@ -97,7 +97,7 @@ class Comparison(BaseModel):
                 if side.method not in self.methods:
                     raise ValueError(
                         f"differences: got {str(side)!r}, which is none of the methods {', '.join(self.methods)}; a "
-                        f"method with one number of steps is written '{self.baseline}, K = 1'"
+                        "method with one number of steps is written 'METHOD, K = 1'"
                     )
             if pair[0] == pair[1]:
                 raise ValueError(f"differences: got [{pair[0]}, {pair[1]}]; give two methods, or numbers of steps")

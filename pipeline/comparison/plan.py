@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.deploy import with_each_num_steps
-from pipeline.comparison.config import Changes, Comparison, changed_params, described, folder_name
+from pipeline.comparison.config import Changes, Comparison, Side, changed_params, described, folder_name
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, read_json, write_json, write_text
 from pipeline.params.schema import Params, load_params
@@ -233,25 +233,27 @@ def check_sides(comparison: Comparison, found: Sequence[Trial]) -> None:
     """Raise UserError where ``differences`` names a number of steps with which its method will not be scored.
 
     Args:
-        found: trials, at least one of each method.
+        found: trials, at least one of each method; of a method whose values are tuned, one with each that may be
+            chosen.
     """
-    settings = {trial.method: trial.settings for trial in found}
     for side in itertools.chain(*comparison.sides):
         if side.num_steps is None:
             continue
-        scored = _scored_steps(settings[side.method])
-        if scored is None:
-            continue
-        if not scored:
-            raise UserError(
-                f"differences: got {str(side)!r}, but {side.method} takes no steps when it deploys; give {side.method}"
-            )
-        if side.num_steps not in scored:
-            other = "add it to calibrate_steps.candidates" if side.num_steps else "a method with theta.tied"
-            raise UserError(
-                f"differences: got {str(side)!r}, but {side.method} is scored at K = {', '.join(map(str, scored))}; "
-                f"give one of them, or {other}"
-            )
+        scored = set[int]()
+        for settings in [trial.settings for trial in found if trial.method == side.method]:
+            steps = _scored_steps(settings)
+            if steps is None or side.num_steps in steps:
+                break
+            scored.update(steps)
+        else:
+            raise UserError(f"differences: got {str(side)!r}, but {_how_scored(side, sorted(scored))}")
+
+
+def _how_scored(side: Side, scored: Sequence[int]) -> str:
+    if not scored:
+        return f"{side.method} takes no steps when it deploys; give {side.method}"
+    other = "add it to calibrate_steps.candidates" if side.num_steps else "a method with theta.tied"
+    return f"{side.method} is scored at K = {', '.join(map(str, scored))}; give one of them, or {other}"
 
 
 def _scored_steps(params: Params) -> list[int] | None:

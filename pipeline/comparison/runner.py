@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import subprocess
 import sys
 import time
@@ -117,7 +118,7 @@ def _end(item: Running[R], failed: list[Run]) -> str:
         return f"{run.name}: done in {item.seconds():.0f} s"
     lines = (run.folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
     said = [line for line in lines if line.startswith("error: ")]  # several processes are followed by torchrun's words
-    last = (said or lines or ["no output"])[-1]
+    last = (said or lines or ["no output"])[-1] if code > 0 else f"ended by signal {-code} ({signal.strsignal(-code)})"
     if code == DIVERGED and run.may_diverge():
         run.mark_done(item.fingerprint, item.seconds(), diverged=last.removeprefix("error: "))
         return f"{run.name}: diverged after {item.seconds():.0f} s, so that these values are not chosen"

@@ -41,8 +41,9 @@ def _list_in_words(node: Schema) -> str:
     if "prefixItems" in node:
         items = node["prefixItems"]
         return f"a list of {len(items)}, each {values_in_words(items[0])}"
-    least = "at least one" if node.get("minItems") else "any number"
-    return f"a list of {least}, each {values_in_words(node.get('items', {}))}"
+    least = node.get("minItems")
+    count = "any number" if not least else least if least == node.get("maxItems") else "at least one"
+    return f"a list of {count}, each {values_in_words(node.get('items', {}))}"
 
 
 def _bounds(node: Schema) -> Iterator[str]:

@@ -24,7 +24,7 @@ from pipeline.core.records import (
 )
 from pipeline.export.folder import MANIFEST
 from pipeline.tasks.base import Image, Review, Row, Task, Tile
-from pipeline.tasks.table import get_task
+from pipeline.tasks.table import task_of_data
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Results:
     def __init__(self, records: Records) -> None:
         self.records = records
         about = read_record(records.data / "data.json", DataRecord)
-        self.task: Task = get_task(about["task"])
+        self.task: Task = task_of_data(records.data)
         self.class_names: tuple[str, ...] = tuple(about["classes"])
         primary = self.task.primary
         self.evaluation = read_record(records.evaluation, EvaluationRecord, primary, self.task.primary_error)

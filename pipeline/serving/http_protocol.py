@@ -313,6 +313,12 @@ class GuardedProtocol(HttpToolsProtocol):
         """Note that the connection is being closed."""
         self.guard.waits(self, self.loop.time() + CLOSING_SECONDS)
 
+    def shutdown(self) -> None:
+        """Close at the server's end what has no request; an encrypted client that does not answer is not waited for."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self.deadline = self.loop.time()
+
     def overdue(self) -> None:
         """End a connection whose client has not done its part in time."""
         if self.transport is None:

@@ -9,11 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from models.core.table import Entry, Table
+from models.core.table import Entry, Table, UnknownNameError
 from models.detections import Detections
+from pipeline.core.errors import UserError
 from pipeline.core.plain import read_plain, shown
+from pipeline.core.records import DataRecord, read_record
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.tasks.base import Task
     from pipeline.tasks.restrictions import Restriction
 
@@ -83,6 +87,20 @@ def get_task(name: str) -> Task:
         ValueError: the name is unknown; the message lists the known ones.
     """
     return TASKS[name].load()
+
+
+def task_of_data(folder: Path) -> Task:
+    """Return the task of the prepared images in ``folder``.
+
+    Raises:
+        UserError: data.json is missing or damaged, or of a task that is unknown here.
+    """
+    path = folder / "data.json"
+    name = read_record(path, DataRecord)["task"]
+    try:
+        return get_task(name)
+    except UnknownNameError as error:
+        raise UserError(f"{path}: {error}; run prepare_data again (dvc repro)") from error
 
 
 def exported_task(manifest: Mapping[str, Any]) -> Task:
