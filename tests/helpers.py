@@ -1,12 +1,15 @@
 """Small builders for the tests."""
 
 import io
+import shutil
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from click.testing import Result
 from PIL import Image
 
@@ -52,3 +55,22 @@ def make_archive(images: Path, kind: str) -> Path:
         with tarfile.open(path, mode) as archive:
             archive.add(images, "some/where" if kind.startswith("nested") else ".")
     return path
+
+
+def make_certificate(folder: Path, name: str, *options: str) -> tuple[Path, Path]:
+    """Return a certificate for this host that signs itself, and its key; ``options`` are those of the key."""
+    openssl = shutil.which("openssl") or pytest.skip("openssl is not here")
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", *(options or ("-nodes",)), "-subj", "/CN=localhost"]
+    command += [
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        "-days",
+        "2",
+        "-keyout",
+        key,
+        "-out",
+        certificate,
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key

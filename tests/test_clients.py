@@ -20,12 +20,14 @@ from pipeline.package.model_card import TEMPLATE
 from pipeline.package.reader import Package
 from stages.__main__ import main
 from tests import detection_package
+from tests.helpers import make_certificate
 from workbench import serving_helpers
 from workbench.serving_helpers import ServerProcess, serving
 
 WAYS = [[*grpc, *file] for grpc, file in itertools.product(([], ["--grpc"]), ([], ["--file"]))]
 ONE_OF_EACH_TASK = pytest.mark.parametrize("package", ["float32", "boxes"], indirect=True)
 """For refusals, which come before a tensor's type or what an answer holds makes a difference."""
+TOKEN = "correct-horse-battery-staple"  # noqa: S105
 SIDEWAYS = 6
 """The orientation of a camera that was held upright."""
 
@@ -104,6 +106,36 @@ def test_the_client_says_the_same_on_every_way(package: Package, server: ServerP
             name, number, *values = line.rsplit(" ", 6)
             assert (name, int(number)) == (thing["class"], thing["category_id"])
             np.testing.assert_allclose(list(map(float, values)), [thing["score"], *thing["box"]], atol=0.006)
+
+
+@ONE_OF_EACH_TASK
+def test_the_client_reaches_a_server_with_a_token_and_a_certificate(package: Package, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path, "one")
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    options = ("--token-file", str(token), "--tls-certificate", str(certificate), "--tls-key", str(key))
+    with serving(package.folder, *options) as server:
+        for way in WAYS:
+            words = [*way, "--url", server.grpc if "--grpc" in way else server.http, "--tls"]
+            done = ask(package, *words, "--ca", str(certificate), FMKT_TOKEN=TOKEN)
+            assert (done.returncode, done.stderr) == (0, ""), way
+            assert done.stdout
+            for refused, why in (
+                (ask(package, *words, "--ca", str(certificate)), "asks for a token"),
+                (ask(package, *words, FMKT_TOKEN=TOKEN), ""),  # signed by none that this system trusts
+                (ask(package, *words, "--ca", "missing.pem", FMKT_TOKEN=TOKEN), "missing.pem"),
+            ):
+                assert refused.returncode == 1
+                assert refused.stderr.splitlines()[-1].startswith("error: ")
+                assert why in refused.stderr
+                assert "Traceback" not in refused.stderr
+
+
+@ONE_OF_EACH_TASK
+def test_a_signer_of_no_certificate_is_refused(package: Package) -> None:
+    done = ask(package, "--ca", "host.pem")
+    assert done.returncode == 2
+    assert "--ca: needs --tls" in done.stderr
 
 
 @ONE_OF_EACH_TASK

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -29,7 +28,7 @@ from pipeline.serving.sockets import enough_descriptors
 from pipeline.serving.tensors import InputTensor, TensorSpec, read_batch
 from pipeline.serving.wire import read_request
 from stages.commands.serve import serve
-from tests.helpers import ROOT, refused
+from tests.helpers import ROOT, make_certificate, refused
 from workbench.serving_helpers import (
     CLIENTS,
     COMMAND,
@@ -297,24 +296,6 @@ def test_tokens(tmp_path: Path) -> None:
         read_token(tmp_path / "nothing", {})
     assert Access(TOKEN).allows(f"bearer  {TOKEN} ".encode())
     assert not Access(TOKEN).allows(f"Bearer {TOKEN[:-1]}".encode())
-
-
-def make_certificate(folder: Path, name: str, *options: str) -> tuple[Path, Path]:
-    openssl = shutil.which("openssl") or pytest.skip("openssl is not here")
-    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", *(options or ("-nodes",)), "-subj", "/CN=localhost"]
-    command += [
-        "-addext",
-        "subjectAltName=DNS:localhost,IP:127.0.0.1",
-        "-days",
-        "2",
-        "-keyout",
-        key,
-        "-out",
-        certificate,
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    return certificate, key
 
 
 def test_both_transports_are_encrypted(package: Path, tmp_path: Path) -> None:

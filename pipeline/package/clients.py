@@ -70,13 +70,16 @@ PYTHON = '''\
 """Ask a server what is on an image: ``serve`` of this package, or NVIDIA Triton.
 
     pip install numpy pillow "tritonclient[grpc,http]"
-    python clients/triton_client.py image.jpg [--grpc] [--file] [--url HOST:PORT]
+    python clients/triton_client.py ../image.jpg [--grpc] [--file] [--url HOST:PORT] [--tls [--ca FILE]]
+
+A server that asks for a token gets that of the variable FMKT_TOKEN.
 """
 
 import argparse
 import io
 import json
 import os
+import ssl
 import sys
 from pathlib import Path
 
@@ -85,10 +88,18 @@ parser.add_argument("image")
 parser.add_argument("--grpc", action="store_true", help="speak gRPC, not HTTP")
 parser.add_argument("--file", action="store_true", help="send the file as it is; the server decodes it (not Triton)")
 parser.add_argument("--url", metavar="HOST:PORT", help="default: localhost:8000, with --grpc localhost:8001")
+parser.add_argument("--tls", action="store_true", help="the server has a certificate")
+parser.add_argument("--ca", metavar="FILE", type=os.path.abspath, help="PEM of who signed it, if nobody known did")
 parser.add_argument("--model", default=$name)
 given = parser.parse_args()
 if "://" in (given.url or ""):
     parser.error(f"--url: got {given.url}; give host and port alone, such as localhost:8000")
+if given.ca and not given.tls:
+    parser.error("--ca: needs --tls")
+try:
+    trusted = ssl.create_default_context(cafile=given.ca)
+except OSError as error:
+    sys.exit(f"error: --ca {given.ca}: {error}")
 try:
     import numpy as np
     from PIL import Image, ImageOps
@@ -108,7 +119,15 @@ class Session:
     """The server's model, asked as an ``onnxruntime.InferenceSession`` is."""
 
     def __init__(self):
-        self.client = library.InferenceServerClient(given.url or ("localhost:8001" if given.grpc else "localhost:8000"))
+        options = {}
+        if given.tls and given.grpc:
+            options = {"ssl": True, "root_certificates": given.ca}
+        elif given.tls:
+            options = {"ssl": True, "ssl_context_factory": lambda: trusted}
+        address = given.url or ("localhost:8001" if given.grpc else "localhost:8000")
+        token = os.environ.get("FMKT_TOKEN")
+        self.headers = {"authorization": f"Bearer {token}"} if token else None
+        self.client = library.InferenceServerClient(address, **options)
 
     def run(self, names, inputs):
         """Return the outputs ``names`` (None: all) for ``inputs``, a mapping from the one input's name to its array."""
@@ -117,7 +136,7 @@ class Session:
         tensor.set_data_from_numpy(values)
         outputs = [library.InferRequestedOutput(output) for output in names or OUTPUTS]
         try:
-            answer = self.client.infer(given.model, [tensor], outputs=outputs)
+            answer = self.client.infer(given.model, [tensor], outputs=outputs, headers=self.headers)
         except (InferenceServerException, OSError) as error:
             sys.exit(f"error: {error}")
         return [answer.as_numpy(output.name()) for output in outputs]

@@ -1,7 +1,7 @@
 // What is on a picture, by ONNX Runtime's C++ API (1.18 or later). From the folder clients of the package:
 //
-//     g++ -std=c++17 -O2 onnxruntime_client.cpp -o client -I ORT/include -L ORT/lib -lonnxruntime -Wl,-rpath,ORT/lib
-//     ./client ../model.onnx image.ppm
+//  g++ -std=c++17 -O2 onnxruntime_client.cpp -o ../../client -I ORT/include -L ORT/lib -lonnxruntime -Wl,-rpath,ORT/lib
+//  ../../client ../model.onnx ../../image.ppm
 //
 // ORT: the unpacked archive of a release of ONNX Runtime, which has headers and libraries. A PPM is made by
 // `convert image.jpg -auto-orient image.ppm`.

@@ -1,7 +1,7 @@
 // What is on a picture, by an engine that `build-engine` has built on this very GPU, TensorRT 10.3 to 11:
 //
-//     g++ -std=c++17 -O2 tensorrt_client.cpp -o client -I CUDA/include -L CUDA/lib64 -lnvinfer -lcudart
-//     ./client ../engines/model.fp16.plan image.ppm
+//  g++ -std=c++17 -O2 tensorrt_client.cpp -o ../../client -I CUDA/include -L CUDA/lib64 -lnvinfer -lcudart
+//  ../../client ../engines/model.fp16.plan ../../image.ppm
 //
 // CUDA: its toolkit, for example /usr/local/cuda; TensorRT's headers and libraries where its packages put them. A PPM
 // is made by `convert image.jpg -auto-orient image.ppm`. An engine can carry code: load none from elsewhere.
