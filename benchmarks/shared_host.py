@@ -2,9 +2,9 @@
 
     python -m benchmarks.shared_host --output benchmarks/results/shared_host.json
 
-OpenMP's threads spin for milliseconds before they sleep, or sleep at once (``OMP_WAIT_POLICY=PASSIVE``, with which
-stages train). Beside other work there is one process that only counts for each core. The two ways alternate, a process
-for each turn; a turn's time is the median of its steps.
+OpenMP's threads spin for milliseconds before they sleep, or sleep at once (``OMP_WAIT_POLICY=PASSIVE``). The other
+work is a process for each core that only counts. The two ways alternate, a process for each turn; a turn's time is the
+median of its steps.
 """
 
 import contextlib

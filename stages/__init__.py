@@ -3,15 +3,11 @@
 A stage that DVC or torchrun started ends with it, so that none works on unseen while the next run starts. That is said
 here, before the imports of a stage take their seconds. dvc.yaml starts stages by ``exec``: of the shells some would
 stand between DVC and the stage otherwise, and outlive DVC.
-
-Threads of a stage wait asleep for each other. By default those of PyTorch spin, and where other processes want the
-same cores a training took several times as long (``benchmarks.shared_host``). Their library reads it when it is loaded.
 """
 
 import os
 
 from pipeline.core.processes import end_with_parent
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if os.environ.keys() & {"DVC_STAGE", "TORCHELASTIC_RUN_ID"}:
     end_with_parent()

@@ -1,16 +1,11 @@
 """The device that a stage works on; PyTorch's own check of what may become current is run as it is."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch._utils import _get_device_index
 
 from pipeline.core.settings import Base
 from pipeline.core.torch_setup import set_up_torch
-from tests.helpers import ROOT
 
 
 @pytest.fixture
@@ -57,13 +52,3 @@ def test_all_cores_are_those_of_a_containers_quota(
     torch.set_num_threads(3)
     set_up_torch("x", Base(device="cpu", num_threads=None))
     assert torch.get_num_threads() == threads
-
-
-@pytest.mark.parametrize(("given", "found"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
-def test_threads_of_stages_wait_asleep_unless_the_user_says_otherwise(given: dict[str, str], found: str) -> None:
-    """Before PyTorch's OpenMP is loaded, which reads it once."""
-    code = "import os, sys, stages; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{found} False\n"
