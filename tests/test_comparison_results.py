@@ -202,7 +202,8 @@ def clock(monkeypatch: pytest.MonkeyPatch, diverging: set[tuple[str, float, int]
     def read_result(run: Trial, teaching: Teaching) -> results.Result:
         rate = rate_of(run)
         diverged = (run.method, rate, run.seed) in diverging
-        curve = [{"num_steps": None, "accuracy": 1 - abs(rate - 0.09)}]
+        curve = [{"num_steps": None, "macs": 10, "accuracy": 1 - abs(rate - 0.09)}]
+        calibration = {"num_steps": None, "reason": "no steps", "num_images": 5, "curve": curve}
         return results.Result(
             method=run.method,
             seed=run.seed,
@@ -213,7 +214,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, diverging: set[tuple[str, float, int]
             origin=origin,
             seconds=1,
             num_parameters=None if diverged else 1,
-            calibration=None if diverged else {"num_steps": None, "curve": curve},
+            calibration=None if diverged else calibration,
             diverged="training diverged" if diverged else None,
             scores={"accuracy": 0.5} if run.is_evaluated and not diverged else None,
             tables={},
@@ -377,6 +378,55 @@ def test_a_damaged_result_is_refused_by_its_name(content: str, words: str) -> No
     Path("kept").mkdir()
     Path("kept/none-0.json").write_text(content)
     refused(compare(), words)
+
+
+WHOLE: dict[str, Any] = {
+    "method": "flow",
+    "seed": 0,
+    "values": {},
+    "parameters": {},
+    "data": "0",
+    "teacher": "1",
+    "origin": {"commit": None, "code": {}, "versions": {}, "hardware": "none"},
+    "seconds": 1.0,
+    "num_parameters": 10,
+    "calibration": {
+        "num_steps": 1,
+        "reason": "the best",
+        "num_images": 5,
+        "curve": [{"num_steps": 1, "macs": 10, "accuracy": 0.5}, {"num_steps": 2, "macs": 20, "accuracy": 0.5}],
+    },
+    "scores": {"accuracy": 0.5},
+    "tables": {"flow_by_num_steps": [{"num_steps": "1", "accuracy": "0.5"}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"calibration": None}, "calibration: got None; a run has it, unless it diverged"),
+        ({"num_parameters": None}, "num_parameters: got None; a run has it, unless it diverged"),
+        ({"calibration": WHOLE["calibration"] | {"num_steps": 4}}, "num_steps is 4, which curve does not have"),
+        ({"scores": {"loss": 0.5}}, "scores: accuracy is None, expected a number"),
+        (
+            {"tables": {"flow_by_num_steps": [{"num_steps": "1", "accuracy": "half"}]}},
+            "flow_by_num_steps: accuracy is 'half', expected a number",
+        ),
+        (
+            {"tables": {"flow_by_num_steps": [{"num_steps": "0", "accuracy": "0.5"}]}},
+            "flow_by_num_steps: num_steps is '0', expected one of calibration's",
+        ),
+    ],
+)
+def test_a_result_that_tables_cannot_be_made_of_is_refused_by_its_name(changes: dict[str, Any], words: str) -> None:
+    teaching = {"parameters": {}, "data": "0", "teacher": "1", "task": "classification", "sizes": {}, "score": None}
+    write_json(Path("kept/teacher.json"), teaching)
+    write_json(Path("kept/flow-0.json"), WHOLE)
+    assert len(Store(Path("kept")).results) == 1
+    write_json(Path("kept/flow-0.json"), WHOLE | changes)
+    refused(compare(), "error: kept/flow-0.json: ", words, "take it out of the folder, and its run is made again")
+    write_json(Path("kept/teacher.json"), teaching | {"task": "pose"})
+    refused(compare(), "error: kept/teacher.json: unknown task 'pose'")
 
 
 def test_trainings_side_by_side_are_doubled_as_long_as_they_fit_and_gain() -> None:

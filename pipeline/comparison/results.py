@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +16,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from pipeline.comparison.config import Changes
 from pipeline.comparison.plan import Run, Trial, code_digests
 from pipeline.core.errors import UserError
 from pipeline.core.files import Json, read_csv, read_json, sha256, write_json
-from pipeline.core.records import DescribedDataRecord, read_record
+from pipeline.core.plain import read_plain, shown
+from pipeline.core.records import CalibrationRecord, DescribedDataRecord, read_record
 from pipeline.networks.spec import WEIGHTS
 from pipeline.package.provenance import read_commit
 from pipeline.params.loading import fault_lines
@@ -33,6 +35,7 @@ TEACHER = "teacher.json"
 TABLES = ("flow_by_num_steps", "flow_steps", "likelihood", "ensemble", "history")
 """The CSV files that go along, by their names."""
 VERSIONS = ("numpy", "torch", "torchvision")
+MADE_AGAIN = "take it out of the folder, and its run is made again"
 Row = dict[str, str]
 
 
@@ -52,7 +55,7 @@ class Kept(BaseModel):
             return cls.model_validate(read_json(path))
         except ValidationError as error:
             line = fault_lines(error.errors(), cls)[0]
-            raise UserError(f"{path}: {line}; take it out of the folder, and its run is made again") from error
+            raise UserError(f"{path}: {line}; {MADE_AGAIN}") from error
 
     def write(self, path: Path) -> None:
         """Write it as ``path``."""
@@ -91,6 +94,11 @@ class Teaching(Kept):
     score: float | None
     """The teacher's on the test split."""
 
+    @model_validator(mode="after")
+    def _has_a_task(self) -> Self:
+        _primary(self.task)
+        return self
+
     def same_parameters(self, wanted: Json) -> bool:
         """Return whether these were made with the parameters ``wanted``."""
         return same_parameters(self.parameters, wanted)
@@ -120,6 +128,33 @@ class Result(Kept):
     """On the test split; None of a run that only tunes, which never sees it."""
     tables: dict[str, list[Row]]
 
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        for name, value in (("calibration", self.calibration), ("num_parameters", self.num_parameters)):
+            if (value is None) == (self.diverged is None):
+                raise ValueError(f"{name}: got {shown(value)}; a run has it, unless it diverged")
+        if self.calibration is not None:
+            try:
+                read_plain(CalibrationRecord, self.calibration)
+            except ValueError as error:
+                raise ValueError(f"calibration: {error}") from error
+        return self
+
+    def check_scores(self, primary: str) -> None:
+        """Raise ValueError where it lacks ``primary``, the score of its task, somewhere, or says of no K that it is."""
+        curve = [] if self.calibration is None else self.calibration["curve"]
+        steps = self.tables.get("flow_by_num_steps", [])
+        scored = {"calibration": curve, "scores": [] if self.scores is None else [self.scores]}
+        for name, rows in (scored | {"flow_by_num_steps": steps}).items():
+            for row in rows:
+                if not _is_number(row.get(primary)):
+                    raise ValueError(f"{name}: {primary} is {shown(row.get(primary))}, expected a number")
+        known = {str(point["num_steps"]) for point in curve}
+        for row in steps:
+            num_steps = row.get("num_steps", "")
+            if not num_steps.isdecimal() or (known != {"None"} and num_steps not in known):
+                raise ValueError(f"flow_by_num_steps: num_steps is {shown(num_steps)}, expected one of calibration's")
+
     def curve_point(self) -> Json:
         """Return the point of the calibrated number of steps on the curve over the calibration split."""
         assert self.calibration is not None
@@ -129,6 +164,13 @@ class Result(Kept):
     def calib_score(self, primary: str) -> float | None:
         """Return the score ``primary`` of that point; None: the training diverged."""
         return None if self.calibration is None else float(self.curve_point()[primary])
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return math.isfinite(float(str(value)))
+    except ValueError:
+        return False
 
 
 def same_parameters(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -238,7 +280,16 @@ class Store:
         """What the code of results must be; None: it may be any."""
         paths = sorted(folder.glob("*.json")) if folder is not None else []
         self.teaching = next((Teaching.read(path) for path in paths if path.name == TEACHER), None)
-        self.results = [Result.read(path) for path in paths if path.name != TEACHER]
+        self.results = [self._read(path) for path in paths if path.name != TEACHER]
+
+    def _read(self, path: Path) -> Result:
+        result = Result.read(path)
+        if self.teaching is not None:  # which says what is scored; without it no result counts
+            try:
+                result.check_scores(_primary(self.teaching.task))
+            except ValueError as error:
+                raise UserError(f"{path}: {error}; {MADE_AGAIN}") from error
+        return result
 
     def find(self, trial: Trial, teaching: Teaching) -> Result | None:
         """Return the result of ``trial`` under the data and teacher of ``teaching``, by the names that it has now."""
