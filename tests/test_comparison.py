@@ -183,7 +183,6 @@ def stale(**content: Any) -> list[str]:
     return [run.name for run in found]
 
 
-@pytest.mark.slow
 def test_a_change_makes_stale_what_depends_on_it() -> None:
     plain = {"none": NONE, "ofm": {"distill_student.method": "ofm_kt"}}
     assert [stale(seeds=[0], methods=plain) for _ in range(3)] == [["teacher"], ["none, seed 0", "ofm, seed 0"], []]

@@ -603,6 +603,8 @@ def test_torchruns_failures_are_told_apart() -> None:
     said = outcome(2, {"message": "m", "fault": "no such file", "lost_peer": False})
     assert said == Outcome("no such file", 2, 2, was_said=True)
     assert type(said.error()) is SaidError
+    aborted = outcome(-6, {"message": "m", "fault": "no such file", "lost_peer": False})
+    assert aborted == Outcome("no such file", 2, 1, was_said=True), "on its way out, by a thread of a library"
     endless = outcome(1, {"fault": "training diverged: x", "lost_peer": False, "diverged": True}).error()
     assert isinstance(endless, SaidError)
     assert isinstance(endless, DivergedError), "whoever started it can tell"

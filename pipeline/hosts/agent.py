@@ -69,7 +69,7 @@ def _outcome(failure: Any) -> Outcome:
     said: Json = failure.error_file_data
     if said.get("lost_peer"):
         return Outcome.of_lost_peer(str(said["fault"]))
-    if failure.exitcode >= 0 and "fault" in said:
+    if "fault" in said:  # also of a process that a library has then aborted, on its way out
         diverged = said.get("diverged") is True
         return Outcome.of_words(str(said["fault"]), failure.exitcode, has_diverged=diverged)
     return Outcome.of_exit(failure.exitcode)
