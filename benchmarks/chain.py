@@ -8,7 +8,8 @@ r"""What the chain takes, by wall clock and by CPU: to install it, from a fresh 
 Each run is ``make repro`` of a preset in a clone of its own of what is committed here, without data, cache or results,
 and then again, with nothing to do. Seconds of a stage are those of its process, started by DVC; CPU seconds count all
 of its children's. With ``--install`` the environment is made anew with an empty cache of pip, whose size is then what
-was downloaded; null where pip took all files from this host and kept none.
+was downloaded; null where pip took all files from this host and kept none. Python keeps bytecode, as by
+default, whatever this shell says: without it each stage would compile the project anew.
 """
 
 import json
@@ -58,7 +59,8 @@ class Spent(NamedTuple):
 def timed(command: Sequence[str], folder: Path, **environment: str) -> Spent:
     """Run ``command`` in ``folder`` and return what it and all of its children took."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env={**os.environ, **environment}, check=False)
+    usual = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, cwd=folder, env={**usual, **environment}, check=False)
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise click.ClickException(f"{' '.join(command)} in {folder} ended with {done.returncode}; its output is above")
