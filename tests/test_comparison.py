@@ -72,8 +72,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Work in a folder with small parameters, slow tests in a copy of the finished comparison."""
-    if request.node.get_closest_marker("slow"):
+    """Work in a folder with small parameters; tests that use the finished comparison, in a copy of it."""
+    if "finished" in request.fixturenames:
         shutil.copytree(request.getfixturevalue("finished"), tmp_path, dirs_exist_ok=True)
     enter(tmp_path, monkeypatch)
 
@@ -251,6 +251,7 @@ def test_the_protocol_names_the_optimizer_that_ran(optimizer: dict[str, Any], wo
     assert report.describe_training(training).startswith(f"3 epochs, batch 32, {words}, schedule cosine")
 
 
+@pytest.mark.usefixtures("finished")
 @pytest.mark.slow
 def test_the_report_holds_what_the_evaluations_found() -> None:
     assert {path.stem for path in REPORT.iterdir()} == {"README", *PLOTS, "table", "trials"}
@@ -285,6 +286,7 @@ def gone(process: str) -> bool:
     return not Path("/proc", process, "exe").exists()
 
 
+@pytest.mark.usefixtures("finished")
 @pytest.mark.slow
 def test_a_killed_comparison_leaves_no_process_and_goes_on_where_it_was() -> None:
     """The trials that are at work when it is killed would train for hours; those of the other seed stay as they are."""
@@ -325,6 +327,7 @@ def test_a_run_that_is_killed_is_named_with_its_signal(
     assert "one: FAILED (ended by signal 9 (Killed)), 1 of 1" in caplog.text
 
 
+@pytest.mark.usefixtures("finished")
 @pytest.mark.slow
 def test_a_trial_that_fails_is_named_and_the_others_finish() -> None:
     (TRIALS / "fm_kt-0/done.json").unlink()
