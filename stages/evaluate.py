@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from pipeline.core.files import write_csv, write_json
+from pipeline.core.records import DataRecord, read_record
 from pipeline.core.settings import Base
 from pipeline.evaluation.runtimes import RUNTIMES, Options
 from pipeline.evaluation.settings import Evaluate
@@ -42,7 +43,7 @@ def main(
     entry = RUNTIMES[runtime_name]
     reason = None if entry.missing is None else entry.missing(artifact)
     if reason is not None:
-        task = task_of_data(data)
+        task = task_of_data(read_record(data / "data.json", DataRecord)["task"], data)
         logger.info("skipped: %s", reason)
         write_csv(predictions, task.image_columns, [])
         for path in (scores, out):

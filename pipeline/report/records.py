@@ -66,7 +66,7 @@ class Results:
     def __init__(self, records: Records) -> None:
         self.records = records
         about = read_record(records.data / "data.json", DataRecord)
-        self.task: Task = task_of_data(records.data)
+        self.task: Task = task_of_data(about["task"], records.data)
         self.class_names: tuple[str, ...] = tuple(about["classes"])
         primary = self.task.primary
         self.evaluation = read_record(records.evaluation, EvaluationRecord, primary, self.task.primary_error)

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from models.detections import Detections
-from pipeline.core.errors import UserError
 from pipeline.core.signature import Signature
 from pipeline.data.dataset import DataInfo, Split, read_info, read_split
 from pipeline.tasks.base import Task
-from pipeline.tasks.table import get_task
+from pipeline.tasks.table import task_of_data
 from pipeline.tasks.training import TaskTraining
 
 
@@ -49,8 +48,5 @@ def open_data(folder: Path, detections: Detections | None = None, network: Mappi
         UserError: data.json is missing or damaged, or of a task that is unknown here.
     """
     info = read_info(folder)
-    try:
-        task = get_task(info.task).configured(detections or Detections(), network or {})
-    except ValueError as error:
-        raise UserError(f"{folder / 'data.json'}: {error}; run prepare_data again") from error
+    task = task_of_data(info.task, folder).configured(detections or Detections(), network or {})
     return TaskData(folder, info, task, task.training())

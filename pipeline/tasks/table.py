@@ -13,7 +13,6 @@ from models.core.table import Entry, Table, UnknownNameError
 from models.detections import Detections
 from pipeline.core.errors import UserError
 from pipeline.core.plain import read_plain, shown
-from pipeline.core.records import DataRecord, read_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,18 +88,16 @@ def get_task(name: str) -> Task:
     return TASKS[name].load()
 
 
-def task_of_data(folder: Path) -> Task:
-    """Return the task of the prepared images in ``folder``.
+def task_of_data(name: str, folder: Path) -> Task:
+    """Return the task called ``name`` by what ``prepare_data`` wrote into ``folder``.
 
     Raises:
-        UserError: data.json is missing or damaged, or of a task that is unknown here.
+        UserError: there is no such task here.
     """
-    path = folder / "data.json"
-    name = read_record(path, DataRecord)["task"]
     try:
         return get_task(name)
     except UnknownNameError as error:
-        raise UserError(f"{path}: {error}; run prepare_data again (dvc repro)") from error
+        raise UserError(f"{folder / 'data.json'}: {error}; run prepare_data again (dvc repro)") from error
 
 
 def exported_task(manifest: Mapping[str, Any]) -> Task:
