@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -356,6 +357,42 @@ def test_a_comparison_starts_from_a_preset_or_from_a_file(given: dict[str, str],
     path.write_text(json.dumps(rest | given))
     with pytest.raises(UserError, match="give one of them"):
         load_comparison(path)
+
+
+def test_a_comparison_extends_another_of_its_folder(tmp_path: Path) -> None:
+    methods = {"none": {}, "metric": {"distill_student.method": "metric"}}
+    first = {
+        "title": "few",
+        "preset": "digits",
+        "changes": {"base.seed": 3, "distill_student.loss": "kd"},
+        "seeds": [0, 1],
+        "baseline": "none",
+        "methods": methods,
+    }
+    second = {"extends": "few", "title": "more", "changes": {"distill_student.loss": "dist"}, "seeds": [0, 1, 2]}
+    for content in (first, second):
+        (tmp_path / f"{content['title']}.yaml").write_text(json.dumps(content))
+    found = load_comparison(tmp_path / "more.yaml")
+    assert (found.title, found.seeds, found.methods) == ("more", [0, 1, 2], methods)
+    assert found.changes == {"base.seed": 3, "distill_student.loss": "dist"}
+    assert load_comparison(tmp_path / "few.yaml").changes["distill_student.loss"] == "kd"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"extends": "fw"}, "extends: unknown comparison 'fw'; did you mean few?"),
+        ({"extends": "own"}, "extends: goes round in a circle: own, own"),
+        ({"extends": "few", "changes": [1]}, "changes: "),
+        ([1], "own.yaml: holds no keys"),
+    ],
+)
+def test_a_comparison_that_extends_nothing_says_so(content: Any, words: str, tmp_path: Path) -> None:
+    few = {"title": "t", "preset": "digits", "changes": {}, "seeds": [0], "baseline": "none", "methods": {"none": {}}}
+    (tmp_path / "few.yaml").write_text(json.dumps(few))
+    (tmp_path / "own.yaml").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=re.escape(words)):
+        load_comparison(tmp_path / "own.yaml")
 
 
 def test_a_stage_may_fork_while_the_worker_listens_for_its_end(tmp_path: Path) -> None:

@@ -372,7 +372,7 @@ def test_what_presets_extend_is_not_listed() -> None:
         ("base: 3", "own.yaml: base: got 3; give a section with the keys seed, device"),
         ("base: {seed: {a: 1}}", "own.yaml: base.seed: got {'a': 1}; give an integer >= 0"),
         ("prepare_data: {source: cifar10}", "own.yaml: prepare_data: source cifar10 needs root"),
-        ("- 1", "own.yaml: holds no sections"),
+        ("- 1", "own.yaml: holds no keys"),
         ("a: [", "own.yaml: not valid YAML"),
         ("base: {seed: 2001-13-45}", "own.yaml: not valid YAML"),
         ("base: {seed: !!bool maybe}", "own.yaml: not valid YAML"),

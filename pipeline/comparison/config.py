@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from pipeline.core.errors import UserError
 from pipeline.params.loading import fault_lines, read_yaml
+from pipeline.params.overlays import overlays
 from pipeline.params.presets import PRESETS, load_preset
 
 Changes = dict[str, Any]
@@ -161,17 +162,31 @@ def described(changes: Changes) -> str:
 def load_comparison(path: Path) -> Comparison:
     """Return the comparison in the YAML file ``path``.
 
+    ``extends: OTHER`` starts from the comparison OTHER of the same folder: each key stands in place of the other's, but
+    for ``changes``, which are added.
+
     Raises:
-        UserError: the file is missing or not YAML, or a key is unknown, missing or wrong.
+        UserError: the file is missing or not YAML, extends what is not there, or a key is unknown, missing or wrong.
     """
     try:
         if not path.exists():
             names = ", ".join(sorted(found.stem for found in path.parent.glob("*.yaml")))
             raise UserError(f"{path}: no such file; there are {names or 'no comparisons there'}")
-        return Comparison.model_validate(read_yaml(path))
+        return Comparison.model_validate(_content(path))
     except ValidationError as error:
         lines = [f"{path}: {line}" for line in fault_lines(error.errors(), Comparison)]
         raise UserError("\n".join(lines)) from error
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Return the keys of the comparison in ``path``, with those of the one that it extends."""
+    content: dict[str, Any] = {}
+    for keys in reversed(overlays(path, "comparison").values()):
+        before, added = content.get("changes"), keys.get("changes")
+        content |= keys
+        if isinstance(before, dict) and isinstance(added, dict):
+            content["changes"] = before | added
+    return content
 
 
 def changed_params(comparison: Comparison, changes: Changes) -> str:

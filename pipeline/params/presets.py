@@ -11,13 +11,13 @@ from typing import Any
 from models.core.table import choose, unknown_name
 from pipeline.core.errors import UserError, readable_file, user_error
 from pipeline.core.files import write_bytes
-from pipeline.params.loading import read_yaml, validated
+from pipeline.params.loading import validated
+from pipeline.params.overlays import overlays
 from pipeline.params.rendering import render
 from pipeline.params.schema import Params
 
 DEFAULT = "digits"
 """The preset from which a fresh clone starts: the defaults themselves."""
-EXTENDS = "extends"
 PRESETS = Path("presets")
 """The folder of presets, in the root of a clone."""
 
@@ -40,9 +40,8 @@ def load_preset(folder: Path, name: str) -> Params:
     """
     _require_preset(folder, name)
     content: dict[str, Any] = Params().model_dump(mode="json")
-    chain = _chain(folder, name)
-    for path, overlay in reversed(chain.items()):
-        changes = {key: value for key, value in overlay.items() if key != EXTENDS}
+    chain = overlays(folder / f"{name}.yaml", "preset")
+    for path, changes in reversed(chain.items()):
         content = _merged(content, changes, path)
     first, *others = chain
     extended = ", ".join(path.stem for path in others)
@@ -114,32 +113,6 @@ def _title(path: Path) -> str:
     if not first.startswith("#") or not title:
         raise UserError(f"{path}: its first line must be a comment that says what the preset is for")
     return title
-
-
-def _chain(folder: Path, name: str) -> dict[Path, dict[str, Any]]:
-    """Return the file of the preset ``name``, of the one that it extends, and so on, with what each holds."""
-    path = folder / f"{name}.yaml"
-    chain = {path: _overlay(path)}
-    while (other := chain[path].get(EXTENDS)) is not None:
-        known = sorted(file.stem for file in folder.glob("*.yaml"))
-        if other not in known:
-            raise UserError(f"{path}: {EXTENDS}: {unknown_name('preset', str(other), known)}")
-        extended = folder / f"{other}.yaml"
-        if extended in chain:
-            names = ", ".join([*(one.stem for one in chain), str(other)])
-            raise UserError(f"{path}: {EXTENDS}: goes round in a circle: {names}")
-        path = extended
-        chain[path] = _overlay(path)
-    return chain
-
-
-def _overlay(path: Path) -> dict[str, Any]:
-    content = read_yaml(path)
-    if content is None:  # comments alone: nothing differs
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no sections; give those keys that differ from the defaults")
-    return content
 
 
 def _merged(content: dict[str, Any], changes: dict[str, Any], path: Path, above: str = "") -> dict[str, Any]:
