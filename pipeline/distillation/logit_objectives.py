@@ -33,7 +33,7 @@ class LogitDistillation(TransferObjective):
     def __init__(
         self, student: nn.Module, teacher_loss: TeacherLoss, *, weight: float, supervision: Supervision
     ) -> None:
-        super().__init__(student, teacher_loss, weight=weight, supervision=supervision)
+        super().__init__(student, teacher_loss, supervision=supervision)
         self.loss = HeadTransferLoss(weight=weight, **batch_losses(teacher_loss.criterion, supervision))
 
     def forward(self, batch: Batch) -> Loss:
@@ -63,7 +63,7 @@ class FlowMatching(SampledTransferObjective):
         weight: float,
         supervision: Supervision,
     ) -> None:
-        super().__init__(student, teacher_loss, steps=steps, weight=weight, supervision=supervision)
+        super().__init__(student, teacher_loss, steps=steps, supervision=supervision)
         self.loss = FlowTransferLoss(
             flow=student.flow,
             pair_ratio=teacher_loss.pair_ratio,
@@ -109,9 +109,7 @@ class ThetaFlowMatching(TransferObjective):
             **theta,
             **batch_losses(teacher_loss.criterion, supervision),
         )
-        super().__init__(
-            student, teacher_loss, weight=weight, supervision=supervision, adapter=flow, follows_epoch=[loss]
-        )
+        super().__init__(student, teacher_loss, supervision=supervision, adapter=flow, follows_epoch=[loss])
         self.loss = loss
 
     def forward(self, batch: Batch) -> Loss:
