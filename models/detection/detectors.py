@@ -44,8 +44,11 @@ class DetectorEntry(Entry):
 
     def filled(self, post: Detections) -> Detections:
         """Return ``post`` with this detector's thresholds where it has none."""
-        own = {"score_threshold": self.score_threshold, "iou_threshold": self.iou_threshold}
-        return replace(post, **{name: value for name, value in own.items() if getattr(post, name) is None})
+        return replace(
+            post,
+            score_threshold=self.score_threshold if post.score_threshold is None else post.score_threshold,
+            iou_threshold=self.iou_threshold if post.iou_threshold is None else post.iou_threshold,
+        )
 
 
 def _fcos() -> type[Rules]:

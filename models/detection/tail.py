@@ -50,6 +50,9 @@ class Tail(nn.Module):
         self.rules = cast("OneStageRules", places.rules)
         self.image_size = places.image_size
         self.post = places.entry.filled(post)
+        assert self.post.score_threshold is not None
+        assert self.post.iou_threshold is not None
+        self.score_threshold, self.iou_threshold = self.post.score_threshold, self.post.iou_threshold
         self.register_buffer("anchors", places.anchors, persistent=False)
 
     def forward(
@@ -70,16 +73,16 @@ class Tail(nn.Module):
         if self.post.nms == NO_NMS:
             return self(*tensors)  # type: ignore[no-any-return]
         wide = [at_least_float32(tensor) for tensor in tensors]
-        above = int((self.rules.scores(wide) > self.post.score_threshold).sum(dim=(1, 2)).amax())
+        above = int((self.rules.scores(wide) > self.score_threshold).sum(dim=(1, 2)).amax())
         boxes, scores, classes = self._candidates(wide, max(1, min(above, self.post.candidates)))
         return self._detections(boxes, scores * self._kept(boxes, scores, classes, until_settled=True), classes)
 
     def needed(self, *tensors: Tensor) -> Needed:
         """Return what this graph must have for its answer on ``tensors`` to be that of greedy suppression."""
         scores = self.rules.scores(tensors)
-        above = (scores > self.post.score_threshold).sum(dim=(1, 2))
+        above = (scores > self.score_threshold).sum(dim=(1, 2))
         boxes, sure, classes = self._candidates(tensors, self.post.candidates)
-        counted = sure > self.post.score_threshold
+        counted = sure > self.score_threshold
         overlaps = self._overlaps(boxes, classes) * (counted[:, :, None] & counted[:, None, :])
         kept, rounds = torch.ones_like(sure), torch.zeros_like(above)
         while True:
@@ -117,7 +120,7 @@ class Tail(nn.Module):
             before, kept = kept, _suppress(overlaps, kept)
             if until_settled and torch.equal(before, kept):
                 break
-        return kept * (scores > self.post.score_threshold).to(scores.dtype)
+        return kept * (scores > self.score_threshold).to(scores.dtype)
 
     def _overlaps(self, boxes: Tensor, classes: Tensor) -> Tensor:
         """Return whether candidate j, which is surer, drops candidate i if it stays: (B, i, j), 1 or 0."""
@@ -126,7 +129,7 @@ class Tail(nn.Module):
         area = (x2 - x1) * (y2 - y1)
         iou = shared / (area[:, :, None] + area[:, None, :] - shared)
         order = torch.arange(boxes.shape[1], device=boxes.device).expand(boxes.shape[0], -1)  # no constant of k x k
-        drops = (iou > self.post.iou_threshold) & (classes[:, :, None] == classes[:, None, :])
+        drops = (iou > self.iou_threshold) & (classes[:, :, None] == classes[:, None, :])
         return (drops & (order[:, None, :] < order[:, :, None])).to(boxes.dtype)
 
     def _detections(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,8 @@ class TwoStageOutputs:
 
         Of ``post`` the score threshold, the IoU threshold and the number of detections count.
         """
-        heads, shown = self.head.roi_heads, self.places.entry.filled(post)
+        heads: Any = self.head.roi_heads
+        shown = self.places.entry.filled(post)
         heads.score_thresh, heads.nms_thresh = shown.score_threshold, shown.iou_threshold
         heads.detections_per_img = shown.max_detections
         with torch.autocast(self.maps[0].device.type, enabled=False):
