@@ -2,23 +2,21 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from .core.calling import call
 from .core.numbers import positive
+from .core.precision import precise_dtype
 from .core.tensors import require_like, require_shape, require_tensor, require_type_of
 from .flow_paths.base import Schedule
 from .integrate import Trajectory, Velocity, euler, step_times
 from .layers.shape_transform import LogitTransform
 from .meta_encoder import MetaEncoder
-from .meta_encoders import InitialWeights, build_meta_encoder
+from .meta_encoders import InitialWeights, Predicts, build_meta_encoder
 from .schedules import get_schedule
-
-Predicts = Literal["velocity", "target"]
-"""What a meta-encoder returns: v, or the estimate of X_T."""
 
 
 class FlowTransfer(nn.Module):
@@ -79,7 +77,7 @@ class FlowTransfer(nn.Module):
         ]
         return chain._replace(estimates=estimates)
 
-    def _trajectory_by_targets(self, x: Tensor, num_steps: int, predicted: Velocity) -> Trajectory:
+    def _trajectory_by_targets(self, source: Tensor, num_steps: int, predicted: Velocity) -> Trajectory:
         """Return the chain whose estimates of X_T are what is ``predicted``."""
         estimates: list[Tensor] = []
         times = iter(step_times(num_steps))
@@ -88,8 +86,7 @@ class FlowTransfer(nn.Module):
             estimates.append(predicted(x=x, t=t))
             return self.schedule.velocity_toward(estimates[-1], source=source, time=next(times))
 
-        source = x
-        return euler(velocity, self.schedule.start(x), num_steps)._replace(estimates=estimates)
+        return euler(velocity, self.schedule.start(source), num_steps)._replace(estimates=estimates)
 
     def field(self, source: Tensor) -> Callable[[Tensor, float], Tensor]:
         """Return the velocity of the continuous flow from X_S = ``source`` (B, ...), of states and any time in [0, 1].
@@ -103,8 +100,7 @@ class FlowTransfer(nn.Module):
 
         def velocity(state: Tensor, time: float) -> Tensor:
             require_like("state", state, source, whose="the source's")
-            precise = torch.promote_types(state.dtype, torch.float32)
-            predicted = self.velocity(x=state, t=state.new_full((len(state),), time, dtype=precise))
+            predicted = self.velocity(x=state, t=state.new_full((len(state),), time, dtype=precise_dtype(state)))
             if self.predicts == "velocity":
                 return predicted
             return self.schedule.velocity_toward(predicted, source=source, time=time)
@@ -156,10 +152,10 @@ def at_each_step(transform: nn.Module, steps: Sequence[Tensor]) -> Tensor:
 def build_flow(
     *,
     channels: int,
-    schedule: str,
-    meta_encoder: str,
-    time_scale: float,
     transform: nn.Module,
+    schedule: str = "rectified",
+    meta_encoder: str = "conv",
+    time_scale: float = 1.0,
     width: int | None = None,
     predicts: Predicts = "velocity",
     initial_weights: InitialWeights = "pytorch",
@@ -167,12 +163,16 @@ def build_flow(
     """Return a flow for features of ``channels`` channels, its meta-encoder with random weights.
 
     Args:
+        transform: T; see ``FlowTransfer``.
+        schedule: names the path; see ``models.schedules``.
+        meta_encoder: names its layers; see ``models.meta_encoders``.
+        time_scale: what times are multiplied by before their sinusoids.
         width: channels of the meta-encoder; None: those of the features.
         predicts: what the meta-encoder returns; see ``FlowTransfer``.
         initial_weights: see ``models.meta_encoders.build_meta_encoder``.
 
     Raises:
-        ValueError: a name is unknown.
+        ValueError: a name is unknown, or a number of channels less than 1.
     """
     positive("channels", channels)
     path = get_schedule(schedule)
@@ -188,7 +188,11 @@ def build_flow(
 
 
 def build_logit_flow(*, channels: int, num_classes: int, **flow: Any) -> FlowTransfer:
-    """Return a flow from features of ``channels`` channels to logits; ``flow`` as for ``build_flow``."""
+    """Return a flow from features of ``channels`` channels to ``num_classes`` logits; ``flow`` as for ``build_flow``.
+
+    Raises:
+        ValueError: as ``build_flow``; or ``num_classes`` is less than 1.
+    """
     transform = LogitTransform(positive("channels", channels), positive("num_classes", num_classes))
     return build_flow(channels=channels, transform=transform, **flow)
 

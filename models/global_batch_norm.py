@@ -6,6 +6,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from .core.precision import at_least_float32
+
 AllReduceSum = Callable[[Tensor], Tensor]
 """Sum over all processes, through which gradients flow."""
 
@@ -36,7 +38,7 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         """Return ``x`` (B, C, H, W) normalised by the statistics of all processes' shards in training."""
         if not self.training:
             return super().forward(x)
-        precise = x.to(torch.promote_types(x.dtype, torch.float32))
+        precise = at_least_float32(x)
         var, mean = torch.var_mean(precise, dim=(0, 2, 3), correction=0)  # (C,) each
         own = mean
         mean = self.all_reduce_sum(own) / self.world_size

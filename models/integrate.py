@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .core.numbers import positive
+from .core.precision import precise_dtype
 from .core.tensors import require_like, require_shape, require_tensor
 
 
@@ -40,8 +41,7 @@ def step_times(num_steps: int) -> list[float]:
 
 def step_times_like(x: Tensor, num_steps: int) -> Tensor:
     """Return ``step_times`` as a tensor (num_steps,) made on the device of ``x``; float32 at least."""
-    precise = torch.promote_types(x.dtype, torch.float32)
-    return (1 - torch.arange(num_steps, device=x.device, dtype=torch.float64) / num_steps).to(precise)
+    return (1 - torch.arange(num_steps, device=x.device, dtype=torch.float64) / num_steps).to(precise_dtype(x))
 
 
 def euler(velocity: Velocity, x: Tensor, num_steps: int) -> Trajectory:
@@ -57,9 +57,8 @@ def euler(velocity: Velocity, x: Tensor, num_steps: int) -> Trajectory:
     require_tensor("x", x)
     require_shape("x", x, "B", ...)
     states, velocities = [x], []
-    precise = torch.promote_types(x.dtype, torch.float32)
     for time in step_times(num_steps):
-        v = velocity(x=x, t=x.new_full((x.shape[0],), time, dtype=precise))
+        v = velocity(x=x, t=x.new_full((x.shape[0],), time, dtype=precise_dtype(x)))
         require_like("velocity", v, x, whose="the state's", came="returned")
         x = x - v / num_steps
         states.append(x)

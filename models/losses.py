@@ -18,12 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from .core.numbers import share
+from .core.precision import at_least_float32
 from .core.tensors import require_filled, require_labels, require_shape
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
-
 
 NO_LABEL = torch.iinfo(torch.int64).min
 """In the place of -100, the label that PyTorch leaves out unless told otherwise."""
@@ -56,8 +52,8 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tenso
     Source: Hinton et al. 2015. T^2 keeps the gradient's scale whatever the temperature. Logits have shape (B, C).
     """
     _require_logits(student, teacher, temperature)
-    log_student = functional.log_softmax(_at_least_float32(student) / temperature, dim=-1)
-    log_teacher = functional.log_softmax(_at_least_float32(teacher) / temperature, dim=-1)
+    log_student = functional.log_softmax(at_least_float32(student) / temperature, dim=-1)
+    log_teacher = functional.log_softmax(at_least_float32(teacher) / temperature, dim=-1)
     return _divergence(log_student, log_teacher) * temperature**2
 
 
@@ -83,8 +79,8 @@ def dkd_loss(
     require_labels("target", target, student)
     if student.shape[-1] < 2:
         raise ValueError("student: got logits of 1 class, beside which there is no other; give those of 2 or more")
-    scaled_student = _at_least_float32(student) / temperature
-    scaled_teacher = _at_least_float32(teacher) / temperature
+    scaled_student = at_least_float32(student) / temperature
+    scaled_teacher = at_least_float32(teacher) / temperature
     binary = _divergence(
         _log_target_and_rest(scaled_student, target),
         _log_target_and_rest(scaled_teacher, target),
@@ -122,8 +118,8 @@ def dist_loss(
     Logits have shape (B, C).
     """
     _require_logits(student, teacher, temperature)
-    p_student = functional.softmax(_at_least_float32(student) / temperature, dim=-1)
-    p_teacher = functional.softmax(_at_least_float32(teacher) / temperature, dim=-1)
+    p_student = functional.softmax(at_least_float32(student) / temperature, dim=-1)
+    p_teacher = functional.softmax(at_least_float32(teacher) / temperature, dim=-1)
     rows = 1 - correlation(p_student, p_teacher).mean()
     columns = 1 - correlation(p_student.mT, p_teacher.mT).mean()
     return (beta * rows + gamma * columns) * temperature**2
@@ -136,15 +132,15 @@ def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
     maps have shape (B, C, H, W).
     """
     _require_pair(student, teacher, "B", "C", "H", "W")
-    rows_student = _at_least_float32(student).transpose(-4, -3).flatten(-3)  # (..., C, B * H * W)
-    rows_teacher = _at_least_float32(teacher).transpose(-4, -3).flatten(-3)
+    rows_student = at_least_float32(student).transpose(-4, -3).flatten(-3)  # (..., C, B * H * W)
+    rows_teacher = at_least_float32(teacher).transpose(-4, -3).flatten(-3)
     return 1 - correlation(rows_student, rows_teacher).mean()
 
 
 def mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared difference; logits or feature maps of one shape."""
     _require_pair(student, teacher, "B", ...)
-    return (_at_least_float32(student) - _at_least_float32(teacher)).square().mean()
+    return (at_least_float32(student) - at_least_float32(teacher)).square().mean()
 
 
 def step_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:

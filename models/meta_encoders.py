@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 InitialWeights = Literal["pytorch", "fan_out"]
 """From which distribution the first weights of convolutions are drawn."""
+Predicts = Literal["velocity", "target"]
+"""What a meta-encoder returns: v, or the estimate of X_T."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,18 +52,18 @@ class NarrowFlow(FixedFlow):
 
     def final_state(self, x: Tensor) -> Tensor:
         """Return the last state of the chain from ``x``, shaped like ``x`` (B, C, H, W)."""
-        velocities, last = self._walk(x)
+        velocities, last = self._steps_from(x)
         return x + call(self.leave, sum(velocities, call(self.body, last)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return T(Z_K), shaped like the teacher's (B, ...)."""
         if not isinstance(self.transform, LogitTransform):
             return call(self.transform, self.final_state(x))
-        velocities, last = self._walk(x)
+        velocities, last = self._steps_from(x)
         pooled = sum(velocities, call(self.body, last)).mean(dim=(2, 3))  # (B, R)
         return call(self.transform, x) + call(self.classify, pooled)
 
-    def _walk(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+    def _steps_from(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return g(W_k) of all steps but the last, and the W_k of the last, (B, R, H, W) each."""
         require_shape("x", x, "B", self.channels, "H", "W")
         state, velocities = call(self.enter, x), []
@@ -100,7 +100,7 @@ class CollapsedNarrowFlow(NarrowFlow):
             ValueError: ``x`` has another shape, at whose size the taps would see other windows.
         """
         require_shape("x", x, "B", self.channels, *self.feature_size, why=FOLDED_FOR_SIZE)
-        velocities, last = self._walk(x)
+        velocities, last = self._steps_from(x)
         logits = call(self.transform, x) + call(self.last_step, call(self.inner, last))
         if not velocities:
             return logits

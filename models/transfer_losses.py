@@ -33,7 +33,7 @@ class TransferOutput(NamedTuple):
     logits: Tensor
     """The answers of what deploys, (B, num_classes)."""
     step_logits: Tensor
-    """Those of each of the N steps, (N, B, num_classes)."""
+    """Those of each of the N steps, (N, B, num_classes); without a flow those of each head."""
 
 
 class LogitFlowLoss(nn.Module):
@@ -71,9 +71,8 @@ class LogitFlowLoss(nn.Module):
     ) -> None:
         super().__init__()
         if flow is None:
-            options = {"schedule": "rectified", "meta_encoder": "conv", "time_scale": 1.0, **flow_options}
             sizes = {"channels": positive("channels", channels), "num_classes": positive("num_classes", num_classes)}
-            flow = build_logit_flow(**sizes, **options)
+            flow = build_logit_flow(**sizes, **flow_options)
         elif channels is not None or num_classes is not None or flow_options:
             raise ValueError("flow: got one, and channels, num_classes or options to build another; give either")
         self.flow = flow
@@ -111,7 +110,7 @@ class LogitFlowLoss(nn.Module):
 class FlowTransferLoss(LogitFlowLoss):
     """FM-KT on logits: w / N sum_i [L(T(X_T_hat_i), X_T) + CE(T(X_T_hat_i), y)] (arXiv 2402.02012, section 3).
 
-    The chain starts at the student's feature and never sees the teacher: training walks as inference does.
+    The chain starts at the student's feature and never sees the teacher: training takes the same steps as inference.
     """
 
     def forward(
@@ -227,7 +226,7 @@ class HeadTransferLoss(nn.Module):
 
     Args:
         loss: L: kd, dkd, dist, mse, or a function of student's and teacher's logits.
-        label_loss: of logits and the labels.
+        label_loss: of logits (B, num_classes), or (H, B, num_classes), and the labels.
         weight: w.
 
     Raises:
@@ -250,16 +249,20 @@ class HeadTransferLoss(nn.Module):
         """Take note that ``epoch``, counted from 0, begins: nothing here follows it."""
 
     def forward(self, logits: Tensor, teacher_logits: Tensor, labels: Any) -> TransferOutput:
-        """Return the cost of ``logits`` (B, num_classes) against ``teacher_logits`` and ``labels``; of one step.
+        """Return the cost of ``logits`` (B, num_classes) against ``teacher_logits``, shaped alike, and ``labels`` (B,).
+
+        Those of several heads, (H, B, num_classes), each learn by themselves: the costs are means over the heads, and
+        so are the logits of the result. Its ``step_logits`` are those of each head.
 
         Raises:
             ValueError: shapes or types do not fit each other, or a label on the CPU names no class.
         """
         require_filled("logits", logits)
-        require_shape("logits", logits, "B", "num_classes")
-        require_like("teacher_logits", teacher_logits, logits)
+        require_shape("logits", logits, *(["H"] if logits.dim() == 3 else []), "B", "num_classes")
+        each = logits if logits.dim() == 3 else logits[None]
+        require_like("teacher_logits", teacher_logits, each[0])
         parts = {"labels": self.label_loss(logits, labels), "transfer": self.loss(logits, teacher_logits, labels)}
-        return TransferOutput(parts["labels"] + self.weight * parts["transfer"], parts, logits, logits[None])
+        return TransferOutput(parts["labels"] + self.weight * parts["transfer"], parts, each.mean(dim=0), each)
 
 
 class FeatureTransferOutput(NamedTuple):
@@ -307,8 +310,7 @@ class FeatureTransferLoss(nn.Module):
     ) -> None:
         super().__init__()
         own, theirs = positive("channels", channels), positive("teacher_channels", teacher_channels)
-        options = {"schedule": "rectified", "meta_encoder": "conv", "time_scale": 1.0, **flow_options}
-        self.flow = build_flow(channels=own, transform=nn.Identity(), **options)
+        self.flow = build_flow(channels=own, transform=nn.Identity(), **flow_options)
         self.transform = FeatureTransform(own, theirs, size_of("teacher_size", teacher_size))
         self.loss = find_loss(loss, FEATURE_LOSSES)
         self.weight = amount("weight", weight)

@@ -52,7 +52,7 @@ def main(params_path: Path, data: Path, teacher: Path, student: Path, out: Path,
         noise = FlowLikelihood(flows, frozen, task.batch_size, device).fit(split, [point.steps for point in points])
         points = [point._replace(bound=fitted_bound(noise, point.steps)) for point in points]
         if settings.criterion == "bound":
-            decider = by_bound(trivial_bound(noise), points, settings.tolerance)
+            decider = by_bound(trivial_bound(noise), settings.tolerance)
     latency = [calibration.measure_latency(network.smallest_form(prepared.info.image_size)) for network in networks]
     plain = calibration.measure_plain(networks[0])
     choice = choose_steps(points, decider, latency_ms=latency, max_latency_ms=settings.max_latency_ms)

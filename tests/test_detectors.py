@@ -203,6 +203,17 @@ def test_a_detector_of_two_stages_finds_what_torchvisions_finds() -> None:
         assert set(classes[i, count:].tolist()) <= {-1}
 
 
+def test_thresholds_that_are_not_given_are_the_detectors_own_whatever_was_asked_before() -> None:
+    detector = make("faster_rcnn").eval()
+    with torch.no_grad():
+        answers = detector(torch.rand(1, 3, 64, 48))
+    own = answers.detect(Detections())
+    assert int(own[0]) > 0
+    assert int(answers.detect(Detections(score_threshold=0.99, iou_threshold=1.0))[0]) == 0
+    for before, after in zip(own, answers.detect(Detections()), strict=True):
+        assert torch.equal(before, after)
+
+
 def test_a_detector_of_two_stages_finds_in_mixed_precision_what_numpy_can_hold() -> None:
     detector = make("faster_rcnn").eval()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):

@@ -146,10 +146,20 @@ def test_the_bound_decides_by_its_gain_over_what_says_the_same_of_every_image() 
     points = [StepScores(2**i, {"accuracy": 0.5}, 1, bound) for i, bound in enumerate((14.928, 14.823, 14.763))]
     chosen = {}
     for tolerance in (0.0, 0.01, 0.05):
-        decider = by_bound(25.17, points, tolerance)  # the best gains 10.407 nats
+        decider = by_bound(25.17, tolerance)  # the best gains 10.407 nats
         chosen[tolerance] = choose_steps(points, decider, latency_ms=[1.0] * 3, max_latency_ms=None)
     assert {tolerance: choice.num_steps for tolerance, choice in chosen.items()} == {0.0: 4, 0.01: 2, 0.05: 1}
     assert "14.82 against 14.76 nats at 4, 25.17 by the mean of its outputs" in chosen[0.01].reason
+
+
+def test_the_gain_that_counts_is_the_best_that_the_budget_allows() -> None:
+    points = [StepScores(2**i, {"accuracy": 0.5}, 1, bound) for i, bound in enumerate((9.3, 9.0, 2.0))]
+    options = {"latency_ms": [1.0, 2.0, 9.0], "max_latency_ms": 5.0}
+    choice = choose_steps(points, by_bound(10.0, 0.1), **options)  # gains of 0.7, 1 and 8 nats: 0.9 of 1 is asked for
+    assert choice.num_steps == 2
+    assert "9 against 9 nats at 2" in choice.reason
+    worse = choose_steps(points[:2], by_bound(8.0, 0.5), latency_ms=[1.0, 2.0], max_latency_ms=None)
+    assert worse.num_steps == 2, "where none gains, the best is the least bad"
 
 
 def test_a_student_without_steps_has_one_candidate() -> None:

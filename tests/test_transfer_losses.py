@@ -290,6 +290,12 @@ def test_a_plain_head_costs_labels_and_what_the_teacher_says(name: str) -> None:
     found = HeadTransferLoss(loss=name, weight=0.3)(logits, teacher, LABELS)
     close(found.total, cross_entropy(logits) + 0.3 * {"kd": kd, "dkd": dkd}[name](logits, teacher))
     close(found.step_logits[0], found.logits)
+    heads = torch.stack([logits, 2 * logits])
+    several = HeadTransferLoss(loss=name, weight=0.3)(heads, teacher, LABELS)
+    alone = [HeadTransferLoss(loss=name, weight=0.3)(one, teacher, LABELS).total for one in heads]
+    close(several.total, mean(alone))
+    close(several.logits, 1.5 * logits)
+    assert several.step_logits is heads
     with pytest.raises(ValueError, match=r"^teacher_logits: got the shape \(6, 4\); the student's is \(6, 5\)$"):
         HeadTransferLoss()(logits, teacher[:, :4], LABELS)
 

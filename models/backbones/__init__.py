@@ -1,1 +1,1 @@
-"""Backbones: feature backbones written for small images, and torchvision's classifiers."""
+"""Backbones, cut into stages: networks for small images, written here, and those of torchvision, timm and users."""

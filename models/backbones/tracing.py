@@ -100,9 +100,7 @@ def trace(classifier: nn.Module, untraced: Untraced = NOTHING) -> Traced:
 
 def containers(node: fx.Node) -> list[str]:
     """Return the names of the modules that ``node`` lies in, from the outermost one; itself not among them."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    inner = stack[:-1] if node.op == "call_module" else stack
-    path: str = inner[-1][0] if inner else ""
+    path, _ = _innermost(node)
     return path.split(".") if path else []
 
 
@@ -235,11 +233,16 @@ def _operations(graph: fx.Graph) -> dict[Any, list[str]]:
     found: dict[Any, list[str]] = {}
     for node in graph.nodes:
         constants = fx.node.map_arg((node.args, node.kwargs), lambda _: "value")
-        stack = list(node.meta.get("nn_module_stack", {}).values())
-        inner = stack[:-1] if node.op == "call_module" else stack
-        kind = inner[-1][1] if inner else type(graph.owning_module or None)
+        kind = _innermost(node)[1] or type(graph.owning_module or None)
         found.setdefault(kind, []).append(f"{node.op} {node.target} {constants}")
     return found
+
+
+def _innermost(node: fx.Node) -> tuple[str, type[nn.Module] | None]:
+    """Return name and class of the innermost module that ``node`` lies in, itself not counted; "" and None: of none."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    inner = stack[:-1] if node.op == "call_module" else stack
+    return inner[-1] if inner else ("", None)
 
 
 def _attribute(root: nn.Module, path: str) -> object:

@@ -7,10 +7,11 @@ before an entry is loaded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..core.table import Entry, Table
+from ..detections import Detections
 
 if TYPE_CHECKING:
     from .detector import Detector
@@ -40,6 +41,14 @@ class DetectorEntry(Entry):
             value = getattr(self, name)
             if not isinstance(value, float) or not 0 < value < 1:
                 yield f"has the {name} {value!r}; give a number between 0 and 1"
+
+    def filled(self, post: Detections) -> Detections:
+        """Return ``post`` with this detector's thresholds where it has none."""
+        return replace(
+            post,
+            score_threshold=self.score_threshold if post.score_threshold is None else post.score_threshold,
+            iou_threshold=self.iou_threshold if post.iou_threshold is None else post.iou_threshold,
+        )
 
 
 def _fcos() -> type[Rules]:

@@ -45,4 +45,4 @@ class FasterRcnnRules(Rules):
     def answered(self, head: nn.Module, maps: Sequence[Tensor], places: Places) -> TwoStageOutputs:
         """Return what finds objects on the levels ``maps`` when it is asked to."""
         assert isinstance(head, TwoStageHead)
-        return TwoStageOutputs(head, list(maps), places.image_size)
+        return TwoStageOutputs(head, maps, places)

@@ -8,11 +8,11 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from ..backbones.backbone import Backbone
 from ..core.calling import call
-from ..flow import FixedFlow, FlowTransfer, Predicts, build_flow
+from ..flow import FixedFlow, FlowTransfer, build_flow
 from ..integrate import Trajectory
 from ..layers.normalize import Normalize
 from ..meta_encoder import LayerEncoder
-from ..meta_encoders import META_ENCODERS, InitialWeights
+from ..meta_encoders import META_ENCODERS, InitialWeights, Predicts
 from ..students import FixFlow, RefinedStudent, check_maps
 from .building import build_detector
 from .detector import Detector, pyramid_levels

@@ -6,9 +6,9 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
+from ..core.precision import precise_dtype
 from ..detections import Detections
 from .rules import AllReduce, Rules
 from .tail import Tail
@@ -46,7 +46,7 @@ class HeadOutputs:
             boxes, classes: of each image, (m, 4) x1, y1, x2, y2 in pixels, and (m,).
             all_reduce: sums over the processes that share the batch.
         """
-        dtype = torch.promote_types(self.tensors[0].dtype, torch.float32)
+        dtype = precise_dtype(self.tensors[0])
         targets = [{"boxes": b.to(dtype), "labels": c} for b, c in zip(boxes, classes, strict=True)]
         tensors = [tensor.to(dtype) for tensor in self.tensors]
         return self.rules.losses(self.head, tensors, self.places, targets, all_reduce)

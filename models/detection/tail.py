@@ -7,12 +7,12 @@ stays drops. After as many steps as the longest chain of candidates that drop ea
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from ..core.precision import at_least_float32
 from ..detections import NO_NMS, Detections
 from .places import Places
 
@@ -40,19 +40,19 @@ class Tail(nn.Module):
     one boxes and scores are 0, classes -1. With ``none`` it returns boxes (B, P, 4) and scores (B, P, num_classes).
 
     Attributes:
-        post: what is returned, all of it known.
+        post: what is returned, with the detector's own thresholds where none were given.
     """
 
     anchors: Tensor
 
     def __init__(self, places: Places, post: Detections) -> None:
         super().__init__()
-        entry = places.entry
         self.rules = cast("OneStageRules", places.rules)
         self.image_size = places.image_size
-        self.score_threshold = entry.score_threshold if post.score_threshold is None else post.score_threshold
-        self.iou_threshold = entry.iou_threshold if post.iou_threshold is None else post.iou_threshold
-        self.post = replace(post, score_threshold=self.score_threshold, iou_threshold=self.iou_threshold)
+        self.post = places.entry.filled(post)
+        assert self.post.score_threshold is not None
+        assert self.post.iou_threshold is not None
+        self.score_threshold, self.iou_threshold = self.post.score_threshold, self.post.iou_threshold
         self.register_buffer("anchors", places.anchors, persistent=False)
 
     def forward(
@@ -60,7 +60,7 @@ class Tail(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Return what is found of the head's tensors, (B, P, ...) each; named, since an exported graph names them."""
         tensors = [class_logits, box_regression, *([] if centerness is None else [centerness])]
-        wide = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
+        wide = [at_least_float32(tensor) for tensor in tensors]
         if self.post.nms == NO_NMS:
             anchors = self.anchors.to(wide[0].dtype).expand(wide[0].shape[0], -1, -1)
             return self._boxes(wide[1], anchors), self.rules.scores(wide)
@@ -72,7 +72,7 @@ class Tail(nn.Module):
         """Return what ``forward`` returns, as fast as the few boxes above the threshold allow; no graph can be so."""
         if self.post.nms == NO_NMS:
             return self(*tensors)  # type: ignore[no-any-return]
-        wide = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
+        wide = [at_least_float32(tensor) for tensor in tensors]
         above = int((self.rules.scores(wide) > self.score_threshold).sum(dim=(1, 2)).amax())
         boxes, scores, classes = self._candidates(wide, max(1, min(above, self.post.candidates)))
         return self._detections(boxes, scores * self._kept(boxes, scores, classes, until_settled=True), classes)

@@ -1,15 +1,23 @@
 """The head of two stages: proposals of regions, and what stands in each of them, by torchvision's own classes."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection.image_list import ImageList
 
+from ..core.precision import at_least_float32
+from ..detections import Detections
 from .rules import AllReduce
+from .tail import NO_CLASS
+
+if TYPE_CHECKING:
+    from .places import Places
 
 
 class TwoStageHead(nn.Module):
@@ -41,13 +49,12 @@ class TwoStageOutputs:
 
     Args:
         maps: the levels of the pyramid.
-        image_size: (H, W).
     """
 
-    def __init__(self, head: TwoStageHead, maps: list[Tensor], image_size: tuple[int, int]) -> None:
+    def __init__(self, head: TwoStageHead, maps: Sequence[Tensor], places: Places) -> None:
         self.head = head
-        self.maps = [level.to(torch.promote_types(level.dtype, torch.float32)) for level in maps]
-        self.image_size = image_size
+        self.places = places
+        self.maps = [at_least_float32(level) for level in maps]
 
     def losses(
         self,
@@ -59,22 +66,20 @@ class TwoStageOutputs:
         """Return torchvision's losses of both stages, scalars; arguments as of ``one_stage.HeadOutputs.losses``."""
         dtype = self.maps[0].dtype
         targets = [{"boxes": box.to(dtype), "labels": label + 1} for box, label in zip(boxes, classes, strict=True)]
-        losses: dict[str, Tensor] = self.head(self.maps, self.image_size, targets)[1]
+        losses: dict[str, Tensor] = self.head(self.maps, self.places.image_size, targets)[1]
         return losses
 
-    def detect(self, post: Any) -> tuple[Tensor, ...]:
+    def detect(self, post: Detections) -> tuple[Tensor, ...]:
         """Return what is found, in eval mode, in the form of ``models.detection.tail.Tail``, by torchvision's rules.
 
         Of ``post`` the score threshold, the IoU threshold and the number of detections count.
         """
-        heads = self.head.roi_heads
-        own = {"score_thresh": post.score_threshold, "nms_thresh": post.iou_threshold}
-        for name, value in own.items():
-            if value is not None:
-                setattr(heads, name, value)
-        heads.detections_per_img = post.max_detections
+        heads: Any = self.head.roi_heads
+        shown = self.places.entry.filled(post)
+        heads.score_thresh, heads.nms_thresh = shown.score_threshold, shown.iou_threshold
+        heads.detections_per_img = shown.max_detections
         with torch.autocast(self.maps[0].device.type, enabled=False):
-            detections = self.head(self.maps, self.image_size)[0]
+            detections = self.head(self.maps, self.places.image_size)[0]
         found = [padded(image, post.max_detections) for image in detections]
         return tuple(torch.stack(column) for column in zip(*found, strict=True))
 
@@ -87,5 +92,5 @@ def padded(found: dict[str, Tensor], count: int) -> tuple[Tensor, Tensor, Tensor
         torch.tensor([num], dtype=torch.int32, device=boxes.device),
         functional.pad(boxes, (0, 0, *rest)),
         functional.pad(scores, rest),
-        functional.pad(classes, rest, value=-1).to(torch.int32),
+        functional.pad(classes, rest, value=NO_CLASS).to(torch.int32),
     )

@@ -151,14 +151,10 @@ def _members(results: Sequence[Result], rows: Sequence[Row], title: str, y_title
         [shown["the best alone, chosen on the calibration split"]] = axes.plot(
             [position], [best], "D", color="tab:green", markerfacecolor="none"
         )
-    _name_places(axes, [_label(name, rows) if name not in _plain(results) else name for name in names])
+    flowing = set(_methods(_with_table(results, "flow_by_num_steps")))
+    _name_places(axes, [_label(name, rows) if name in flowing else name for name in names])
     axes.legend([*shown.values()], [*shown], fontsize="small")
     return figure
-
-
-def _plain(results: Sequence[Result]) -> set[str]:
-    """Return the methods that have no flow."""
-    return {result.method for result in results} - {r.method for r in _with_table(results, "flow_by_num_steps")}
 
 
 def _label(method: str, rows: Sequence[Row]) -> str:

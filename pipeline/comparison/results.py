@@ -29,6 +29,7 @@ from pipeline.package.provenance import read_commit
 from pipeline.params.loading import fault_lines
 from pipeline.params.schema import Params
 from pipeline.preflight.code import PACKAGES, PROJECT
+from pipeline.tasks.table import get_task
 
 TEACHER = "teacher.json"
 """The file of what all runs share, beside theirs."""
@@ -96,7 +97,7 @@ class Teaching(Kept):
 
     @model_validator(mode="after")
     def _has_a_task(self) -> Self:
-        _primary(self.task)
+        get_task(self.task)
         return self
 
     def same_parameters(self, wanted: Json) -> bool:
@@ -206,7 +207,7 @@ def read_teaching(run: Run) -> Teaching:
     known = [images, data["classes"], data["image_size"]]
     weights = run.folder / "teacher" / WEIGHTS
     report = read_json(run.folder / "teacher.json")
-    scores = [value for key, value in report.items() if key == f"test_{_primary(task)}"]
+    scores = [value for key, value in report.items() if key == f"test_{get_task(task).primary}"]
     return Teaching(
         parameters=flat(run.parameters()),
         data=hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest(),
@@ -215,12 +216,6 @@ def read_teaching(run: Run) -> Teaching:
         sizes=sizes,
         score=scores[0] if scores else None,
     )
-
-
-def _primary(task: str) -> str:
-    from pipeline.tasks.table import get_task
-
-    return get_task(task).primary
 
 
 def read_result(trial: Trial, teaching: Teaching) -> Result:
@@ -286,7 +281,7 @@ class Store:
         result = Result.read(path)
         if self.teaching is not None:  # which says what is scored; without it no result counts
             try:
-                result.check_scores(_primary(self.teaching.task))
+                result.check_scores(get_task(self.teaching.task).primary)
             except ValueError as error:
                 raise UserError(f"{path}: {error}; {MADE_AGAIN}") from error
         return result

@@ -1,6 +1,5 @@
 """A criterion with its settings filled in, over the shards of all processes."""
 
-import torch
 from torch import Tensor
 
 from pipeline.core.distributed import all_gather
@@ -49,8 +48,3 @@ class Criterion:
         weight = min((self.epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
         loss: Tensor = weight * self.function(*tensors, **self.options)
         return loss
-
-
-def mean_of(losses: list[Tensor]) -> Tensor:
-    """Return the mean of scalars."""
-    return torch.stack(losses).mean()

@@ -20,7 +20,11 @@ from pipeline.training.objective import Loss
 
 
 def feature_cost(
-    objective: TransferObjective, outputs: Sequence[Tensor], answers: Predicted, predicted: Predicted, batch: Batch
+    objective: "FeatureDistillation | FeatureFlowMatching",
+    outputs: Sequence[Tensor],
+    answers: Predicted,
+    predicted: Predicted,
+    batch: Batch,
 ) -> Loss:
     """Return the supervised loss of ``answers`` + w L(outputs) + w' L'(answers), the last term where there is one.
 
@@ -49,6 +53,7 @@ class FeatureDistillation(TransferObjective):
         transforms: T of each pair; the adapter.
         stages: the student's map of each pair, counted from 1.
         taught: the positions of the pairs that have a loss.
+        weight: w.
     """
 
     def __init__(
@@ -62,7 +67,8 @@ class FeatureDistillation(TransferObjective):
         weight: float,
         supervision: Supervision,
     ) -> None:
-        super().__init__(student, teacher_loss, weight=weight, supervision=supervision, adapter=transforms)
+        super().__init__(student, teacher_loss, supervision=supervision, adapter=transforms)
+        self.weight = weight
         self.transforms = transforms
         self.stages = stages
         self.taught = taught
@@ -83,6 +89,7 @@ class FeatureFlowMatching(SampledTransferObjective):
     Args:
         transforms: T of each pair, in the order of the student's flows; the adapter.
         taught: the positions of the pairs that have a loss.
+        weight: w.
     """
 
     student: RefinedStudent
@@ -98,7 +105,8 @@ class FeatureFlowMatching(SampledTransferObjective):
         weight: float,
         supervision: Supervision,
     ) -> None:
-        super().__init__(student, teacher_loss, steps=steps, weight=weight, supervision=supervision, adapter=transforms)
+        super().__init__(student, teacher_loss, steps=steps, supervision=supervision, adapter=transforms)
+        self.weight = weight
         self.transforms = transforms
         self.taught = taught
 

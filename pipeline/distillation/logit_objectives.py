@@ -5,14 +5,20 @@ What a batch costs by these methods is in ``models.transfer_losses``; here are t
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.classifier import Classifier
 from models.flow import FlowTransfer
 from models.layers.averaged_heads import AveragedHeads
 from models.step_sampler import StepSampler
 from models.students import FlowStudent
-from models.transfer_losses import FlowTransferLoss, OnlineTransferLoss, ThetaTransferLoss, TransferOutput
+from models.transfer_losses import (
+    FlowTransferLoss,
+    HeadTransferLoss,
+    OnlineTransferLoss,
+    ThetaTransferLoss,
+    TransferOutput,
+)
 from pipeline.data.batch import Batch
 from pipeline.distillation.criterion import Criterion
 from pipeline.distillation.teacher_loss import TeacherLoss
@@ -22,16 +28,18 @@ from pipeline.training.objective import Loss, Objective
 
 
 class LogitDistillation(TransferObjective):
-    """Classical distillation, the control ``metric``: CE + w L(student, teacher)."""
+    """Classical distillation, the control ``metric``: ``models.transfer_losses.HeadTransferLoss`` of a student."""
+
+    def __init__(
+        self, student: nn.Module, teacher_loss: TeacherLoss, *, weight: float, supervision: Supervision
+    ) -> None:
+        super().__init__(student, teacher_loss, supervision=supervision)
+        self.loss = HeadTransferLoss(weight=weight, **batch_losses(teacher_loss.criterion, supervision))
 
     def forward(self, batch: Batch) -> Loss:
-        """Return CE + w L."""
+        """Return the supervised loss + w L."""
         outputs = self._outputs(batch.images)
-        cross_entropy = self.supervision.loss(outputs, batch)
-        transfer = self.teacher_loss([outputs], batch)
-        total = cross_entropy + self.weight * transfer
-        logits = outputs.mean(dim=0) if outputs.dim() == 3 else outputs
-        return Loss(total, {self.supervision.loss_name: cross_entropy, "transfer": transfer}, logits)
+        return as_loss(self.loss(outputs, self.teacher_loss.teacher_logits(batch), batch), self.supervision)
 
     def _outputs(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes); of several heads, each of which learns by itself, (H, B, num_classes)."""
@@ -55,9 +63,14 @@ class FlowMatching(SampledTransferObjective):
         weight: float,
         supervision: Supervision,
     ) -> None:
-        super().__init__(student, teacher_loss, steps=steps, weight=weight, supervision=supervision)
-        shared = flow_loss_options(teacher_loss.criterion, supervision, steps, weight)
-        self.loss = FlowTransferLoss(flow=student.flow, pair_ratio=teacher_loss.pair_ratio, **shared)
+        super().__init__(student, teacher_loss, steps=steps, supervision=supervision)
+        self.loss = FlowTransferLoss(
+            flow=student.flow,
+            pair_ratio=teacher_loss.pair_ratio,
+            num_steps=steps,
+            weight=weight,
+            **batch_losses(teacher_loss.criterion, supervision),
+        )
 
     def forward(self, batch: Batch) -> Loss:
         """Return the weighted mean over the steps of L and the supervised loss."""
@@ -91,12 +104,12 @@ class ThetaFlowMatching(TransferObjective):
             None if isinstance(student, FlowStudent) else student.head,
             flow=student.flow if isinstance(student, FlowStudent) else flow,
             pair_ratio=teacher_loss.pair_ratio,
+            num_steps=steps,
+            weight=weight,
             **theta,
-            **flow_loss_options(teacher_loss.criterion, supervision, steps, weight),
+            **batch_losses(teacher_loss.criterion, supervision),
         )
-        super().__init__(
-            student, teacher_loss, weight=weight, supervision=supervision, adapter=flow, follows_epoch=[loss]
-        )
+        super().__init__(student, teacher_loss, supervision=supervision, adapter=flow, follows_epoch=[loss])
         self.loss = loss
 
     def forward(self, batch: Batch) -> Loss:
@@ -124,7 +137,8 @@ class OnlineFlowMatching(Objective):
         supervision: Supervision,
     ) -> None:
         super().__init__(student, supervision=supervision, follows_epoch=[criterion, steps])
-        self.loss = OnlineTransferLoss(flow=student.flow, **flow_loss_options(criterion, supervision, steps, weight))
+        own = batch_losses(criterion, supervision)
+        self.loss = OnlineTransferLoss(flow=student.flow, num_steps=steps, weight=weight, **own)
         self.steps = steps
 
     def forward(self, batch: Batch) -> Loss:
@@ -136,15 +150,13 @@ class OnlineFlowMatching(Objective):
         return self.student(images, self.steps.largest)
 
 
-def flow_loss_options(
-    criterion: Criterion, supervision: Supervision, steps: StepSampler, weight: float
-) -> dict[str, Any]:
-    """Return the arguments of a ``models.transfer_losses.LogitFlowLoss`` whose labels are batches."""
+def batch_losses(criterion: Criterion, supervision: Supervision) -> dict[str, Any]:
+    """Return ``loss`` and ``label_loss`` of a loss of ``models.transfer_losses`` whose labels are batches."""
 
     def loss(student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         return criterion(student, teacher, batch.targets)
 
-    return {"loss": loss, "label_loss": supervision.loss, "num_steps": steps, "weight": weight}
+    return {"loss": loss, "label_loss": supervision.loss}
 
 
 def as_loss(found: TransferOutput, supervision: Supervision) -> Loss:

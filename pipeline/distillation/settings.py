@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from models.core.table import Table
-from models.meta_encoders import META_ENCODERS, InitialWeights
+from models.meta_encoders import META_ENCODERS, InitialWeights, Predicts
 from models.schedules import SCHEDULES
 from pipeline.core.settings import (
     BackboneName,
@@ -60,7 +60,6 @@ MAX_WIDTH = 4096
 """Channels of a meta-encoder; that many have 450 million parameters in two 3x3 convolutions already."""
 
 
-Predicts = Literal["velocity", "target"]
 ThetaTarget = Literal["flow", "teacher", "both"]
 
 

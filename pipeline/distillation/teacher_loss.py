@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.transfer_losses import paired
 from pipeline.data.batch import Batch
-from pipeline.distillation.criterion import Criterion, mean_of
+from pipeline.distillation.criterion import Criterion
 from pipeline.distillation.frozen_teacher import FrozenTeacher
 
 
@@ -90,5 +90,5 @@ class TeacherLoss:
             self.criterion(output, target, batch.targets) for output, target in zip(outputs, targets, strict=True)
         ]
         if self.weights is None:
-            return mean_of(losses)
+            return torch.stack(losses).mean()
         return torch.stack([weight * loss for weight, loss in zip(self.weights, losses, strict=True)]).sum()

@@ -15,7 +15,6 @@ class TransferObjective(Objective):
     """An objective with a loss against a teacher.
 
     Args:
-        weight: of that loss.
         adapter: what is trained beside the student and does not deploy, or None.
         follows_epoch: what must know the epoch, beside teacher and criterion.
     """
@@ -25,7 +24,6 @@ class TransferObjective(Objective):
         student: nn.Module,
         teacher_loss: TeacherLoss,
         *,
-        weight: float,
         supervision: Supervision,
         adapter: nn.Module | None = None,
         follows_epoch: Sequence[FollowsEpoch] = (),
@@ -39,7 +37,6 @@ class TransferObjective(Objective):
             num_views=teacher_loss.teacher.num_views,
         )
         self.teacher_loss = teacher_loss
-        self.weight = weight
 
 
 class SampledTransferObjective(TransferObjective):
@@ -55,13 +52,10 @@ class SampledTransferObjective(TransferObjective):
         teacher_loss: TeacherLoss,
         *,
         steps: StepSampler,
-        weight: float,
         supervision: Supervision,
         adapter: nn.Module | None = None,
     ) -> None:
-        super().__init__(
-            student, teacher_loss, weight=weight, supervision=supervision, adapter=adapter, follows_epoch=[steps]
-        )
+        super().__init__(student, teacher_loss, supervision=supervision, adapter=adapter, follows_epoch=[steps])
         self.steps = steps
 
     def predict(self, images: Tensor) -> Predicted:

@@ -115,14 +115,14 @@ class Decider(NamedTuple):
 
     worth: Callable[[StepScores], float]
     """The more the better."""
-    tolerance: float
-    """The fewest steps win whose worth is within this of the best."""
+    enough: Callable[[float], float]
+    """From the best worth to the least with which fewer steps win."""
     reason: Callable[[StepScores, StepScores], str]
     """What is said of the chosen one and the best: "a number of steps with ..."."""
 
 
 def by_score(primary: str, tolerance: float, *, in_words: str | None = None) -> Decider:
-    """Return what decides by the score ``primary``, called ``in_words``."""
+    """Return what decides by the score ``primary``, called ``in_words``: it may be ``tolerance`` below the best."""
     name = in_words or primary
     article = "an" if name[0] in "aeiouA" else "a"
 
@@ -133,17 +133,19 @@ def by_score(primary: str, tolerance: float, *, in_words: str | None = None) -> 
             f"{best.num_steps})"
         )
 
-    return Decider(lambda point: point.scores[primary], tolerance, reason)
+    return Decider(lambda point: point.scores[primary], lambda best: best - tolerance, reason)
 
 
-def by_bound(trivial: float, curve: Sequence[StepScores], tolerance: float) -> Decider:
-    """Return what decides by the bound of theorem 3.1, beside that of a ``trivial`` predictor in nats per image."""
-    bounds = [point.bound for point in curve if point.bound is not None]
-    gain = max(trivial - min(bounds), 0.0)
+def by_bound(trivial: float, tolerance: float) -> Decider:
+    """Return what decides by the bound of theorem 3.1: its gain may be the share ``tolerance`` below the best gain.
 
-    def worth(point: StepScores) -> float:
+    Args:
+        trivial: the bound of a predictor that says the same of every image, in nats per image; gains are over it.
+    """
+
+    def gain(point: StepScores) -> float:
         assert point.bound is not None
-        return -point.bound
+        return trivial - point.bound
 
     def reason(chosen: StepScores, best: StepScores) -> str:
         return (
@@ -152,13 +154,13 @@ def by_bound(trivial: float, curve: Sequence[StepScores], tolerance: float) -> D
             "outputs)"
         )
 
-    return Decider(worth, tolerance * gain, reason)
+    return Decider(gain, lambda best: best - tolerance * max(best, 0.0), reason)
 
 
 def choose_steps(
     curve: Sequence[StepScores], decider: Decider, *, latency_ms: Sequence[float], max_latency_ms: float | None
 ) -> Choice:
-    """Return the smallest number of steps whose worth, as ``decider`` has it, is within its tolerance of the best.
+    """Return the smallest number of steps whose worth, as ``decider`` has it, is enough beside the best.
 
     With ``max_latency_ms`` only the numbers of steps within that budget are looked at.
 
@@ -178,7 +180,7 @@ def choose_steps(
     if affordable[0].num_steps is None:
         return Choice(None, "the method has no sampling steps")
     best = max(affordable, key=decider.worth)
-    enough = decider.worth(best) - decider.tolerance - ROUNDING
+    enough = decider.enough(decider.worth(best)) - ROUNDING
     chosen = next(point for point in affordable if decider.worth(point) >= enough)
     budget = "" if max_latency_ms is None else f" among those within {max_latency_ms:g} ms"
     return Choice(chosen.num_steps, f"smallest number of steps{budget} {decider.reason(chosen, best)}")

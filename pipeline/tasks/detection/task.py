@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,14 +95,11 @@ class Detection(Task):
 
     def configured(self, detections: Detections, network: Mapping[str, Any]) -> Self:
         """Return the task with thresholds of ``network``'s detector where ``detections`` leave them open."""
-        own: dict[str, Any] = {}
         if "detector" in network:
             from models.detection.detectors import DETECTORS
 
-            entry = DETECTORS[network["detector"]]
-            thresholds = {"score_threshold": entry.score_threshold, "iou_threshold": entry.iou_threshold}
-            own = {name: value for name, value in thresholds.items() if getattr(detections, name) is None}
-        return type(self)(replace(detections, **own), network)
+            detections = DETECTORS[network["detector"]].filled(detections)
+        return type(self)(detections, network)
 
     def encode_truth(self, images: ImageSet, kept: Sequence[int], image_size: tuple[int, int]) -> Truth:
         """Return boxes in pixels of the input, classes and all that evaluation needs."""
