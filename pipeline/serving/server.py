@@ -26,7 +26,7 @@ from pipeline.serving.connections import ConnectionGuard
 from pipeline.serving.deadlines import TimeLimit
 from pipeline.serving.grpc_api import Handlers
 from pipeline.serving.http_api import build_app
-from pipeline.serving.http_protocol import GuardedProtocol
+from pipeline.serving.http_protocol import http_connection
 from pipeline.serving.logs import configure_logs, log
 from pipeline.serving.models import load_models, package_facts
 from pipeline.serving.service import Limits, Service, seconds_from_now
@@ -234,7 +234,7 @@ class Server:
         tls = None if self.certificate is None else self.certificate.context
         config = uvicorn.Config(
             build_app(self.service, self.access),
-            http=functools.partial(GuardedProtocol, self.guard, self.service.limits.max_bytes, tls),  # type: ignore[arg-type]
+            http=functools.partial(http_connection, self.guard, self.service.limits.max_bytes, tls),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,
