@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -19,6 +21,7 @@ from uvicorn.server import ServerState
 from pipeline.serving import connections, http_protocol
 from pipeline.serving.connections import ConnectionGuard
 from pipeline.serving.http_protocol import http_connection
+from pipeline.serving.logs import FIELDS, Incidents
 from tests.helpers import make_certificate
 
 LARGE = 600_000
@@ -46,6 +49,7 @@ class Served:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HELD)  # of its connections too
         self.guard = ConnectionGuard(CONNECTIONS)
+        self.incidents = Incidents(logging.getLogger(__name__))
         self.is_up = threading.Event()
         self.thread = threading.Thread(target=lambda: uvloop.run(self._serve()))
         self.thread.start()
@@ -58,7 +62,7 @@ class Served:
 
         def connection() -> asyncio.Protocol:
             options = {"config": config, "server_state": ServerState(), "app_state": {}}
-            return http_connection(self.guard, 10**6, self.context, **options)
+            return http_connection(self.guard, self.incidents, 10**6, self.context, **options)
 
         watching = asyncio.create_task(self.guard.watch())
         async with await self.loop.create_server(connection, sock=self.listener):
@@ -157,6 +161,13 @@ def body(answer: bytes) -> bytes:
     return answer.partition(b"\r\n\r\n")[2]
 
 
+def lines(caplog: pytest.LogCaptureFixture, client: Client, event: str) -> list[dict[str, Any]]:
+    """Return what the log says of a client."""
+    host, port = client.socket.getsockname()
+    found = [getattr(record, FIELDS) for record in caplog.records if record.getMessage() == event]
+    return [fields for fields in found if fields["address"] == f"{host}:{port}"]
+
+
 def test_who_reads_slowly_gets_all_of_the_last_answer(server: Served) -> None:
     with Client(server) as client:
         client.say(get("/large", "Connection: close"))
@@ -172,11 +183,13 @@ def test_what_a_client_sends_behind_its_last_request_destroys_no_answer(server: 
         assert body(client.hear()) == b"x" * LARGE
 
 
-def test_who_takes_nothing_is_not_waited_for(server: Served) -> None:
+def test_who_takes_nothing_is_not_waited_for(server: Served, caplog: pytest.LogCaptureFixture) -> None:
     with Client(server) as client:
         client.say(get("/large", "Connection: close"))
         time.sleep(1)
         assert len(client.hear()) < LARGE
+        (line,) = lines(caplog, client, "cut")
+    assert line["reason"] == "the client took nothing of its answer for 0.2 s"
 
 
 def test_who_never_ends_is_not_waited_for(server: Served) -> None:
@@ -213,13 +226,17 @@ def test_who_ends_in_the_middle_of_a_request_is_told(server: Served, begun: byte
         assert b"broke off before the request was complete" in second
 
 
-def test_a_fault_in_a_body_is_told_behind_the_answers_before_it(server: Served) -> None:
+def test_a_fault_in_a_body_is_told_behind_the_answers_before_it(
+    server: Served, caplog: pytest.LogCaptureFixture
+) -> None:
     chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     with Client(server) as client:
         client.say(get("/late") + chunked + b"no size\r\n")
         first, second = client.hear().split(b"HTTP/1.1 ")[1:]
+        (line,) = lines(caplog, client, "refused")
     assert first.endswith(b"answered")
     assert second.startswith(b"400 ")
+    assert (line["status"], "not valid HTTP" in line["reason"]) == (400, True)
 
 
 def test_who_finds_no_place_is_told_once_it_has_sent_its_request(server: Served) -> None:

@@ -14,6 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pipeline.serving.connections import ConnectionGuard
 from pipeline.serving.encryption import Encryption
+from pipeline.serving.logs import Incidents
+from pipeline.serving.sockets import address_text
 
 INTERIM = b"HTTP/1.1 1"
 """How an interim answer begins (100 Continue), which no body follows."""
@@ -36,10 +38,10 @@ TOO_LONG = 431, f"the head of the request, or what is between the pieces of its 
 
 
 def http_connection(
-    guard: ConnectionGuard, linger_bytes: int, tls: ssl.SSLContext | None, **options: Any
+    guard: ConnectionGuard, incidents: Incidents, linger_bytes: int, tls: ssl.SSLContext | None, **options: Any
 ) -> asyncio.Protocol:
     """Return what a new connection speaks; ``tls`` is how it is encrypted, None: not at all."""
-    http = GuardedProtocol(guard, linger_bytes, **options)
+    http = GuardedProtocol(guard, incidents, linger_bytes, **options)
     return http if tls is None else Encryption(tls, http)
 
 
@@ -109,14 +111,16 @@ class GuardedProtocol(HttpToolsProtocol):
 
     Args:
         guard: what bounds all connections.
+        incidents: where what is refused before it is a request is logged, and an answer that is not taken.
         linger_bytes: of what a client goes on sending that are read and dropped.
     """
 
     transport: JoiningTransport  # type: ignore[assignment]
 
-    def __init__(self, guard: ConnectionGuard, linger_bytes: int, **options: Any) -> None:
+    def __init__(self, guard: ConnectionGuard, incidents: Incidents, linger_bytes: int, **options: Any) -> None:
         super().__init__(**options)
         self.guard = guard
+        self.incidents = incidents
         self.deadline = NEVER
         self._idle_bytes = 0  # that came since a head or a piece of a body was complete
         self._head_size = 0
@@ -313,6 +317,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def _end_unless_it_takes(self) -> None:
         untaken = self.transport.get_write_buffer_size() + num_unacknowledged(self.transport)
         if untaken == self._untaken:
+            if untaken:
+                self._log("cut", reason=f"the client took nothing of its answer for {TAKING_SECONDS:g} s")
             self.transport.abort()
         self._untaken = untaken
         self.deadline = self.loop.time() + TAKING_SECONDS
@@ -330,6 +336,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, reason: str) -> None:
         """Answer so what is coming in, after all that came before it, and hear no more."""
         self._deaf = True
+        self._log("refused", status=status, reason=reason)
         words = self._answer(status, reason)
         cycle = self.cycle
         if self._in_message and not self._in_head and cycle.more_body:  # the fault is in a request that has begun
@@ -348,6 +355,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._last_words = words
         else:
             self._say(words)
+
+    def _log(self, event: str, **fields: object) -> None:
+        self.incidents.log(event, transport="http", address=address_text(self.client), **fields)
 
     def _say(self, words: bytes) -> None:
         self.transport.write(words)
