@@ -4,12 +4,14 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import ssl
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ from click.testing import CliRunner
 from pipeline.core.errors import UserError
 from pipeline.serving.access import Access, load_certificate, read_token
 from pipeline.serving.json_text import BRIEF, MAX_DEPTH, MAX_PARTS, read_document
+from pipeline.serving.logs import INCIDENTS, PERIOD_SECONDS
 from pipeline.serving.refusal import RefusalError
 from pipeline.serving.sockets import enough_descriptors
 from pipeline.serving.tensors import InputTensor, TensorSpec, read_batch
@@ -279,7 +282,47 @@ def test_who_has_no_token_gets_health_alone(package: Path, tmp_path: Path) -> No
         np.testing.assert_allclose(found, right_logits(images), atol=1e-3)
         with grpc.insecure_channel(server.grpc) as channel:
             assert channel.unary_unary(HEALTH)(b"", timeout=20) == SERVING
+        for transport, status, path, why in [
+            ("http", 401, "/predict", "no token"),
+            ("http", 401, INFER, "not the token"),
+            ("grpc", "UNAUTHENTICATED", "/inference.GRPCInferenceService/ModelInfer", "no token"),
+            ("grpc", "UNAUTHENTICATED", "/inference.GRPCInferenceService/ServerMetadata", "not the token"),
+        ]:
+            entry = server.wait_for("refused", transport=transport, status=status, path=path, reason=why)
+            assert entry["level"] == "warning"
+            assert re.fullmatch(r"127\.0\.0\.1:\d+", entry["address"])
+        assert not re.search(rf"{TOKEN}|Bearer|wrong", "".join(server.lines))
+
+
+def test_strangers_do_not_flood_the_log(package: Path, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    with serving(package, "--token-file", str(file)) as server:
+        begun = time.monotonic()
+        with contextlib.closing(http.client.HTTPConnection(server.http, timeout=20)) as client:
+            for _ in range(5 * INCIDENTS):
+                client.request("GET", f"/v2?token={TOKEN}")
+                assert client.getresponse().read()
+            client.request("GET", "/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+            metrics = client.getresponse().read().decode()
+        periods = 1 + (time.monotonic() - begun) // PERIOD_SECONDS + 1
+        assert server.stop() == 0
+        assert INCIDENTS <= len(server.events("refused", path="/v2")) <= INCIDENTS * periods
+        assert float(metrics.partition("\nfmkt_incidents ")[2].split()[0]) == 5 * INCIDENTS
         assert TOKEN not in "".join(server.lines)
+
+
+def test_what_is_refused_without_a_request_for_inference_is_logged_once(server: ServerProcess) -> None:
+    server.ask("/v2/models/nothing")
+    server.ask("/nothing?with=query")
+    server.ask("/v2/models/nothing/infer", b"{}")
+    with grpc.insecure_channel(server.grpc) as channel, pytest.raises(grpc.RpcError):
+        channel.unary_unary("/inference.GRPCInferenceService/ModelMetadata")(b"\n\x01x", timeout=20)
+    server.wait_for("refused", status="NOT_FOUND", path="/inference.GRPCInferenceService/ModelMetadata")
+    server.wait_for("refused", status=404, path="/v2/models/nothing")
+    server.wait_for("refused", status=404, path="/nothing", reason="GET: Not Found")
+    assert server.wait_for("request", status=404)
+    assert not server.events("refused", path="/v2/models/nothing/infer")
 
 
 def test_tokens(tmp_path: Path) -> None:

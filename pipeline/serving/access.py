@@ -28,6 +28,10 @@ class Access:
         """Whether no token is asked for."""
         return self._token is None
 
+    def why_not(self, authorization: bytes) -> str:
+        """Return what is wrong with an ``authorization`` that is not allowed, and nothing of what it says."""
+        return "not the token" if authorization else "no token"
+
     def allows(self, authorization: bytes) -> bool:
         """Return whether the field ``authorization`` of a request carries the token; all wrong ones take as long."""
         if self._token is None:

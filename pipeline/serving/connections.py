@@ -42,16 +42,19 @@ class ConnectionGuard:
         return len(self._all)
 
     def enter(self, connection: Connection) -> bool:
-        """Take a new connection, which waits for its client; return whether there is a place for it."""
+        """Take a new connection, which waits for its client; return whether there is a place for it.
+
+        One without a place is known nevertheless, as one beyond the limit, until the next comes.
+        """
         if len(self._all) >= self.limit:
             last = next(iter(self._waiting), None) or next((each for each in self._all if each.is_sending), None)
-            if last is None:
-                return False
-            self.num_displaced += 1
-            self.leave(last)
-            last.give_way()
+            if last is not None:
+                self.num_displaced += 1
+                self.leave(last)
+                last.give_way()
+        has_place = len(self._all) < self.limit
         self._all[connection] = self._waiting[connection] = None
-        return True
+        return has_place
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection that is closed."""

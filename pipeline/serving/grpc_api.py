@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -12,6 +13,7 @@ from tritonclient.grpc import service_pb2
 
 from pipeline.serving.access import UNKNOWN, Access
 from pipeline.serving.grpc_health import HEALTH_SERVICE, Health, HealthRequest
+from pipeline.serving.logs import Incidents
 from pipeline.serving.messages import read_request, require_few_fields, write_response
 from pipeline.serving.refusal import Reason, RefusalError, invalid
 from pipeline.serving.requests import Transport
@@ -64,13 +66,6 @@ OPEN_METHODS = {
 Method = Callable[[Any, Any], Awaitable[Message]]
 
 
-async def _refuse_stranger(_: Any, context: Any) -> None:
-    await context.abort(grpc.StatusCode.UNAUTHENTICATED, UNKNOWN)
-
-
-REFUSING = grpc.stream_stream_rpc_method_handler(_refuse_stranger)
-
-
 class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Every method of the protocol, and of gRPC's own protocol of health.
 
@@ -79,14 +74,15 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
     the server.
     """
 
-    def __init__(self, service: Service, access: Access) -> None:
+    def __init__(self, service: Service, access: Access, incidents: Incidents) -> None:
         self.core = service
         self.access = access
+        self.incidents = incidents
         self.waiting: dict[Arrival, None] = {}  # the longest waiting first
         methods = Methods(service)
         health = Health(service)
-        watched = functools.partial(self._answer, HealthRequest, health.watch)
-        checked = functools.partial(self._answer, HealthRequest, health.check)
+        watched = functools.partial(self._answer, f"/{HEALTH_SERVICE}/Watch", HealthRequest, health.watch)
+        checked = functools.partial(self._answer, f"/{HEALTH_SERVICE}/Check", HealthRequest, health.check)
         self.handlers = {
             f"/{SERVICE}/ModelInfer": grpc.stream_unary_rpc_method_handler(self._infer),
             f"/{HEALTH_SERVICE}/Check": grpc.stream_unary_rpc_method_handler(checked),
@@ -94,22 +90,33 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         }
         for method in service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
             answer = getattr(methods, method.name, None) or _refusing(_refusal(method.name))
-            answered = functools.partial(self._answer, getattr(service_pb2, method.input_type.name), answer)
+            path, kind = f"/{SERVICE}/{method.name}", getattr(service_pb2, method.input_type.name)
+            answered = functools.partial(self._answer, path, kind, answer)
             handler = (
                 grpc.stream_stream_rpc_method_handler
                 if method.client_streaming
                 else grpc.stream_unary_rpc_method_handler
             )
-            self.handlers.setdefault(f"/{SERVICE}/{method.name}", handler(answered))
+            self.handlers.setdefault(path, handler(answered))
 
     def service(self, details: Any) -> Any:
         """Return what answers a call, before anything is read of it."""
         if not self.access.is_open and details.method not in OPEN_METHODS:
             fields = dict(details.invocation_metadata)
             given = fields.get("authorization", b"")
-            if not self.access.allows(given.encode() if isinstance(given, str) else given):
-                return REFUSING
+            given = given.encode() if isinstance(given, str) else given
+            if not self.access.allows(given):
+                refuse = functools.partial(self._refuse_stranger, details.method, self.access.why_not(given))
+                return grpc.stream_stream_rpc_method_handler(refuse)
         return self.handlers.get(details.method)
+
+    async def _refuse_stranger(self, path: str, why: str, _: Any, context: Any) -> None:
+        self._log(path, context, "UNAUTHENTICATED", why)
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, UNKNOWN)
+
+    def _log(self, path: str, context: Any, status: str, reason: str) -> None:
+        address = unquote(context.peer().partition(":")[2])
+        self.incidents.log("refused", transport=GRPC.name, address=address, path=path, status=status, reason=reason)
 
     async def _infer(self, _: Any, context: Any) -> bytes:
         try:
@@ -131,11 +138,12 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         request = await self.core.read(read, entry.deadline, is_brief=len(data) <= BRIEF_MESSAGE)
         return write_response(await self.core.infer(request, entry))
 
-    async def _answer(self, kind: type[Message], method: Method, _: Any, context: Any) -> bytes:
-        """Answer a call by ``method``, or end it with the status that its refusal stands for."""
+    async def _answer(self, path: str, kind: type[Message], method: Method, _: Any, context: Any) -> bytes:
+        """Answer a call of ``path`` by ``method``, or end it with the status that its refusal stands for."""
         try:
             return _serialized(await method(_parsed(kind, await self._read(context)), context))
         except RefusalError as error:
+            self._log(path, context, GRPC.statuses[error.reason], str(error))
             return await _abort(context, error)
 
     async def _read(self, context: Any) -> Any:

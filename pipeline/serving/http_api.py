@@ -18,11 +18,13 @@ from pipeline.core.errors import UserError
 from pipeline.package.predict import require_min_score
 from pipeline.serving.access import UNKNOWN, Access
 from pipeline.serving.json_text import BRIEF
+from pipeline.serving.logs import Incidents
 from pipeline.serving.page import HEADERS as PAGE_HEADERS
 from pipeline.serving.page import build_page
 from pipeline.serving.refusal import Reason, RefusalError, invalid, quoted
 from pipeline.serving.requests import InferRequest, Transport
 from pipeline.serving.service import Arrival, Entry, Service, seconds_from_now
+from pipeline.serving.sockets import address_text
 from pipeline.serving.wire import (
     HEADER_LENGTH,
     JSON_TYPE,
@@ -80,9 +82,10 @@ OPEN_PATHS = {"/", "/v2/health/live", "/v2/health/ready"}
 class Guarded:
     """An application that answers those alone who have the token."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, incidents: Incidents) -> None:
         self.app = app
         self.access = access
+        self.incidents = incidents
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -90,13 +93,21 @@ class Guarded:
         if scope["path"] not in OPEN_PATHS:
             given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
             if not self.access.allows(given):
+                log_refusal(self.incidents, scope, 401, self.access.why_not(given))
                 app = answer({"error": UNKNOWN}, 401, {"www-authenticate": "Bearer"})
         await app(scope, receive, send)
 
 
-def build_app(service: Service, access: Access) -> ASGIApp:
-    """Return the application that answers HTTP requests."""
+def log_refusal(incidents: Incidents, scope: Scope, status: int, reason: str) -> None:
+    """Log that a request was refused; its query and its fields, one of which may hold the token, are left out."""
+    where = {"address": address_text(scope["client"]), "path": scope["path"]}
+    incidents.log("refused", transport=HTTP.name, **where, status=status, reason=reason)
+
+
+def build_app(service: Service, access: Access, incidents: Incidents) -> ASGIApp:
+    """Return the application that answers HTTP requests; ``incidents`` are those that are no request for inference."""
     endpoints = Endpoints(service)
+    refusals = Refusals(incidents)
     model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
     routes = [Route(f"{place}/infer", endpoints.infer, methods=["POST"]) for place in (model, version)]  # the busiest
     routes += [Route(path, endpoints.predict, methods=["POST"]) for path in ("/predict", "/predict/{model}")]
@@ -117,24 +128,33 @@ def build_app(service: Service, access: Access) -> ASGIApp:
             Route(f"{place}/stats", endpoints.statistics),
         ]
     routes += [Route(path, _refusing(text), methods=["GET", "POST"]) for path, text in REFUSED.items()]
-    handlers: dict[Any, Any] = {RefusalError: refused, HTTPException: no_route, 500: failed}
+    handlers: dict[Any, Any] = {RefusalError: refusals.refused, HTTPException: refusals.no_route, 500: failed}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
-    return app if access.is_open else Guarded(app, access)
+    return app if access.is_open else Guarded(app, access, incidents)
 
 
-async def refused(_: Request, error: RefusalError) -> Response:
-    """Answer a request that was refused."""
-    return answer({"error": str(error)}, HTTP.statuses[error.reason])
+class Refusals:
+    """The answers to requests that are refused, each of which is logged once."""
 
+    def __init__(self, incidents: Incidents) -> None:
+        self.incidents = incidents
 
-async def no_route(request: Request, error: HTTPException) -> Response:
-    """Answer a request for a path or with a method that does not exist."""
-    headers = dict(error.headers or {})
-    allowed = headers.get("Allow")
-    hint = "GET / names the paths" if allowed is None else f"it takes {allowed}"
-    text = f"{request.method} {request.url.path[:200]}: {error.detail}; {hint}"
-    return answer({"error": text}, error.status_code, headers)
+    async def refused(self, request: Request, error: RefusalError) -> Response:
+        """Answer a request that was refused."""
+        status = HTTP.statuses[error.reason]
+        if not error.is_logged:
+            log_refusal(self.incidents, request.scope, status, str(error))
+        return answer({"error": str(error)}, status)
+
+    async def no_route(self, request: Request, error: HTTPException) -> Response:
+        """Answer a request for a path or with a method that does not exist."""
+        log_refusal(self.incidents, request.scope, error.status_code, f"{request.method}: {error.detail}")
+        headers = dict(error.headers or {})
+        allowed = headers.get("Allow")
+        hint = "GET / names the paths" if allowed is None else f"it takes {allowed}"
+        text = f"{request.method} {request.url.path[:200]}: {error.detail}; {hint}"
+        return answer({"error": text}, error.status_code, headers)
 
 
 async def failed(_: Request, error: Exception) -> Response:

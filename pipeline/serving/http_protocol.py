@@ -1,20 +1,21 @@
 """uvicorn's HTTP within bounds: of connections, of what comes before anything is complete, of what is sent ahead."""
 
 import asyncio
-import contextlib
+import fcntl
 import json
 import ssl
-import types
-from collections.abc import Coroutine, Generator
+import struct
+import termios
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pipeline.serving.connections import ConnectionGuard
-
-Result = TypeVar("Result")
+from pipeline.serving.encryption import Encryption
+from pipeline.serving.logs import Incidents
+from pipeline.serving.sockets import address_text
 
 INTERIM = b"HTTP/1.1 1"
 """How an interim answer begins (100 Continue), which no body follows."""
@@ -25,10 +26,10 @@ HEAD_SECONDS = 10.0
 PIPELINED = 4
 """Requests that may lie behind the one that is being answered."""
 LINGER_SECONDS = 10.0
-"""For which a refused body is read on, so that its client comes to read the answer."""
+"""For which what a client goes on sending is read and dropped, so that it comes to read its answer."""
 LINGER_PAUSE = 0.01
 """Seconds between two pieces of it."""
-CLOSING_SECONDS = 10.0
+TAKING_SECONDS = 10.0
 """For which a client may take nothing of an answer."""
 EXPECTING_SECONDS = 1.0
 """For which a refused client that has asked whether it may send its body may still send it."""
@@ -36,23 +37,18 @@ NEVER = float("inf")
 TOO_LONG = 431, f"the head of the request, or what is between the pieces of its body, has more than {HEAD_BYTES} bytes"
 
 
-def begun(coroutine: Coroutine[Any, Any, Result]) -> Coroutine[Any, Any, Result]:
-    """Return ``coroutine`` once its first step is taken, which must end in a wait (``eager_start`` of Python 3.12).
+def http_connection(
+    guard: ConnectionGuard, incidents: Incidents, linger_bytes: int, tls: ssl.SSLContext | None, **options: Any
+) -> asyncio.Protocol:
+    """Return what a new connection speaks; ``tls`` is how it is encrypted, None: not at all."""
+    http = GuardedProtocol(guard, incidents, linger_bytes, **options)
+    return http if tls is None else Encryption(tls, http)
 
-    Where that wait fails or is cancelled the coroutine is closed there, so that it tidies up at once.
-    """
-    awaited = coroutine.send(None)
 
-    @types.coroutine
-    def rest() -> Generator[Any, Any, Result]:
-        try:
-            yield awaited
-            result: Result = yield from coroutine
-            return result
-        finally:
-            coroutine.close()
-
-    return rest()
+def num_unacknowledged(transport: asyncio.BaseTransport) -> int:
+    """Return how many bytes the system holds until the client has them."""
+    socket = transport.get_extra_info("socket")
+    return int(struct.unpack("i", fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
 
 
 class JoiningTransport:
@@ -65,11 +61,14 @@ class JoiningTransport:
         self._transport = transport
         self._protocol = protocol
         self._head = b""
+        self._is_ending = False
         self.has_continued = False
         """Whether the client was told to send the body of its newest request."""
 
     def write(self, data: bytes) -> None:
         """Write ``data``, or keep it if it is a head."""
+        if self._is_ending:
+            return
         if not self._head and data.endswith(b"\r\n\r\n") and data.startswith(b"HTTP/") and not data.startswith(INTERIM):
             self._head = data
             asyncio.get_running_loop().call_soon(self._flush)  # a body would have followed at once
@@ -78,16 +77,25 @@ class JoiningTransport:
             head, self._head = self._head, b""
             self._transport.write(head + data if head else data)
 
+    def is_closing(self) -> bool:
+        """Return whether the last answer is written."""
+        return self._is_ending or self._transport.is_closing()
+
     def close(self) -> None:
-        """Write what is held back, then close, or let the protocol read first what its client is still sending."""
-        self._flush()
-        self._protocol.close_gently()
+        """Write what is held back as the last, and let the protocol close once its client has it."""
+        if not self._is_ending:
+            self._end()
+            self._protocol.close_gently()
 
     def close_now(self) -> None:
-        """Write what is held back, then close."""
-        self._flush()
+        """Write what is held back as the last, and close."""
+        self._end()
         self._transport.close()
-        self._protocol.closes()
+
+    def _end(self) -> None:
+        self._flush()
+        self._is_ending = True
+        self._protocol.ends()
 
     def _flush(self) -> None:
         head, self._head = self._head, b""
@@ -103,78 +111,57 @@ class GuardedProtocol(HttpToolsProtocol):
 
     Args:
         guard: what bounds all connections.
-        linger_bytes: of a refused body that are read on.
-        tls: how the connection is encrypted; None: not at all.
+        incidents: where what is refused before it is a request is logged, and an answer that is not taken.
+        linger_bytes: of what a client goes on sending that are read and dropped.
     """
 
     transport: JoiningTransport  # type: ignore[assignment]
 
-    def __init__(self, guard: ConnectionGuard, linger_bytes: int, tls: ssl.SSLContext | None, **options: Any) -> None:
+    def __init__(self, guard: ConnectionGuard, incidents: Incidents, linger_bytes: int, **options: Any) -> None:
         super().__init__(**options)
         self.guard = guard
+        self.incidents = incidents
         self.deadline = NEVER
-        self._tls = tls
-        self._raw: asyncio.Transport | None = None
-        self._early = b""  # what came before the encrypted transport was handed over
         self._idle_bytes = 0  # that came since a head or a piece of a body was complete
         self._head_size = 0
         self._in_head = self._in_message = False
+        self._num_unanswered = 0  # requests whose head is complete
         self._fault: tuple[int, str] | None = None  # why a callback ended the parser
         self._deaf = False  # nothing more is parsed; what still comes is read and dropped
         self._lingering = False  # an answer is out before its request is in
         self._may_drop = linger_bytes
         self._last_words = b""  # written once all earlier requests are answered
-        self._unsent = 0  # bytes, when it was last found that the client takes nothing
+        self._untaken = 0  # bytes, when it was last looked whether the client takes its answer
+        self._has_partner = True  # who may still send, and is waited for to end what it sends
 
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a new connection, if there is a place for it."""
-        self._raw = transport
-        if not self.guard.enter(self):
-            if self._tls is None:
-                transport.write(self._answer(503, "too many connections are open; try again later"))
-            transport.close()
-            return
-        self.guard.waits(self, self.loop.time() + HEAD_SECONDS)
-        if self._tls is None:
-            self._begin(transport)
-        else:
-            handshake = self.loop.start_tls(
-                transport, self, self._tls, server_side=True, ssl_handshake_timeout=HEAD_SECONDS
-            )
-            # The first step takes this protocol's place at the transport; begun later, it would miss what comes now.
-            self.loop.create_task(self._encrypt(transport, begun(handshake)))
-
-    async def _encrypt(
-        self, transport: asyncio.Transport, handshake: Coroutine[Any, Any, asyncio.Transport | None]
-    ) -> None:
-        encrypted = None
-        with contextlib.suppress(OSError):  # of a client that speaks no TLS, or goes away; ssl.SSLError is one
-            encrypted = await handshake
-        if encrypted is None or transport.is_closing():  # one that was ended meanwhile is handed over as if it stood
-            self.guard.leave(self)
-            transport.abort()
-            return
-        self._begin(encrypted)
-        early, self._early = self._early, b""
-        if early:
-            self.data_received(early)
-
-    def _begin(self, transport: asyncio.Transport) -> None:
+        """Take a new connection, or say that there is no place for it."""
+        has_place = self.guard.enter(self)
         super().connection_made(JoiningTransport(transport, self))  # type: ignore[arg-type]
+        if has_place:
+            self.guard.waits(self, self.loop.time() + HEAD_SECONDS)
+        else:
+            self._refuse(503, "too many connections are open; try again later")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self.guard.leave(self)
-        if self.transport is not None:
-            super().connection_lost(exc)
+        self._has_partner = False
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool:
+        """Answer what is there of a client that sends no more; return whether there is something to answer."""
+        self._has_partner = False
+        if not self._deaf and self._in_message:
+            self._refuse(400, "the connection broke off before the request was complete")
+        elif not self._deaf:
+            self._hear_no_more()
+        return self._num_unanswered > 0 and not self.transport.is_closing()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless nothing is listened to any more."""
-        if self.transport is None:
-            self._early += data
-            return
         if self._lingering or self._deaf:
             self._dropped(len(data))
         if not self._deaf:
@@ -190,8 +177,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self.loop.call_later(LINGER_PAUSE, self.flow.resume_reading)
 
     def _parse(self, data: bytes) -> None:
-        if not self._in_message and not self._idle_bytes and self.deadline == NEVER and not self._is_answering:
-            self.guard.waits(self, self.loop.time() + HEAD_SECONDS)  # the first bytes of a head
+        deadline = self.loop.time() + HEAD_SECONDS
+        if not (self._in_message or self._idle_bytes or self._num_unanswered) and self.deadline > deadline:
+            self.guard.waits(self, deadline)  # the first bytes of a head
         self._idle_bytes += len(data)
         self._unset_keepalive_if_required()
         try:
@@ -209,12 +197,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Wait for a client that reads its answers more slowly than they come."""
         super().pause_writing()
-        self.deadline = self.loop.time() + CLOSING_SECONDS
+        self.deadline = self.loop.time() + TAKING_SECONDS
 
     def resume_writing(self) -> None:
         """Go on."""
         super().resume_writing()
-        self.deadline, self._unsent = NEVER, 0
+        if not self.transport.is_closing():
+            self.deadline, self._untaken = NEVER, 0
 
     # What the parser calls
 
@@ -247,6 +236,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._fault = 429, f"more than {PIPELINED} requests wait on this connection, which is the limit"
             raise ValueError(self._fault)
         super().on_headers_complete()
+        self._num_unanswered += 1
         self._in_head = False
         self._idle_bytes = 0
         self.guard.works(self)
@@ -264,16 +254,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._lingering:
             self._lingering = False
             self.cycle.more_body = False
-            if self.cycle.keep_alive:
-                self.guard.waits(self, NEVER)
-            else:
-                self.transport.close_now()
+            self.guard.waits(self, self.loop.time() + self.timeout_keep_alive)
 
     # How a connection ends
-
-    @property
-    def _is_answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
 
     @property
     def is_sending(self) -> bool:
@@ -282,66 +265,67 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Begin the next answer, or wait for the next request, or for the rest of this one."""
+        self._num_unanswered -= 1
         super().on_response_complete()
-        if self.transport.is_closing() or self._is_answering:
+        if self.transport.is_closing() or self._num_unanswered:
             return
         now = self.loop.time()
         if self._last_words:
-            self.transport.write(self._last_words)
-            self.close_gently()
+            self._say(self._last_words)
         elif self.cycle.more_body:
             self._lingering = True
             asked = self.expect_100_continue and not self.transport.has_continued
             self.guard.waits(self, now + (EXPECTING_SECONDS if asked else LINGER_SECONDS))
         elif self.flow.write_paused:
-            self.guard.waits(self, now + CLOSING_SECONDS)
+            self.guard.waits(self, now + TAKING_SECONDS)
         else:
             self.guard.waits(self, now + HEAD_SECONDS if self._idle_bytes else NEVER)
 
     def close_gently(self) -> None:
-        """Close, once the client has sent what it is sending, or too much of it, or for too long."""
-        if not self._deaf and not (self.cycle is not None and self.cycle.more_body):
-            self.transport.close_now()
-            return
-        self._lingering = True
-        self.flow.resume_reading()
-        if self._deaf and self.transport.can_write_eof():
-            self.transport.write_eof()
-        self.guard.waits(self, self.loop.time() + LINGER_SECONDS)
+        """End what is sent, then wait for the client to do the same, dropping what it sends until then.
 
-    def closes(self) -> None:
-        """Note that the connection is being closed."""
-        self.guard.waits(self, self.loop.time() + CLOSING_SECONDS)
+        A system that closes while something of the client lies unread, or comes later, tells the client so at once, and
+        what the client has not read of its answer by then is lost.
+        """
+        if not self._has_partner:
+            self.transport.close_now()
+        else:
+            self._deaf = True
+            self.flow.resume_reading()
+            self.transport.write_eof()
+
+    def ends(self) -> None:
+        """Note that nothing more is sent than is written."""
+        self.guard.waits(self, self.loop.time() + TAKING_SECONDS)
 
     def shutdown(self) -> None:
-        """Close at the server's end what has no request; an encrypted client that does not answer is not waited for."""
+        """Close at the server's end what has no request, and wait for no client any more but to take its answer."""
+        self._has_partner = False
         super().shutdown()
         if self.transport.is_closing():
-            self.deadline = self.loop.time()
+            self.transport.close_now()
 
     def overdue(self) -> None:
         """End a connection whose client has not done its part in time."""
-        if self.transport is None:
-            self.give_way()
-        elif self.transport.is_closing() or self.flow.write_paused:
-            self._end_unless_it_sends()
+        if self.transport.is_closing() or self.flow.write_paused:
+            self._end_unless_it_takes()
         elif self._idle_bytes and not self._lingering:
             self._refuse(408, f"the head of the request was not complete within {HEAD_SECONDS:g} s")
         else:
             self.transport.close_now()
 
-    def _end_unless_it_sends(self) -> None:
-        unsent = self.transport.get_write_buffer_size()
-        if unsent and (unsent < self._unsent or not self._unsent):
-            self._unsent = unsent
-            self.deadline = self.loop.time() + CLOSING_SECONDS
-        else:
+    def _end_unless_it_takes(self) -> None:
+        untaken = self.transport.get_write_buffer_size() + num_unacknowledged(self.transport)
+        if untaken == self._untaken:
+            if untaken:
+                self._log("cut", reason=f"the client took nothing of its answer for {TAKING_SECONDS:g} s")
             self.transport.abort()
+        self._untaken = untaken
+        self.deadline = self.loop.time() + TAKING_SECONDS
 
     def give_way(self) -> None:
         """Close at once, since another one needs the place."""
-        assert self._raw is not None
-        self._raw.abort()
+        self.transport.abort()
 
     def _hear_no_more(self) -> None:
         """Answer what has come, and nothing that follows it."""
@@ -352,27 +336,32 @@ class GuardedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, reason: str) -> None:
         """Answer so what is coming in, after all that came before it, and hear no more."""
         self._deaf = True
+        self._log("refused", status=status, reason=reason)
         words = self._answer(status, reason)
         cycle = self.cycle
         if self._in_message and not self._in_head and cycle.more_body:  # the fault is in a request that has begun
             if cycle.response_started:
-                self.transport.close_now()
+                self.transport.close()
                 return
             if self.pipeline and self.pipeline[0][0] is cycle:
                 self.pipeline.popleft()
+                self._num_unanswered -= 1
             else:
                 cycle.disconnected = True
                 cycle.message_event.set()
                 self._say(words)
                 return
-        if self._is_answering:
+        if self._num_unanswered:
             self._last_words = words
         else:
             self._say(words)
 
+    def _log(self, event: str, **fields: object) -> None:
+        self.incidents.log(event, transport="http", address=address_text(self.client), **fields)
+
     def _say(self, words: bytes) -> None:
         self.transport.write(words)
-        self.close_gently()
+        self.transport.close()
 
     def _answer(self, status: int, reason: str) -> bytes:
         body = json.dumps({"error": reason}).encode()

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections import deque
 from datetime import datetime, timezone
 
@@ -18,6 +19,11 @@ GATHERING_SECONDS = 0.02
 """Between two looks at what has come."""
 LAST_SECONDS = 2.0
 """For which the end waits for the last lines to be read."""
+INCIDENTS = 20
+"""Lines about incidents that are written in a period."""
+PERIOD_SECONDS = 10.0
+LONGEST = 200
+"""Characters of a text in such a line."""
 STDERR = 2
 FIELDS = "fields"
 """Attribute of a log record under which its fields lie."""
@@ -122,3 +128,30 @@ def log(logger: logging.Logger, event: str, /, level: int = logging.INFO, **fiel
     """Log ``event`` with its ``fields``."""
     if logger.isEnabledFor(level):
         logger.log(level, event, extra={FIELDS: fields})
+
+
+class Incidents:
+    """What anybody who reaches the server may cause without end, of which few lines are written and all are counted.
+
+    The first line after some that were left out says how many.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self.num_seen = 0
+        self._logger = logger
+        self._num_written = self._num_left_out = 0
+        self._period_end = 0.0
+
+    def log(self, event: str, /, **fields: object) -> None:
+        """Log ``event`` with its ``fields``, or leave it out."""
+        self.num_seen += 1
+        now = time.monotonic()
+        if now >= self._period_end:
+            self._num_written, self._period_end = 0, now + PERIOD_SECONDS
+        if self._num_written >= INCIDENTS:
+            self._num_left_out += 1
+            return
+        self._num_written += 1
+        short = {key: value[:LONGEST] if isinstance(value, str) else value for key, value in fields.items()}
+        left_out, self._num_left_out = self._num_left_out, 0
+        log(self._logger, event, logging.WARNING, **short, **({"left_out": left_out} if left_out else {}))

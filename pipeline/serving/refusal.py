@@ -36,6 +36,7 @@ class RefusalError(Exception):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+        self.is_logged = False
 
 
 def invalid(message: str) -> RefusalError:

@@ -26,8 +26,8 @@ from pipeline.serving.connections import ConnectionGuard
 from pipeline.serving.deadlines import TimeLimit
 from pipeline.serving.grpc_api import Handlers
 from pipeline.serving.http_api import build_app
-from pipeline.serving.http_protocol import GuardedProtocol
-from pipeline.serving.logs import configure_logs, log
+from pipeline.serving.http_protocol import http_connection
+from pipeline.serving.logs import Incidents, configure_logs, log
 from pipeline.serving.models import load_models, package_facts
 from pipeline.serving.service import Limits, Service, seconds_from_now
 from pipeline.serving.sockets import Place, bind, cannot_listen, enough_descriptors, resolve
@@ -131,16 +131,17 @@ def run_server(settings: Settings) -> None:
             seconds=settings.proof_seconds,
             max_megapixels=settings.max_megapixels,
         )
-        guard = ConnectionGuard(limits.max_connections)
+        guard, incidents = ConnectionGuard(limits.max_connections), Incidents(logger)
         service = Service(
             models,
             limits,
             package_facts(package),
             fmkt_connections=("Open connections over HTTP", lambda: len(guard)),
             fmkt_displaced_connections=("Connections closed for others", lambda: guard.num_displaced),
+            fmkt_incidents=("Refusals and cuts that are no inference request's", lambda: incidents.num_seen),
             fmkt_dropped_log_lines=("Log lines that nobody read in time", lambda: writer.num_dropped),
         )
-        server = Server(service, settings, access, certificate, guard)
+        server = Server(service, settings, access, certificate, guard, incidents)
         sys.setswitchinterval(SWITCH_SECONDS)
         uvloop.run(server.run(listener, *places))
 
@@ -169,6 +170,7 @@ class Server:
     access: Access
     certificate: Certificate | None
     guard: ConnectionGuard
+    incidents: Incidents
 
     async def run(self, listener: socket.socket, http: Place, rpc: Place) -> None:
         """Serve until a signal says otherwise; a second one cuts the draining short."""
@@ -220,7 +222,7 @@ class Server:
                 ("grpc.keepalive_timeout_ms", HANDSHAKE_MS),
             ],
         )
-        server.add_generic_rpc_handlers((Handlers(self.service, self.access),))
+        server.add_generic_rpc_handlers((Handlers(self.service, self.access, self.incidents),))
         try:
             if self.certificate is None:
                 return server, server.add_insecure_port(str(place))
@@ -231,10 +233,10 @@ class Server:
 
     async def _start_http(self, listener: socket.socket, place: Place) -> uvicorn.Server:
         """Return the server, listening; its own handling of signals, which ends the process by one, is not used."""
-        tls = None if self.certificate is None else self.certificate.context
+        limits, tls = self.service.limits, None if self.certificate is None else self.certificate.context
         config = uvicorn.Config(
-            build_app(self.service, self.access),
-            http=functools.partial(GuardedProtocol, self.guard, self.service.limits.max_bytes, tls),  # type: ignore[arg-type]
+            build_app(self.service, self.access, self.incidents),
+            http=functools.partial(http_connection, self.guard, self.incidents, limits.max_bytes, tls),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,

@@ -181,6 +181,7 @@ class Service:
             outcome, status = "success", transport.success
         except RefusalError as error:
             outcome, status, reason = error.reason.value, transport.statuses[error.reason], str(error)
+            error.is_logged = True
             raise
         except asyncio.CancelledError:
             outcome, status = "cancelled", transport.cancelled

@@ -17,12 +17,20 @@ class Place(NamedTuple):
     """0: any that is free."""
 
     def __str__(self) -> str:
-        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+        return address_text((self.ip, self.port))
 
     @property
     def is_loopback(self) -> bool:
         """Whether only programs of this host reach it."""
         return ipaddress.ip_address(self.ip.partition("%")[0]).is_loopback
+
+
+def address_text(address: tuple[str, int] | None) -> str:
+    """Return an address as it is written; None is one that is not known."""
+    if address is None:
+        return ""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def resolve(host: str, port: int) -> Place:
