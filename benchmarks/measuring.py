@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,17 @@ output_option = click.option(
 )
 
 
+def there_and_back(ways: Iterable[str], rounds: int) -> Iterator[tuple[int, str]]:
+    """Yield the number of each of ``rounds`` with each of ``ways``, every other round the other way round: A B B A.
+
+    So what slows the host slows all ways, and none of them is always the first or always behind another.
+    """
+    there = list(ways)
+    for number in range(rounds):
+        for way in reversed(there) if number % 2 else there:
+            yield number, way
+
+
 def take_turns(
     calls: Mapping[str, Callable[[], object]],
     *,
@@ -33,20 +44,19 @@ def take_turns(
     warmup: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Seconds:
-    """Return the seconds of each of ``calls``, which take turns, so that what slows the host slows all of them.
+    """Return the seconds of each of ``calls``, which take turns, there and back.
 
-    Every other round goes the other way round. The first ``warmup`` rounds do not count.
+    The first ``warmup`` rounds do not count.
 
     Args:
         repeat: calls of one before the next has its turn.
     """
     seconds = {name: np.empty((warmup + turns, repeat)) for name in calls}
-    for turn in range(warmup + turns):
-        for name, call in list(calls.items())[:: -1 if turn % 2 else 1]:
-            for number in range(repeat):
-                began = clock()
-                call()
-                seconds[name][turn, number] = clock() - began
+    for turn, name in there_and_back(calls, warmup + turns):
+        for number in range(repeat):
+            began = clock()
+            calls[name]()
+            seconds[name][turn, number] = clock() - began
     return {name: spent[warmup:] for name, spent in seconds.items()}
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks.shared_host --output benchmarks/results/shared_host.json
 
 OpenMP's threads spin for milliseconds before they sleep, or sleep at once (``OMP_WAIT_POLICY=PASSIVE``). The other
-work is a process for each core that only counts. The two ways alternate, a process for each turn; a turn's time is the
-median of its steps.
+work is a process for each core that only counts. The two ways alternate, there and back, a process for each turn; a
+turn's time is the median of its steps, and the ratio is that of neighbouring turns.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from benchmarks.measuring import output_option, spread, write_result
+from benchmarks.measuring import output_option, spread, there_and_back, write_result
 
 POLICIES = {"spinning": {}, "asleep": {"OMP_WAIT_POLICY": "PASSIVE"}}
 STEPS = """
@@ -71,13 +71,15 @@ def main(output: Path | None, *, steps: int, turns: int) -> None:
     """Print a table."""
     results = {}
     for name, count in (("alone", 0), ("beside other work", os.cpu_count() or 1)):
+        found = {policy: np.empty(turns) for policy in POLICIES}
         with beside(count):
-            found = np.array([[step_ms(steps, policy) for policy in POLICIES] for _ in range(turns)])
-        times = {policy: spread("step_ms", found[:, number]) for number, policy in enumerate(POLICIES)}
-        results[name] = {"others": count, **times, **spread("ratio", found[:, 0] / found[:, 1])}
+            for turn, policy in there_and_back(POLICIES, turns):
+                found[policy][turn] = step_ms(steps, policy)
+        times = {policy: spread("step_ms", spent) for policy, spent in found.items()}
+        results[name] = {"others": count, **times, **spread("ratio", found["spinning"] / found["asleep"])}
         medians = ", ".join(f"{policy} {times[policy]['step_ms']:.1f} ms" for policy in POLICIES)
         click.echo(f"{name}: {medians}; spinning takes {results[name]['ratio']:.2f} times as long")
-    protocol = f"resnet8 on 64 images of 32 x 32, SGD, 2 threads; {turns} turns of {steps} steps, which alternate"
+    protocol = f"resnet8 on 64 images of 32 x 32, SGD, 2 threads; {turns} turns of {steps} steps, there and back"
     write_result(output, protocol=protocol, results=results)
 
 

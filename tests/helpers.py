@@ -1,6 +1,8 @@
 """Small builders for the tests."""
 
 import io
+import os
+import pty
 import shutil
 import subprocess
 import tarfile
@@ -12,6 +14,8 @@ import numpy as np
 import pytest
 from click.testing import Result
 from PIL import Image
+
+from stages.__main__ import main
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,6 +46,21 @@ def refused(result: Result, *words: str) -> None:
     errors = [line for line in result.output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert all(word in errors[0] for word in words), errors[0]
+
+
+def said_on_a_terminal(monkeypatch: pytest.MonkeyPatch, *words: object) -> str:
+    """Return the little that the command ``words`` prints where standard output is a terminal."""
+    ours, theirs = pty.openpty()
+    with (
+        os.fdopen(ours, "rb", buffering=0) as terminal,
+        os.fdopen(theirs, "w") as output,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr("sys.stdout", output)
+        patch.setenv("NO_COLOR", "1")
+        main.main(list(map(str, words)), standalone_mode=False)
+        output.flush()
+        return terminal.read(4096).decode().replace("\r\n", "\n")
 
 
 def make_archive(images: Path, kind: str) -> Path:

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from PIL import Image
 from torch.nn import functional
 
-from benchmarks import chain, detector, fine_tuning, library_step, server_abuse, training_step
+from benchmarks import chain, detector, fine_tuning, library_step, server_abuse, shared_host, training_step
 from benchmarks import meta_encoder_width as meta_encoder_widths
 from benchmarks.backbones import main as backbones
 from benchmarks.compared_latency import main as compared_latency
@@ -120,6 +120,22 @@ def test_a_step_alone_and_beside_other_work(tmp_path: Path) -> None:
     assert results["alone"]["others"] == 0 < results["beside other work"]["others"]
     for row in results.values():
         assert row["ratio"] == pytest.approx(row["spinning"]["step_ms"] / row["asleep"]["step_ms"], rel=0.02)
+
+
+def test_turns_on_a_shared_host_go_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that slows down by a tenth from turn to turn favours neither way."""
+    order = list[str]()
+
+    def slowing(steps: int, policy: str) -> float:
+        order.append(policy)
+        return steps * 1.1 ** len(order)
+
+    monkeypatch.setattr(shared_host, "step_ms", slowing)
+    results = result_of("shared_host", tmp_path, steps=7, turns=4)["results"]
+    assert order == 2 * ["spinning", "asleep", "asleep", "spinning", "spinning", "asleep", "asleep", "spinning"]
+    for row in results.values():
+        assert row["ratio_range"] == pytest.approx([1 / 1.1, 1.1], abs=0.001)
+        assert row["ratio"] == pytest.approx(1, abs=0.01)
 
 
 def test_a_training_step_beside_a_plain_loop(tmp_path: Path) -> None:

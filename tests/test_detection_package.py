@@ -1,6 +1,7 @@
 """A package of detections in the hands of its consumer: boxes in the pixels of the user's images, drawn, verified."""
 
 import csv
+import functools
 import json
 import re
 import shutil
@@ -39,7 +40,7 @@ from tests.detection_package import (
     make_package,
     make_package_without_nms,
 )
-from tests.helpers import ROOT, make_archive, refused
+from tests.helpers import ROOT, make_archive, refused, said_on_a_terminal
 
 ORIENTATION = 0x0112
 
@@ -150,6 +151,21 @@ def test_text_and_table_say_the_same(made: Path, tmp_path: Path) -> None:
     assert list(rows[0]) == ["file", "class", "category_id", "score", "x1", "y1", "x2", "y2"]
     assert list(rows[2].values()) == [str(path), "dog", "18", "0.5", "101", "8", "180", "120.5"]
     assert len(rows) == COUNT
+
+
+def test_a_terminal_shows_a_line_for_each_box(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, dark = photo(tmp_path / "photo.png", (192, 128)), photo(tmp_path / "dark.png", (96, 64), level=20)
+    on_a_terminal = functools.partial(said_on_a_terminal, monkeypatch, "predict", "--package", made)
+    assert on_a_terminal(path, dark).splitlines() == [
+        f"{path}:",
+        "  traffic light  100.00%  at   20,  40,   80,  100",
+        "  cat             75.00%  at    0,   0,  192,  128",
+        "  dog             50.00%  at  101,   8,  180,  120",
+        f"{dark}: nothing",
+    ]
+    assert on_a_terminal("--top", 1, path) == f"{path}: traffic light 100.00% at 20, 40, 80, 100\n"
+    (line,) = on_a_terminal("--json", path).splitlines()
+    assert len(json.loads(line)["detections"]) == COUNT
 
 
 def test_a_score_may_be_asked_for_above_what_the_files_leave_out(made: Path, tmp_path: Path) -> None:

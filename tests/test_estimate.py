@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from pipeline.core.other_programs import OtherPrograms
 from pipeline.distillation.frozen_teacher import FrozenTeacher
 from pipeline.params.schema import load_params
-from pipeline.preflight import estimate
 from pipeline.preflight.estimate import estimate_trainings
+from pipeline.training import foretelling
 from pipeline.training.step import TrainingStep
 from stages.__main__ import main
 from tests.helpers import refused
@@ -64,15 +65,27 @@ def test_a_given_or_unneeded_teacher_takes_no_time(bench: Bench, tmp_path: Path)
     assert [found.stage for found in estimates(bench, distill_student__method="none")] == ["distill_student"]
 
 
-def test_the_command_prints_a_table_and_keeps_nothing(bench: Bench) -> None:
+@pytest.mark.parametrize("others", [0.0, 0.52])
+def test_the_command_prints_a_table_and_keeps_nothing(
+    others: float, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OtherPrograms, "share", lambda _: others)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     params = bench.write({"base.num_threads": 1})
     before = sorted(bench.folder.rglob("*"))
     result = CliRunner().invoke(main, ["estimate", "--params", str(params), "--data", str(bench.folder / "data")])
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["training", "images", "steps", "ms", "a", "step", "h:mm:ss", "peak", "GiB", "so", "far"]
-    assert [line.split()[0] for line in lines[2:-1]] == ["train_teacher", "distill_student", "both"]
-    assert re.fullmatch(r"both +\d\d:\d\d", lines[-2])
+    columns = ["training", "images", "steps", "ms a step", "h:mm:ss", "peak GiB so far"]
+    assert re.split(r"  +", lines[0]) == columns + ["CPU of others"] * (others > 0)
+    assert [line.split()[0] for line in lines[2:5]] == ["train_teacher", "distill_student", "both"]
+    assert re.fullmatch(r"both +\d\d:\d\d", lines[4])
+    assert [line.endswith(" 52%") for line in lines[2:4]] == 2 * [others > 0]
+    said = " ".join(" ".join(lines[5:-1]).split())
+    if others:
+        assert said.startswith("it takes so long while other programs take 52% of the CPU, less without them; OMP_WAIT")
+    else:
+        assert not said
     assert sorted(bench.folder.rglob("*")) == before
 
 
@@ -96,7 +109,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(TrainingStep, "__call__", taking(TrainingStep.__call__, 1))
     monkeypatch.setattr(FrozenTeacher, "targets", taking(FrozenTeacher.targets, 3))
-    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: float(seconds)))
+    monkeypatch.setattr(foretelling, "time", SimpleNamespace(perf_counter=lambda: float(seconds)))
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import pytest
 
 import pipeline.training.progress
 from pipeline.core.logging_setup import logged
+from pipeline.core.other_programs import OtherPrograms
 from tests.toy_training import run
 
 
@@ -24,6 +25,7 @@ def _every_step_is_shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Read the figures at each step, and leave the log as it was."""
     monkeypatch.setattr(pipeline.training.progress, "READ_SECONDS", 0.0)
     monkeypatch.setattr(pipeline.training.progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(OtherPrograms, "share", lambda _: 0.0)  # whatever runs beside the tests
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
@@ -73,6 +75,21 @@ def test_the_first_steps_foretell_time_and_memory(tmp_path: Path, caplog: pytest
     said = [record.message for record in caplog.records if "foretell" in record.message]
     assert len(said) == 1
     assert re.fullmatch(r"the first 10 steps foretell \d+:\d\d for this training; memory so far \d+\.\d GiB", said[0])
+
+
+def test_what_is_foretold_beside_other_programs_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OtherPrograms, "share", lambda _: 0.52)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    with caplog.at_level("INFO"):
+        run(tmp_path, epochs=5)
+    (said,) = (record.message for record in caplog.records if "foretell" in record.message)
+    beside = "while other programs take 52% of the CPU, less without them"
+    assert f"for this training {beside}; OMP_WAIT_POLICY=PASSIVE in the environment helps" in said
+    paces = [record.message for record in caplog.records if " images/s" in record.message]
+    assert paces
+    assert all(message.endswith(f" left {beside}") for message in paces)
 
 
 def test_elsewhere_plain_lines_tell_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from pipeline.core.processes import memory_limit
 from pipeline.preflight import doctor
 from pipeline.preflight.doctor import Finding, examine
 from stages.__main__ import SECTIONS, main
+from tests.helpers import ROOT, image_bytes, said_on_a_terminal
 
 GIB = 2**30
 CPUINFO = "model name\t: A processor\nflags\t\t: fpu {flags}\n"
@@ -65,6 +66,27 @@ def test_the_memory_that_a_container_leaves_counts(version: int, tmp_path: Path)
     finding = found(root)["memory"]
     assert "a container's limit leaves 2.0 GiB" in finding.found
     assert "batch sizes" in finding.advice
+
+
+def test_few_labels_stand_on_a_line_and_more_on_lines_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(image_bytes())
+    words = ["predict", "--package", str(ROOT / "tests/packages/v0_1"), str(picture)]
+
+    def piped(*more: str) -> str:
+        return CliRunner().invoke(main, [*words, *more]).stdout
+
+    few, many = (said_on_a_terminal(monkeypatch, *words, *more) for more in ((), ("--top", "5")))
+    assert few == piped()
+    assert re.fullmatch(rf"{picture}: (\d \d+\.\d\d%(, |\n)){{3}}", few)
+    assert re.fullmatch(rf"{picture}:\n(  \d  [ \d]{{1,3}}\.\d\d%\n){{5}}", many)
+    assert len({len(line) for line in many.splitlines()[1:]}) == 1, "they are aligned"
+    in_a_pipe = piped("--top", "5")
+    assert in_a_pipe.count("\n") == 1
+    shown, printed = (re.findall(r"(\d) +(\d+\.\d\d%)", text) for text in (many, in_a_pipe))
+    assert shown == printed, "the same, the surest first"
 
 
 def test_the_doctor_says_what_there_is_and_ends_well() -> None:

@@ -8,15 +8,20 @@ WIDTH = 100
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return lines with the columns aligned: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [
+    """Return ``rows`` below their ``header`` as lines with the columns aligned."""
+    lines = in_columns([header, *rows])
+    return [lines[0].rstrip(), "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])]
+
+
+def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines of equal length with the columns aligned: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
         "  ".join(
             [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         )
-        for row in (header, *rows)
+        for row in rows
     ]
-    return [lines[0].rstrip(), "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])]
 
 
 def described(rows: Iterable[tuple[str, str]]) -> list[str]:

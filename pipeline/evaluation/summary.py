@@ -23,6 +23,7 @@ from pipeline.core.records import (
 from pipeline.core.text_table import aligned, described, with_error, wrapped
 from pipeline.evaluation.runtimes import RUNTIMES
 from pipeline.export.precisions import FP32, PRECISIONS
+from pipeline.runtimes.fastest import fastest_in_words
 from pipeline.tasks.base import Task
 from pipeline.tasks.table import exported_task
 
@@ -163,12 +164,10 @@ def _fastest(manifest: Json, report: Json) -> str:
     """Return which ONNX file is the fastest at each batch size, and by how much faster it is than that of fp32."""
     files = {entry["precision"]: name for name, entry in manifest["files"].items()}
     timed = {files[name]: found["latency_ms"] for name, found in by_precision(report).items() if name in files}
-    words = []
-    for size in sorted(report["latency_ms"], key=int):
-        best = min(timed, key=lambda name: timed[name][size]["p50"])
-        milliseconds, plain = (timed[name][size]["p50"] for name in (best, files[FP32]))
-        gain = "" if best == files[FP32] else f", {plain / milliseconds:.2f} times as fast as {files[FP32]}"
-        words.append(f"at batch {size} {best} ({milliseconds:.3f} ms{gain})")
+    words = [
+        f"at batch {size} {fastest_in_words({name: found[size] for name, found in timed.items()})}"
+        for size in sorted(report["latency_ms"], key=int)
+    ]
     return f"{'; '.join(words)}: the fastest files on this host"
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from pipeline.core.text_table import aligned
 from pipeline.runtimes.base import Runtime
+from pipeline.runtimes.fastest import fastest_in_words
 from pipeline.runtimes.latency import percentiles, random_pixels, time_in_turns
 
 
@@ -60,16 +61,16 @@ def latency_table(timings: Sequence[Timing], *, baseline: str | None) -> str:
     return "\n".join(aligned(header, rows))
 
 
-def fastest_lines(timings: Sequence[Timing], files: Mapping[str, str], *, plain: str) -> list[str]:
-    """Return a line for each batch size: the file that is the fastest here, beside the file ``plain``.
+def fastest_lines(timings: Sequence[Timing], files: Mapping[str, str]) -> list[str]:
+    """Return a line for each batch size: the file that is the fastest here, beside the most exact one.
 
     Args:
-        files: from the names of timings that are of a package's file to what they are called; no others count.
+        files: from the names of timings that are of a package's file to what they are called, the most exact first; no
+            others count.
     """
     lines = []
     for size in dict.fromkeys(timing.batch_size for timing in timings):
-        ours = {timing.name: timing for timing in timings if timing.batch_size == size and timing.name in files}
-        best = min(ours.values(), key=lambda timing: timing.p50)
-        gain = "" if best.name == plain else f", {ours[plain].p50 / best.p50:.2f} times as fast as {files[plain]}"
-        lines.append(f"fastest file on this host at batch {size}: {files[best.name]} ({best.p50:.3f} ms{gain})")
+        found = {timing.name: {"p50": timing.p50, "p95": timing.p95} for timing in timings if timing.batch_size == size}
+        words = fastest_in_words({title: found[name] for name, title in files.items()})
+        lines.append(f"fastest file on this host at batch {size}: {words}")
     return lines

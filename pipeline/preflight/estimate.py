@@ -1,7 +1,6 @@
 """How long the trainings of a parameters file will take: their first steps, taken for real and thrown away."""
 
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,9 +18,10 @@ from pipeline.networks.programs import find_program
 from pipeline.params.schema import Params
 from pipeline.tasks.data import TaskData, open_data
 from pipeline.training.execution import choose_execution
+from pipeline.training.foretelling import FirstSteps, StepTime
 from pipeline.training.loop import build_step, refusals_explained
 from pipeline.training.objective import Objective
-from pipeline.training.progress import FORETELLING, peak_memory, wait_for_device
+from pipeline.training.progress import peak_memory
 from pipeline.training.run import open_batches
 from pipeline.training.settings import Training
 from pipeline.training.step import TrainingStep
@@ -38,6 +38,8 @@ class Estimate(NamedTuple):
     seconds: float
     memory: int
     """Peak so far, in bytes, of all that this process has done."""
+    others: float
+    """Share of the CPU that other programs took while it was measured, and slowed it by that."""
 
 
 def estimate_trainings(params: Params, data: Path) -> Iterator[Estimate]:
@@ -78,32 +80,29 @@ def _estimate(
     num_steps = settings.epochs * len(batches)
     num_new = min(objective.num_views or settings.epochs, settings.epochs) * len(batches)
     with refusals_explained(settings, key=f"{stage}.training"):
-        seconds = _seconds_of_a_step(step, batches) * num_new
+        found = _time_of_a_step(step, batches)
+        seconds, others = found.seconds * num_new, found.others
         if isinstance(objective.teacher, StoredTeacher) and num_new < num_steps:
-            seconds += _seconds_with_stored(objective.teacher, step, batches) * (num_steps - num_new)
+            found = _time_with_stored(objective.teacher, step, batches)
+            seconds, others = seconds + found.seconds * (num_steps - num_new), max(others, found.others)
     num_images = read_json(prepared.folder / "data.json")["sizes"]["train"]  # classes may count several on an image
-    return Estimate(stage, num_images, num_steps, seconds, peak_memory())
+    return Estimate(stage, num_images, num_steps, seconds, peak_memory(), others)
 
 
-def _seconds_with_stored(teacher: StoredTeacher, step: TrainingStep, batches: TrainingBatches) -> float:
+def _time_with_stored(teacher: StoredTeacher, step: TrainingStep, batches: TrainingBatches) -> StepTime:
     """Return what a step takes whose logits of the ``teacher`` are read from disk."""
     with tempfile.TemporaryDirectory() as folder:
         teacher.keep_in(Path(folder))
         teacher.set_epoch(0)
-        _seconds_of_a_step(step, batches)  # stores them
-        return _seconds_of_a_step(step, batches)
+        _time_of_a_step(step, batches)  # stores them
+        return _time_of_a_step(step, batches)
 
 
-def _seconds_of_a_step(step: TrainingStep, batches: TrainingBatches) -> float:
-    taken = 0
-    started = 0.0
+def _time_of_a_step(step: TrainingStep, batches: TrainingBatches) -> StepTime:
+    first_steps = FirstSteps()
     while True:
-        for batch in batches.epoch(taken):
+        for batch in batches.epoch(first_steps.taken):
             step(batch)
-            taken += 1
-            if taken == 1:  # it starts workers, and is not timed
-                wait_for_device()
-                started = time.perf_counter()
-            if taken == 1 + FORETELLING:
-                wait_for_device()
-                return (time.perf_counter() - started) / FORETELLING
+            found = first_steps.step()
+            if found is not None:
+                return found

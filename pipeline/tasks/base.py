@@ -58,9 +58,11 @@ class Prediction(NamedTuple):
     found: dict[str, Any]
     """What the task finds, the surest first, as the fields of a JSON object."""
     text: str
-    """The same for a terminal."""
+    """The same on one line."""
     rows: Sequence[Mapping[str, object]]
     """The same as rows of a table, one for each thing, of the task's ``prediction_columns``."""
+    lines: Sequence[str] = ()
+    """The same for a person, a line for each thing; none where ``text`` is read at a glance."""
 
 
 Row = Mapping[str, str]

@@ -13,14 +13,14 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pipeline.core.distributed import is_main
+from pipeline.core.other_programs import advice_beside_others, beside_others
 from pipeline.training.epoch_metrics import EpochMetrics
+from pipeline.training.foretelling import FORETELLING, FirstSteps, watch_others
 
 logger = logging.getLogger(__name__)
 
 READ_SECONDS = 1.0
 """How often the figures are read from the device."""
-FORETELLING = 10
-"""Steps from which the time of all is foretold."""
 LINE_SECONDS = 60.0
 """How often a line is written within an epoch where there is no terminal."""
 
@@ -40,7 +40,8 @@ class Progress:
         self.batch_size = batch_size
         self.steps_left = (epochs - done) * num_steps
         self.steps_taken = 0
-        self.first_ended = 0.0
+        self.first_steps = FirstSteps()
+        self.others = watch_others()
         self.started = self.read_at = self.line_at = time.perf_counter()
 
     def step(self, metrics: EpochMetrics, *, epoch: int) -> None:
@@ -70,31 +71,23 @@ class Progress:
             logger.info("epoch %d/%d  %s  %s", row["epoch"], self.epochs, describe(figures), self._pace())
 
     def _foretell(self) -> None:
-        """Say once how long all will take; the first step, which starts workers and compiles, is left out."""
-        if self.steps_taken not in {1, 1 + FORETELLING}:
-            return
-        wait_for_device()
-        now = time.perf_counter()
-        if self.steps_taken == 1:
-            self.first_ended = now
-        elif is_main():
+        """Say once how long all will take."""
+        found = self.first_steps.step()
+        if found is not None and is_main():
+            advice = advice_beside_others(found.others)
             logger.info(
-                "the first %d steps foretell %s for this training; memory so far %.1f GiB",
+                "the first %d steps foretell %s for this training%s; %smemory so far %.1f GiB",
                 FORETELLING,
-                tqdm.format_interval((now - self.first_ended) / FORETELLING * self.steps_left),
+                tqdm.format_interval(found.seconds * self.steps_left),
+                beside_others(found.others),
+                f"{advice}; " if advice else "",
                 peak_memory() / 2**30,
             )
 
     def _pace(self) -> str:
         seconds = (time.perf_counter() - self.started) / self.steps_taken
         left = tqdm.format_interval((self.steps_left - self.steps_taken) * seconds)
-        return f"{self.batch_size / seconds:,.0f} images/s, {left} left"
-
-
-def wait_for_device() -> None:
-    """Wait until what has been asked of the GPU, where there is one in use, is done."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+        return f"{self.batch_size / seconds:,.0f} images/s, {left} left{beside_others(self.others.share())}"
 
 
 def peak_memory() -> int:

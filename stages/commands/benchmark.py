@@ -54,7 +54,6 @@ def benchmark(
     iterations: int,
 ) -> None:
     """Time each file of the package, in turns, at each batch size and provider."""
-    from pipeline.export.precisions import FP32
     from pipeline.package.benchmark import fastest_lines, latency_table, measure_latency
     from pipeline.package.proof import open_runtime
     from pipeline.package.reader import Package
@@ -63,12 +62,15 @@ def benchmark(
 
     opened = Package.open(package)
     runtimes: dict[str, Runtime] = {}
-    files: dict[str, str] = {}
     for provider in providers:
-        for precision, path in opened.files.items():
+        for precision in opened.files:
             name = f"{precision}, {provider}"
             runtimes[name] = open_runtime(opened, precision, provider=provider, num_threads=num_threads)
-            files[name] = path.name if len(providers) == 1 else f"{path.name} on {provider}"
+    files = {
+        f"{precision}, {provider}": path.name if len(providers) == 1 else f"{path.name} on {provider}"
+        for precision, path in opened.files.items()
+        for provider in providers
+    }
     baseline = None
     if student is not None:
         with require_extra("--student needs PyTorch and a checkout of the project: make install"):
@@ -86,4 +88,4 @@ def benchmark(
     )
     say(latency_table(timings, baseline=baseline))
     say(f"{num_threads} CPU thread(s), all in turns; {describe_protocol(warmup=warmup, iterations=iterations)}")
-    say("\n".join(fastest_lines(timings, files, plain=f"{FP32}, {providers[0]}")))
+    say("\n".join(fastest_lines(timings, files)))

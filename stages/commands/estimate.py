@@ -27,13 +27,14 @@ def estimate(params_path: Path, data: Path) -> None:
     """
     from tqdm import tqdm
 
-    from pipeline.core.text_table import aligned
+    from pipeline.core.other_programs import advice_beside_others, beside_others
+    from pipeline.core.text_table import aligned, wrapped
     from pipeline.params.schema import load_params
     from pipeline.preflight.estimate import estimate_trainings
 
-    rows, total = [], 0.0
+    rows, total, others = [], 0.0, 0.0
     for found in estimate_trainings(load_params(params_path), data):
-        total += found.seconds
+        total, others = total + found.seconds, max(others, found.others)
         rows.append(
             [
                 found.stage,
@@ -42,8 +43,14 @@ def estimate(params_path: Path, data: Path) -> None:
                 f"{1000 * found.seconds / found.num_steps:,.0f}",
                 tqdm.format_interval(found.seconds),
                 f"{found.memory / 2**30:.1f}",
+                f"{found.others:.0%}" if found.others else "",
             ]
         )
-    rows.append(["both" if len(rows) > 1 else "all", "", "", "", tqdm.format_interval(total), ""])
-    say("\n".join(aligned(["training", "images", "steps", "ms a step", "h:mm:ss", "peak GiB so far"], rows)))
+    rows.append(["both" if len(rows) > 1 else "all", "", "", "", tqdm.format_interval(total), "", ""])
+    header = ["training", "images", "steps", "ms a step", "h:mm:ss", "peak GiB so far", "CPU of others"]
+    columns = len(header) if others else -1
+    say("\n".join(aligned(header[:columns], [row[:columns] for row in rows])))
+    if others:
+        said = f"it takes so long{beside_others(others)}"
+        say("\n".join(wrapped("; ".join(filter(None, [said, advice_beside_others(others)])))))
     say("the other stages take a minute or two more, longer with many test images or large networks")

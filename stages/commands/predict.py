@@ -71,7 +71,11 @@ class Options:
 )
 @exit_codes
 def predict(**options: Any) -> None:
-    """Print what the package's network sees on IMAGES: files, folders and archives of such, as soon as it is known."""
+    """Print what the package's network sees on IMAGES: files, folders and archives of such, as soon as it is known.
+
+    A terminal shows each detection, and more than three classes, on lines of their own; in a pipe or a file an image is
+    one line.
+    """
     from pipeline.package.drawn import DrawnImages, required_painter
     from pipeline.package.pictures import image_files
     from pipeline.package.predict import predict_files, require_min_score
@@ -147,7 +151,11 @@ def _print_json(found: "Prediction") -> None:
 
 
 def _print_text(found: "Prediction") -> None:
-    say(printable(f"{found.image}: {found.text}"))
+    """Print a line for each image; on a terminal a line for each thing where they are too many for one."""
+    if found.lines and sys.stdout.isatty():
+        say("\n".join([printable(f"{found.image}:"), *(f"  {line}" for line in found.lines)]))
+    else:
+        say(printable(f"{found.image}: {found.text}"))
 
 
 def _with_progress(

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs, Truth
+from pipeline.core.printable import printable
 from pipeline.core.signature import Signature, TensorSpec, image_input
+from pipeline.core.text_table import in_columns
 from pipeline.tasks.base import Classes, GivenClasses, Image, Placement, Prediction, Review, Row, Scores, Tile
 from pipeline.tasks.classification.class_names import find_classes, read_classes
 from pipeline.tasks.classification.doubts import doubts
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 LOGITS = "logits"
 LABELS = "labels"
+GLANCE = 3
+"""Labels of an image that are read at a glance, on one line."""
 
 USAGE = """\
 logits = session.run(["logits"], {"image": pixels})[0]
@@ -103,9 +107,11 @@ class Classification(MeanScoreTask):
         for image, row in zip(images, np.exp(log_softmax(outputs[LOGITS])), strict=True):
             best = [(classes.names[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:top]]
             labels = [{"label": label, "probability": round(p, 6)} for label, p in best]
-            text = ", ".join(f"{label} {p:.2%}" for label, p in best)
+            cells = [[printable(label), f"{p:.2%}"] for label, p in best]
+            text = ", ".join(map(" ".join, cells))
             rows = [{**label, "rank": rank} for rank, label in enumerate(labels, start=1)]
-            found.append(Prediction(image.name, {"labels": labels}, text, rows))
+            lines = in_columns(cells) if len(cells) > GLANCE else ()
+            found.append(Prediction(image.name, {"labels": labels}, text, rows, lines))
         return found
 
     def image_rows(self, names: Sequence[str], outputs: Outputs, truth: Truth, class_names: Sequence[str]) -> list[Row]:

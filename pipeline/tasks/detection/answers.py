@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Outputs
 from pipeline.core.printable import printable
+from pipeline.core.text_table import in_columns
 from pipeline.tasks.base import Classes, Placement, Prediction
 from pipeline.tasks.detection.instances import BOXES, CLASSES, COUNT, SCORES
 
@@ -49,12 +50,14 @@ def _prediction(
 ) -> Prediction:
     """Return what the text, the JSON object and the table say of an image's detections."""
     ids = classes.ids or len(classes.names) * (None,)
-    things, rows, words = [], [], []
+    things, rows, cells = [], [], []
     for box, score, number in zip(boxes.round(2).tolist(), scores.tolist(), numbers.tolist(), strict=True):
         what = {"class": classes.names[number], "category_id": ids[number], "score": round(score, 6)}
         things.append({**what, "box": box})
         rows.append({**what, **dict(zip(COLUMNS[3:], box, strict=True))})
-        words.append(f"{printable(classes.names[number])} {score:.2%} at {', '.join(f'{value:.0f}' for value in box)}")
+        x1, y1, x2, y2 = (f"{value:.0f}" for value in box)
+        cells.append([printable(classes.names[number]), f"{score:.2%}", "at", f"{x1},", f"{y1},", f"{x2},", y2])
     height, width = image.size
     about = {"width": width, "height": height, "detections": things}
-    return Prediction(image.name, about, "; ".join(words) or "nothing", rows)
+    text = "; ".join(map(" ".join, cells)) or "nothing"
+    return Prediction(image.name, about, text, rows, in_columns(cells) if len(cells) > 1 else ())
