@@ -58,8 +58,12 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tenso
 
 
 def _divergence(log_student: Tensor, log_teacher: Tensor) -> Tensor:
-    """Return KL(teacher || student) of log-probabilities (..., C), averaged over all but the last dimension."""
-    return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=-1).mean()
+    """Return KL(teacher || student) of log-probabilities (..., C), averaged over all but the last dimension.
+
+    A class that the teacher rules out, by a logit of minus infinity, has no share in it: 0 log 0 is 0.
+    """
+    terms = log_teacher.exp() * (log_teacher - log_student)
+    return terms.masked_fill(log_teacher.isneginf(), 0).sum(dim=-1).mean()
 
 
 def dkd_loss(

@@ -1,6 +1,7 @@
 """Comparisons as users run them, on few images: refused, run, killed, resumed and reported."""
 
 import csv
+import datetime as dt
 import json
 import os
 import re
@@ -131,6 +132,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
             "comparison.yaml: tune: got base.device; a met",
         ),
         ({"tune": {RATE: [0.1, -0.2]}, "tune_seeds": [5]}, "learning_rate: got -0.2"),
+        ({"tune": {RATE: [0.1, dt.date(2020, 1, 2)]}, "tune_seeds": [5]}, "learning_rate: got "),
         (
             {"tune": {RATE: [0.1, 0.2]}, "tune_seeds": [5], "methods": {"none": NONE | {RATE: 0.3}}},
             f"methods: none sets {RATE}, which is tuned; take it out there, or name the others in tune_methods",

@@ -169,7 +169,8 @@ def test_parameters_are_the_same_where_those_that_came_later_have_their_defaults
     assert flat({"a": {"b": {}, "c": [1]}, "d": None}) == {"a.b": {}, "a.c": [1], "d": None}
 
 
-TEACHING = Teaching(parameters={}, data="d", teacher="t", task="classification", sizes={}, score=0.9)
+SIZES = {"train": 8, "calib": 4, "test": 4}
+TEACHING = Teaching(parameters={}, data="d", teacher="t", task="classification", sizes=SIZES, score=0.9)
 MINUTES = {("none", 0): 4.0, ("none", 1): 4.0, ("none", 2): 4.0, ("meta", 0): 6.0, ("meta", 1): 6.0, ("meta", 2): 6.0}
 
 
@@ -366,6 +367,38 @@ def test_results_count_under_their_own_data_teacher_and_parameters_alone(clock: 
     assert Store(Path("kept")).find(first.trials[0], TEACHING) is not None
 
 
+@pytest.mark.usefixtures("clock")
+def test_a_result_counts_for_the_seed_that_its_parameters_have() -> None:
+    study(None).run()
+    for path in Path("kept").glob("*-1.json"):
+        write_json(path, read_json(path) | {"seed": 0})
+    found = study(None).kept()
+    assert found is not None
+    assert found.seeds == [0, 1, 2]
+
+
+def test_another_run_by_the_name_of_an_earlier_one_takes_nothing_of_it(clock: list[float]) -> None:
+    """The method that was called meta is called old; what is called meta now is another."""
+    untuned: dict[str, Any] = {"tune": ..., "tune_seeds": ..., "tune_methods": ...}
+    study(None, **untuned, methods={"none": NONE, "meta": META}).run()
+    methods = {"none": NONE, "meta": META | {HEADS: 3}, "old": META}
+    study(None, **untuned, methods=methods).run()
+    spent = clock[0]
+    found = study(None, **untuned, methods=methods).kept()
+    assert found is not None
+    assert len(found.results) == 9
+    assert clock[0] == spent
+
+
+@pytest.mark.parametrize("option", ["--report", "--results"])
+def test_where_nothing_can_be_written_nothing_runs(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "Study", lambda *_, **__: pytest.fail("the comparison has begun"))
+    Path("file").write_text("")
+    result = compare(option, "file/folder")
+    assert result.exit_code == 1
+    assert "error: file/folder: Not a directory" in result.output
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -397,8 +430,17 @@ WHOLE: dict[str, Any] = {
         "curve": [{"num_steps": 1, "macs": 10, "accuracy": 0.5}, {"num_steps": 2, "macs": 20, "accuracy": 0.5}],
     },
     "scores": {"accuracy": 0.5},
-    "tables": {"flow_by_num_steps": [{"num_steps": "1", "accuracy": "0.5"}]},
+    "tables": {
+        "history": [{"epoch": "1", "val_accuracy": "0.5"}],
+        "flow_by_num_steps": [{"num_steps": "1", "accuracy": "0.5"}],
+        "flow_steps": [{"step": "1", "step_accuracy": "0.5", "ensemble_accuracy": "0.5"}],
+        "ensemble": [{"member": name, "accuracy": "0.5"} for name in ("1", "mean", "best")],
+    },
 }
+
+
+def tables(**changes: Any) -> dict[str, Any]:
+    return {"tables": {name: rows for name, rows in (WHOLE["tables"] | changes).items() if rows is not None}}
 
 
 @pytest.mark.parametrize(
@@ -409,24 +451,34 @@ WHOLE: dict[str, Any] = {
         ({"calibration": WHOLE["calibration"] | {"num_steps": 4}}, "num_steps is 4, which curve does not have"),
         ({"scores": {"loss": 0.5}}, "scores: accuracy is None, expected a number"),
         (
-            {"tables": {"flow_by_num_steps": [{"num_steps": "1", "accuracy": "half"}]}},
+            tables(flow_by_num_steps=[{"num_steps": "1", "accuracy": "half"}]),
             "flow_by_num_steps: accuracy is 'half', expected a number",
         ),
         (
-            {"tables": {"flow_by_num_steps": [{"num_steps": "0", "accuracy": "0.5"}]}},
-            "flow_by_num_steps: num_steps is '0', expected one of calibration's",
+            tables(flow_by_num_steps=[{"num_steps": "0", "accuracy": "0.5"}]),
+            "flow_by_num_steps: num_steps is 0, expected one of calibration's",
         ),
+        (tables(history=[{"epoch": "1.5", "val_accuracy": "0.5"}]), "history: epoch is '1.5', expected a count"),
+        (tables(history=[{"epoch": "1"}]), "history: val_accuracy is None, expected a number"),
+        (tables(flow_steps=None), "flow_steps: missing, and flow_by_num_steps is there"),
+        (tables(flow_steps=[{"step": "1", "step_accuracy": "0.5"}]), "flow_steps: ensemble_accuracy is None"),
+        (tables(ensemble=[{"member": "1", "accuracy": "0.5"}]), "ensemble: member is ['1'], expected 1, 2 and so on"),
     ],
 )
 def test_a_result_that_tables_cannot_be_made_of_is_refused_by_its_name(changes: dict[str, Any], words: str) -> None:
-    teaching = {"parameters": {}, "data": "0", "teacher": "1", "task": "classification", "sizes": {}, "score": None}
+    teaching = {"parameters": {}, "data": "0", "teacher": "1", "task": "classification", "sizes": SIZES, "score": None}
     write_json(Path("kept/teacher.json"), teaching)
     write_json(Path("kept/flow-0.json"), WHOLE)
     assert len(Store(Path("kept")).results) == 1
     write_json(Path("kept/flow-0.json"), WHOLE | changes)
     refused(compare(), "error: kept/flow-0.json: ", words, "take it out of the folder, and its run is made again")
-    write_json(Path("kept/teacher.json"), teaching | {"task": "pose"})
-    refused(compare(), "error: kept/teacher.json: unknown task 'pose'")
+    for change, fault in (
+        ({"task": "pose"}, "unknown task 'pose'"),
+        ({"sizes": SIZES | {"test": 0}}, "sizes: test is 0, expected a number of images"),
+        ({"sizes": {"test": 4}}, "sizes: train is None, expected a number of images"),
+    ):
+        write_json(Path("kept/teacher.json"), teaching | change)
+        refused(compare(), f"error: kept/teacher.json: {fault}")
 
 
 def test_trainings_side_by_side_are_doubled_as_long_as_they_fit_and_gain() -> None:

@@ -152,6 +152,39 @@ def test_features_are_standardised_by_the_teachers_channels(bench: Bench) -> Non
     assert int(found[0]["dims"]) == dims
 
 
+@torch.no_grad()
+def test_a_channel_that_says_the_same_of_every_image_is_left_out(bench: Bench) -> None:
+    """Such a channel, as a rectifier that has died leaves it, would outweigh all others by its rounding."""
+    run(bench, {**FEATURES, "distill_student.feature_pairs": [[3, 3]]})
+    traced = Traced(bench)
+    (transform,) = traced.adapter.eval()
+    constants = torch.tensor([0.0, 0.1])[:, None, None]
+
+    def teacher(images: Tensor) -> list[Tensor]:
+        [target] = traced.teacher(images)
+        return [torch.cat([constants.expand(len(target), -1, *target.shape[2:]), target[:, 2:]], dim=1)]
+
+    def errors(images: Tensor) -> Tensor:
+        estimate = transform(traced.student.trajectories(images, 1)[0].estimates[0])[:, 2:].double()
+        return ((estimate - teacher(images)[0][:, 2:].double()) / scale).square().flatten(1).sum(dim=1)
+
+    calib, test = (traced.images(split) for split in ("calib", "test"))
+    targets = teacher(calib)[0][:, 2:].double()
+    scale = targets.std(dim=(0, 2, 3), unbiased=False)[:, None, None]
+    dims = targets[0].numel()
+    likelihood = FlowLikelihood(traced.flows, teacher, 64, CPU)
+    noise = likelihood.fit(traced.data.split("calib"), [1])
+    [found] = likelihood.rows(traced.data.split("test"), noise)
+    variance = float(errors(calib).mean()) / dims
+    bound = dims / 2 * math.log(2 * math.pi * variance) + float(errors(test).mean()) / (2 * variance)
+    assert found["dims"] == dims
+    assert found["bound"] == pytest.approx(bound, rel=1e-4)
+    assert math.isfinite(found["trivial"])
+    exact = ContinuousLikelihood(traced.flows, teacher, {name: one.scale for name, one in noise.items()}, CPU)
+    splits = {split: traced.data.split(split) for split in ("calib", "test")}
+    assert exact.figures("stage 3", 1, **splits) == {}, "there is no density of what never changes"
+
+
 def test_without_a_teacher_there_is_no_bound(bench: Bench) -> None:
     run(bench, {"distill_student.method": "ofm_kt"})
     assert table(bench.folder / "likelihood.csv") == []

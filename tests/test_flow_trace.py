@@ -137,21 +137,27 @@ def test_a_trace_at_feature_maps_averages_the_figures_of_each_flow() -> None:
 
 
 class Constant(nn.Module):
-    """A velocity of 2 everywhere."""
+    """One velocity everywhere."""
+
+    def __init__(self, velocity: float) -> None:
+        super().__init__()
+        self.velocity = velocity
 
     def forward(self, *, x: Tensor, t: Tensor) -> Tensor:  # noqa: ARG002
-        return torch.full_like(x, 2.0)
+        return torch.full_like(x, self.velocity)
 
 
 def test_only_a_constant_velocity_has_no_curvature() -> None:
     student = make_student()
     assert all(row["curvature"] > 0.1 for row in rows_of(flows_of(student)))
-    student.flow.velocity = Constant()
+    student.flow.velocity = Constant(2.0)
     rows = rows_of(flows_of(student))
     assert [row["curvature"] for row in rows] == pytest.approx([0.0] * STEPS, abs=1e-5)
     features = student.features(IMAGES).flatten(1)
     speed = float((2 * features.shape[1] ** 0.5 / features.norm(dim=1)).mean())
     assert [row["speed"] for row in rows] == pytest.approx([speed] * STEPS)
+    student.flow.velocity = Constant(0.0)
+    assert {(row["speed"], row["curvature"]) for row in rows_of(flows_of(student))} == {(0.0, 0.0)}, "it rests"
 
 
 def test_without_a_teacher_there_are_no_distances() -> None:
@@ -163,7 +169,7 @@ def test_without_a_teacher_there_are_no_distances() -> None:
 
 def test_a_tied_student_is_scored_without_a_step_as_its_classifier_answers() -> None:
     student, teacher = make_student(tied=True), make_teacher()
-    student.flow.velocity = Constant()  # as it is made, it rests
+    student.flow.velocity = Constant(2.0)  # as it is made, it rests
     plain = student.flow.transform(student.eval().features(IMAGES))
     student.train()
     [row] = diagnostics(flows_of(student), teacher).without_a_step(SPLIT, torch.device("cpu"))

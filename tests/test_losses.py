@@ -102,6 +102,23 @@ def test_gradients_agree_with_finite_differences(name: str, shape: tuple[int, ..
     assert torch.autograd.gradcheck(lambda s: loss(name, s, teacher), student)
 
 
+@pytest.mark.parametrize("name", ["kd", "dkd"])
+def test_a_class_that_the_teacher_rules_out_has_no_share_in_a_divergence(name: str) -> None:
+    """What the teacher gives that class is 0, of which the definition is the limit."""
+    student, teacher = normal(0, *LOGITS).requires_grad_(), normal(1, *LOGITS)
+    ruled_out = torch.zeros(LOGITS, dtype=torch.bool)
+    ruled_out[torch.arange(6), (LABELS + 1) % 5] = True
+    found = loss(name, student, teacher.masked_fill(ruled_out, -torch.inf))
+    near = teacher.masked_fill(ruled_out, -700.0)
+    expected = DEFINITIONS[name](student.detach().numpy(), near.numpy(), **SETTINGS[name])
+    assert found.item() == pytest.approx(expected, rel=1e-9)
+    (gradient,) = torch.autograd.grad(found, student)
+    (limit,) = torch.autograd.grad(loss(name, student, near), student)
+    torch.testing.assert_close(gradient, limit)
+    both = loss(name, student.detach().masked_fill(ruled_out, -torch.inf), teacher.masked_fill(ruled_out, -torch.inf))
+    assert torch.isfinite(both), "nor where the student rules it out as well"
+
+
 def test_divergence_splits_into_the_targets_and_the_others_by_the_teachers_uncertainty() -> None:
     student, teacher = pair(LOGITS)
     p, q = softmax(teacher.numpy() / 4), softmax(student.numpy() / 4)

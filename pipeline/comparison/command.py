@@ -3,6 +3,7 @@
 import heapq
 import logging
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from pipeline.comparison.results import Result, Store, Teaching, flat, read_resu
 from pipeline.comparison.runner import Running, run_all, run_command
 from pipeline.comparison.side_by_side import choose_jobs
 from pipeline.comparison.tuning import choose, tried
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, written_file
 from pipeline.core.files import exclusive
 from pipeline.tasks.table import get_task
 
@@ -53,10 +54,13 @@ def run_comparison(
     Raises:
         UserError: the comparison or the parameters of a method are wrong; nothing has run then.
         BusyError: another comparison is at work below ``out``.
+        OSError: nothing can be written into ``report`` or ``results``; nothing has run then.
         GateError: runs failed; the others are kept.
     """
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     comparison = load_comparison(config)
+    for folder in filter(None, (report, results)):
+        _require_writable(folder)
     with exclusive(out):
         study = Study(comparison, out, Store(results, same_code=same_code), jobs=jobs, deadline=deadline)
         found = study.kept() or study.run()
@@ -66,6 +70,13 @@ def run_comparison(
     further = "".join(f" {name} {value}" for name, value in options.items() if value is not None)
     command = f"python -m stages compare {config} --out {out} --report {report} --jobs {jobs or 'auto'}{further}"
     return write_report(comparison, study.teacher, study.trials, found, report, command)
+
+
+def _require_writable(folder: Path) -> None:
+    """Raise OSError where nothing can be written into ``folder``, which need not exist: hours of runs come before."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    with written_file(folder, work=there), tempfile.TemporaryFile(dir=there):
+        pass
 
 
 class Study:

@@ -288,7 +288,7 @@ def _trial(comparison: Comparison, out: Path, method: str, seed: int, values: Ch
     name, shared = folder_name(method), out / "teacher"
     said = f"{method}, {described(values)}" if tunes else method
     if values:
-        name += f"-{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]}"
+        name += f"-{hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]}"
     folder = out / ("tuning" if tunes else "trials") / f"{name}-{seed}"
     params = _write_params(comparison, folder, comparison.methods[method] | values | {"base.seed": seed})
     data, teacher = shared / "data", shared / "teacher"

@@ -35,6 +35,13 @@ TEACHER = "teacher.json"
 """The file of what all runs share, beside theirs."""
 TABLES = ("flow_by_num_steps", "flow_steps", "likelihood", "ensemble", "history")
 """The CSV files that go along, by their names."""
+DRAWN = {
+    "history": ("epoch", ["val_{}"]),
+    "flow_by_num_steps": ("num_steps", ["{}"]),
+    "flow_steps": ("step", ["step_{}", "ensemble_{}"]),
+}
+"""From a table to the column that counts its rows, and those of its scores, of whatever the task's is called."""
+SPLITS = ("train", "calib", "test")
 VERSIONS = ("numpy", "torch", "torchvision")
 MADE_AGAIN = "take it out of the folder, and its run is made again"
 Row = dict[str, str]
@@ -96,8 +103,11 @@ class Teaching(Kept):
     """The teacher's on the test split."""
 
     @model_validator(mode="after")
-    def _has_a_task(self) -> Self:
+    def _hangs_together(self) -> Self:
         get_task(self.task)
+        for split in SPLITS:
+            if self.sizes.get(split, 0) < 1:
+                raise ValueError(f"sizes: {split} is {shown(self.sizes.get(split))}, expected a number of images")
         return self
 
     def same_parameters(self, wanted: Json) -> bool:
@@ -142,19 +152,27 @@ class Result(Kept):
         return self
 
     def check_scores(self, primary: str) -> None:
-        """Raise ValueError where it lacks ``primary``, the score of its task, somewhere, or says of no K that it is."""
+        """Raise ValueError where it lacks ``primary``, the score of its task, somewhere, or what a plot is drawn by."""
         curve = [] if self.calibration is None else self.calibration["curve"]
-        steps = self.tables.get("flow_by_num_steps", [])
         scored = {"calibration": curve, "scores": [] if self.scores is None else [self.scores]}
-        for name, rows in (scored | {"flow_by_num_steps": steps}).items():
-            for row in rows:
-                if not _is_number(row.get(primary)):
-                    raise ValueError(f"{name}: {primary} is {shown(row.get(primary))}, expected a number")
-        known = {str(point["num_steps"]) for point in curve}
+        for name, rows in scored.items():
+            _check_numbers(name, rows, [primary])
+        for name, (count, scores) in DRAWN.items():
+            _check_numbers(name, self.tables.get(name, []), [score.format(primary) for score in scores])
+            for row in self.tables.get(name, []):
+                if not row.get(count, "").isdecimal():
+                    raise ValueError(f"{name}: {count} is {shown(row.get(count))}, expected a count")
+        steps, known = self.tables.get("flow_by_num_steps", []), {str(point["num_steps"]) for point in curve}
         for row in steps:
-            num_steps = row.get("num_steps", "")
-            if not num_steps.isdecimal() or (known != {"None"} and num_steps not in known):
-                raise ValueError(f"flow_by_num_steps: num_steps is {shown(num_steps)}, expected one of calibration's")
+            if known != {"None"} and row["num_steps"] not in known:
+                raise ValueError(f"flow_by_num_steps: num_steps is {row['num_steps']}, expected one of calibration's")
+        if steps and not self.tables.get("flow_steps"):
+            raise ValueError("flow_steps: missing, and flow_by_num_steps is there")
+        members = self.tables.get("ensemble", [])
+        _check_numbers("ensemble", members, ["accuracy"])
+        names = [row.get("member") for row in members]
+        if names and names != [*map(str, range(1, len(names) - 1)), "mean", "best"]:
+            raise ValueError(f"ensemble: member is {shown(names)}, expected 1, 2 and so on, mean, best")
 
     def curve_point(self) -> Json:
         """Return the point of the calibrated number of steps on the curve over the calibration split."""
@@ -165,6 +183,14 @@ class Result(Kept):
     def calib_score(self, primary: str) -> float | None:
         """Return the score ``primary`` of that point; None: the training diverged."""
         return None if self.calibration is None else float(self.curve_point()[primary])
+
+
+def _check_numbers(name: str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Raise ValueError where one of the ``columns`` is no number in some of the ``rows`` of the table ``name``."""
+    for row in rows:
+        for column in columns:
+            if not _is_number(row.get(column)):
+                raise ValueError(f"{name}: {column} is {shown(row.get(column))}, expected a number")
 
 
 def _is_number(value: object) -> bool:
@@ -275,7 +301,14 @@ class Store:
         """What the code of results must be; None: it may be any."""
         paths = sorted(folder.glob("*.json")) if folder is not None else []
         self.teaching = next((Teaching.read(path) for path in paths if path.name == TEACHER), None)
-        self.results = [self._read(path) for path in paths if path.name != TEACHER]
+        self._kept = {path.name: self._read(path) for path in paths if path.name != TEACHER}
+        self._owners: dict[str, str] = {}
+        """From the file of a result to the one that its trial would have by its present name."""
+
+    @property
+    def results(self) -> list[Result]:
+        """Return all that are kept."""
+        return [*self._kept.values()]
 
     def _read(self, path: Path) -> Result:
         result = Result.read(path)
@@ -287,30 +320,45 @@ class Store:
         return result
 
     def find(self, trial: Trial, teaching: Teaching) -> Result | None:
-        """Return the result of ``trial`` under the data and teacher of ``teaching``, by the names that it has now."""
+        """Return the result of ``trial`` under the data and teacher of ``teaching``, by the names that it has now.
+
+        What its parameters say counts, whatever method and seed stand beside them.
+        """
         wanted, teacher = flat(trial.wanted()), teaching.teacher if trial.needs_teacher() else None
         stages = [stage.name for stage in trial.stages()]
-        for result in self.results:
+        for name, result in self._kept.items():
             if (
                 (result.data, result.teacher) == (teaching.data, teacher)
                 and (result.diverged is not None or (result.scores is not None) == trial.is_evaluated)
                 and same_parameters(result.parameters, wanted)
                 and (self.code is None or all(result.origin.code.get(s) == self.code[s] for s in stages))
             ):
-                return result.model_copy(update={"method": trial.method, "values": trial.values})
+                self._owners[name] = _file_of(trial)
+                return result.model_copy(update={"method": trial.method, "seed": trial.seed, "values": trial.values})
         return None
 
     def keep(self, trial: Trial, result: Result) -> None:
         """Keep ``result`` of ``trial``."""
-        self.results.append(result)
+        self._keep_as(_file_of(trial), result)
+
+    def _keep_as(self, name: str, result: Result) -> None:
+        """Keep ``result`` in the file ``name``; one there of a method that has another name now moves to its own."""
+        before, owner = self._kept.get(name), self._owners.pop(name, name)
+        if before is not None and owner != name:
+            self._keep_as(owner, before)
+        self._kept[name] = result
         if self.folder is not None:
-            result.write(self.folder / f"{trial.folder.name}.json")
+            result.write(self.folder / name)
 
     def keep_teaching(self, teaching: Teaching) -> None:
         """Keep what the results share."""
         if self.folder is not None and teaching != self.teaching:
             teaching.write(self.folder / TEACHER)
         self.teaching = teaching
+
+
+def _file_of(trial: Trial) -> str:
+    return f"{trial.folder.name}.json"
 
 
 def origins(results: Iterable[Result]) -> dict[str, int]:

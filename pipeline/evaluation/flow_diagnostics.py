@@ -143,7 +143,7 @@ class FlowDiagnostics:
             target = next(targets) if self.teacher and transform is not None else None
             for i in range(num_steps):
                 figures = {
-                    "speed": _norm(trajectory.velocities[i]) / _norm(trajectory.states[0]),
+                    "speed": _ratio(trajectory.velocities[i], of=trajectory.states[0]),
                     "curvature": _curvature(trajectory, i),
                 }
                 if transform is not None and target is not None:
@@ -170,16 +170,18 @@ class FlowDiagnostics:
         return row | {f"ensemble_{name}": scores[name] for name in (primary, task.primary_error)}
 
 
-def _norm(x: Tensor) -> Tensor:
-    return x.flatten(1).square().sum(dim=1).sqrt().clamp(min=1e-12)
+def _ratio(x: Tensor, of: Tensor) -> Tensor:
+    """Return ||x|| / ||of|| of each image, (B,); 0 where ``x`` is."""
+    numerator, denominator = (one.flatten(1).square().sum(dim=1).sqrt() for one in (x, of))
+    return numerator / denominator.clamp(min=1e-12)
 
 
 def _curvature(trajectory: Trajectory, step: int) -> Tensor:
     line = trajectory.states[0] - trajectory.states[-1]
-    return _norm(trajectory.velocities[step] - line) / _norm(line)
+    return _ratio(trajectory.velocities[step] - line, of=line)
 
 
 def _distance(output: Tensor, target: Tensor) -> Tensor:
     if output.dim() == 2:  # a constant added to all logits of an image means nothing
         output, target = (x - x.mean(dim=1, keepdim=True) for x in (output, target))
-    return _norm(output - target) / _norm(target)
+    return _ratio(output - target, of=target)

@@ -34,9 +34,12 @@ class Noise(NamedTuple):
     mean: Tensor
     """Of the teacher's targets, (...): what the trivial predictor says of every image."""
     scale: Tensor
-    """By which a target's channels are divided: their standard deviations, (C, 1, 1); of logits 1."""
+    """By which a target's channels are divided: their standard deviations, (C, 1, 1); of logits 1.
+
+    Infinite where the teacher says the same of every image: such a channel has no density, and is left out.
+    """
     dims: int
-    """d, in which a target can differ from an estimate."""
+    """d, in which a target can differ from an estimate, and counts."""
     variance: Mapping[int, float]
     """s_K^2 of each number of steps."""
     trivial: float
@@ -140,6 +143,8 @@ class FlowLikelihood:
 
 MIN_VARIANCE = 1e-12
 """Of noise that is fitted: what remains of it where a student says what its teacher says."""
+CONSTANT = 16 * torch.finfo(torch.float32).eps
+"""The standard deviation of a channel, beside its root mean square, up to which it is constant but for rounding."""
 
 
 def _fitted(mean: Tensor, squares: Tensor) -> Noise:
@@ -148,8 +153,11 @@ def _fitted(mean: Tensor, squares: Tensor) -> Noise:
         scale, dims = torch.ones_like(mean[:1]), max(mean.numel() - 1, 1)
     else:
         centre = mean.mean(dim=(1, 2), keepdim=True)  # (C, 1, 1)
-        spread = squares.mean(dim=(1, 2), keepdim=True) - centre.square()
-        scale, dims = spread.clamp(min=MIN_VARIANCE).sqrt(), mean.numel()
+        power = squares.mean(dim=(1, 2), keepdim=True)
+        spread = power - centre.square()
+        varies = spread > CONSTANT**2 * power
+        scale = torch.where(varies, spread.clamp(min=0).sqrt(), math.inf)
+        dims = max(int(varies.sum()) * mean[0].numel(), 1)
     trivial = float(((squares - mean.square()) / scale.square()).sum()) / dims
     return Noise(mean / scale, scale, dims, {}, max(trivial, MIN_VARIANCE))
 
