@@ -36,6 +36,7 @@ from workbench.project import TINY, write_params
 ARGUMENTS = ["compare", "comparison.yaml", "--out", "runs", "--report", "report", "--jobs"]
 NONE, FM_KT = {"distill_student.method": "none"}, {"distill_student.method": "fm_kt"}
 METHODS = {"none": NONE, "fm_kt": FM_KT}
+FLOW = "distill_student.flow"
 RATE, BACKBONE = "distill_student.training.optimizer.learning_rate", "distill_student.backbone"
 USUAL = {"title": "T", "params": "params.yaml", "changes": {}, "seeds": [0, 1], "baseline": "none", "methods": METHODS}
 PLOTS = {"score", "epochs", "steps", "ensemble", "members"}
@@ -136,6 +137,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
         (
             {"tune": {RATE: [0.1, 0.2]}, "tune_seeds": [5], "methods": {"none": NONE | {RATE: 0.3}}},
             f"methods: none sets {RATE}, which is tuned; take it out there, or name the others in tune_methods",
+        ),
+        (
+            {
+                "tune": {FLOW: [{"num_steps": [1]}, {"num_steps": [2]}]},
+                "tune_seeds": [5],
+                "methods": {"none": NONE | {f"{FLOW}.time_scale": 10.0}},
+            },
+            f"methods: none sets {FLOW}.time_scale, which is tuned",
+        ),
+        (
+            {"tune": {f"{FLOW}.time_scale": [1.0, 10.0], FLOW: [{}, {"num_steps": [2]}]}, "tune_seeds": [5]},
+            f"tune: got {FLOW}.time_scale and {FLOW}, one of which holds the other; give one of them",
         ),
         (
             {"tune": {RATE: [0.1, 0.2]}, "tune_seeds": [5], "tune_methods": ["kd"]},

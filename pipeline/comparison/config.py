@@ -120,12 +120,19 @@ class Comparison(BaseModel):
             if name not in self.methods:
                 raise ValueError(f"tune_methods: got {name!r}, which is none of the methods {', '.join(self.methods)}")
         for name in self.tuned_methods:
-            own = sorted(self.tune.keys() & self.methods[name].keys())
+            own = sorted(key for key in self.methods[name] if any(_overlap(key, tuned) for tuned in self.tune))
             if own:
                 raise ValueError(
                     f"methods: {name} sets {own[0]}, which is tuned; take it out there, or name the others in "
                     "tune_methods"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _tuned_values_differ(self) -> Self:
+        for first, second in itertools.combinations(self.tune, 2):
+            if _overlap(first, second):
+                raise ValueError(f"tune: got {first} and {second}, one of which holds the other; give one of them")
         for key, values in self.tune.items():
             if any(values.count(value) > 1 for value in values):
                 raise ValueError(f"tune: {key} is {values}; give each value once")
@@ -147,6 +154,11 @@ class Comparison(BaseModel):
     def tried_values(self) -> list[Changes]:
         """Return each combination of the values of ``tune``."""
         return [dict(zip(self.tune, values, strict=True)) for values in itertools.product(*self.tune.values())]
+
+
+def _overlap(first: str, second: str) -> bool:
+    """Return whether one of two dotted keys is the other, or stands within it."""
+    return f"{first}.".startswith(f"{second}.") or f"{second}.".startswith(f"{first}.")
 
 
 def folder_name(method: str) -> str:
@@ -186,6 +198,8 @@ def _content(path: Path) -> dict[str, Any]:
         content |= keys
         if isinstance(before, dict) and isinstance(added, dict):
             content["changes"] = before | added
+    if not content:
+        raise UserError(f"{path}: holds no comparison; those of a clone are in benchmarks/comparisons")
     return content
 
 
