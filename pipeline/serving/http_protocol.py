@@ -45,12 +45,6 @@ def http_connection(
     return http if tls is None else Encryption(tls, http)
 
 
-def num_unacknowledged(transport: asyncio.BaseTransport) -> int:
-    """Return how many bytes the system holds until the client has them."""
-    socket = transport.get_extra_info("socket")
-    return int(struct.unpack("i", fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
-
-
 class JoiningTransport:
     """A transport that holds back the head of an answer until its body is written, or, as for HEAD, there is none.
 
@@ -91,6 +85,11 @@ class JoiningTransport:
         """Write what is held back as the last, and close."""
         self._end()
         self._transport.close()
+
+    def num_untaken(self) -> int:
+        """Return how many bytes wait to be sent, or were sent and the client's system has not said that it has them."""
+        held = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        return self._transport.get_write_buffer_size() + int(struct.unpack("i", held)[0])
 
     def _end(self) -> None:
         self._flush()
@@ -151,7 +150,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._has_partner = False
         super().connection_lost(exc)
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]
         """Answer what is there of a client that sends no more; return whether there is something to answer."""
         self._has_partner = False
         if not self._deaf and self._in_message:
@@ -315,7 +314,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close_now()
 
     def _end_unless_it_takes(self) -> None:
-        untaken = self.transport.get_write_buffer_size() + num_unacknowledged(self.transport)
+        untaken = self.transport.num_untaken()
         if untaken == self._untaken:
             if untaken:
                 self._log("cut", reason=f"the client took nothing of its answer for {TAKING_SECONDS:g} s")
