@@ -55,7 +55,7 @@ def with_defaults(owner: type[nn.Module], options: Mapping[str, Any]) -> dict[st
     """
     unknown = [name for name in options if name not in FlowOptions.__annotations__]
     if unknown:
-        kinds = [inspect.signature(kind.__init__).parameters.values() for kind in owner.__mro__[:-1]]
+        kinds = [inspect.signature(kind).parameters.values() for kind in owner.__mro__[:-1]]
         own = [one.name for parameters in kinds for one in parameters if one.kind is one.KEYWORD_ONLY]
         known = dict.fromkeys([*own, *FlowOptions.__annotations__])
         raise TypeError(f"{owner.__name__}: {unknown_name('argument', unknown[0], known)}")
