@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from .deploy import fold
     from .flow import FlowTransfer, build_flow, build_logit_flow, start_at_rest
     from .integrate import Trajectory, euler
-    from .likelihood import categorical_figures, flow_log_likelihood, gaussian_figures
+    from .likelihood import (
+        categorical_figures,
+        centred,
+        flow_log_likelihood,
+        gaussian_figures,
+        squared_errors,
+    )
     from .losses import dist_loss, dkd_loss, kd_loss, mse_loss, pkd_loss, step_cross_entropy
     from .meta_encoders import META_ENCODERS, build_meta_encoder
     from .schedules import SCHEDULES, get_schedule
@@ -36,7 +42,7 @@ _PLACES = {
     "deploy": ("fold",),
     "flow": ("FlowTransfer", "build_flow", "build_logit_flow", "start_at_rest"),
     "integrate": ("Trajectory", "euler"),
-    "likelihood": ("categorical_figures", "flow_log_likelihood", "gaussian_figures"),
+    "likelihood": ("categorical_figures", "centred", "flow_log_likelihood", "gaussian_figures", "squared_errors"),
     "losses": ("dist_loss", "dkd_loss", "kd_loss", "mse_loss", "pkd_loss", "step_cross_entropy"),
     "meta_encoders": ("META_ENCODERS", "build_meta_encoder"),
     "schedules": ("SCHEDULES", "get_schedule"),
@@ -67,6 +73,7 @@ __all__ = [
     "build_logit_flow",
     "build_meta_encoder",
     "categorical_figures",
+    "centred",
     "dist_loss",
     "dkd_loss",
     "euler",
@@ -78,6 +85,7 @@ __all__ = [
     "mse_loss",
     "paired",
     "pkd_loss",
+    "squared_errors",
     "start_at_rest",
     "step_cross_entropy",
 ]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.numbers import positive, size_of
-from .flow import FixedFlow, FlowTransfer, at_each_step
+from .flow import FixedFlow, FlowTransfer, at_each_step, require_flow
 from .folding import CollapsedFlow, FoldedFlow, is_collapsible, is_foldable
 from .integrate import Trajectory
 from .meta_encoder import Conditioning, MetaEncoder
@@ -137,7 +137,7 @@ def fold(flow: FlowTransfer, num_steps: int, feature_size: Sequence[int]) -> Fix
     """Return the smallest graph that equals ``flow`` with a fixed number of steps: the form that deploys by default.
 
     It maps features (B, C, H, W) to what the flow does: logits, or by ``final_state`` the refined features. Of a flow
-    that has no smaller form it is the chain with its time embeddings as constants; see ``models.folding``.
+    that has no smaller form it is the chain with its time embeddings as constants.
 
     Args:
         num_steps: K; at least 1.
@@ -146,8 +146,7 @@ def fold(flow: FlowTransfer, num_steps: int, feature_size: Sequence[int]) -> Fix
     Raises:
         ValueError: ``num_steps`` is less than 1, ``feature_size`` no pair, or the velocity of the flow no meta-encoder.
     """
-    if not isinstance(flow, FlowTransfer):
-        raise ValueError(f"flow: got a {type(flow).__name__}; give a flow of build_flow")  # noqa: TRY004
+    require_flow(flow)
     if not isinstance(flow.velocity, MetaEncoder):
         got = type(flow.velocity).__name__
         raise ValueError(f"flow: got a velocity that is a {got}; give a flow of build_flow, with a meta-encoder")  # noqa: TRY004

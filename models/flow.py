@@ -25,7 +25,7 @@ class FlowTransfer(nn.Module):
     Args:
         velocity: called as ``velocity(x=states, t=times)``, states (B, ...), times (B,). The states are those of the
             trajectory: divided by the norm of the weights for ``ve``, as they are for the others.
-        schedule: the path; see ``models.schedules``.
+        schedule: the path; see ``get_schedule``.
         transform: maps an estimate (B, ...) to the teacher's space (B, ...).
         predicts: what ``velocity`` returns: that, or the estimate of X_T, from which the velocity follows by the path.
 
@@ -53,7 +53,7 @@ class FlowTransfer(nn.Module):
         encoder = self.velocity
         if isinstance(encoder, MetaEncoder):
             require_shape(name, x, "B", encoder.channels, "H", "W")
-            require_type_of(name, x, encoder.weight)
+            require_type_of(name, x, encoder.weight, promotes=not encoder.is_narrow)
         else:
             require_shape(name, x, "B", ...)
 
@@ -91,7 +91,7 @@ class FlowTransfer(nn.Module):
     def field(self, source: Tensor) -> Callable[[Tensor, float], Tensor]:
         """Return the velocity of the continuous flow from X_S = ``source`` (B, ...), of states and any time in [0, 1].
 
-        What ``models.likelihood.flow_log_likelihood`` takes; a chain sees it at its own times alone.
+        What ``flow_log_likelihood`` takes; a chain sees it at its own times alone.
 
         Raises:
             ValueError: ``source`` is none of ``require_source``; of the velocity: a state is not shaped like it.
@@ -163,16 +163,17 @@ def build_flow(
     """Return a flow for features of ``channels`` channels, its meta-encoder with random weights.
 
     Args:
-        transform: T; see ``FlowTransfer``.
-        schedule: names the path; see ``models.schedules``.
-        meta_encoder: names its layers; see ``models.meta_encoders``.
-        time_scale: what times are multiplied by before their sinusoids.
+        channels: C of the features (B, C, H, W).
+        schedule: the name of the path, one of ``SCHEDULES``.
+        meta_encoder: the name of what predicts, one of ``META_ENCODERS``.
+        time_scale: what times are multiplied by before their sinusoids; the authors use 1.
+        transform: maps an estimate of X_T (B, C, H, W) to the teacher's space (B, ...).
         width: channels of the meta-encoder; None: those of the features.
         predicts: what the meta-encoder returns; see ``FlowTransfer``.
-        initial_weights: see ``models.meta_encoders.build_meta_encoder``.
+        initial_weights: see ``build_meta_encoder``.
 
     Raises:
-        ValueError: a name is unknown, or a number of channels less than 1.
+        ValueError: a name is unknown, or a number out of range.
     """
     positive("channels", channels)
     path = get_schedule(schedule)
@@ -197,12 +198,19 @@ def build_logit_flow(*, channels: int, num_classes: int, **flow: Any) -> FlowTra
     return build_flow(channels=channels, transform=transform, **flow)
 
 
+def require_flow(flow: Any) -> None:
+    """Raise ValueError where ``flow``, the argument of that name, is none."""
+    if not isinstance(flow, FlowTransfer):
+        raise ValueError(f"flow: got a {type(flow).__name__}; give a flow of build_flow, or a loss's: its .flow")  # noqa: TRY004
+
+
 def start_at_rest(flow: FlowTransfer) -> None:
     """Set the last layer of the flow's meta-encoder to 0: at first its velocity is 0, and each step answers T(X_S).
 
     Raises:
-        ValueError: it predicts no velocity; that is of no meta-encoder, or its last layer has no weight.
+        ValueError: it is no flow, or predicts no velocity; that is of no meta-encoder, or its last layer has no weight.
     """
+    require_flow(flow)
     if flow.predicts != "velocity":
         raise ValueError(f"flow: got one that predicts its {flow.predicts}, which does not rest at 0")
     encoder = flow.velocity

@@ -6,7 +6,6 @@ serves them all, and the loss is the mean over them. Defaults are the settings t
 What has another shape or type is a ValueError with the argument's name, what came and what is taken.
 """
 
-import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -14,12 +13,12 @@ from types import EllipsisType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from .core.numbers import share
 from .core.precision import at_least_float32
-from .core.tensors import require_filled, require_labels, require_shape
+from .core.tensors import require_filled, require_labels, require_scalar, require_shape
 
 NO_LABEL = torch.iinfo(torch.int64).min
 """In the place of -100, the label that PyTorch leaves out unless told otherwise."""
@@ -170,15 +169,37 @@ LOGIT_LOSSES: dict[str, Callable[..., Tensor]] = {"kd": kd_loss, "dkd": dkd_loss
 FEATURE_LOSSES: dict[str, Callable[..., Tensor]] = {"pkd": pkd_loss, "mse": mse_loss}
 """What compares feature maps."""
 
-Loss = Callable[[Tensor, Tensor, Any], Tensor]
-"""From the student's and the teacher's tensors, and the labels of their batch, to a scalar."""
+
+class Comparison(nn.Module):
+    """What compares student and teacher, a function or a module, as one that takes the labels of the batch as well.
+
+    A function of two arguments is called with the student's and the teacher's tensors; one of three takes the labels as
+    its third, and one whose third or later argument is called ``target`` gets them by that name. The weights of a
+    module are part of this one.
+    """
+
+    def __init__(self, loss: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.loss = loss
+        arguments = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters.values()
+        positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+        ordered = [one for one in arguments if one.kind in positional]
+        self.names_labels = any(one.name == "target" for one in arguments if one not in ordered[:2])
+        self.takes_labels = len([one for one in ordered if one.default is one.empty]) == 3
+
+    def forward(self, student: Tensor, teacher: Tensor, labels: Any) -> Tensor:
+        """Return what ``student`` (N, B, ...), of N steps, differs from ``teacher`` (B, ...) by: a scalar.
+
+        Raises:
+            ValueError: the function returned none.
+        """
+        if self.names_labels:
+            return require_scalar("loss", self.loss(student, teacher, target=labels))
+        return require_scalar("loss", self.loss(student, teacher, *([labels] if self.takes_labels else [])))
 
 
-def find_loss(loss: str | Callable[..., Tensor], known: Mapping[str, Callable[..., Tensor]]) -> Loss:
-    """Return ``loss``, a function or the name of one of the ``known``, as one that takes the labels as well.
-
-    A function of two arguments is called with the student's and the teacher's tensors; one with an argument ``target``
-    gets the labels by that name, and one of three takes them as its third.
+def find_loss(loss: str | Callable[..., Tensor], known: Mapping[str, Callable[..., Tensor]]) -> Comparison:
+    """Return ``loss``, a function or the name of one of the ``known``, as what is called with the labels as well.
 
     Raises:
         ValueError: it is neither; the message lists the known names.
@@ -187,22 +208,10 @@ def find_loss(loss: str | Callable[..., Tensor], known: Mapping[str, Callable[..
         if loss not in known:
             raise ValueError(f"loss: got {loss!r}; give {', '.join(known)}, or a function of two tensors")
         loss = known[loss]
-    if not callable(loss):
-        raise ValueError(f"loss: got a {type(loss).__name__}; give {', '.join(known)}, or a function of two tensors")  # noqa: TRY004
-    arguments = inspect.signature(loss).parameters.values()
-    if any(argument.name == "target" for argument in arguments):
-        return functools.partial(_with_labels, loss)
-    positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-    needed = [one for one in arguments if one.default is one.empty and one.kind in positional]
-    return loss if len(needed) == 3 else functools.partial(_without_labels, loss)
-
-
-def _with_labels(loss: Callable[..., Tensor], student: Tensor, teacher: Tensor, labels: Any) -> Tensor:
-    return loss(student, teacher, target=labels)
-
-
-def _without_labels(loss: Callable[..., Tensor], student: Tensor, teacher: Tensor, labels: Any) -> Tensor:  # noqa: ARG001
-    return loss(student, teacher)
+    if not callable(loss) or isinstance(loss, type):
+        got = f"the class {loss.__name__}" if isinstance(loss, type) else f"a {type(loss).__name__}"
+        raise ValueError(f"loss: got {got}; give {', '.join(known)}, or a function of two tensors")  # noqa: TRY004
+    return Comparison(loss)
 
 
 def correlation(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:

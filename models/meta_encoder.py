@@ -81,9 +81,8 @@ class MetaEncoder(nn.Module):
     def condition(self, t: Tensor) -> Conditioning:
         """Return what ``velocity_at`` needs of times ``t`` (B,)."""
         norm = self.velocity_norm(t) if self.velocity_norm else None
-        return Conditioning(
-            self.time_embedding(t)[:, :, None, None], None if norm is None else norm[:, None, None, None]
-        )
+        shift = self.time_embedding(t)[:, :, None, None]
+        return Conditioning(shift, None if norm is None else norm.to(self.weight.dtype)[:, None, None, None])
 
     def condition_steps(self, num_steps: int) -> list[Conditioning]:
         """Return what ``velocity_at`` needs at each step of a chain of ``num_steps``, all computed at once."""

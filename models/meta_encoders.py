@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from .core.numbers import positive
+from .core.numbers import amount, positive
 from .core.table import Entry, Table
 
 if TYPE_CHECKING:
@@ -99,15 +99,17 @@ def build_meta_encoder(
 
     Args:
         width: channels of its own, between two projections; None: those of the states, as the authors have it.
+        time_scale: what times are multiplied by before their sinusoids; the authors use 1.
         initial_weights: of its convolutions; ``fan_out``, the authors' choice, is normal with variance 2 over the
             fan-out (He et al. 2015), 2.45 times as wide as PyTorch's own where both fans are alike.
 
     Raises:
-        ValueError: a name is unknown, where the message lists the known ones; or the width is less than 1.
+        ValueError: a name is unknown, where the message lists the known ones; or width or time_scale is out of range.
     """
     from .layers.initialization import normal_by_fan_out
     from .meta_encoder import MetaEncoder
 
+    time_scale = amount("time_scale", time_scale)
     if initial_weights not in get_args(InitialWeights):
         raise ValueError(f"initial_weights: got {initial_weights!r}; give {' or '.join(get_args(InitialWeights))}")
     body = META_ENCODERS[name].load()(channels if width is None else positive("width", width))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from .core.numbers import is_count, positive
+from .core.numbers import epoch_of, is_count, positive
 
 
 class StepSampler:
@@ -20,16 +20,20 @@ class StepSampler:
     def __init__(self, choices: Sequence[int], warmup_epochs: int = 0) -> None:
         if not isinstance(choices, Sequence) or not choices or not all(is_count(choice) for choice in choices):
             got = choices[0] if isinstance(choices, Sequence) and len(choices) == 1 else choices
-            raise ValueError(f"num_steps: got {got}; give a number of at least 1, or several")
+            raise ValueError(f"num_steps: got {got!r}; give an int of at least 1, or several")
         if warmup_epochs != 0 and not is_count(warmup_epochs):
-            raise ValueError(f"num_steps_warmup: got {warmup_epochs}; give a number of epochs, 0 for none")
+            raise ValueError(f"num_steps_warmup: got {warmup_epochs!r}; give an int, a number of epochs, 0 for none")
         self.choices = sorted(choices)
         self.warmup_epochs = warmup_epochs
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Take note that ``epoch``, counted from 0, begins."""
-        self.epoch = epoch
+        """Take note that ``epoch``, counted from 0, begins.
+
+        Raises:
+            ValueError: it is no int, or less than 0.
+        """
+        self.epoch = epoch_of(epoch)
 
     def allowed(self) -> list[int]:
         """Return the numbers of steps that may be drawn in the present epoch."""

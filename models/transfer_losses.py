@@ -4,23 +4,60 @@ A logit-based loss holds the flow and its classifier, which are the student's he
 deploy them by ``fold``. None of them holds a teacher: what it answered is an argument.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
 from .core.calling import call
 from .core.numbers import amount, positive, share, size_of
-from .core.tensors import require_filled, require_like, require_shape, require_tensor
-from .flow import FlowTransfer, at_each_step, build_flow, build_logit_flow
+from .core.table import unknown_name
+from .core.tensors import require_filled, require_like, require_scalar, require_shape, require_tensor
+from .flow import FlowTransfer, at_each_step, build_flow, build_logit_flow, require_flow
 from .integrate import Trajectory
 from .layers.shape_transform import FeatureTransform
 from .losses import FEATURE_LOSSES, LOGIT_LOSSES, find_loss, step_cross_entropy
+from .meta_encoders import InitialWeights, Predicts
 from .step_sampler import StepSampler
 
 LossChoice = str | Callable[..., Tensor]
 """The name of a loss, or a function; see ``find_loss``."""
+
+
+LabelLoss = Callable[[Tensor, Any], Tensor]
+"""From the logits of N steps, (N, B, num_classes), or of a head, (B, num_classes), and the labels to a scalar."""
+
+
+class FlowOptions(TypedDict, total=False):
+    """What the flow that a loss builds may be, beside its channels; see ``build_flow``."""
+
+    schedule: str
+    """One of ``SCHEDULES``; rectified."""
+    meta_encoder: str
+    """One of ``META_ENCODERS``; conv."""
+    time_scale: float
+    """1."""
+    width: int | None
+    """None: that of the features."""
+    predicts: Predicts
+    """velocity."""
+    initial_weights: InitialWeights
+    """pytorch."""
+
+
+def require_options(owner: type[nn.Module], options: Mapping[str, Any]) -> None:
+    """Raise TypeError where one of ``options``, what ``owner`` was given beside its own arguments, is none of a flow.
+
+    The message has all that ``owner`` takes.
+    """
+    unknown = [name for name in options if name not in FlowOptions.__annotations__]
+    if unknown:
+        kinds = [inspect.signature(kind).parameters.values() for kind in owner.__mro__[:-1]]
+        own = [one.name for parameters in kinds for one in parameters if one.kind is one.KEYWORD_ONLY]
+        known = dict.fromkeys([*own, *FlowOptions.__annotations__])
+        raise TypeError(f"{owner.__name__}: {unknown_name('argument', unknown[0], known)}")
 
 
 class TransferOutput(NamedTuple):
@@ -37,23 +74,7 @@ class TransferOutput(NamedTuple):
 
 
 class LogitFlowLoss(nn.Module):
-    """What the logit-based methods have in common: a flow from features to logits, and how its steps are compared.
-
-    Args:
-        channels: of the student's last feature map; with ``num_classes`` and ``flow_options`` (meta_encoder, schedule,
-            width, time_scale, predicts, initial_weights; see ``build_flow``) a flow is built. None: it is given.
-        num_classes: of teacher and student.
-        flow: from features (B, C, H, W) to logits.
-        loss: L: kd, dkd, dist, mse, or a function of student's and teacher's logits.
-        label_loss: of logits (N, B, num_classes) and the labels.
-        weight: w, of the flow's cost.
-        num_steps: N in training; of several each batch draws one.
-        num_steps_warmup: epochs by which the larger N wait; see ``StepSampler``.
-        pair_ratio: the share of a batch that keeps its own teacher's answers, beta_d; see ``paired``.
-
-    Raises:
-        ValueError: an argument is out of range, or a name unknown.
-    """
+    """What the logit-based methods have in common: a flow from features to logits, and how its steps are compared."""
 
     def __init__(
         self,
@@ -62,28 +83,52 @@ class LogitFlowLoss(nn.Module):
         num_classes: int | None = None,
         flow: FlowTransfer | None = None,
         loss: LossChoice = "dist",
-        label_loss: Callable[[Tensor, Any], Tensor] = step_cross_entropy,
+        label_loss: LabelLoss = step_cross_entropy,
         weight: float = 1.0,
         num_steps: int | Sequence[int] | StepSampler = 4,
         num_steps_warmup: int = 0,
         pair_ratio: float = 1.0,
-        **flow_options: Any,
+        **flow_options: Unpack[FlowOptions],
     ) -> None:
+        """Build the loss, and the flow unless one is given.
+
+        Args:
+            channels: C of the student's last feature map (B, C, H, W); with ``num_classes`` and ``flow_options`` a flow
+                is built. None: it is given.
+            num_classes: of teacher and student.
+            flow: from features (B, C, H, W) to logits.
+            loss: L: kd, dkd, dist, mse, or a function of the student's logits of all N steps, (N, B, num_classes), and
+                the teacher's, (B, num_classes), to a scalar: along the classes it computes by dim=-1. One of three
+                arguments gets the labels. Settings of a loss: ``functools.partial(fmkt.kd_loss, temperature=2.0)``.
+            label_loss: of logits, (N, B, num_classes) or of a plain head (B, num_classes), and the labels, to a scalar.
+            weight: w, of the flow's cost.
+            num_steps: N in training; of several each batch draws one.
+            num_steps_warmup: epochs by which the larger N wait; see ``StepSampler``.
+            pair_ratio: the share of a batch that keeps its own teacher's answers, beta_d; see ``paired``.
+            flow_options: meta_encoder (conv), schedule (rectified), width, time_scale, predicts, initial_weights; see
+                ``build_flow``.
+
+        Raises:
+            ValueError: an argument is out of range, or a name unknown.
+            TypeError: an argument is unknown; the message has all.
+        """
         super().__init__()
+        require_options(type(self), flow_options)
         if flow is None:
             sizes = {"channels": positive("channels", channels), "num_classes": positive("num_classes", num_classes)}
             flow = build_logit_flow(**sizes, **flow_options)
         elif channels is not None or num_classes is not None or flow_options:
             raise ValueError("flow: got one, and channels, num_classes or options to build another; give either")
+        require_flow(flow)
         self.flow = flow
         self.loss = find_loss(loss, LOGIT_LOSSES)
-        self.label_loss = label_loss
+        self.label_loss = require_function("label_loss", label_loss)
         self.weight = amount("weight", weight)
         self.steps = sampler_of(num_steps, num_steps_warmup)
         self.pair_ratio = share("pair_ratio", pair_ratio)
 
     def set_epoch(self, epoch: int) -> None:
-        """Take note that ``epoch``, counted from 0, begins: what warms up needs to know."""
+        """Take note that ``epoch``, an int counted from 0, begins: what warms up needs to know."""
         self.steps.set_epoch(epoch)
 
     def step_logits(self, features: Tensor, num_steps: int | None = None) -> Tensor:
@@ -104,13 +149,14 @@ class LogitFlowLoss(nn.Module):
         require_like("teacher_logits", teacher_logits, outputs[0])
         targets = paired([teacher_logits], self.pair_ratio)[0]
         transfer = self.loss(outputs, targets, labels)
-        return {"labels": self.label_loss(outputs, labels), "transfer": transfer}
+        return {"labels": require_scalar("label_loss", self.label_loss(outputs, labels)), "transfer": transfer}
 
 
 class FlowTransferLoss(LogitFlowLoss):
     """FM-KT on logits: w / N sum_i [L(T(X_T_hat_i), X_T) + CE(T(X_T_hat_i), y)] (arXiv 2402.02012, section 3).
 
-    The chain starts at the student's feature and never sees the teacher: training takes the same steps as inference.
+    The arguments are those of ``LogitFlowLoss.__init__``, below. The chain starts at the student's feature and never
+    sees the teacher: training takes the same steps as inference.
     """
 
     def forward(
@@ -118,7 +164,8 @@ class FlowTransferLoss(LogitFlowLoss):
     ) -> TransferOutput:
         """Return the cost of ``features`` (B, C, H, W) against ``teacher_logits`` (B, num_classes) and ``labels`` (B,).
 
-        The logits of the result are the mean over the steps, the implicit ensemble that deploys.
+        The logits of the result are the mean over the steps, the implicit ensemble that deploys. Gradients reach what
+        the teacher's logits come from: take them under ``torch.no_grad()``.
 
         Args:
             num_steps: where several losses of a student are to take as many; None: as drawn.
@@ -136,6 +183,7 @@ class FlowTransferLoss(LogitFlowLoss):
 class OnlineTransferLoss(LogitFlowLoss):
     """OFM-KT, without a teacher: w / N sum_i [CE(o_i, y) + L(o_i, stopgrad(mean_j o_j))], o_i = T(X_T_hat_i).
 
+    The arguments are those of ``LogitFlowLoss.__init__``, below.
     The authors smooth the labels by 0.1: ``label_loss=functools.partial(step_cross_entropy, label_smoothing=0.1)``.
     """
 
@@ -165,11 +213,11 @@ class ThetaTransferLoss(LogitFlowLoss):
         reaches_backbone: whether the head's gradient goes on into the features.
         weight_end: what the flow's weight goes to, linearly over the last third of the epochs; None: it stays.
         epochs: of the training; needed with ``weight_end``.
-        options: those of ``LogitFlowLoss``.
+        options: the arguments of ``FlowTransferLoss``.
 
     Raises:
-        ValueError: as ``LogitFlowLoss``; the target is unknown; or a weight is to end elsewhere, and ``epochs`` is not
-            given.
+        ValueError: as of ``FlowTransferLoss``; the head is no module; the target is unknown; or a weight is to end
+            elsewhere, and ``epochs`` is not given.
     """
 
     def __init__(
@@ -188,6 +236,8 @@ class ThetaTransferLoss(LogitFlowLoss):
             raise ValueError(f"target: got {target!r}; give {', '.join(get_args(ThetaTarget))}")
         if weight_end is not None:
             epochs, weight_end = positive("epochs", epochs), amount("weight_end", weight_end)
+        if head is not None and not isinstance(head, nn.Module):
+            raise ValueError(f"head: got a {type(head).__name__}; give a module, or None for the flow's own classifier")
         self.head = self.flow.transform if head is None else head
         self.target = target
         self.theta_weight = amount("theta_weight", theta_weight)
@@ -212,7 +262,7 @@ class ThetaTransferLoss(LogitFlowLoss):
         averaged = outputs.mean(dim=0).detach()
         targets = {"flow": [averaged], "teacher": [teacher_logits], "both": [averaged, teacher_logits]}[self.target]
         transfer = torch.stack([self.loss(logits, target, labels) for target in targets]).mean()
-        head = {"labels": self.label_loss(logits, labels), "transfer": transfer}
+        head = {"labels": require_scalar("label_loss", self.label_loss(logits, labels)), "transfer": transfer}
         flow = self.flow_parts(outputs, teacher_logits, labels)
         total = self.weight * (flow["transfer"] + flow["labels"]) + self.theta_weight * (transfer + head["labels"])
         return TransferOutput(total, head | {f"flow_{name}": cost for name, cost in flow.items()}, logits, outputs)
@@ -225,24 +275,25 @@ class HeadTransferLoss(nn.Module):
     of ``FeatureTransferLoss``. Where a flow leads to the logits of such a student, take ``FlowTransferLoss`` for it.
 
     Args:
-        loss: L: kd, dkd, dist, mse, or a function of student's and teacher's logits.
-        label_loss: of logits (B, num_classes), or (H, B, num_classes), and the labels.
+        loss: L: kd, dkd, dist, mse, or a function of the student's logits, as they come, and the teacher's,
+            (B, num_classes), to a scalar.
+        label_loss: of logits (B, num_classes), or (H, B, num_classes), and the labels, to a scalar.
         weight: w.
 
     Raises:
-        ValueError: the name of the loss is unknown.
+        ValueError: the name of the loss is unknown, or the weight less than 0.
     """
 
     def __init__(
         self,
         *,
         loss: LossChoice = "kd",
-        label_loss: Callable[[Tensor, Any], Tensor] = step_cross_entropy,
+        label_loss: LabelLoss = step_cross_entropy,
         weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.loss = find_loss(loss, LOGIT_LOSSES)
-        self.label_loss = label_loss
+        self.label_loss = require_function("label_loss", label_loss)
         self.weight = amount("weight", weight)
 
     def set_epoch(self, epoch: int) -> None:
@@ -261,7 +312,10 @@ class HeadTransferLoss(nn.Module):
         require_shape("logits", logits, *(["H"] if logits.dim() == 3 else []), "B", "num_classes")
         each = logits if logits.dim() == 3 else logits[None]
         require_like("teacher_logits", teacher_logits, each[0])
-        parts = {"labels": self.label_loss(logits, labels), "transfer": self.loss(logits, teacher_logits, labels)}
+        parts = {
+            "labels": require_scalar("label_loss", self.label_loss(logits, labels)),
+            "transfer": self.loss(logits, teacher_logits, labels),
+        }
         return TransferOutput(parts["labels"] + self.weight * parts["transfer"], parts, each.mean(dim=0), each)
 
 
@@ -284,15 +338,18 @@ class FeatureTransferLoss(nn.Module):
         channels: of the student's feature map.
         teacher_channels: of the teacher's.
         teacher_size: height and width of the teacher's.
-        loss: L: pkd, mse, or a function of two feature maps.
+        loss: L: pkd, mse, or a function of the student's maps of all N steps, (N, B, C', H', W'), and the teacher's,
+            (B, C', H', W'), to a scalar.
         weight: w.
         num_steps: N in training; of several each call draws one.
         num_steps_warmup: epochs by which the larger N wait; see ``StepSampler``.
         pair_ratio: see ``paired``.
-        flow_options: meta_encoder, schedule, width, time_scale, predicts, initial_weights; see ``build_flow``.
+        flow_options: meta_encoder (conv), schedule (rectified), width, time_scale, predicts, initial_weights; see
+            ``build_flow``.
 
     Raises:
         ValueError: an argument is out of range, or a name unknown.
+        TypeError: an argument is unknown; the message has all.
     """
 
     def __init__(
@@ -306,10 +363,11 @@ class FeatureTransferLoss(nn.Module):
         num_steps: int | Sequence[int] | StepSampler = (1, 2, 4, 8, 16),
         num_steps_warmup: int = 10,
         pair_ratio: float = 1.0,
-        **flow_options: Any,
+        **flow_options: Unpack[FlowOptions],
     ) -> None:
         super().__init__()
         own, theirs = positive("channels", channels), positive("teacher_channels", teacher_channels)
+        require_options(type(self), flow_options)
         self.flow = build_flow(channels=own, transform=nn.Identity(), **flow_options)
         self.transform = FeatureTransform(own, theirs, size_of("teacher_size", teacher_size))
         self.loss = find_loss(loss, FEATURE_LOSSES)
@@ -318,7 +376,7 @@ class FeatureTransferLoss(nn.Module):
         self.pair_ratio = share("pair_ratio", pair_ratio)
 
     def set_epoch(self, epoch: int) -> None:
-        """Take note that ``epoch``, counted from 0, begins: what warms up needs to know."""
+        """Take note that ``epoch``, an int counted from 0, begins: what warms up needs to know."""
         self.steps.set_epoch(epoch)
 
     def forward(
@@ -363,6 +421,13 @@ def paired(targets: Sequence[Tensor], ratio: float) -> Sequence[Tensor]:
     kept = int(ratio * batch_size)
     rows = torch.cat([torch.arange(kept, device=device), kept + torch.randperm(batch_size - kept, device=device)])
     return [target[rows] for target in targets]
+
+
+def require_function(name: str, function: LabelLoss) -> LabelLoss:
+    """Return ``function``, the argument called ``name``; raises ValueError where it cannot be called."""
+    if not callable(function) or isinstance(function, type):
+        raise ValueError(f"{name}: got {function!r}; give a function of logits (N, B, num_classes) and labels")  # noqa: TRY004
+    return function
 
 
 def require_features(features: Any, flow: FlowTransfer) -> None:

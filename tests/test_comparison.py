@@ -135,6 +135,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
         ({"tune": {RATE: [0.1, -0.2]}, "tune_seeds": [5]}, "learning_rate: got -0.2"),
         ({"tune": {RATE: [0.1, dt.date(2020, 1, 2)]}, "tune_seeds": [5]}, "learning_rate: got "),
         (
+            {"tune": {RATE: [0.1]}, "tune_seeds": [5]},
+            f"comparison.yaml: tune.{RATE}: got [0.1]; give a list of at least 2, each a value",
+        ),
+        ({"tune": {RATE: 0.1}, "tune_seeds": [5]}, f"tune.{RATE}: got 0.1; give a list of at least 2, each a value"),
+        ({"methods": {"none": None}}, "comparison.yaml: methods.none: got null; give keys with their values"),
+        (
             {"tune": {RATE: [0.1, 0.2]}, "tune_seeds": [5], "methods": {"none": NONE | {RATE: 0.3}}},
             f"methods: none sets {RATE}, which is tuned; take it out there, or name the others in tune_methods",
         ),

@@ -75,7 +75,7 @@ def test_euler_on_a_curved_path_errs_half_as_much_with_twice_the_steps(schedule:
 def test_no_steps_are_refused(num_steps: int) -> None:
     flow = make_flow(swirl, "rectified")
     for trajectory in (lambda: euler(swirl, random_maps(), num_steps), lambda: flow(random_maps(), num_steps)):
-        with pytest.raises(ValueError, match=f"num_steps: got {num_steps}; give a number of at least 1"):
+        with pytest.raises(ValueError, match=f"num_steps: got {num_steps}; give an int of at least 1"):
             trajectory()
 
 

@@ -289,5 +289,5 @@ def test_a_call_says_how_many_steps_the_flows_of_a_student_take(num_steps: int) 
         if build is not FeatureTransferLoss:
             assert found.step_logits.shape == (num_steps, BATCH, CLASSES)
         for wrong in (0, 1.5, True):
-            with pytest.raises(ValueError, match=f"^num_steps: got {wrong}; give a number of at least 1"):
+            with pytest.raises(ValueError, match=f"^num_steps: got {wrong}; give an int of at least 1"):
                 drawing(*arguments, num_steps=wrong)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -373,21 +374,35 @@ def own_velocity() -> FlowTransfer:
 @pytest.mark.parametrize(
     ("refused", "words"),
     [
-        (lambda: flow_loss(channels=None), "channels: got None; give a number of at least 1"),
-        (lambda: flow_loss(channels=2.5), "channels: got 2.5; give a number of at least 1"),
-        (lambda: flow_loss(num_classes=0), "num_classes: got 0; give a number of at least 1"),
-        (lambda: flow_loss(width=0), "width: got 0; give a number of at least 1"),
+        (lambda: flow_loss(channels=None), "channels: got None; give an int of at least 1"),
+        (lambda: flow_loss(channels=2.5), "channels: got 2.5; give an int of at least 1"),
+        (lambda: flow_loss(num_classes=0), "num_classes: got 0; give an int of at least 1"),
+        (lambda: flow_loss(width=0), "width: got 0; give an int of at least 1"),
         (lambda: flow_loss(flow=own_velocity()), "flow: got one, and channels, num_classes or options"),
         (lambda: flow_loss(loss="kld"), "loss: got 'kld'; give kd, dkd, dist, mse, or a function of two tensors"),
         (lambda: flow_loss(loss=3), "loss: got a int; give kd, dkd, dist, mse, or a function of two tensors"),
+        (lambda: flow_loss(loss=nn.MSELoss), "loss: got the class MSELoss; give kd, dkd, dist, mse, or a function"),
+        (lambda: flow_loss(label_loss="ce"), "label_loss: got 'ce'; give a function of logits"),
+        (lambda: flow_loss(time_scale=math.nan), "time_scale: got nan; give a finite number of at least 0"),
+        (lambda: FlowTransferLoss(flow=nn.Identity()), "flow: got a Identity; give a flow of build_flow"),  # type: ignore[arg-type]
+        (lambda: start_at_rest(flow_loss()), "flow: got a FlowTransferLoss; give .* or a loss's: its .flow"),  # type: ignore[arg-type]
+        (lambda: theta_loss("linear"), "head: got a str; give a module, or None"),  # type: ignore[arg-type]
         (lambda: flow_loss(schedule="linear"), "unknown schedule 'linear'; known: rectified, vp, ve"),
         (lambda: flow_loss(meta_encoder="convv"), "unknown meta-encoder 'convv'; did you mean conv"),
         (lambda: flow_loss(pair_ratio=1.5), "pair_ratio: got 1.5; give a share from 0 to 1"),
-        (lambda: flow_loss(num_steps=0), "num_steps: got 0; give a number of at least 1, or several"),
-        (lambda: flow_loss(num_steps=1.5), "num_steps: got 1.5; give a number of at least 1, or several"),
-        (lambda: flow_loss(num_steps=[2, 0]), r"num_steps: got \[2, 0\]; give a number of at least 1, or several"),
-        (lambda: flow_loss(num_steps=[]), r"num_steps: got \[\]; give a number of at least 1, or several"),
-        (lambda: flow_loss(num_steps_warmup=-1), "num_steps_warmup: got -1; give a number of epochs, 0 for none"),
+        (lambda: flow_loss(num_steps=0), "num_steps: got 0; give an int of at least 1, or several"),
+        (lambda: flow_loss(num_steps="4"), "num_steps: got '4'; give an int of at least 1, or several"),
+        (lambda: flow_loss(channels="4"), "channels: got '4'; give an int of at least 1"),
+        (lambda: flow_loss(channels=np.int64(4)), r"channels: got np.int64\(4\); give an int of at least 1"),
+        (lambda: flow_loss().set_epoch(-1), "epoch: got -1; give an int of at least 0"),
+        (lambda: feature_loss().set_epoch("3"), "epoch: got '3'; give an int of at least 0"),  # type: ignore[arg-type]
+        (lambda: flow_loss(num_steps=1.5), "num_steps: got 1.5; give an int of at least 1, or several"),
+        (lambda: flow_loss(num_steps=[2, 0]), r"num_steps: got \[2, 0\]; give an int of at least 1, or several"),
+        (lambda: flow_loss(num_steps=[]), r"num_steps: got \[\]; give an int of at least 1, or several"),
+        (
+            lambda: flow_loss(num_steps_warmup=-1),
+            "num_steps_warmup: got -1; give an int, a number of epochs, 0 for none",
+        ),
         (
             lambda: flow_loss()(answer(6, 3, 4, 4), answer(6, 5), LABELS),
             r"features: got the shape \(6, 3, 4, 4\); give \(B, 4, H, W\)",
@@ -405,15 +420,15 @@ def own_velocity() -> FlowTransfer:
             r"labels: got the shape \(4,\); give \(6,\), one for each image",
         ),
         (lambda: theta_loss(target="head"), "target: got 'head'; give flow, teacher, both"),
-        (lambda: theta_loss(weight_end=0.0), "epochs: got None; give a number of at least 1"),
+        (lambda: theta_loss(weight_end=0.0), "epochs: got None; give an int of at least 1"),
         (
             lambda: theta_loss(nn.Flatten())(answer(6, 4, 4, 4), answer(6, 5), LABELS),
             r"head: returned the shape \(6, 64\); the student's is \(6, 5\)",
         ),
-        (lambda: feature_loss(teacher_channels=0), "teacher_channels: got 0; give a number of at least 1"),
+        (lambda: feature_loss(teacher_channels=0), "teacher_channels: got 0; give an int of at least 1"),
         (
             lambda: feature_loss(teacher_size=(3,)),
-            r"teacher_size: got \(3,\); give height and width, numbers of at least 1",
+            r"teacher_size: got \(3,\); give height and width, ints of at least 1",
         ),
         (lambda: feature_loss(loss="kd"), "loss: got 'kd'; give pkd, mse, or a function of two tensors"),
         (lambda: feature_loss(pair_ratio=-0.1), "pair_ratio: got -0.1; give a share from 0 to 1"),
@@ -427,18 +442,109 @@ def own_velocity() -> FlowTransfer:
         ),
         (
             lambda: feature_loss()(answer(2, 4, 4, 4), answer(2, 7, 3, 4), num_steps=0),
-            "num_steps: got 0; give a number of at least 1",
+            "num_steps: got 0; give an int of at least 1",
         ),
-        (lambda: fold(flow_loss().flow, 0, (4, 4)), "num_steps: got 0; give a number of at least 1"),
+        (lambda: fold(flow_loss().flow, 0, (4, 4)), "num_steps: got 0; give an int of at least 1"),
         (lambda: fold(flow_loss().flow, 1, (4,)), r"feature_size: got \(4,\); give height and width"),
         (lambda: fold(own_velocity(), 1, (4, 4)), "flow: got a velocity that is a function; give a flow of build_flow"),
         (lambda: start_at_rest(own_velocity()), "flow: got a velocity that ends in a function, which has no weight"),
-        (lambda: build_meta_encoder("conv", 4, width=-2), "width: got -2; give a number of at least 1"),
+        (lambda: build_meta_encoder("conv", 4, width=-2), "width: got -2; give an int of at least 1"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_would(refused: Callable[[], Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         refused()
+
+
+def test_an_unknown_argument_is_named_with_all_that_there_are() -> None:
+    with pytest.raises(TypeError, match=r"^FlowTransferLoss: unknown argument 'temperature'; known: channels, .*width"):
+        flow_loss(temperature=2.0)
+    with pytest.raises(
+        TypeError, match=r"^ThetaTransferLoss: .*'theta_weigth'; did you mean theta_weight.* known: target"
+    ):
+        theta_loss(theta_weigth=2.0)
+    with pytest.raises(TypeError, match=r"^FeatureTransferLoss: unknown argument 'num_classes'; .*teacher_size"):
+        feature_loss(num_classes=3)
+    with pytest.raises(TypeError, match="unknown argument 'temperature'"):
+        FlowTransferLoss(flow=flow_loss().flow, temperature=2.0)  # type: ignore[call-arg]
+
+
+class Weighted(nn.Module):
+    """A loss with a weight, of three arguments: only where the labels say so do the answers count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        return self.factor * ((student - teacher).square().mean(dim=(0, 2)) * (labels == 0)).mean()
+
+
+def test_losses_of_pytorch_and_modules_compare_student_and_teacher() -> None:
+    """Those of PyTorch call what is here the teacher's their target."""
+    features, teacher = torch.randn(6, CHANNELS, 4, 4), torch.randn(6, CLASSES)
+
+    def distance(input: Tensor, target: Tensor) -> Tensor:  # noqa: A002  (as PyTorch names them)
+        return nn.functional.l1_loss(input, target.expand_as(input))
+
+    for loss in (distance, functools.partial(mse_loss)):
+        criterion = flow_loss(loss=loss, num_steps=3)
+        outputs = criterion.step_logits(features)
+        found = criterion(features, teacher, LABELS).parts["transfer"]
+        expected = (outputs - teacher).abs().mean() if loss is distance else (outputs - teacher).square().mean()
+        torch.testing.assert_close(found, expected)
+    criterion = flow_loss(loss=Weighted(), num_steps=3)
+    expected = 3 * ((criterion.step_logits(features) - teacher).square().mean(dim=(0, 2)) * (LABELS == 0)).mean()
+    found = criterion(features, teacher, LABELS)
+    torch.testing.assert_close(found.parts["transfer"], expected)
+    assert expected.item() > 0
+    found.total.backward()
+    [weight] = [parameter for parameter in criterion.parameters() if parameter.dim() == 0]
+    torch.testing.assert_close(weight.grad, expected.detach() / 3)
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (lambda a, b: (a - b).square(), r"returned the shape \(4, 6, 5\); let it return one number"),
+        (lambda a, b: 1.0, "returned a float; let it return a tensor"),  # noqa: ARG005
+        (lambda a, b: None, "returned a NoneType; let it return a tensor"),  # noqa: ARG005
+    ],
+)
+def test_a_loss_that_returns_no_scalar_is_refused(returned: Callable[[Tensor, Tensor], Any], words: str) -> None:
+    given = torch.rand(6, CHANNELS, 4, 4), torch.rand(6, CLASSES), LABELS
+    with pytest.raises(ValueError, match=f"^loss: {words}"):
+        flow_loss(loss=returned)(*given)
+    with pytest.raises(ValueError, match=r"^label_loss: returned the shape \(4, 6\)"):
+        flow_loss(label_loss=lambda logits, _: logits.sum(-1))(*given)
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"), [*((name, "rectified") for name in META_ENCODERS), ("conv", "vp"), ("conv", "ve")]
+)
+def test_a_network_all_in_half_precision_trains_and_folds(name: str, schedule: str) -> None:
+    torch.manual_seed(0)
+    criterion = flow_loss(meta_encoder=name, schedule=schedule, loss="kd").float()
+    x, teacher = torch.rand(6, CHANNELS, 4, 4).float(), torch.rand(6, CLASSES).float()
+    expected = criterion(x, teacher, LABELS)
+    half = criterion.bfloat16()
+    found = half(x.bfloat16(), teacher, LABELS)
+    torch.testing.assert_close(found.logits.float(), expected.logits, rtol=0.1, atol=0.1)
+    found.total.backward()
+    for count in (1, 4):
+        with torch.no_grad():
+            deployed = fold(half.flow, count, (4, 4))(x.bfloat16())
+            torch.testing.assert_close(deployed, half.flow(x.bfloat16(), count), rtol=0.1, atol=0.1)
+
+
+def test_half_features_need_no_cast_but_for_a_flow_with_a_width() -> None:
+    x = torch.rand(6, CHANNELS, 4, 4).bfloat16()
+    wide, narrow = (flow_loss(width=width).float() for width in (None, 2))
+    assert wide(x, torch.rand(6, CLASSES), LABELS).logits.dtype == torch.float32
+    with pytest.raises(ValueError, match=r"^features: got torch.bfloat16 on cpu; the flow is torch.float32 on cpu"):
+        narrow(x, torch.rand(6, CLASSES), LABELS)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert narrow(x, torch.rand(6, CLASSES), LABELS).total.isfinite()
 
 
 @pytest.mark.parametrize(
@@ -465,7 +571,7 @@ def test_what_does_not_fit_is_refused_with_what_would(refused: Callable[[], Any]
         ),
         (lambda: FlowTransferLoss(channels=4, num_classes=3, weight=math.nan), "weight: got nan; give a finite number"),
         (lambda: FlowTransferLoss(channels=4, num_classes=3, num_steps_warmup=1.5), "num_steps_warmup: got 1.5"),
-        (lambda: StepSampler([]), r"num_steps: got \[\]; give a number of at least 1"),
+        (lambda: StepSampler([]), r"num_steps: got \[\]; give an int of at least 1"),
         (lambda: paired([torch.rand(2, 3)], 2.0), "ratio: got 2.0; give a share from 0 to 1"),
         (lambda: paired([torch.rand(2, 3), torch.rand(3, 3)], 0.5), r"targets: got batches of \[2, 3\]"),
         (

@@ -13,17 +13,24 @@ def is_count(number: Any) -> bool:
 def positive(name: str, number: int | None) -> int:
     """Return ``number``, the argument called ``name``; raises ValueError where it is none of at least 1."""
     if not is_count(number):
-        raise ValueError(f"{name}: got {number}; give a number of at least 1")
+        raise ValueError(f"{name}: got {number!r}; give an int of at least 1")
     assert number is not None
     return number
+
+
+def epoch_of(epoch: int) -> int:
+    """Return ``epoch``; raises ValueError where it is none that counts from 0."""
+    if epoch != 0 and not is_count(epoch):
+        raise ValueError(f"epoch: got {epoch!r}; give an int of at least 0")
+    return epoch
 
 
 def size_of(name: str, size: Sequence[int]) -> tuple[int, int]:
     """Return ``size``, the argument called ``name``, as (H, W); raises ValueError where it is no such pair."""
     if not isinstance(size, Sequence):
-        raise ValueError(f"{name}: got {size!r}; give height and width, numbers of at least 1")  # noqa: TRY004
+        raise ValueError(f"{name}: got {size!r}; give height and width, ints of at least 1, such as (7, 7)")  # noqa: TRY004
     if len(size) != 2 or not all(is_count(length) for length in size):
-        raise ValueError(f"{name}: got {tuple(size)}; give height and width, numbers of at least 1")
+        raise ValueError(f"{name}: got {tuple(size)}; give height and width, ints of at least 1, such as (7, 7)")
     return size[0], size[1]
 
 

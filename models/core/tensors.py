@@ -59,9 +59,25 @@ def require_like(name: str, value: Any, other: Tensor, *, whose: str = "the stud
         raise ValueError(f"{name}: {came} the shape {tuple(value.shape)}; {whose} is {tuple(other.shape)}")
 
 
-def require_type_of(name: str, value: Tensor, weight: Tensor) -> None:
-    """Raise ValueError where the ``weight`` of a flow cannot take the argument called ``name``, by type or place."""
-    fits = value.dtype == weight.dtype or value.dtype in MIXED or torch.is_autocast_enabled(value.device.type)
+def require_scalar(name: str, value: Any) -> Tensor:
+    """Return ``value``, what the function called ``name`` returned; raises ValueError where it is no scalar tensor."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name}: returned a {type(value).__name__}; let it return a tensor, one number for the batch")  # noqa: TRY004
+    if value.dim():
+        raise ValueError(
+            f"{name}: returned the shape {tuple(value.shape)}; let it return one number, such as by mean()"
+        )
+    return value
+
+
+def require_type_of(name: str, value: Tensor, weight: Tensor, *, promotes: bool) -> None:
+    """Raise ValueError where the ``weight`` of a flow cannot take the argument called ``name``, by type or place.
+
+    Args:
+        promotes: whether what comes is added to a number of the weight's type before a layer sees it.
+    """
+    mixed = torch.is_autocast_enabled(value.device.type) or (promotes and value.dtype in MIXED)
+    fits = value.dtype == weight.dtype or mixed
     if value.device != weight.device or not fits:
         raise ValueError(
             f"{name}: got {value.dtype} on {value.device}; the flow is {weight.dtype} on {weight.device}: move one of "

@@ -34,4 +34,5 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Return the embedding (B, width) of times ``t`` (B,)."""
-        return call(self.project, sinusoidal_embedding(self.scale * t, self.width))
+        sinusoids = sinusoidal_embedding(self.scale * t, self.width)  # in float32 at least, whatever the weights are
+        return call(self.project, sinusoids.to(next(self.project.parameters()).dtype))

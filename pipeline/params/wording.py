@@ -28,7 +28,13 @@ def values_in_words(node: Schema) -> str:
     kind = node.get("type", "value")
     if kind == "array":
         return _list_in_words(node)
-    words = {"string": "a text", "integer": "an integer", "number": "a number", "boolean": "true or false"}
+    words = {
+        "string": "a text",
+        "integer": "an integer",
+        "number": "a number",
+        "boolean": "true or false",
+        "object": "keys with their values",
+    }
     return " ".join([words.get(kind, f"a {kind}"), " and ".join(_bounds(node))]).strip()
 
 
@@ -42,7 +48,8 @@ def _list_in_words(node: Schema) -> str:
         items = node["prefixItems"]
         return f"a list of {len(items)}, each {values_in_words(items[0])}"
     least = node.get("minItems")
-    count = "any number" if not least else least if least == node.get("maxItems") else "at least one"
+    some = "at least one" if least == 1 else f"at least {least}"
+    count = "any number" if not least else least if least == node.get("maxItems") else some
     return f"a list of {count}, each {values_in_words(node.get('items', {}))}"
 
 
@@ -111,6 +118,8 @@ def _node_at(model: type[BaseModel], location: Sequence[Any]) -> Schema:
         inside = followed(without_null(node))
         if part in inside.get("properties", {}):
             node = followed(inside["properties"][part])
+        elif isinstance(part, str) and isinstance(inside.get("additionalProperties"), dict):
+            node = followed(inside["additionalProperties"])
         elif isinstance(part, int) and inside.get("type") == "array":
             items = inside.get("prefixItems", ())
             node = followed(items[part] if part < len(items) else inside.get("items", {}))
