@@ -76,8 +76,11 @@ def require_type_of(name: str, value: Tensor, weight: Tensor, *, promotes: bool)
     Args:
         promotes: whether what comes is added to a number of the weight's type before a layer sees it.
     """
-    mixed = torch.is_autocast_enabled(value.device.type) or (promotes and value.dtype in MIXED)
-    fits = value.dtype == weight.dtype or mixed
+    fits = (
+        value.dtype == weight.dtype
+        or (promotes and value.dtype in MIXED)
+        or (value.device.type != "meta" and torch.is_autocast_enabled(value.device.type))  # meta knows no autocast
+    )
     if value.device != weight.device or not fits:
         raise ValueError(
             f"{name}: got {value.dtype} on {value.device}; the flow is {weight.dtype} on {weight.device}: move one of "
