@@ -206,7 +206,7 @@ def test_what_the_flows_cost_is_said_and_doubted_where_it_is_a_lot() -> None:
 
 
 def test_where_no_width_is_small_enough_the_ways_out_are_named() -> None:
-    with pytest.raises(UserError, match=r"^distill_student.flow.width: auto finds none.*conv_mobile .* fm_kt_theta"):
+    with pytest.raises(UserError, match=r"^distill_student.flow.width: auto finds none.*conv_mobile.* fm_kt_theta w"):
         choose_widths(spec_of(backbone="resnet8_x0_25", meta_encoder="transformer"), (32, 32), "auto")
     with pytest.raises(UserError, match=r"^distill_student.backbone: unknown backbone 'resnet9'"):
         choose_widths(spec_of(backbone="resnet9"), (32, 32), "auto")

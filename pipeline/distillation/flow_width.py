@@ -134,7 +134,8 @@ def _widest(place: Place, fits: Callable[[Place, int | None], bool], backbone: s
         raise UserError(
             f"distill_student.flow.width: auto finds none, since meta-encoder {meta_encoder} on the {place.channels} "
             f"channels of {backbone} takes the student over {_allowed()} at any width; choose another meta_encoder "
-            "(conv_mobile is the lightest), give a width or full, or take method metric or fm_kt_theta"
+            "(conv_mobile is the lightest), give a width or full, or take method metric, or fm_kt_theta "
+            "with theta.tied: false"
         )
     return candidates[low - 1]
 

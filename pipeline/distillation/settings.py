@@ -303,7 +303,7 @@ class DistillStudent(TrainedNetwork):
         if self.method == "fm_kt_theta" and self.theta.tied and self.flow.predicts != "velocity":
             raise ValueError(
                 f"theta.tied: got true, but a flow that predicts its {self.flow.predicts} does not start at rest; set "
-                "flow.predicts to velocity"
+                "flow.predicts to velocity, or theta.tied to false"
             )
         return self
 
