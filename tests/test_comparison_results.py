@@ -32,6 +32,7 @@ from pipeline.comparison.table import (
     steps_markdown,
     steps_rows,
 )
+from pipeline.comparison.tuning import at_an_end
 from pipeline.core.errors import GateError
 from pipeline.core.files import read_csv, read_json, write_json
 from pipeline.core.processes import num_cores
@@ -260,6 +261,16 @@ def test_a_budget_ends_on_whole_seeds_and_the_next_call_goes_on(clock: list[floa
     assert study(3).run().seeds == [0, 1], "3 minutes are none for a seed"
     assert study(None).run().seeds == [0, 1, 2]
     assert study(None).kept().seeds == [0, 1, 2], "from the kept files alone"
+
+
+def test_the_protocol_says_whose_value_is_an_end_of_those_that_were_tried() -> None:
+    """Numbers have ends; names and switches have none."""
+    loss, meta = "distill_student.loss", "metric_meta"
+    tune = {RATE: [0.1, 0.01, 0.2], loss: ["kd", "dist"], f"{HEADS[:-9]}bias": [True, False]}
+    comparison = load_comparison(describe(tune=tune, methods={"none": NONE, "meta": {"distill_student.method": meta}}))
+    chosen = [values | {loss: "kd"} for values in ({RATE: 0.1}, {RATE: 0.01}, {RATE: 0.2})]
+    assert [at_an_end(comparison, values) for values in chosen] == [False, True, True]
+    assert not at_an_end(comparison, {f"{HEADS[:-9]}bias": True})
 
 
 def test_side_by_side_a_seed_takes_less(clock: list[float]) -> None:

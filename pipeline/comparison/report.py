@@ -22,7 +22,7 @@ from pipeline.comparison.table import (
     trial_rows,
 )
 from pipeline.comparison.tuning import COLUMNS as TUNING_COLUMNS
-from pipeline.comparison.tuning import Tried, tuning_rows
+from pipeline.comparison.tuning import Tried, at_an_end, tuning_rows
 from pipeline.core.files import write_csv, write_text
 from pipeline.tasks.base import Task
 from pipeline.tasks.table import get_task
@@ -141,6 +141,11 @@ def _tuning(comparison: Comparison, found: Findings, task: Task) -> str:
     for method, tries in found.tried.items():
         scores = "; ".join(f"{described(one.values)}: {_said(one.score)}" for one in tries)
         lines.append(f"  - {method}: **{described(found.chosen[method])}** ({scores})")
+    ends = [method for method in found.tried if at_an_end(comparison, found.chosen[method])]
+    if ends:
+        lines.append(
+            f"  - Of {', '.join(ends)} it is the smallest or the largest that was tried: one beyond may be better"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -52,6 +52,16 @@ def _best(method: str, tries: Sequence[Tried]) -> Changes:
     return max(scored, key=lambda pair: pair[0])[1]
 
 
+def at_an_end(comparison: Comparison, chosen: Changes) -> bool:
+    """Return whether one of the ``chosen`` values is a number, and the smallest or largest that was tried."""
+    return any(
+        all(isinstance(one, int | float) for one in comparison.tune[key])
+        and value in {min(comparison.tune[key]), max(comparison.tune[key])}
+        for key, value in chosen.items()
+        if not isinstance(value, bool)
+    )
+
+
 def _mean(scores: Sequence[float | None]) -> float | None:
     found = [score for score in scores if score is not None]
     return statistics.fmean(found) if len(found) == len(scores) else None
