@@ -144,7 +144,7 @@ def _tuning(comparison: Comparison, found: Findings, task: Task) -> str:
     ends = [method for method in found.tried if at_an_end(comparison, found.chosen[method])]
     if ends:
         lines.append(
-            f"  - Of {', '.join(ends)} it is the smallest or the largest that was tried: one beyond may be better"
+            f"  - The smallest or the largest that was tried, so that one beyond may be better: {'; '.join(ends)}"
         )
     return "\n".join(lines) + "\n"
 
