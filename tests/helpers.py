@@ -59,8 +59,11 @@ def said_on_a_terminal(monkeypatch: pytest.MonkeyPatch, *words: object) -> str:
         patch.setattr("sys.stdout", output)
         patch.setenv("NO_COLOR", "1")
         main.main(list(map(str, words)), standalone_mode=False)
-        output.flush()
-        return terminal.read(4096).decode().replace("\r\n", "\n")
+        print(end="\0", file=output, flush=True)
+        said = b""
+        while not said.endswith(b"\0"):  # a terminal gives what is written in pieces
+            said += terminal.read(4096)
+        return said[:-1].decode().replace("\r\n", "\n")
 
 
 def make_archive(images: Path, kind: str) -> Path:
