@@ -7,18 +7,17 @@ work is a process for each core that only counts. The two ways alternate, there 
 turn's time is the median of its steps, and the ratio is that of neighbouring turns.
 """
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import numpy as np
 
 from benchmarks.measuring import output_option, spread, there_and_back, write_result
+from workbench.load import busy_programs
 
 POLICIES = {"spinning": {}, "asleep": {"OMP_WAIT_POLICY": "PASSIVE"}}
 STEPS = """
@@ -43,18 +42,6 @@ print(json.dumps(seconds[len(seconds) // 4:]))
 """The first quarter of the steps warms up."""
 
 
-@contextlib.contextmanager
-def beside(count: int) -> Iterator[None]:
-    """Let ``count`` processes count meanwhile."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
-
-
 def step_ms(steps: int, policy: str) -> float:
     """Return the median milliseconds of a step in a process of its own."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | POLICIES[policy]
@@ -72,7 +59,7 @@ def main(output: Path | None, *, steps: int, turns: int) -> None:
     results = {}
     for name, count in (("alone", 0), ("beside other work", os.cpu_count() or 1)):
         found = {policy: np.empty(turns) for policy in POLICIES}
-        with beside(count):
+        with busy_programs(count):
             for turn, policy in there_and_back(POLICIES, turns):
                 found[policy][turn] = step_ms(steps, policy)
         times = {policy: spread("step_ms", spent) for policy, spent in found.items()}

@@ -2,11 +2,7 @@
 
 import multiprocessing
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +10,7 @@ import pytest
 
 from pipeline.core import other_programs
 from pipeline.core.other_programs import OtherPrograms, advice_beside_others, beside_others
+from workbench.load import busy_programs
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -87,24 +84,12 @@ def test_processes_that_a_training_started_are_no_others(tmp_path: Path) -> None
         child.join()
 
 
-@contextmanager
-def spinning(count: int) -> Iterator[None]:
-    """Let ``count`` programs count meanwhile, on the core that this process is bound to."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
-
-
 def test_real_programs_on_the_same_core_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
-        with spinning(3):
+        with busy_programs(3):
             time.sleep(0.5)  # until they have started
             watch = OtherPrograms(threads=1)
             began = time.monotonic()
